@@ -1,0 +1,1 @@
+"""Pictures and captions as a training set, and their cached encoding."""

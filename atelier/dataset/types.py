@@ -1,0 +1,92 @@
+"""The values that travel from the dataset stage to the trainer."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from ..errors import AtelierError
+
+
+class Crop(str, Enum):
+    """How a picture is brought to its training size."""
+
+    CENTER = "center"
+    FOCAL = "focal"
+    """The square or bucket-shaped window with the most detail."""
+    PAD = "pad"
+    BUCKET = "bucket"
+    """Keep the aspect ratio: each picture goes to the nearest of a few sizes of equal area."""
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """The size policy of a training set.
+
+    Raises:
+        AtelierError: a value is out of range; the message names the field.
+    """
+
+    size: int = 512
+    """Pixels of a side; with buckets the square root of the area. A multiple of 8."""
+    crop: Crop = Crop.CENTER
+    bucket_step: int = 64
+    """Bucket sides are multiples of this many pixels."""
+    max_aspect: float = 2.0
+    """Longest allowed side ratio of a bucket."""
+
+    def __post_init__(self) -> None:
+        if self.size < 64 or self.size % 8:
+            raise AtelierError(f"resolution size is {self.size}.", "Choose a multiple of 8, at least 64.")
+        if self.bucket_step < 8 or self.bucket_step % 8 or self.bucket_step > self.size:
+            raise AtelierError(f"bucket_step is {self.bucket_step}.",
+                               f"Choose a multiple of 8 between 8 and size ({self.size}).")
+        if not 1 <= self.max_aspect <= 8:
+            raise AtelierError(f"max_aspect is {self.max_aspect}.", "Choose a ratio between 1 and 8.")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture of a training set."""
+
+    image: Path
+    captions: tuple[str, ...]
+    """At least one; with several, each use of the picture takes one of them by turns or by chance."""
+    digest: str
+    """Hex digest of the file's bytes."""
+    repeats: int = 1
+    """How often the picture is used in one epoch."""
+    mask: Path | None = None
+    """Greyscale picture of the same shape: white counts in the loss, black does not."""
+    prior: bool = False
+    """True for a prior-preservation (regularisation) picture, which has its own loss weight."""
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """Pictures with captions and how they are to be sized. Immutable; equal content has an equal digest."""
+
+    samples: tuple[Sample, ...]
+    resolution: Resolution = Resolution()
+    flip: bool = False
+    """Also use each picture mirrored left to right, half of the time."""
+    trigger: str = ""
+    """The rare word the captions use for the new subject or style; recorded in the LoRA's metadata."""
+
+    def __post_init__(self) -> None:
+        if not self.samples:
+            raise AtelierError("The training set is empty.", "Choose a folder that holds pictures.")
+
+    @property
+    def digest(self) -> str:
+        """Hex digest over pictures, captions and policy. Paths do not count, so a moved folder keeps its own."""
+        parts: dict[str, Any] = {
+            "samples": [(s.digest, s.captions, s.repeats, s.mask.read_bytes().hex() if s.mask else "", s.prior)
+                        for s in self.samples],
+            "resolution": asdict(self.resolution), "flip": self.flip, "trigger": self.trigger,
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,25 @@
+"""The one error type that users of the library see."""
+
+from __future__ import annotations
+
+
+class AtelierError(Exception):
+    """A failure a person can act on: what happened, with which value, and what to do about it.
+
+    Args:
+        what: One sentence naming the thing that failed and the offending value.
+        do: One sentence saying what to do. It ends the message.
+    """
+
+    def __init__(self, what: str, do: str) -> None:
+        self.what = what
+        self.do = do
+        super().__init__(f"{what} {do}")
+
+
+class MissingPackage(AtelierError):
+    """An optional package is needed for what the user asked for."""
+
+    def __init__(self, package: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs the Python package {package!r}, which is not installed.",
+                         f"Install it with: pip install {package}")

@@ -1,0 +1,120 @@
+"""Files that appear under their final name only when they are whole.
+
+Everything is written beside its destination, flushed to disk and renamed. A run that fails, is interrupted
+or is killed leaves no half-written result, and what stood there before stays.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from .errors import AtelierError
+
+PART_SUFFIX = ".part"
+"""Ending of unfinished files and folders; whatever carries it can be deleted at any time."""
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Give a path to write to; on a clean exit that file becomes `path`, otherwise it is removed.
+
+    Raises:
+        AtelierError: the disk is full or the destination cannot be written.
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = _beside(path)
+        try:
+            yield part
+            _flush(part)
+            part.replace(path)
+        except BaseException:
+            part.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give an empty folder to fill; on a clean exit it becomes `path`, otherwise it is removed.
+
+    A folder that stood at `path` is moved aside first and deleted last, so that at every moment either the
+    old or the new one is there whole (but for the instant between two renames).
+
+    Raises:
+        AtelierError: the disk is full or the destination cannot be written.
+    """
+    with _explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = _beside(path)
+        try:
+            part.mkdir()
+            yield part
+            for file in part.rglob("*"):
+                if file.is_file():
+                    _flush(file)
+            _take_place(part, path)
+        except BaseException:
+            shutil.rmtree(part, ignore_errors=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as UTF-8 with `\\n` line ends, whole or not at all."""
+    with whole_file(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write `value` as indented UTF-8 JSON, whole or not at all."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _take_place(part: Path, path: Path) -> None:
+    if not path.exists():
+        part.rename(path)
+        return
+    old = _beside(path)
+    path.rename(old)
+    try:
+        part.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _flush(path: Path) -> None:
+    """Force the file's bytes to disk, so that the rename cannot outlive them in a power cut."""
+    # r+b: Windows refuses to flush a handle that is open for reading only.
+    with path.open("r+b") as file:
+        os.fsync(file.fileno())
+
+
+def _beside(path: Path) -> Path:
+    # Same folder, so that the rename stays within one file system; a random part, so that two runs never meet.
+    return path.parent / f".{path.name[:40]}-{secrets.token_hex(4)}{PART_SUFFIX}"
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        with suppress(OSError):
+            free = shutil.disk_usage(path.parent).free
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise AtelierError(f"The disk is full: {path} could not be written ({free / 1e6:.0f} MB free).",
+                                   "Free some space or choose another folder, and run again.") from error
+        if isinstance(error, PermissionError):
+            raise AtelierError(f"{path} cannot be written: permission denied.",
+                               "Choose a folder you may write to, or close the program that holds the file."
+                               ) from error
+        raise

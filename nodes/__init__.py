@@ -1,0 +1,1 @@
+"""The node pack: one explicit list of nodes."""
