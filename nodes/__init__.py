@@ -1,1 +1,19 @@
 """The node pack: one explicit list of nodes."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import lora
+
+NODES: list[type[io.ComfyNode]] = [
+    *lora.NODES,
+]
+
+
+class AtelierExtension(ComfyExtension):
+    """What the host asks for its nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Every node of the pack."""
+        return NODES
