@@ -1,0 +1,132 @@
+"""Denoising from seeded noise with components that are already loaded.
+
+Used for sample pictures in training and by `atelier.generate`. The step rule is diffusers'; what stands here is
+classifier-free guidance (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598): e = e_neg + cfg · (e_pos − e_neg).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .errors import AtelierError
+from .progress import Monitor
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from PIL.Image import Image
+
+    from .models.text import TextBatch
+
+SAMPLERS = {
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler_ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "dpmpp_2m": ("DPMSolverMultistepScheduler", {}),
+    "dpmpp_2m_karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "lms": ("LMSDiscreteScheduler", {}),
+}
+"""Sampler name to diffusers' scheduler class and the options it adds to the model's own configuration."""
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How to denoise.
+
+    Raises:
+        AtelierError: a value is out of range; the message names the field.
+    """
+
+    width: int = 512
+    """Pixels; a multiple of 8."""
+    height: int = 512
+    steps: int = 20
+    cfg: float = 7.0
+    """Guidance scale; 1 leaves the negative prompt out and halves the work."""
+    sampler: str = "euler"
+
+    def __post_init__(self) -> None:
+        for name in ("width", "height"):
+            if getattr(self, name) < 64 or getattr(self, name) % 8:
+                raise AtelierError(f"{name} is {getattr(self, name)}.", "Choose a multiple of 8, at least 64.")
+        if self.steps < 1:
+            raise AtelierError(f"steps is {self.steps}.", "Choose at least 1.")
+        if self.sampler not in SAMPLERS:
+            raise AtelierError(f"There is no sampler {self.sampler!r}.", f"Choose one of: {', '.join(SAMPLERS)}.")
+
+
+def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
+    """diffusers' scheduler for `sampler` on a model's noise schedule."""
+    import diffusers
+
+    name, extra = SAMPLERS[sampler]
+    return getattr(diffusers, name).from_config({**config, **extra})
+
+
+@torch.no_grad()
+def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], positive: TextBatch, negative: TextBatch,
+           seeds: Sequence[int], options: SamplingOptions, monitor: Monitor) -> Tensor:
+    """Latents for each row of `positive`.
+
+    Args:
+        unet: On its device, in its arithmetic type.
+        scheduler_config: The model's noise schedule (`atelier.models.load.load_scheduler_config`).
+        positive: Text conditioning of B prompts.
+        negative: Of B negative prompts; unused at cfg 1.
+        seeds: B seeds. The noise is drawn on the CPU for each seed alone, so a picture does not depend on its batch.
+        options: Size, steps, guidance, sampler.
+        monitor: Asked before every step.
+
+    Returns:
+        [B, 4, height / 8, width / 8], float32, scaled as the VAE's scaling factor has it.
+    """
+    device, dtype = unet.device, unet.dtype
+    scheduler = make_scheduler(scheduler_config, options.sampler)
+    scheduler.set_timesteps(options.steps, device=device)
+    streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+    shape = (1, 4, options.height // 8, options.width // 8)
+    latents = torch.cat([torch.randn(shape, generator=stream) for stream in streams]).to(device)
+    latents = latents * scheduler.init_noise_sigma
+    guided = options.cfg != 1
+    embeds = torch.cat([negative.embeds, positive.embeds] if guided else [positive.embeds]).to(device, dtype)
+    added = _added_conditions(positive, negative, options, guided, device, dtype)
+    for t in scheduler.timesteps:
+        monitor.check()
+        inputs = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, t)
+        prediction = unet(inputs.to(dtype), t, embeds, added_cond_kwargs=added, return_dict=False)[0].float()
+        if guided:
+            without, with_prompt = prediction.chunk(2)
+            prediction = without + options.cfg * (with_prompt - without)
+        # Samplers that add noise draw it from the first picture's stream; the others ignore the generator.
+        extra = {"generator": streams} if options.sampler == "euler_ancestral" else {}
+        latents = scheduler.step(prediction, t, latents, return_dict=False, **extra)[0]
+    return latents
+
+
+@torch.no_grad()
+def decode(vae: AutoencoderKL, latents: Tensor) -> list[Image]:
+    """Pictures of scaled latents [B, 4, h, w], one after another so that memory stays that of one picture."""
+    from PIL import Image as PILImage
+
+    pictures = []
+    for latent in latents:
+        scaled = latent[None].to(vae.device, vae.dtype) / vae.config["scaling_factor"]
+        pixels = vae.decode(scaled, return_dict=False)[0][0].float()
+        bytes_ = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+        pictures.append(PILImage.fromarray(bytes_))
+    return pictures
+
+
+def _added_conditions(positive: TextBatch, negative: TextBatch, options: SamplingOptions, guided: bool,
+                      device: torch.device, dtype: torch.dtype) -> dict[str, Tensor] | None:
+    """SDXL's pooled text and size ids: original size, crop corner, target size."""
+    if positive.pooled is None:
+        return None
+    assert negative.pooled is not None
+    pooled = torch.cat([negative.pooled, positive.pooled] if guided else [positive.pooled])
+    ids = torch.tensor([[options.height, options.width, 0, 0, options.height, options.width]], dtype=dtype)
+    return {"text_embeds": pooled.to(device, dtype), "time_ids": ids.repeat(len(pooled), 1).to(device)}
