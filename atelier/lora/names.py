@@ -17,8 +17,8 @@ KOHYA_SINGLE_TEXT_PREFIX = "lora_te_"
 WORDS = (
     "down_blocks", "up_blocks", "mid_block", "transformer_blocks", "to_q", "to_k", "to_v", "to_out", "proj_in",
     "proj_out", "conv_in", "conv_out", "conv_shortcut", "time_emb_proj", "time_embedding", "add_embedding",
-    "class_embedding", "linear_1", "linear_2", "text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj", "text_projection",
-    "position_embedding", "token_embedding",
+    "class_embedding", "linear_1", "linear_2", "text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj",
+    "text_projection", "position_embedding", "token_embedding",
 )
 
 _JOINED = re.compile("|".join(sorted(map(re.escape, WORDS), key=len, reverse=True)) + "|_")

@@ -1,0 +1,128 @@
+"""PEFT adapters on frozen components, with float32 master weights beside them.
+
+The frozen weights and the arithmetic may be bfloat16 or float16; the adapters in the module then have that type too,
+so that no layer casts anything, and the optimiser works on float32 copies of them. In float32 the copies are the
+parameters themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import AtelierError
+from ..lora.weights import LoraModule
+from .config import TARGETS, TEXT_TARGETS, LoraConfig
+from .order import derived_seed
+
+_ADAPTER = "default"
+
+
+class Adapters:
+    """The trainable part of a run.
+
+    Args:
+        components: Modules by component name ("unet", "text_encoder", …), on their device, in their arithmetic type.
+            They are frozen, and their layers named by the configuration are wrapped.
+        config: Rank, alpha, layers.
+        seed: Of the initial A matrices; B starts at zero, so the untrained adapter changes nothing.
+
+    Raises:
+        AtelierError: no layer of a component matches the chosen targets.
+    """
+
+    def __init__(self, components: Mapping[str, nn.Module], config: LoraConfig, seed: int) -> None:
+        self.config = config
+        self.components = dict(components)
+        self.names: list[str] = []
+        self.parameters: list[nn.Parameter] = []
+        for component, module in self.components.items():
+            self._inject(component, module)
+        self.masters: list[Tensor] = [
+            p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for p in self.parameters]
+        self._init(seed)
+
+    def _inject(self, component: str, module: nn.Module) -> None:
+        from peft import LoraConfig as PeftLoraConfig
+        from peft import inject_adapter_in_model
+
+        targets = TARGETS[self.config.targets] if component == "unet" else TEXT_TARGETS
+        dtype = next(module.parameters()).dtype
+        module.requires_grad_(False)
+        peft = PeftLoraConfig(
+            r=self.config.rank, lora_alpha=self.config.alpha,  # type: ignore[arg-type]  # a float works as well
+            lora_dropout=self.config.dropout, target_modules=targets, bias="none",
+            use_dora=self.config.kind == "dora", use_rslora=self.config.rslora)
+        try:
+            inject_adapter_in_model(peft, module, _ADAPTER)
+        except ValueError as error:
+            raise AtelierError(f"No layer of the {component} matches the targets {self.config.targets!r}.",
+                               "Choose other targets; this model may lack attention layers.") from error
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+                self.names.append(f"{component}.{name}")
+                self.parameters.append(parameter)
+
+    @torch.no_grad()
+    def _init(self, seed: int) -> None:
+        """A ~ U(−1/√fan_in, 1/√fan_in) as PEFT has it, but from a stream of its own for each layer's name."""
+        for name, master in zip(self.names, self.masters, strict=True):
+            if ".lora_A." in name:
+                bound = master[0].numel() ** -0.5
+                stream = torch.Generator().manual_seed(derived_seed("lora A", seed, name))
+                values = torch.empty(master.shape).uniform_(-bound, bound, generator=stream)
+                master.copy_(values.to(master.device))
+        self.publish()
+
+    @torch.no_grad()
+    def publish(self) -> None:
+        """Copy the masters into the modules' parameters (nothing to do in float32)."""
+        pairs = [(p, m) for p, m in zip(self.parameters, self.masters, strict=True) if p is not m]
+        if pairs:
+            torch._foreach_copy_([p.data for p, _ in pairs], [m.data for _, m in pairs])
+
+    @torch.no_grad()
+    def collect_gradients(self, scale: float = 1.0) -> None:
+        """Add the parameters' gradients, times `scale`, to the masters' and clear the former.
+
+        In float32, where both are the same tensors, there is nothing to do (and no loss scale).
+        """
+        for parameter, master in zip(self.parameters, self.masters, strict=True):
+            if parameter is not master and parameter.grad is not None:
+                added = parameter.grad.float() * scale
+                master.grad = added if master.grad is None else master.grad.add_(added)
+                parameter.grad = None
+
+    @torch.no_grad()
+    def load(self, tensors: list[Tensor]) -> None:
+        """Set the masters, in the order of `names`, and publish them."""
+        for master, tensor in zip(self.masters, tensors, strict=True):
+            master.copy_(tensor)
+        self.publish()
+
+    def snapshot(self) -> list[Tensor]:
+        """Copies of the masters, on their device."""
+        return [master.detach().clone() for master in self.masters]
+
+    def weights(self, tensors: list[Tensor] | None = None) -> dict[str, LoraModule]:
+        """`tensors` (or the masters) as LoRA weights on the CPU.
+
+        rsLoRA scales by alpha / √r; files know only alpha / r, so their alpha is alpha · √r.
+        """
+        alpha = self.config.alpha * (self.config.rank ** 0.5 if self.config.rslora else 1.0)
+        parts: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in zip(self.names, tensors or self.masters, strict=True):
+            for role in ("lora_A", "lora_B", "lora_magnitude_vector"):
+                stem, found, _ = name.partition(f".{role}.")
+                if found:
+                    parts.setdefault(stem, {})[role] = tensor.detach().float().cpu()
+        return {stem: LoraModule(part["lora_A"], part["lora_B"], alpha, part.get("lora_magnitude_vector"))
+                for stem, part in parts.items()}
+
+    def train(self, mode: bool) -> None:
+        """Training mode switches adapter dropout on (and lets gradient checkpointing act); evaluation mode off."""
+        for module in self.components.values():
+            module.train(mode)

@@ -1,0 +1,39 @@
+"""What happened in a run, as numbers: for the plot, the report and the live curve."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class History:
+    """Losses by optimiser step. Grows during the run and is saved with its state."""
+
+    losses: list[float] = field(default_factory=list)
+    """Training loss of each optimiser step, from step 1."""
+    validation: list[tuple[int, float]] = field(default_factory=list)
+    """(step, loss) of each validation."""
+    epochs: list[tuple[int, float]] = field(default_factory=list)
+    """(step, mean training loss) at the end of each epoch."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> History:
+        """The inverse of `as_dict`."""
+        return History(list(values["losses"]), [(int(s), float(v)) for s, v in values["validation"]],
+                       [(int(s), float(v)) for s, v in values["epochs"]])
+
+
+def smoothed(values: list[float], weight: float = 0.9) -> list[float]:
+    """Exponential moving average of `values`, corrected for its start (Kingma & Ba 2015, section 3)."""
+    result, average, mass = [], 0.0, 0.0
+    for value in values:
+        average = weight * average + (1 - weight) * value
+        mass = weight * mass + (1 - weight)
+        result.append(average / mass)
+    return result

@@ -1,0 +1,183 @@
+"""One optimiser step, and one validation, of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ..dataset.cache import EncodedSet
+from ..models.text import TextBatch, TextStack
+from .adapters import Adapters
+from .config import TrainConfig
+from .history import History
+from .inputs import Inputs, InputSource
+from .objective import Objective
+from .optimizers import make_optimizer, rate_factor, set_rate, update_average
+from .order import Batch, Order, derived_seed, groups, steps_per_epoch
+from .stopping import Stopper
+from .validation import ValidationPlan
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
+
+FP16_LOSS_SCALE = 2.0 ** 16
+"""float16 gradients of a LoRA are often below its smallest number; the loss is multiplied by this first."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The loaded components a run works with."""
+
+    unet: UNet2DConditionModel
+    scheduler_config: Mapping[str, Any]
+    text: TextStack | None
+    """Only when the text encoder is trained; otherwise its output comes from the cache."""
+    device: torch.device
+    dtype: torch.dtype
+    """Of the frozen weights and the arithmetic."""
+
+
+class Trainer:
+    """Holds everything that changes during a run; `atelier.train.loop.fit` drives it.
+
+    Args:
+        parts: Loaded components. Adapters are put on them here.
+        data: The encoded training set.
+        config: What to do.
+    """
+
+    def __init__(self, parts: Parts, data: EncodedSet, config: TrainConfig) -> None:
+        options = config.options
+        self.parts, self.config, self.device = parts, config, parts.device
+        components = {"unet": parts.unet, **(parts.text.encoders if parts.text else {})}
+        self.adapters = Adapters(components, config.lora, config.seed)
+        self.optimizer = make_optimizer(self.adapters.names, self.adapters.masters, options)
+        self.objective = Objective.of(parts.scheduler_config, parts.device, min_snr_gamma=options.min_snr_gamma)
+        self.source = InputSource(data, parts.device, parts.dtype, prior_weight=options.prior_weight,
+                                  live_text=parts.text is not None)
+        self.validation = ValidationPlan.of(data.items, options, config.seed)
+        held_out = {use.index for use in self.validation.uses} if self.validation.held_out else set()
+        self.order = Order(tuple(item for item in data.items if item.index not in held_out), options.batch_size,
+                           config.seed, options.caption_dropout)
+        self.steps_per_epoch = steps_per_epoch(self.order, options.gradient_accumulation)
+        self.total = config.steps or config.epochs * self.steps_per_epoch
+        self.step = 0
+        self.history = History()
+        self.stopper = Stopper(options.patience, options.min_delta)
+        self.epoch_losses: list[float] = []
+        self.average: list[Tensor] | None = self.adapters.snapshot() if options.ema_decay else None
+        self.best: list[Tensor] | None = None
+        self.loss_scale = FP16_LOSS_SCALE if parts.dtype == torch.float16 else 1.0
+        self._epoch: tuple[int, list[list[Batch]]] = (-1, [])
+
+    @property
+    def at_epoch_end(self) -> bool:
+        """True right after the last step of an epoch."""
+        return self.step > 0 and self.step % self.steps_per_epoch == 0
+
+    @property
+    def current(self) -> list[Tensor]:
+        """The weights a result is made of now: the running average where there is one, else the masters."""
+        return self.average if self.average is not None else self.adapters.masters
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return self.optimizer.param_groups[0]["lr"]
+
+    def train_step(self) -> tuple[Tensor, Tensor]:
+        """Do one optimiser step.
+
+        Returns:
+            The mean loss of its batches and whether loss and gradients were finite, both as scalars on the device:
+            reading them would make the host wait for it.
+        """
+        options = self.config.options
+        batches = self._batches()
+        self.adapters.train(True)
+        total = torch.zeros((), device=self.device)
+        for index, batch in enumerate(batches):
+            loss = self._loss(self.source(batch), derived_seed("step", self.config.seed, self.step, index))
+            (loss * (self.loss_scale / len(batches))).backward()
+            self.adapters.collect_gradients(1 / self.loss_scale)
+            total += loss.detach() / len(batches)
+        masters = self.adapters.masters
+        norm = torch.nn.utils.clip_grad_norm_(masters, options.max_grad_norm or float("inf"))
+        finite = norm.isfinite() & total.isfinite()
+        if self.loss_scale > 1 and not finite:
+            self.loss_scale /= 2  # float16 only: the scaled loss overflowed; this step changes nothing
+            finite = total.isfinite()
+        else:
+            set_rate(self.optimizer, rate_factor(self.step, self.total, options))
+            self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.adapters.publish()
+        self.step += 1
+        if self.average is not None:
+            update_average(self.average, masters, options.ema_decay, self.step)
+        return total, finite
+
+    @torch.no_grad()
+    def validate(self) -> float:
+        """Mean loss on fixed pictures, noise and timesteps, without dropout or loss weighting."""
+        self.adapters.train(False)
+        kept = self.adapters.snapshot()
+        if self.average is not None:
+            self.adapters.load(self.average)
+        losses = []
+        for use, t, seed in self.validation.rows(self.objective.timesteps):
+            inputs = self.source((use,))
+            noise = self._noise(inputs.mean, seed)
+            timesteps = torch.tensor([t], device=self.device)
+            prediction = self._predict(inputs, self.objective.noisy(inputs.mean, noise, timesteps), timesteps)
+            target = self.objective.target(inputs.mean, noise, timesteps)
+            losses.append((prediction.float() - target).square().mean())
+        if self.average is not None:
+            self.adapters.load(kept)
+        return torch.stack(losses).mean().item()
+
+    def _loss(self, inputs: Inputs, seed: int) -> Tensor:
+        stream = torch.Generator(self.device).manual_seed(seed)
+        shape, options = inputs.mean.shape, self.config.options
+
+        def normal(*size: int) -> Tensor:
+            return torch.randn(size, generator=stream, device=self.device)
+
+        latents = inputs.mean + inputs.std * normal(*shape)
+        noise = normal(*shape)
+        if options.noise_offset:
+            noise = noise + options.noise_offset * normal(*shape[:2], 1, 1)
+        t = torch.randint(self.objective.timesteps, shape[:1], generator=stream, device=self.device)
+        if self.config.lora.dropout:
+            torch.manual_seed(seed)  # PEFT's dropout draws from the global stream, which `fit` restores
+        prediction = self._predict(inputs, self.objective.noisy(latents, noise, t), t)
+        return self.objective.loss(prediction, self.objective.target(latents, noise, t), t, weights=inputs.weights,
+                                   mask=inputs.mask)
+
+    def _predict(self, inputs: Inputs, noisy: Tensor, t: Tensor) -> Tensor:
+        text = inputs.text if self.parts.text is None else self._encode(inputs.captions)
+        assert text is not None
+        added = None
+        if text.pooled is not None:
+            added = {"text_embeds": text.pooled, "time_ids": inputs.time_ids}
+        return self.parts.unet(noisy.to(self.parts.dtype), t, text.embeds, added_cond_kwargs=added,
+                               return_dict=False)[0]
+
+    def _encode(self, captions: tuple[str, ...]) -> TextBatch:
+        assert self.parts.text is not None
+        return self.parts.text.encode(captions)
+
+    def _noise(self, like: Tensor, seed: int) -> Tensor:
+        # Drawn on the CPU: validation noise is the same on every device.
+        return torch.randn(like.shape, generator=torch.Generator().manual_seed(seed)).to(self.device)
+
+    def _batches(self) -> list[Batch]:
+        epoch, index = divmod(self.step, self.steps_per_epoch)
+        if self._epoch[0] != epoch:
+            self._epoch = (epoch, groups(self.order.epoch(epoch), self.config.options.gradient_accumulation))
+        batches = self._epoch[1]
+        return batches[index % len(batches)]
