@@ -16,11 +16,13 @@ class Crop(str, Enum):
     """How a picture is brought to its training size."""
 
     CENTER = "center"
+    """The largest square in the middle."""
     FOCAL = "focal"
-    """The square or bucket-shaped window with the most detail."""
+    """The largest square that holds the most detail."""
     PAD = "pad"
+    """The whole picture in a square; the bars at its sides do not count in the loss."""
     BUCKET = "bucket"
-    """Keep the aspect ratio: each picture goes to the nearest of a few sizes of equal area."""
+    """Keep the aspect ratio: each picture goes to the nearest of a few sizes of nearly equal area."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,25 @@ class Sample:
     """At least one; with several, each use of the picture takes one of them by turns or by chance."""
     digest: str
     """Hex digest of the file's bytes."""
+    size: tuple[int, int]
+    """(width, height) in pixels of the upright picture."""
     repeats: int = 1
     """How often the picture is used in one epoch."""
     mask: Path | None = None
     """Greyscale picture of the same shape: white counts in the loss, black does not."""
+    mask_digest: str = ""
+    """Hex digest of the mask file's bytes; empty without a mask."""
     prior: bool = False
     """True for a prior-preservation (regularisation) picture, which has its own loss weight."""
+
+    def __post_init__(self) -> None:
+        if not self.captions:
+            raise AtelierError(f"{self.image.name} has no caption.", "Give at least one; an empty text is allowed.")
+        if self.repeats < 1:
+            raise AtelierError(f"repeats of {self.image.name} is {self.repeats}.", "Choose a whole number above 0.")
+        if (self.mask is None) != (not self.mask_digest):
+            raise AtelierError(f"{self.image.name}: mask and mask_digest must come together.",
+                               "Give both or neither.")
 
 
 @dataclass(frozen=True)
@@ -76,6 +91,8 @@ class TrainingSet:
     """Also use each picture mirrored left to right, half of the time."""
     trigger: str = ""
     """The rare word the captions use for the new subject or style; recorded in the LoRA's metadata."""
+    skipped: tuple[Path, ...] = ()
+    """Files left out because they could not be read. Not part of the digest."""
 
     def __post_init__(self) -> None:
         if not self.samples:
@@ -85,8 +102,7 @@ class TrainingSet:
     def digest(self) -> str:
         """Hex digest over pictures, captions and policy. Paths do not count, so a moved folder keeps its own."""
         parts: dict[str, Any] = {
-            "samples": [(s.digest, s.captions, s.repeats, s.mask.read_bytes().hex() if s.mask else "", s.prior)
-                        for s in self.samples],
+            "samples": [(s.digest, s.captions, s.repeats, s.mask_digest, s.prior) for s in self.samples],
             "resolution": asdict(self.resolution), "flip": self.flip, "trigger": self.trigger,
         }
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
