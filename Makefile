@@ -1,0 +1,41 @@
+# Each target makes what it needs in .venv and needs nothing beforehand but Python 3.10+.
+
+PYTHON ?= python3
+ifeq ($(OS),Windows_NT)
+VENV := .venv/Scripts/python.exe
+else
+VENV := .venv/bin/python
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test comfy bench lint env host
+
+help:  ## Show this list
+	@$(PYTHON) -c "import re; print(*('make %-6s %s' % line for line in re.findall(r'^(\w+):.*?## (.*)', open('Makefile').read(), re.M)), sep='\n')"
+
+demo: env  ## The main job from nothing: convert, train a LoRA, generate (MODEL=file.safetensors for your own checkpoint)
+	$(VENV) -m atelier demo $(if $(MODEL),--model "$(MODEL)")
+
+test: host env  ## Style, types and every test that can run here
+	$(VENV) -m ruff check .
+	$(VENV) -m pyright
+	$(VENV) -m pytest
+
+comfy:  ## ComfyUI with the pack in it, on 127.0.0.1 (ARGS="--port 8200" goes to ComfyUI)
+	$(PYTHON) tools/comfyui.py --clone
+	$(PYTHON) tools/setup_env.py --comfy
+	$(VENV) tools/run_comfy.py $(ARGS)
+
+bench: env  ## Measure against peers and print the ratios
+	$(VENV) -m benchmarks
+
+lint: env  ## Style and types only
+	$(VENV) -m ruff check .
+	$(VENV) -m pyright
+
+env:
+	@$(PYTHON) tools/setup_env.py
+
+# Tests that need ComfyUI are skipped, and counted at the end, where it can neither be found nor cloned.
+host:
+	-@$(PYTHON) tools/comfyui.py --clone
