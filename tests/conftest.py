@@ -1,0 +1,90 @@
+"""What all tests share: where modules come from, a host to test against, and global state put back."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# At the end: the pack's `nodes` and `tests` must never stand before modules of those names elsewhere.
+sys.path += [str(Path(__file__).parent), str(ROOT)]
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from kit.host import Host
+
+# Nothing here may reach for a model hub, nor learn what is in this machine's cache.
+os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+_skipped: list[str] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need ComfyUI where there is none, and keep count."""
+    from tools import comfyui
+
+    if comfyui.find() is not None:
+        return
+    for item in items:
+        if item.get_closest_marker("host") or item.get_closest_marker("browser"):
+            item.add_marker(pytest.mark.skip(reason="no ComfyUI"))
+            _skipped.append(item.nodeid)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many tests were left out, and why, where everybody looks: at the end."""
+    from tools import comfyui
+
+    if _skipped:
+        why = comfyui.NO_CLONE.read_text(encoding="utf-8") if comfyui.NO_CLONE.is_file() else ""
+        terminalreporter.section("tests that need ComfyUI", sep="=", yellow=True)
+        terminalreporter.write_line(
+            f"{len(_skipped)} tests were skipped: no ComfyUI at {', '.join(map(str, comfyui.places()))}"
+            f"{f', and cloning it failed: {why}' if why else ''}. Set COMFYUI_PATH to the folder of its main.py.")
+
+
+@pytest.fixture(autouse=True)
+def _global_state() -> Iterator[None]:
+    """Every test starts from, and leaves, the same global state."""
+    environment, folder = dict(os.environ), Path.cwd()
+    random.seed(0)
+    torch = sys.modules.get("torch")
+    dtype, threads = (torch.get_default_dtype(), torch.get_num_threads()) if torch else (None, None)
+    if torch:
+        torch.manual_seed(0)
+    yield
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    if torch:
+        torch.set_default_dtype(dtype)
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture(scope="session")
+def pack(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
+    """The pack as the host loads it, in this process, from a folder called ComfyUI-Atelier. Mark such tests `host`."""
+    from kit.pack import load_pack
+
+    return load_pack(tmp_path_factory.mktemp("in process"))
+
+
+@pytest.fixture(scope="session")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """A running ComfyUI with the pack in it, shared by all tests. Mark such tests `host`."""
+    from kit.host import Host
+
+    # A space and letters beyond ASCII, as in many people's folders.
+    with Host(tmp_path_factory.mktemp("höst base")) as running:
+        yield running
