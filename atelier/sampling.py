@@ -17,7 +17,8 @@ from .errors import AtelierError
 from .progress import Monitor
 
 if TYPE_CHECKING:
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from PIL.Image import Image
 
     from .models.text import TextBatch

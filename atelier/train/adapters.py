@@ -82,7 +82,7 @@ class Adapters:
         """Copy the masters into the modules' parameters (nothing to do in float32)."""
         pairs = [(p, m) for p, m in zip(self.parameters, self.masters, strict=True) if p is not m]
         if pairs:
-            torch._foreach_copy_([p.data for p, _ in pairs], [m.data for _, m in pairs])
+            torch._foreach_copy_([p.data for p, _ in pairs], [m.data for _, m in pairs])  # pyright: ignore
 
     @torch.no_grad()
     def collect_gradients(self, scale: float = 1.0) -> None:

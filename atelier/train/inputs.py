@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,9 @@ from torch import Tensor
 from ..dataset.cache import EncodedSet
 from ..models.text import TextBatch
 from .order import Batch, Use
+
+Key = tuple[object, ...]
+Piece = tuple[Tensor | None, ...]
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,15 @@ class InputSource:
         dtype: Of the conditioning, the UNet's arithmetic type; latents stay float32.
         prior_weight: Loss weight of prior-preservation pictures.
         live_text: The text encoder is trained, so cached embeddings are not used.
+        size_ids: The UNet wants SDXL's size and crop ids.
         budget: Bytes that may stay on the device; past it, pieces are moved anew each time.
     """
 
     def __init__(self, data: EncodedSet, device: torch.device, dtype: torch.dtype, *, prior_weight: float,
-                 live_text: bool, budget: int = 1 << 30) -> None:
+                 live_text: bool, size_ids: bool, budget: int = 1 << 30) -> None:
         self.data, self.device, self.dtype = data, device, dtype
-        self.prior_weight, self.live_text = prior_weight, live_text
-        self._kept: dict[tuple[object, ...], tuple[Tensor | None, ...]] = {}
+        self.prior_weight, self.live_text, self.size_ids = prior_weight, live_text, size_ids
+        self._kept: dict[Key, Piece] = {}
         self._room = budget
 
     def __call__(self, batch: Batch) -> Inputs:
@@ -58,8 +62,8 @@ class InputSource:
         masks = [self._keep(("mask", u.index, u.flip), lambda u=u: (self.data.mask(u.index, u.flip),))[0]
                  for u in batch]
         text = None if self.live_text else self._text(batch)
-        sdxl = text is not None and text.pooled is not None
-        ids = [self._keep(("ids", u.index), lambda u=u: (self.data.time_ids(u.index),))[0] for u in batch] if sdxl else []
+        ids = [self._keep(("ids", u.index), lambda u=u: (self.data.time_ids(u.index),))[0]
+               for u in batch if self.size_ids]
         weights = [self.prior_weight if self.data.items[u.index].prior else 1.0 for u in batch]
         mean = _stack([m[0] for m in moments])
         return Inputs(
@@ -75,14 +79,14 @@ class InputSource:
         pooled = [row[1] for row in rows if row[1] is not None]
         return TextBatch(_stack([row[0] for row in rows]), _stack(pooled) if pooled else None)
 
-    def _row(self, use: Use) -> tuple[Tensor | None, ...]:
+    def _row(self, use: Use) -> Piece:
         row = self.data.empty() if use.without_caption else self.data.text(use.index, use.variant)
         return (row.embeds.to(self.dtype), None if row.pooled is None else row.pooled.to(self.dtype))
 
     def _caption(self, use: Use) -> str:
         return "" if use.without_caption else self.data.caption(use.index, use.variant)
 
-    def _keep(self, key: tuple[object, ...], make: Callable[[], tuple[Tensor | None, ...]]) -> tuple[Tensor | None, ...]:
+    def _keep(self, key: Key, make: Callable[[], Piece]) -> Piece:
         found = self._kept.get(key)
         if found is None:
             found = tuple(None if t is None else t.to(self.device) for t in make())
@@ -93,5 +97,5 @@ class InputSource:
         return found
 
 
-def _stack(rows: list[Tensor | None]) -> Tensor:
+def _stack(rows: Sequence[Tensor | None]) -> Tensor:
     return torch.stack([row for row in rows if row is not None])

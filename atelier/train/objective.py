@@ -38,9 +38,9 @@ class Objective:
         Raises:
             AtelierError: the prediction type is neither epsilon nor v_prediction.
         """
-        from diffusers import DDPMScheduler
+        from diffusers.schedulers.scheduling_ddpm import DDPMScheduler
 
-        scheduler = DDPMScheduler.from_config(dict(scheduler_config))
+        scheduler: Any = DDPMScheduler.from_config(dict(scheduler_config))
         kind = scheduler.config["prediction_type"]
         if kind not in ("epsilon", "v_prediction"):
             raise AtelierError(f"The model's scheduler predicts {kind!r}.",

@@ -66,4 +66,4 @@ def update_average(average: list[Tensor], current: Sequence[Tensor], decay: floa
     The smaller decay in the first steps keeps the untrained start from lingering.
     """
     effective = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(average, list(current), 1 - effective)
+    torch._foreach_lerp_(average, list(current), 1 - effective)  # pyright: ignore[reportPrivateImportUsage]

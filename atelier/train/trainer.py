@@ -22,7 +22,7 @@ from .stopping import Stopper
 from .validation import ValidationPlan
 
 if TYPE_CHECKING:
-    from diffusers import UNet2DConditionModel
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 FP16_LOSS_SCALE = 2.0 ** 16
 """float16 gradients of a LoRA are often below its smallest number; the loss is multiplied by this first."""
@@ -58,7 +58,8 @@ class Trainer:
         self.optimizer = make_optimizer(self.adapters.names, self.adapters.masters, options)
         self.objective = Objective.of(parts.scheduler_config, parts.device, min_snr_gamma=options.min_snr_gamma)
         self.source = InputSource(data, parts.device, parts.dtype, prior_weight=options.prior_weight,
-                                  live_text=parts.text is not None)
+                                  live_text=parts.text is not None,
+                                  size_ids=parts.unet.config.get("addition_embed_type") == "text_time")
         self.validation = ValidationPlan.of(data.items, options, config.seed)
         held_out = {use.index for use in self.validation.uses} if self.validation.held_out else set()
         self.order = Order(tuple(item for item in data.items if item.index not in held_out), options.batch_size,

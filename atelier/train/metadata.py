@@ -1,0 +1,75 @@
+"""What a LoRA file says about how it was made.
+
+Keys `ss_*` are those of kohya's sd-scripts, which ComfyUI, A1111 and Forge show; `modelspec.*` follow Stability's model
+metadata standard 1.0.0 (https://github.com/Stability-AI/ModelSpec). No dates: the same run writes the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from .. import __version__
+from ..dataset.types import TrainingSet
+from ..models.handle import DiffusersModel
+from .config import TrainConfig
+
+_BASE_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+_ARCHITECTURE = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2-768-v", "sdxl": "stable-diffusion-xl-v1-base"}
+
+
+def lora_metadata(name: str, run: str, model: DiffusersModel, data: TrainingSet, config: TrainConfig, step: int
+                  ) -> Mapping[str, str]:
+    """The header of the LoRA file `name` whose weights are those after optimiser step `step` of run `run`."""
+    lora, options, size = config.lora, config.options, data.resolution.size
+    tags = Counter(part.strip() for s in data.samples for part in s.captions[0].split(",") if part.strip())
+    values: dict[str, object] = {
+        "ss_output_name": name,
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": lora.rank,
+        "ss_network_alpha": lora.alpha * (lora.rank ** 0.5 if lora.rslora else 1.0),
+        "ss_network_dropout": lora.dropout,
+        "ss_network_args": json.dumps({"targets": lora.targets, "kind": lora.kind, "rslora": lora.rslora}),
+        "ss_base_model_version": _BASE_VERSION.get(model.family, model.family),
+        "ss_v2": model.family == "sd2",
+        "ss_sd_model_name": model.path.name,
+        "ss_sd_model_hash": model.fingerprint,
+        "ss_learning_rate": options.learning_rate,
+        "ss_unet_lr": options.learning_rate,
+        "ss_text_encoder_lr": options.text_learning_rate if lora.train_text_encoder else 0,
+        "ss_optimizer": options.optimizer,
+        "ss_lr_scheduler": options.schedule,
+        "ss_lr_warmup_steps": options.warmup_steps,
+        "ss_max_train_steps": config.steps or None,
+        "ss_num_epochs": config.epochs or None,
+        "ss_steps": step,
+        "ss_total_batch_size": options.batch_size,
+        "ss_gradient_accumulation_steps": options.gradient_accumulation,
+        "ss_num_train_images": sum(s.repeats for s in data.samples if not s.prior),
+        "ss_num_reg_images": sum(1 for s in data.samples if s.prior),
+        "ss_prior_loss_weight": options.prior_weight,
+        "ss_resolution": f"({size}, {size})",
+        "ss_caption_dropout_rate": options.caption_dropout,
+        "ss_shuffle_caption": options.caption_variants > 1,
+        "ss_keep_tokens": options.keep_tokens,
+        "ss_min_snr_gamma": options.min_snr_gamma or None,
+        "ss_noise_offset": options.noise_offset or None,
+        "ss_max_grad_norm": options.max_grad_norm,
+        "ss_mixed_precision": options.precision,
+        "ss_seed": config.seed,
+        "ss_tag_frequency": json.dumps({"training set": dict(tags.most_common(200))}, ensure_ascii=False),
+        "modelspec.sai_model_spec": "1.0.0",
+        "modelspec.architecture": f"{_ARCHITECTURE.get(model.family, model.family)}/lora",
+        "modelspec.implementation": "diffusers",
+        "modelspec.title": name,
+        "modelspec.resolution": f"{size}x{size}",
+        "modelspec.prediction_type": model.prediction_type,
+        "modelspec.trigger_phrase": data.trigger or None,
+        "atelier.version": __version__,
+        "atelier.run": run,
+        "atelier.training_set": data.digest,
+        "atelier.config": json.dumps(asdict(config), sort_keys=True),
+    }
+    return {key: str(value) for key, value in values.items() if value is not None}

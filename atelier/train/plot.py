@@ -1,0 +1,125 @@
+"""The loss curve of a run as a picture, drawn with Pillow: the host brings no plotting library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .history import History, smoothed
+
+INK, GRID, RAW, TRAIN, VALIDATION, BEST = "#24292f", "#e3e6ea", "#c4d7f2", "#2f6fd0", "#d97706", "#15803d"
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 40, 46, 46  # margins in pixels
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Axes:
+    """A rectangle of pixels and the range of values it shows."""
+
+    width: int
+    height: int
+    x_max: float
+    y_min: float
+    y_max: float
+
+    def place(self, x: float, y: float) -> tuple[float, float]:
+        """The pixel of a value."""
+        across = self.width - _LEFT - _RIGHT
+        down = self.height - _TOP - _BOTTOM
+        share = (y - self.y_min) / (self.y_max - self.y_min)
+        return _LEFT + across * x / self.x_max, _TOP + down * (1 - min(1.0, max(0.0, share)))
+
+
+def loss_plot(history: History, *, title: str, best_step: int = 0, steps_per_epoch: int = 0, width: int = 960,
+              height: int = 540) -> Image.Image:
+    """Draw training loss (raw and smoothed), validation loss or epoch means, and the best look.
+
+    Args:
+        history: What to draw; an empty one gives empty axes.
+        title: Stands above the plot.
+        best_step: Step of the best look; 0: none is marked.
+        steps_per_epoch: Writes a second scale in epochs below the steps; 0: none.
+        width: Pixels.
+        height: Pixels.
+    """
+    raw = [(float(i + 1), value) for i, value in enumerate(history.losses)]
+    train = [(x, value) for (x, _), value in zip(raw, smoothed(history.losses), strict=True)]
+    looks = [(float(s), v) for s, v in (history.validation or history.epochs)]
+    axes = _axes(train, looks, width, height)
+    scale = 2  # drawn at twice the size and reduced: Pillow's lines have no smooth edges of their own
+    large = Image.new("RGB", (width * scale, height * scale), "white")
+    pen = ImageDraw.Draw(large)
+    for y in _ticks(axes.y_min, axes.y_max):
+        _line(pen, axes, [(0, y), (axes.x_max, y)], GRID, scale)
+    _line(pen, axes, _thin(raw, width), RAW, scale)
+    _line(pen, axes, _thin(train, width), TRAIN, 2 * scale)
+    _line(pen, axes, looks, VALIDATION, 2 * scale)
+    for point in looks:
+        _dot(pen, axes, point, VALIDATION, 4, scale)
+    best = next((point for point in looks if point[0] == best_step), None)
+    if best:
+        _dot(pen, axes, best, BEST, 7, scale)
+    picture = large.resize((width, height), Image.Resampling.LANCZOS)
+    _labels(picture, axes, title, best, looks_name="validation" if history.validation else "epoch mean",
+            looks=bool(looks), steps_per_epoch=steps_per_epoch)
+    return picture
+
+
+def _axes(train: Points, looks: Points, width: int, height: int) -> Axes:
+    values = [y for _, y in (*train, *looks) if math.isfinite(y)] or [0.0, 1.0]
+    low, high = min(values), max(values)
+    room = (high - low) * 0.12 or max(abs(high), 1e-3) * 0.1  # a flat or single-step loss still needs a height
+    last = max([x for x, _ in (*train, *looks)], default=1.0)
+    return Axes(width, height, max(last, 1.0), max(0.0, low - room), high + room)
+
+
+def _labels(picture: Image.Image, axes: Axes, title: str, best: tuple[float, float] | None, *, looks_name: str,
+            looks: bool, steps_per_epoch: int) -> None:
+    pen, font, small = ImageDraw.Draw(picture), ImageFont.load_default(18), ImageFont.load_default(13)
+    pen.text((_LEFT, 12), title, INK, font)
+    for y in _ticks(axes.y_min, axes.y_max):
+        pen.text((_LEFT - 8, axes.place(0, y)[1]), f"{y:.3g}", INK, small, anchor="rm")
+    bottom = axes.place(0, axes.y_min)[1] + 6
+    for x in _ticks(0, axes.x_max):
+        epoch = f"\nepoch {x / steps_per_epoch:.3g}" if steps_per_epoch else ""
+        pen.multiline_text((axes.place(x, 0)[0], bottom), f"{x:.0f}{epoch}", INK, small, anchor="ma", align="center")
+    entries = [("training", TRAIN)] + ([(looks_name, VALIDATION)] if looks else [])
+    if best:
+        entries.append((f"best {best[1]:.4f} at step {best[0]:.0f}", BEST))
+    right = picture.width - _RIGHT
+    for text, colour in reversed(entries):
+        right -= pen.textlength(text, small)
+        pen.text((right, 18), text, INK, small)
+        pen.rectangle((right - 18, 22, right - 6, 28), colour)
+        right -= 34
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Four to eight round numbers within the range."""
+    step = 10.0 ** math.floor(math.log10(max(high - low, 1e-9)))
+    while (high - low) / step < 4:
+        step /= 2
+    first = math.ceil(low / step - 1e-9)
+    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _thin(points: Points, most: int) -> Points:
+    stride = max(1, len(points) // most)
+    return points[::stride]
+
+
+def _line(pen: ImageDraw.ImageDraw, axes: Axes, points: Points, colour: str, width: int) -> None:
+    scale = pen.im.size[0] / axes.width
+    pixels = [(x * scale, y * scale) for x, y in (axes.place(*point) for point in points)]
+    if len(pixels) > 1:
+        pen.line(pixels, colour, width, joint="curve")
+
+
+def _dot(pen: ImageDraw.ImageDraw, axes: Axes, point: tuple[float, float], colour: str, radius: int, scale: int
+         ) -> None:
+    x, y = axes.place(*point)
+    pen.ellipse([(x - radius) * scale, (y - radius) * scale, (x + radius) * scale, (y + radius) * scale], colour)
