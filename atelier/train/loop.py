@@ -48,7 +48,7 @@ class Loop:
         self._good = trainer.adapters.snapshot()
         self._good_step = 0
         self._read_at = self._saved_at = self._began = time.monotonic()
-        self._began_step = 0
+        self.began_step = 0
 
     def run(self) -> str:
         """Train until the length is reached, early stopping ends it, or the user does.
@@ -65,7 +65,7 @@ class Loop:
             load_state(self.store.state, trainer)
             self._good, self._good_step = trainer.adapters.snapshot(), trainer.step
             log.info("Training goes on from step %d of %d.", trainer.step, trainer.total)
-        self._began_step = trainer.step
+        self.began_step = trainer.step
         self.monitor.phase("training", trainer.total)
         with _random_state_kept(trainer.device):
             while trainer.step < trainer.total and not trainer.stopper.done:
@@ -128,7 +128,7 @@ class Loop:
     def _show(self, loss: float) -> None:
         trainer = self.trainer
         seconds = time.monotonic() - self._began
-        pace = (trainer.step - self._began_step) / max(seconds, 1e-9)
+        pace = (trainer.step - self.began_step) / max(seconds, 1e-9)
         left = (trainer.total - trainer.step) / max(pace, 1e-9)
         self.monitor.measure({"step": trainer.step, "steps": trainer.total, "loss": loss, "lr": trainer.rate,
                               "epoch": trainer.step / trainer.steps_per_epoch, "steps_per_second": pace})

@@ -17,7 +17,8 @@ from ..models.handle import DiffusersModel
 from .config import TrainConfig
 
 _BASE_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-_ARCHITECTURE = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2-768-v", "sdxl": "stable-diffusion-xl-v1-base"}
+_ARCHITECTURE = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2-768-v",
+                 "sdxl": "stable-diffusion-xl-v1-base"}
 
 
 def lora_metadata(name: str, run: str, model: DiffusersModel, data: TrainingSet, config: TrainConfig, step: int

@@ -1,0 +1,116 @@
+"""Pictures from a model handle, with or without a LoRA."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from .errors import AtelierError
+from .files import whole_file
+from .lora.file import load_lora
+from .lora.merge import merge_into
+from .lora.weights import select
+from .models.handle import DiffusersModel
+from .models.load import load_scheduler_config, load_text, load_unet, load_vae
+from .models.text import TextBatch
+from .progress import Monitor
+from .sampling import SamplingOptions, decode, sample
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class GenerateRequest:
+    """What to draw: one picture for each (prompt, seed) pair.
+
+    Raises:
+        AtelierError: the lists differ in length, or a value is out of range.
+    """
+
+    prompts: tuple[str, ...]
+    seeds: tuple[int, ...]
+    negative: str = ""
+    options: SamplingOptions = field(default_factory=SamplingOptions)
+    lora: Path | None = None
+    strength: float = 1.0
+    """Of the LoRA; 0 gives the model's own picture, bit for bit."""
+    batch_size: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.prompts or len(self.prompts) != len(self.seeds):
+            raise AtelierError(f"There are {len(self.prompts)} prompts and {len(self.seeds)} seeds.",
+                               "Give one seed for each prompt, and at least one of both.")
+        if self.batch_size < 1:
+            raise AtelierError(f"batch_size is {self.batch_size}.", "Choose at least 1.")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A generated picture and how it was made."""
+
+    image: Image
+    prompt: str
+    seed: int
+    settings: Mapping[str, Any]
+
+    def save(self, path: Path) -> Path:
+        """Write a PNG with prompt, seed and settings in its text chunk `atelier`; whole or not at all."""
+        from PIL.PngImagePlugin import PngInfo
+
+        info = PngInfo()
+        info.add_itxt("atelier", json.dumps({"prompt": self.prompt, "seed": self.seed, **self.settings}))
+        with whole_file(path) as part:
+            self.image.save(part, "PNG", pnginfo=info)
+        return path
+
+
+@torch.no_grad()
+def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.device, dtype: torch.dtype,
+             monitor: Monitor) -> list[Picture]:
+    """Draw the pictures of `request`. The components are loaded one after another.
+
+    Args:
+        model: The model to draw with.
+        request: Prompts, seeds, size, LoRA.
+        device: Where to compute.
+        dtype: Arithmetic type of UNet and text encoder; the VAE decodes in float32 where this is float16.
+        monitor: Shown steps; may interrupt between them.
+
+    Raises:
+        AtelierError: the LoRA does not fit the model.
+    """
+    adapters = load_lora(request.lora) if request.lora else {}
+    text = load_text(model, dtype=dtype, device=device)
+    for name, encoder in text.encoders.items():
+        merge_into(encoder, select(adapters, name), request.strength)
+    positive, negative = text.encode(request.prompts), text.encode([request.negative] * len(request.prompts))
+    del text
+    unet = load_unet(model, dtype=dtype, device=device)
+    merge_into(unet, select(adapters, "unet"), request.strength)
+    config = load_scheduler_config(model)
+    starts = range(0, len(request.prompts), request.batch_size)
+    latents = []
+    monitor.phase("generating", len(request.prompts))
+    for start in starts:
+        rows = slice(start, start + request.batch_size)
+        latents.append(sample(unet, config, _rows(positive, rows), _rows(negative, rows), request.seeds[rows],
+                              request.options, monitor))
+        monitor.advance(min(start + request.batch_size, len(request.prompts)))
+    del unet
+    vae = load_vae(model, dtype=torch.float32 if dtype == torch.float16 else dtype, device=device)
+    images = decode(vae, torch.cat(latents))
+    settings = {"model": model.path.name, "model_fingerprint": model.fingerprint, "negative": request.negative,
+                **asdict(request.options), "lora": request.lora.name if request.lora else None,
+                "strength": request.strength if request.lora else None}
+    return [Picture(image, prompt, seed, settings)
+            for image, prompt, seed in zip(images, request.prompts, request.seeds, strict=True)]
+
+
+def _rows(batch: TextBatch, rows: slice) -> TextBatch:
+    return TextBatch(batch.embeds[rows], None if batch.pooled is None else batch.pooled[rows])

@@ -1,0 +1,84 @@
+"""How a run ended, for people and for programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from .history import History
+from .store import RunStore
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The numbers of a finished run, as its report file holds them."""
+
+    status: str
+    """"complete", "stopped early" or "stopped by user"."""
+    weights: str
+    """Which of the run's LoRA files is the result: "best.safetensors" or "last.safetensors"."""
+    step: int
+    """Optimiser steps done."""
+    total: int
+    """Optimiser steps asked for."""
+    steps_per_epoch: int
+    best_step: int
+    """Step of the best look; 0 when nothing was looked at."""
+    best_loss: float | None
+    seconds: float
+    """Spent training in the process that finished the run, encoding not counted."""
+    seconds_per_step: float
+    pictures: int
+    held_out: int
+    """Pictures kept for validation."""
+    precision: str
+    gradient_checkpointing: bool
+    history: History
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the report file."""
+        return asdict(self)
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Outcome:
+        """The inverse of `as_dict`."""
+        return Outcome(**{**values, "history": History.from_dict(values["history"])})
+
+
+@dataclass(frozen=True)
+class TrainReport:
+    """What `atelier.train.run.train` returns."""
+
+    name: str
+    lora: Path
+    """The written LoRA file."""
+    store: RunStore
+    outcome: Outcome
+    reused: bool
+    """True when an earlier run with the same model, pictures and configuration was found finished."""
+
+    def text(self) -> str:
+        """A few lines for a person."""
+        o, losses = self.outcome, self.outcome.history.losses
+        lines = [f"{self.name}: {o.status} after {o.step} of {o.total} steps"
+                 f" ({o.step / o.steps_per_epoch:.1f} epochs of {o.pictures} pictures)"
+                 + (", reused from an earlier run" if self.reused else "")]
+        if o.best_step:
+            lines.append(f"best loss {o.best_loss:.5f} at step {o.best_step}")
+        if losses:
+            first, last = _mean(losses, 0, 0.1), _mean(losses, 0.9, 1)
+            lines.append(f"training loss: first tenth {first:.4f}, last tenth {last:.4f}")
+        if o.held_out:
+            lines.append(f"{o.held_out} pictures were kept out of training to validate on")
+        lines.append(f"{o.seconds_per_step:.3f} s a step in {o.precision}"
+                     + (", with gradient checkpointing" if o.gradient_checkpointing else ""))
+        lines.append(f"LoRA: {self.lora}")
+        return "\n".join(lines)
+
+
+def _mean(values: list[float], start: float, end: float) -> float:
+    part = values[int(len(values) * start):max(math.ceil(len(values) * end), 1)]
+    return sum(part) / len(part)

@@ -1,0 +1,196 @@
+"""A whole run: encode, load, train, write. The one entry to training."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..dataset.cache import EncodedSet
+from ..dataset.encode import encode
+from ..dataset.types import TrainingSet
+from ..errors import AtelierError
+from ..files import whole_file
+from ..lora.file import load_lora, read_metadata, save_lora
+from ..models.handle import DiffusersModel
+from ..models.load import load_scheduler_config, load_text, load_unet, load_vae
+from ..models.text import TextBatch
+from ..progress import Monitor
+from .config import TrainConfig
+from .loop import Loop
+from .memory import needs_checkpointing
+from .metadata import lora_metadata
+from .place import Workplace, pick_device, pick_dtype
+from .plot import loss_plot
+from .report import Outcome, TrainReport
+from .samples import SampleDrawer, encode_prompts
+from .store import RunStore
+from .trainer import Parts, Trainer
+
+log = logging.getLogger("atelier")
+
+_FORMAT = "1"
+"""Part of a run's digest; grows when training the same request would give other weights."""
+
+
+@dataclass(frozen=True)
+class _Job:
+    name: str
+    model: DiffusersModel
+    data: TrainingSet
+    config: TrainConfig
+    place: Workplace
+    monitor: Monitor
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def run(self) -> str:
+        return self.config.digest(_FORMAT, self.model.fingerprint, self.model.prediction_type, self.data.digest,
+                                  str(self.dtype))
+
+    @property
+    def store(self) -> RunStore:
+        return RunStore(self.place.runs / self.run)
+
+
+def train(name: str, model: DiffusersModel, data: TrainingSet, config: TrainConfig, place: Workplace,
+          monitor: Monitor) -> TrainReport:
+    """Train a LoRA on `data` and write it to `place.loras`.
+
+    The same request finds its finished run and returns that; an interrupted one goes on where it stopped, bit for bit
+    on the CPU.
+
+    Args:
+        name: Of the LoRA file, without ending; a subfolder is allowed. A file of another run is never overwritten:
+            the new one gets a number.
+        model: What to fine-tune.
+        data: Pictures and captions.
+        config: What to do.
+        place: Folders and device.
+        monitor: Shown phases, progress, losses and samples; may interrupt or ask to stop.
+
+    Raises:
+        AtelierError: the model cannot be trained, memory or disk ran out, or the loss became NaN.
+        Interrupted: (or what else the monitor raises) state and partial LoRA are saved; run again to go on.
+    """
+    device = pick_device(place.device)
+    job = _Job(name, model, data, config, place, monitor, device, pick_dtype(config.options.precision, device))
+    values = job.store.read_report()
+    if values is not None:
+        outcome = Outcome.from_dict(values)
+        return TrainReport(name, _publish(job, outcome), job.store, outcome, reused=True)
+    outcome = _train(job)
+    lora = _publish(job, outcome)
+    job.store.write_report(outcome.as_dict())
+    job.store.state.unlink(missing_ok=True)
+    _partial(job).unlink(missing_ok=True)
+    return TrainReport(name, lora, job.store, outcome, reused=False)
+
+
+def _train(job: _Job) -> Outcome:
+    encoded = encode(job.data, job.model, job.place.cache, device=job.device, dtype=job.dtype, batch_size=4,
+                     monitor=job.monitor, variants=job.config.options.caption_variants,
+                     keep_tokens=job.config.options.keep_tokens)
+    prompts = _sample_conditions(job)
+    job.monitor.phase("loading", 1)
+    trainer, checkpointing = _make_trainer(job, encoded)
+    draw = None
+    if job.config.options.sample_prompt:
+        draw = SampleDrawer(trainer, job.config.options, prompts,
+                            partial(load_vae, job.model, dtype=_vae_dtype(job), device=job.device), job.store,
+                            job.monitor)
+    metadata = partial(lora_metadata, job.name, job.run, job.model, job.data, job.config)
+    loop = Loop(trainer, job.store, job.monitor, metadata=metadata, draw=draw)
+    began = time.monotonic()
+    with _partial_kept(job):
+        status = loop.run()
+    seconds = time.monotonic() - began
+    outcome = Outcome(
+        status, (job.store.best if trainer.best else job.store.last).name, trainer.step, trainer.total,
+        trainer.steps_per_epoch, trainer.stopper.best_step, trainer.stopper.best if trainer.stopper.best_step else None,
+        seconds, seconds / max(1, trainer.step - loop.began_step), len(trainer.order.items),
+        len(trainer.validation.uses) if trainer.validation.held_out else 0,
+        str(job.dtype).removeprefix("torch."), checkpointing, trainer.history)
+    plot = loss_plot(trainer.history, title=f"{job.name} · {status}", best_step=outcome.best_step,
+                     steps_per_epoch=trainer.steps_per_epoch)
+    with whole_file(job.store.plot) as part:
+        plot.save(part, "PNG")
+    del trainer, loop, draw
+    _free(job.device)
+    return outcome
+
+
+def _make_trainer(job: _Job, encoded: EncodedSet) -> tuple[Trainer, bool]:
+    unet = load_unet(job.model, dtype=job.dtype, device=job.device)
+    channels = unet.config["in_channels"]
+    if channels != 4:
+        raise AtelierError(f"{job.model.path.name} takes {channels} latent channels (an inpainting or upscaling model).",
+                           "Train on the ordinary version of the model.")
+    text = load_text(job.model, dtype=job.dtype, device=job.device) if job.config.lora.train_text_encoder else None
+    checkpointing = needs_checkpointing(unet, encoded, job.config, job.device)
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+    parts = Parts(unet, load_scheduler_config(job.model), text, job.device, job.dtype)
+    return Trainer(parts, encoded, job.config), checkpointing
+
+
+def _sample_conditions(job: _Job) -> tuple[TextBatch, TextBatch] | None:
+    """Encode the sample prompt before the UNet needs the memory; not when the text encoder itself changes."""
+    if not job.config.options.sample_prompt or job.config.lora.train_text_encoder:
+        return None
+    text = load_text(job.model, dtype=_vae_dtype(job), device=job.device)
+    with torch.no_grad():
+        conditions = encode_prompts(text, job.config.options)
+    del text
+    _free(job.device)
+    return conditions
+
+
+def _vae_dtype(job: _Job) -> torch.dtype:
+    # float16 overflows in SDXL's VAE; float32 costs little for one picture.
+    return torch.float32 if job.dtype == torch.float16 else job.dtype
+
+
+def _publish(job: _Job, outcome: Outcome) -> Path:
+    """Write the run's result under the LoRA's name, or find it there."""
+    source = job.store.folder / outcome.weights
+    header = {**read_metadata(source), "ss_output_name": job.name, "modelspec.title": job.name}
+    for number in range(1, 1000):
+        path = job.place.loras / f"{job.name}{'' if number == 1 else f'-{number}'}.safetensors"
+        if not path.exists():
+            return save_lora(path, load_lora(source), form=job.config.options.form, metadata=header)
+        if read_metadata(path).get("atelier.run") == job.run:
+            return path
+    raise AtelierError(f"There are already 999 LoRA files named {job.name}.", "Choose another name.")
+
+
+def _partial(job: _Job) -> Path:
+    return job.place.loras / f"{job.name}-partial.safetensors"
+
+
+@contextmanager
+def _partial_kept(job: _Job) -> Iterator[None]:
+    """Should the run end before its time, leave what was learnt among the LoRA files."""
+    try:
+        yield
+    except BaseException:  # the host's interrupt is not an Exception; it goes on up
+        if job.store.last.exists():
+            save_lora(_partial(job), load_lora(job.store.last), metadata=read_metadata(job.store.last))
+            log.info("What was learnt so far is in %s; run again to go on.", _partial(job))
+        raise
+    finally:
+        _free(job.device)
+
+
+def _free(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
