@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import lora
+from . import lora, options
 
 NODES: list[type[io.ComfyNode]] = [
+    *options.NODES,
     *lora.NODES,
 ]
 

@@ -180,12 +180,12 @@ class HostMonitor(Monitor):
         self._say(name)
 
     def advance(self, done: int, text: str = "") -> None:
-        """Move the bar to `done` and write phase, count, `text`, speed and time left below the node."""
+        """Move the bar to `done` and write `text` on the node; without one, phase, count, speed and time left."""
         self._bar.update_absolute(done)
         now = time.monotonic()
         if now - self._said >= TEXT_INTERVAL or done >= self._total:
-            parts = [f"{self._phase} {done}/{self._total}", text, _speed(done, self._total, now - self._began)]
-            self._say(" · ".join(part for part in parts if part))
+            speed = _speed(done, self._total, now - self._began)
+            self._say(text or f"{self._phase} {done}/{self._total}" + (f" · {speed}" if speed else ""))
 
     def preview(self, image: Image) -> None:
         """Show `image` on the node, at the size the host chose for previews."""

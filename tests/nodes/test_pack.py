@@ -1,0 +1,78 @@
+"""The pack as the host sees it when it loads: nodes, schemas, and what loading costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from kit.pack import node_classes
+
+from tools import comfyui
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+pytestmark = pytest.mark.host
+
+
+def test_every_node_written_is_in_the_list(pack: ModuleType) -> None:
+    written = {text.value
+               for path in (ROOT / "nodes").glob("*.py") for call in ast.walk(ast.parse(path.read_text("utf-8")))
+               if isinstance(call, ast.Call) and ast.unparse(call.func) == "io.Schema"
+               for keyword in call.keywords if keyword.arg == "node_id"
+               for text in [keyword.value] if isinstance(text, ast.Constant)}
+    assert written
+    assert set(node_classes(pack)) == written
+
+
+def test_every_widget_and_socket_explains_itself(pack: ModuleType) -> None:
+    for name, node in node_classes(pack).items():
+        schema = node.GET_SCHEMA()  # pyright: ignore[reportAttributeAccessIssue]
+        assert name.startswith("Atelier")
+        assert schema.display_name
+        assert schema.description
+        assert schema.category.startswith("Atelier/"), name
+        for socket in [*schema.inputs, *schema.outputs]:
+            assert socket.tooltip, f"{name}: {socket.id or socket.display_name} has no tooltip"
+            assert socket.tooltip.endswith("."), f"{name}: {socket.id or socket.display_name}"
+        assert all(output.display_name for output in schema.outputs), name
+
+
+def test_loading_costs_little_and_imports_nothing_heavy(tmp_path: Path) -> None:
+    """Beside a host that has its own modules loaded, as at its start, loading the pack adds nothing but the pack."""
+    code = textwrap.dedent("""
+        import json, sys, time
+        from pathlib import Path
+        sys.path[:0] = []
+        sys.path += [sys.argv[1], sys.argv[2]]
+        from kit.pack import use_host_modules, load_pack, node_classes
+        base = Path(sys.argv[3])
+        use_host_modules(base)
+        # What the host has imported by the time it loads custom nodes.
+        import comfy_api.latest, nodes, server
+        before = set(sys.modules)
+        load_pack(base)
+        seconds = []
+        for attempt in range(5):
+            for name in [name for name in sys.modules if "ComfyUI-Atelier" in name]:
+                del sys.modules[name]
+            start = time.process_time()
+            classes = node_classes(load_pack(base))
+            seconds.append(time.process_time() - start)
+        print("RESULT", json.dumps({"seconds": seconds, "nodes": len(classes),
+                                    "new": sorted(set(sys.modules) - before)}))
+    """)
+    command = [sys.executable, "-W", "ignore", "-c", code, str(ROOT / "tests"), str(ROOT), str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", cwd=comfyui.find())
+    assert run.returncode == 0, run.stderr[-3000:]
+    result = json.loads(run.stdout.split("RESULT ")[1])
+    foreign = [name for name in result["new"]
+               if "ComfyUI-Atelier" not in name and name.split(".")[0] not in sys.stdlib_module_names]
+    assert not foreign, f"loading the pack imports {foreign}"
+    assert result["nodes"]
+    # Processor seconds of the fastest of five: what else the machine does at the moment hardly counts.
+    assert min(result["seconds"]) < 0.05, result["seconds"]
