@@ -1,10 +1,11 @@
 """Random-weight Stable Diffusion checkpoints in the original (LDM) layout, made on the fly.
 
-The tensor names and shapes are written out here from the original architectures and owe nothing to `atelier.convert`, so that the
-converters are tested against something independent. Weights are scaled by their fan-in, so that pictures vary and nothing saturates.
+The tensor names and shapes are written out here from the original architectures and owe nothing to `atelier.convert`,
+so that the converters are tested against something independent. Weights are scaled by their fan-in, so that pictures
+vary and nothing saturates.
 
-    write_sd1(tmp_path / "model.safetensors")                 # the smallest file that the host detects and samples (463 MB)
-    write_sd1(tmp_path / "model.safetensors", shape="tiny")   # a few MB, for tests that do not need the host
+    write_sd1(tmp_path / "model.safetensors")                 # the smallest file that the host detects and samples
+    (463 MB) write_sd1(tmp_path / "model.safetensors", shape="tiny")   # a few MB, for tests that do not need the host
 """
 
 from __future__ import annotations
@@ -268,7 +269,8 @@ _SAFETENSORS_NAMES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float3
 def random_values(dtype: torch.dtype, seed: int) -> Callable[[str, tuple[int, ...]], torch.Tensor]:
     """A function that gives each named tensor its values, much faster than drawing each number anew.
 
-    Slices of one pool of normal numbers are used, each from another place; a pool of prime length keeps rows of a matrix apart.
+    Slices of one pool of normal numbers are used, each from another place; a pool of prime length keeps rows of a
+    matrix apart.
     """
     pool = torch.randn(1_299_709, generator=torch.Generator().manual_seed(seed))
     pool = torch.cat([pool, pool])
@@ -305,7 +307,8 @@ def write(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], *, dtype: 
     tensors = list(tensors)
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
-    for name, size, of in [*((n, s, kind) for n, s in tensors), *((n, tuple(t.shape), t.dtype) for n, t in extra.items())]:
+    exact = [(name, tuple(tensor.shape), tensor.dtype) for name, tensor in extra.items()]
+    for name, size, of in [*((name, size, kind) for name, size in tensors), *exact]:
         begin, end = end, end + math.prod(size) * of.itemsize
         header[name] = {"dtype": _SAFETENSORS_NAMES[of], "shape": list(size), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()

@@ -1,0 +1,1 @@
+"""Read and write weight files: headers, tensors, shards, pickles. No idea of models."""

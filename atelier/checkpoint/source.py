@@ -1,0 +1,117 @@
+"""Tensors on disk under one name space, whatever they are stored in.
+
+A `Source` lists what there is (name, dtype, shape) and gives a tensor, or some of its rows, on request. Nothing is
+read before that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import AtelierError
+from .header import ITEM_SIZES, TORCH_NAMES, read_header
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class FileRange:
+    """Bytes `begin` to `end` of a file."""
+
+    path: Path
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A stored tensor: either a byte range of a safetensors file or a tensor of a memory-mapped pickle."""
+
+    dtype: str
+    """safetensors' name of the dtype."""
+    shape: tuple[int, ...]
+    place: FileRange | Tensor
+
+    @property
+    def count(self) -> int:
+        """How many numbers it holds."""
+        return math.prod(self.shape)
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return self.count * ITEM_SIZES[self.dtype]
+
+    def rows(self, begin: int, end: int) -> Entry:
+        """The part of the tensor between two indices of its first dimension; rows are contiguous, so it is a range
+        too."""
+        shape = (end - begin, *self.shape[1:])
+        if not isinstance(self.place, FileRange):
+            return Entry(self.dtype, shape, self.place[begin:end])
+        row = self.size // self.shape[0]
+        start = self.place.begin
+        return Entry(self.dtype, shape, FileRange(self.place.path, start + begin * row, start + end * row))
+
+    def read(self) -> Tensor:
+        """The tensor in memory of its own (a memory map would hold the file open and change under a writer's
+        hands)."""
+        import torch
+
+        if not isinstance(self.place, FileRange):
+            return self.place.contiguous()
+        dtype = getattr(torch, TORCH_NAMES[self.dtype])
+        tensor = torch.empty(self.shape, dtype=dtype)
+        if tensor.numel():
+            view = tensor_bytes(tensor)
+            with self.place.path.open("rb", buffering=0) as file:
+                file.seek(self.place.begin)
+                while view:
+                    got = file.readinto(view)
+                    if not got:
+                        raise AtelierError(f"{self.place.path} became shorter while it was read.", "Run again.")
+                    view = view[got:]
+        return tensor
+
+
+def tensor_bytes(tensor: Tensor) -> memoryview:
+    """The tensor's bytes in row-major order; a view on them where they already lie so."""
+    import torch
+
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+@dataclass(frozen=True)
+class Source:
+    """Named tensors on disk and what the files say of themselves."""
+
+    path: Path
+    entries: Mapping[str, Entry]
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    """The safetensors metadata; of a folder, empty."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors."""
+        return sum(entry.size for entry in self.entries.values())
+
+
+def open_file(path: Path) -> Source:
+    """A single weight file: `.safetensors`, or a pickle (`.ckpt`, `.pt`, `.pth`, `.bin`) that holds nothing but
+    weights.
+
+    Raises:
+        AtelierError: the file cannot be read or is not a weight file.
+    """
+    if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
+        from .pickled import read_pickle
+
+        return Source(path, read_pickle(path))
+    header = read_header(path)
+    entries = {name: Entry(info.dtype, info.shape, FileRange(path, info.begin, info.end))
+               for name, info in header.tensors.items()}
+    return Source(path, entries, header.metadata)

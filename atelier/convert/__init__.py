@@ -1,0 +1,1 @@
+"""Checkpoints in the original (LDM) layout to diffusers folders and back, by byte ranges."""

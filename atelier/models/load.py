@@ -1,0 +1,145 @@
+"""Load a model's components straight from the folder or from the single file, with no copy on disk.
+
+Modules are built without memory and take over tensors that are read once. They come in evaluation mode with gradients
+off; what is to be trained is switched on by the trainer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import torch
+from torch import nn
+
+from ..convert.anatomy import Anatomy, Component, read_anatomy
+from ..convert.prediction import Prediction, read_prediction
+from ..convert.tokenizer import load_tokenizer
+from ..errors import AtelierError
+from ..families import kind_of, scheduler_config
+from .handle import DiffusersModel
+from .text import TextStack
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+Module = TypeVar("Module", bound=nn.Module)
+
+
+def load_unet(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
+              device: torch.device | str = "cpu") -> UNet2DConditionModel:
+    """The UNet.
+
+    Raises:
+        AtelierError: the model cannot be read, or lacks tensors.
+    """
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+    component = _component(model, "unet")
+    with _no_memory():
+        unet = cast("UNet2DConditionModel", UNet2DConditionModel.from_config(dict(component.config)))
+    return _filled(unet, component, dtype, device)
+
+
+def load_vae(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
+             device: torch.device | str = "cpu") -> AutoencoderKL:
+    """The VAE. Latents are `vae.config.scaling_factor` times what it encodes.
+
+    Raises:
+        AtelierError: the model cannot be read, or has no VAE.
+    """
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+    component = _component(model, "vae")
+    with _no_memory():
+        vae = cast("AutoencoderKL", AutoencoderKL.from_config(dict(component.config)))
+    return _filled(vae, component, dtype, device)
+
+
+def load_text(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
+              device: torch.device | str = "cpu") -> TextStack:
+    """The tokenizers and text encoders.
+
+    Raises:
+        AtelierError: the model cannot be read, lacks a text encoder, or no tokenizer is installed.
+    """
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    anatomy = read_anatomy(model.path)
+    tokenizers: dict[str, Any] = {}
+    encoders: dict[str, nn.Module] = {}
+    for spec in anatomy.family.text_encoders:
+        component = _of(anatomy, spec.folder)
+        kind = CLIPTextModelWithProjection if spec.pooled else CLIPTextModel
+        with _no_memory():
+            encoder = kind(CLIPTextConfig(**_plain_config(component)))
+        encoders[spec.folder] = _filled(encoder, component, dtype, device)
+        own = model.path / spec.folder.replace("text_encoder", "tokenizer")
+        tokenizers[spec.folder] = load_tokenizer(spec.pad_token, own if (own / "merges.txt").is_file() else None)
+    return TextStack(anatomy.family, tokenizers, encoders)
+
+
+def load_scheduler_config(model: DiffusersModel) -> dict[str, Any]:
+    """What a diffusers scheduler's `from_config` takes: betas, spacing, and the handle's prediction type.
+
+    A folder's own configuration is kept but for the prediction type; a file's follows from its family and kind.
+    """
+    anatomy = read_anatomy(model.path)
+    if anatomy.scheduler:
+        return {**anatomy.scheduler, "prediction_type": model.prediction_type}
+    prediction = read_prediction(anatomy, model.prediction_type)
+    return derived_scheduler(anatomy, prediction)
+
+
+def derived_scheduler(anatomy: Anatomy, prediction: Prediction) -> dict[str, Any]:
+    """The scheduler configuration that suits a model which brings none."""
+    kind = kind_of(anatomy.family.key, prediction.type, anatomy.path.name)
+    return scheduler_config(kind, prediction.type, prediction.zero_terminal_snr)
+
+
+def _component(model: DiffusersModel, name: str) -> Component:
+    return _of(read_anatomy(model.path), name)
+
+
+def _of(anatomy: Anatomy, name: str) -> Component:
+    if name not in anatomy.components:
+        raise AtelierError(f"{anatomy.path} has no {name}.", "Choose a complete checkpoint or diffusers folder.")
+    return anatomy.components[name]
+
+
+def _plain_config(component: Component) -> dict[str, Any]:
+    """A transformers configuration without what its writers note about themselves."""
+    notes = ("architectures", "torch_dtype", "dtype", "transformers_version", "model_type")
+    return {key: value for key, value in component.config.items() if not key.startswith("_") and key not in notes}
+
+
+def _no_memory() -> Any:
+    from accelerate import init_empty_weights
+
+    # Buffers are small numbers computed on the spot, such as CLIP's position ids; no file holds them.
+    return init_empty_weights(include_buffers=False)
+
+
+def _filled(module: Module, component: Component, dtype: torch.dtype, device: torch.device | str) -> Module:
+    state = _state(module, component.tensors, component.folder, dtype, device)
+    module.load_state_dict(state, strict=True, assign=True)
+    return module.to(device).requires_grad_(False).eval()
+
+
+def _state(module: nn.Module, tensors: Mapping[str, Any], folder: str, dtype: torch.dtype,
+           device: torch.device | str) -> dict[str, torch.Tensor]:
+    """The tensors under the names that this version of the module uses, checked before one of them is read."""
+    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    # transformers 5 dropped `text_model.` from CLIPTextModel's own names.
+    stored = {name if name in wanted else name.removeprefix("text_model."): recipe for name, recipe in tensors.items()}
+    missing = sorted(wanted.keys() - stored.keys())
+    if missing:
+        raise AtelierError(f"The {folder} lacks {len(missing)} tensors, such as {missing[0]!r}.",
+                           "Choose a complete checkpoint.")
+    for name, shape in wanted.items():
+        if stored[name].shape != shape:
+            found = list(stored[name].shape)
+            raise AtelierError(f"The {folder}'s tensor {name!r} has the shape {found}, not {list(shape)}.",
+                               "The file is damaged or of another kind.")
+    return {name: stored[name].read().to(device=device, dtype=dtype) for name in wanted}
