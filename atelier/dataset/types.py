@@ -42,6 +42,10 @@ class Resolution:
     """Longest allowed side ratio of a bucket."""
 
     def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "crop", Crop(self.crop))  # its value, as a config file gives it, will do
+        except ValueError as error:
+            raise AtelierError(f"crop is {self.crop!r}.", f"Choose {', '.join(c.value for c in Crop)}.") from error
         if self.size < 64 or self.size % 8:
             raise AtelierError(f"resolution size is {self.size}.", "Choose a multiple of 8, at least 64.")
         if self.bucket_step < 8 or self.bucket_step % 8 or self.bucket_step > self.size:

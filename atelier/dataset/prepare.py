@@ -1,0 +1,71 @@
+"""One sample made ready for the VAE: decoded, cut, resized, with its loss mask."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageStat
+
+from .images import read_mask, read_picture
+from .sizing import Placement, find_focus, place
+from .types import Crop, Resolution, Sample
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Pixels at the training size."""
+
+    placement: Placement
+    pixels: NDArray[np.uint8]
+    """[H, W, 3], RGB."""
+    mask: NDArray[np.uint8] | None
+    """[H, W], 255 where the loss counts in full; None where it counts everywhere."""
+
+
+def prepare(sample: Sample, resolution: Resolution) -> Prepared:
+    """Decode `sample` and bring it to its training size in one resampling (Lanczos, antialiased).
+
+    Bars beside a padded picture take its mean colour, which disturbs the VAE's neighbourhood least, and are masked.
+
+    Raises:
+        UnreadablePicture: the picture or its mask cannot be used.
+    """
+    picture = read_picture(sample.image)
+    placement = place_sample(picture, resolution)
+    pixels = np.asarray(_on_canvas(picture, placement, Image.Resampling.LANCZOS, _mean_colour(picture)))
+    return Prepared(placement, pixels, _mask(sample, placement))
+
+
+def place_sample(picture: Image.Image, resolution: Resolution) -> Placement:
+    """Where the decoded picture goes, its focus found in its pixels when the policy asks for that."""
+    focus = find_focus(picture) if resolution.crop is Crop.FOCAL else 0.5
+    return place(picture.size, resolution, focus)
+
+
+def _mask(sample: Sample, placement: Placement) -> NDArray[np.uint8] | None:
+    if sample.mask is not None:
+        mask = read_mask(sample.mask)
+    elif placement.padded:
+        mask = Image.new("L", placement.source, 255)
+    else:
+        return None
+    # Box: no ringing, so a mask of black and white never leaves 0..255 or gets a halo.
+    return np.asarray(_on_canvas(mask, placement, Image.Resampling.BOX, 0))
+
+
+def _on_canvas(image: Image.Image, placement: Placement, filter_: Image.Resampling,
+               fill: int | tuple[int, int, int]) -> Image.Image:
+    left, top, right, bottom = placement.inner
+    resized = image.resize((right - left, bottom - top), filter_, box=placement.box)
+    if not placement.padded:
+        return resized
+    canvas = Image.new(image.mode, placement.target, fill)
+    canvas.paste(resized, (left, top))
+    return canvas
+
+
+def _mean_colour(picture: Image.Image) -> tuple[int, int, int]:
+    red, green, blue = ImageStat.Stat(picture).mean
+    return round(red), round(green), round(blue)
