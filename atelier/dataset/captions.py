@@ -1,0 +1,80 @@
+"""Captions: templates, the trigger word, and shuffled variants."""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from string import Formatter
+
+from ..errors import AtelierError
+from .types import TrainingSet
+
+TEMPLATE_FIELDS = ("stem", "trigger", "folder")
+"""What a caption template may hold: the file's name without its ending, the trigger word, the name of its folder."""
+
+
+def check_template(template: str) -> None:
+    """Raise unless `template` is text with fields of `TEMPLATE_FIELDS` in braces.
+
+    Raises:
+        AtelierError: an unknown field or an unpaired brace; the message names the allowed fields.
+    """
+    allowed = "Use " + ", ".join("{" + name + "}" for name in TEMPLATE_FIELDS) + "; write {{ and }} for plain braces."
+    try:
+        parts = list(Formatter().parse(template))
+    except ValueError as error:
+        raise AtelierError(f"The caption template {template!r} cannot be read: {error}.", allowed) from error
+    for _, name, spec, conversion in parts:
+        if name is not None and (name not in TEMPLATE_FIELDS or spec or conversion):
+            field = name + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            raise AtelierError(f"The caption template {template!r} holds the unknown field {{{field}}}.", allowed)
+
+
+def fill_template(template: str, fields: Mapping[str, str]) -> str:
+    """The caption of one picture; spaces left by an empty field at the ends are removed."""
+    return template.format_map(fields).strip()
+
+
+def with_trigger(caption: str, trigger: str) -> str:
+    """`caption` with the trigger word in it: in front, followed by a comma, unless it already stands there as a word.
+
+    Without this a LoRA would record a trigger word that it has never seen.
+    """
+    if not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption, re.IGNORECASE):
+        return caption
+    return f"{trigger}, {caption}" if caption else trigger
+
+
+def variants(caption: str, count: int, keep_tokens: int, seed: int) -> tuple[str, ...]:
+    """Up to `count` different orders of a comma-separated caption, itself first.
+
+    The first `keep_tokens` parts stay in place. The same arguments give the same variants on every machine. Fewer
+    than `count` come back where fewer exist: a sentence without commas has one.
+    """
+    parts = [part.strip() for part in caption.split(",") if part.strip()]
+    kept, free = parts[:keep_tokens], parts[keep_tokens:]
+    orders = math.factorial(len(free)) // math.prod(math.factorial(free.count(part)) for part in set(free))
+    chance = random.Random(f"{seed}/{keep_tokens}/{caption}")
+    # Told apart by their parts, because the caption itself may be spaced in its own way.
+    found = {tuple(free): caption}
+    while len(found) < min(count, orders):
+        chance.shuffle(free)
+        found.setdefault(tuple(free), ", ".join(kept + free))
+    return tuple(found.values())
+
+
+def with_variants(data: TrainingSet, count: int, keep_tokens: int, seed: int) -> TrainingSet:
+    """The same training set with up to `count` orders of each caption (see `variants`), for tag shuffling.
+
+    The cache then holds an embedding of each, and the trainer picks one at every use.
+    """
+    if count <= 1:
+        return data
+    samples = tuple(
+        replace(sample, captions=tuple(dict.fromkeys(
+            variant for caption in sample.captions for variant in variants(caption, count, keep_tokens, seed))))
+        for sample in data.samples)
+    return replace(data, samples=samples)
