@@ -1,0 +1,192 @@
+"""A training set from a folder of pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+
+from ..errors import AtelierError
+from ..progress import Monitor
+from .captions import check_template, fill_template, with_trigger
+from .parallel import in_order
+from .scan import Found, find_pictures
+from .sidecar import Sidecars, read_sidecar
+from .types import Resolution, Sample, TrainingSet
+
+_log = logging.getLogger("atelier")
+
+
+class CaptionSource(str, Enum):
+    """Where captions come from."""
+
+    SIDECAR = "sidecar"
+    """A text file beside each picture."""
+    TEMPLATE = "template"
+    """One template, filled for each picture."""
+    FIXED = "fixed"
+    """One text for all."""
+
+
+@dataclass(frozen=True)
+class FolderOptions:
+    """How a folder is read.
+
+    Raises:
+        AtelierError: a value is out of range, or a caption source lacks its text; the message names the field.
+    """
+
+    captions: CaptionSource = CaptionSource.SIDECAR
+    template: str = "{stem}"
+    """For "template": text with {stem}, {trigger} and {folder} (the folder's name without kohya's `N_`)."""
+    text: str = ""
+    """For "fixed": the caption. For "sidecar": the caption of pictures that have no sidecar."""
+    caption_lines: bool = False
+    """Each line of a sidecar is a caption of its own, used by turns; otherwise its lines are one caption."""
+    trigger: str = ""
+    """Put in front of captions that lack it (not those of prior pictures)."""
+    resolution: Resolution = field(default_factory=Resolution)
+    repeats: int = 1
+    """Uses of each picture in an epoch; multiplies the N of `N_name` folders."""
+    flip: bool = False
+    recursive: bool = True
+    unreadable: str = "error"
+    """Damaged pictures: "error" names them all and stops, "skip" leaves them out."""
+    masks: Path | None = None
+    """A folder of loss masks (see `atelier.dataset.scan`); `<name>-mask.png` beside a picture works without it."""
+    prior: Path | None = None
+    """A folder of prior-preservation pictures, captioned by their sidecars, else by `prior_text`."""
+    prior_text: str = ""
+
+    def __post_init__(self) -> None:
+        try:
+            object.__setattr__(self, "captions", CaptionSource(self.captions))
+        except ValueError as error:
+            raise AtelierError(f"captions is {self.captions!r}.",
+                               f"Choose {', '.join(source.value for source in CaptionSource)}.") from error
+        if self.unreadable not in ("error", "skip"):
+            raise AtelierError(f"unreadable is {self.unreadable!r}.", "Choose error or skip.")
+        if self.repeats < 1:
+            raise AtelierError(f"repeats is {self.repeats}.", "Choose a whole number above 0.")
+        if self.captions is CaptionSource.TEMPLATE:
+            check_template(self.template)
+        if self.captions is CaptionSource.FIXED and not (self.text or self.trigger):
+            raise AtelierError("captions is \"fixed\", but text and trigger are both empty.", "Give a text.")
+
+
+def read_folder(folder: Path, options: FolderOptions = FolderOptions(),
+                monitor: Monitor | None = None) -> TrainingSet:
+    """Read the pictures of `folder` with their captions, masks and repeats.
+
+    Every file is read once in full, for its digest and to see that it decodes.
+
+    Raises:
+        AtelierError: no picture, missing captions, or unreadable files; each message names all files concerned.
+    """
+    monitor = monitor or Monitor()
+    found = _pictures(folder, options.recursive, options.masks, [options.prior] if options.prior else [])
+    captions = _captions(found, options)
+    entries = [_Entry(picture, caption, False) for picture, caption in zip(found, captions, strict=True)]
+    if options.masks and not any(picture.mask for picture in found):
+        raise AtelierError(f"The masks folder {options.masks} holds no mask for any picture of {folder}.",
+                           "Name each mask like its picture, in the same sub-folder.")
+    if options.prior is not None:
+        prior = _pictures(options.prior, options.recursive, None, ())
+        texts = _sidecar_captions(prior, options.caption_lines, options.prior_text, "prior_text")
+        entries += [_Entry(picture, caption, True) for picture, caption in zip(prior, texts, strict=True)]
+    return _checked(entries, options, monitor)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    picture: Found
+    captions: tuple[str, ...]
+    prior: bool
+
+
+def _pictures(folder: Path, recursive: bool, masks: Path | None, leave_out: Sequence[Path]) -> list[Found]:
+    for path in (folder, masks):
+        if path is not None and not path.is_dir():
+            raise AtelierError(f"{path} is not a folder.", "Choose an existing folder of pictures.")
+    found = [picture for picture in find_pictures(folder, recursive, masks, leave_out) if picture.repeats]
+    if not found:
+        below = "" if recursive else " itself (folders in it are not searched)"
+        raise AtelierError(f"{folder} holds no pictures{below}.",
+                           "Choose another folder" + (", or switch recursive on." if not recursive else "."))
+    return found
+
+
+def _captions(found: Sequence[Found], options: FolderOptions) -> list[tuple[str, ...]]:
+    if options.captions is CaptionSource.SIDECAR:
+        captions = _sidecar_captions(found, options.caption_lines, options.text, "text")
+    elif options.captions is CaptionSource.FIXED:
+        captions = [(options.text,)] * len(found)
+    else:
+        captions = [(fill_template(options.template, {"stem": picture.path.stem, "trigger": options.trigger,
+                                                      "folder": picture.folder}),) for picture in found]
+    return [tuple(with_trigger(text, options.trigger) for text in texts) for texts in captions]
+
+
+def _sidecar_captions(found: Sequence[Found], by_lines: bool, fallback: str, option: str) -> list[tuple[str, ...]]:
+    sidecars = Sidecars()
+    captions: list[tuple[str, ...]] = []
+    missing: list[Path] = []
+    faults: list[str] = []
+    for picture in found:
+        sidecar = sidecars.find(picture.path)
+        try:
+            texts = read_sidecar(sidecar, by_lines) if sidecar else ()
+        except AtelierError as error:
+            faults.append(error.what)
+            continue
+        if not texts and not fallback:
+            missing.append(picture.path)
+        captions.append(texts or (fallback,))
+    if faults:
+        raise AtelierError(" ".join(faults), "Save these caption files as UTF-8.")
+    if missing:
+        raise AtelierError(f"{len(missing)} of {len(found)} pictures have no caption (no .txt or .caption file beside "
+                           f"them, or an empty one): {_names(missing)}.",
+                           f"Write these files, or give a fallback in {option}.")
+    return captions
+
+
+def _checked(entries: Sequence[_Entry], options: FolderOptions, monitor: Monitor) -> TrainingSet:
+    # Pillow is loaded only when a folder is read, not when the nodes are registered.
+    from .images import UnreadablePicture, strict_decoding
+    from .sample import make_sample
+
+    def sample_or_fault(entry: _Entry) -> Sample | UnreadablePicture:
+        picture = entry.picture
+        try:
+            return make_sample(picture.path, entry.captions, repeats=options.repeats * picture.repeats,
+                               mask=picture.mask, prior=entry.prior)
+        except UnreadablePicture as error:
+            return error
+
+    samples: list[Sample] = []
+    faults: list[UnreadablePicture] = []
+    monitor.phase("reading", len(entries))
+    with strict_decoding(), closing(in_order(sample_or_fault, entries, ahead=32)) as results:
+        for done, result in enumerate(results, 1):
+            monitor.check()
+            if isinstance(result, Sample):
+                samples.append(result)
+            else:
+                faults.append(result)
+            monitor.advance(done)
+    if faults and (options.unreadable == "error" or not any(not sample.prior for sample in samples)):
+        listed = "; ".join(f"{fault.path.name} ({fault.why})" for fault in faults)
+        raise AtelierError(f"{len(faults)} of {len(entries)} pictures cannot be used: {listed}.",
+                           "Replace or remove them, or set unreadable to skip.")
+    for fault in faults:
+        _log.warning("Left out %s: %s", fault.path, fault.why)
+    return TrainingSet(tuple(samples), options.resolution, options.flip, options.trigger,
+                       skipped=tuple(fault.path for fault in faults))
+
+
+def _names(paths: Sequence[Path]) -> str:
+    return ", ".join(path.name for path in paths)

@@ -1,0 +1,55 @@
+"""A training set from pictures in memory, as a graph hands them over."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image
+
+from ..errors import AtelierError
+from ..files import whole_file
+from .captions import with_trigger
+from .images import as_rgb
+from .sample import make_sample
+from .types import Resolution, Sample, TrainingSet
+
+
+def from_images(images: Sequence[Image.Image], captions: Sequence[str], folder: Path, *,
+                resolution: Resolution | None = None, repeats: int = 1, flip: bool = False,
+                trigger: str = "") -> TrainingSet:
+    """Write `images` into `folder` and make a training set of the files.
+
+    A file is named by its pixels (`<digest>.png`), so the same picture is written once however often it comes.
+
+    Args:
+        images: Pictures of any mode.
+        captions: One for each picture, or a single one for all.
+        folder: Where the files go; made if need be.
+        resolution: The size policy.
+        repeats: Uses of each picture in an epoch.
+        flip: Also use them mirrored.
+        trigger: Put in front of captions that lack it.
+
+    Raises:
+        AtelierError: no picture, or the number of captions does not match.
+    """
+    if len(captions) not in (1, len(images)):
+        raise AtelierError(f"{len(captions)} captions were given for {len(images)} pictures.",
+                           "Give one caption for all, or one for each picture.")
+    texts = captions if len(captions) == len(images) else list(captions) * len(images)
+    samples: list[Sample] = []
+    for image, text in zip(images, texts, strict=True):
+        rgb = as_rgb(image, folder / f"picture {len(samples) + 1}")
+        path = folder / f"{_pixel_digest(rgb)}.png"
+        if not path.exists():
+            with whole_file(path) as part:
+                rgb.save(part, format="PNG", compress_level=1)
+        samples.append(make_sample(path, (with_trigger(text.strip(), trigger),), repeats=repeats))
+    return TrainingSet(tuple(samples), resolution or Resolution(), flip, trigger)
+
+
+def _pixel_digest(image: Image.Image) -> str:
+    shape = f"{image.width} {image.height} ".encode()
+    return hashlib.sha256(shape + image.tobytes()).hexdigest()[:32]

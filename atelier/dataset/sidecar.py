@@ -1,0 +1,48 @@
+"""Captions in text files beside the pictures."""
+
+from __future__ import annotations
+
+import codecs
+from pathlib import Path
+
+from ..errors import AtelierError
+
+SIDECAR_ENDINGS = (".txt", ".caption")
+"""Looked for in this order."""
+
+
+class Sidecars:
+    """Finds and reads sidecars; each folder is listed once, and endings match in any case."""
+
+    def __init__(self) -> None:
+        self._listed: dict[Path, dict[str, Path]] = {}
+
+    def find(self, picture: Path) -> Path | None:
+        """The caption file of `picture`: `<stem>.txt` or `<stem>.caption`."""
+        folder = picture.parent
+        if folder not in self._listed:
+            self._listed[folder] = {path.stem + path.suffix.lower(): path for path in sorted(folder.iterdir())
+                                    if path.suffix.lower() in SIDECAR_ENDINGS and path.is_file()}
+        names = self._listed[folder]
+        return next((names[name] for ending in SIDECAR_ENDINGS if (name := picture.stem + ending) in names), None)
+
+
+def read_sidecar(path: Path, by_lines: bool) -> tuple[str, ...]:
+    """The captions in `path`: one, its lines joined by spaces, or with `by_lines` one of each line.
+
+    UTF-8 with or without a byte order mark; UTF-16 where a mark says so. Blank lines do not count, so an empty file
+    gives none.
+
+    Raises:
+        AtelierError: the file is in another encoding.
+    """
+    data = path.read_bytes()
+    utf16 = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise AtelierError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
+    lines = tuple(line for line in (" ".join(raw.split()) for raw in text.splitlines()) if line)
+    if by_lines or not lines:
+        return lines
+    return (" ".join(lines),)
