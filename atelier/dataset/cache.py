@@ -1,0 +1,146 @@
+"""The encoded training set: what the trainer reads instead of pictures and captions, and where it lies on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..models.handle import DiffusersModel
+from ..models.text import TextBatch
+from .store import PackStore
+from .types import Crop, Resolution, Sample, TrainingSet
+
+VERSION = 1
+"""Raise it when the same inputs should be encoded anew: another decoding, geometry or layout."""
+
+HELD_BYTES = 2 << 30
+"""An encoded set up to this size is kept in memory; a larger one is read from disk row by row."""
+
+
+@dataclass(frozen=True)
+class EncodedItem:
+    """What can be known of a sample without reading its tensors."""
+
+    index: int
+    height: int
+    """Of the latents."""
+    width: int
+    repeats: int
+    prior: bool
+    captions: int
+    """Number of caption variants."""
+    has_mask: bool
+    flips: bool
+    """True when the mirrored picture is there as well."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The rows of one model at one precision below a cache folder.
+
+    Device and dtype are part of the key: other arithmetic gives other bits, and a result must not depend on which
+    machine filled the cache.
+    """
+
+    latents: PackStore
+    """Rows `mean`, `std` ([4, h, w] float32, scaled), `ids` ([6] int32) and maybe `mask` ([1, h, w] float32, 0..1)."""
+    texts: PackStore
+    """Rows `embeds` ([77, D]) and maybe `pooled` ([P])."""
+    identity: str
+    """Hex digest of model and arithmetic."""
+
+    @classmethod
+    def open(cls, folder: Path, model: DiffusersModel, device: torch.device, dtype: torch.dtype) -> Cache:
+        """Open, or begin, the part of `folder` that belongs to this model and arithmetic."""
+        identity = _digest(VERSION, model.fingerprint, device.type, str(dtype))
+        return cls(PackStore(folder / "latents" / identity[:16]), PackStore(folder / "text" / identity[:16]), identity)
+
+
+def latent_key(sample: Sample, resolution: Resolution, flip: bool) -> str:
+    """The key of a picture's latents: its bytes, its mask's, what matters of the size policy, and the mirroring."""
+    policy = [resolution.size, resolution.crop.value]
+    if resolution.crop is Crop.BUCKET:
+        policy += [resolution.bucket_step, resolution.max_aspect]
+    return _digest(sample.digest, sample.mask_digest, policy, flip)
+
+
+def text_key(caption: str) -> str:
+    """The key of a caption's embedding."""
+    return _digest(caption)
+
+
+class EncodedSet:
+    """Latents and text embeddings of a training set, all of them in `cache`.
+
+    Args:
+        data: The training set, with the caption variants that were encoded.
+        cache: Holds every row that `data` needs.
+    """
+
+    def __init__(self, data: TrainingSet, cache: Cache) -> None:
+        self._data = data
+        self._cache = cache
+        self.items: tuple[EncodedItem, ...] = tuple(self._item(i, sample) for i, sample in enumerate(data.samples))
+        self.digest: str = _digest(data.digest, cache.identity)
+        """Hex digest of all that this set gives to the trainer."""
+        self._hold()
+
+    def moments(self, index: int, flip: bool) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the latents' Gaussian, each [4, h, w] float32, times the scaling factor.
+
+        `mean + std * noise` is a sample of the VAE's posterior, as a loop that encodes at every step would draw it.
+        """
+        row = self._latents(index, flip)
+        return row["mean"], row["std"]
+
+    def mask(self, index: int, flip: bool) -> Tensor | None:
+        """[1, h, w] float32: how much each latent pixel counts, from 0 to 1. None where all count in full."""
+        return self._latents(index, flip).get("mask")
+
+    def time_ids(self, index: int, flip: bool = False) -> Tensor:
+        """[6] float32, SDXL's size conditioning: original height, width, crop top, left, target height, width."""
+        return self._latents(index, flip)["ids"].float()
+
+    def text(self, index: int, variant: int) -> TextBatch:
+        """The embedding of one caption, without a batch dimension: embeds [77, D], pooled [P] or None."""
+        return self._text(self.caption(index, variant))
+
+    def empty(self) -> TextBatch:
+        """The embedding of the empty caption, as `text` gives it."""
+        return self._text("")
+
+    def caption(self, index: int, variant: int) -> str:
+        """The caption itself."""
+        return self._data.samples[index].captions[variant]
+
+    def _latents(self, index: int, flip: bool) -> dict[str, Tensor]:
+        return self._cache.latents.read(latent_key(self._data.samples[index], self._data.resolution, flip))
+
+    def _text(self, caption: str) -> TextBatch:
+        row = self._cache.texts.read(text_key(caption))
+        return TextBatch(row["embeds"], row.get("pooled"))
+
+    def _item(self, index: int, sample: Sample) -> EncodedItem:
+        key, latents = latent_key(sample, self._data.resolution, False), self._cache.latents
+        shape = latents.shape(key, "mean")
+        assert shape is not None
+        return EncodedItem(index, shape[1], shape[2], sample.repeats, sample.prior, len(sample.captions),
+                           latents.shape(key, "mask") is not None, self._data.flip)
+
+    def _hold(self) -> None:
+        samples = self._data.samples
+        flips = (False, True) if self._data.flip else (False,)
+        pictures = {latent_key(sample, self._data.resolution, flip) for sample in samples for flip in flips}
+        captions = {text_key(caption) for sample in samples for caption in (*sample.captions, "")}
+        if self._cache.latents.size(pictures) + self._cache.texts.size(captions) <= HELD_BYTES:
+            self._cache.latents.hold(pictures)
+            self._cache.texts.hold(captions)
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]

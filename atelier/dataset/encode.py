@@ -1,0 +1,219 @@
+"""Encode a training set once: pictures to latents, captions to embeddings, kept on disk by content."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
+
+from ..errors import AtelierError
+from ..models import load
+from ..models.handle import DiffusersModel
+from ..models.text import TextStack
+from ..progress import Monitor
+from .cache import Cache, EncodedSet, latent_key, text_key
+from .captions import with_variants
+from .images import strict_decoding
+from .parallel import in_order
+from .prepare import Prepared, prepare
+from .sizing import target_size
+from .store import PackStore, Row
+from .types import Sample, TrainingSet
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+
+_log = logging.getLogger("atelier")
+T = TypeVar("T")
+
+TEXT_BATCH = 32
+"""Captions per forward pass; they are all 77 tokens long, so a batch wastes nothing."""
+
+
+def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: torch.device | str, dtype: torch.dtype,
+           batch_size: int, monitor: Monitor, variants: int = 1, keep_tokens: int = 0) -> EncodedSet:
+    """Encode what of `data` is not yet in the folder `cache`, and give it to read.
+
+    VAE and text encoders are loaded one after the other, and only when something is missing. Each batch is written
+    as it is done: an interrupted or killed run loses at most one. Batches are cut over the whole set, not over what
+    is missing, so that a run continued by another equals an unbroken one.
+
+    Args:
+        data: Pictures and captions.
+        model: Whose VAE and text encoders are used.
+        cache: Folder of the cache; many models and training sets may share it.
+        device: Where to compute.
+        dtype: Precision to compute in. A VAE that overflows in half precision goes on in float32.
+        batch_size: Pictures per forward pass.
+        monitor: Shown the phase "encoding"; may interrupt between batches.
+        variants: Orders of each comma-separated caption to encode, the original included (see `captions.variants`).
+        keep_tokens: Leading parts of a caption that stay in place in all of them.
+
+    Raises:
+        AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
+    """
+    device = torch.device(device)
+    data = with_variants(data, variants, keep_tokens, seed=0)
+    store = Cache.open(cache, model, device, dtype)
+    pictures = _missing_pictures(data, store.latents, batch_size)
+    captions = _missing_captions(data, store.texts)
+    progress = _Progress(monitor, sum(map(len, pictures)) + sum(map(len, captions)))
+    if pictures:
+        encode_pictures(pictures, data, load.load_vae(model, dtype=dtype, device=device), store.latents, device,
+                        progress.of("pictures", sum(map(len, pictures))))
+        _give_memory_back(device)
+    if captions:
+        encode_captions(captions, load.load_text(model, dtype=dtype, device=device), store.texts,
+                        progress.of("captions", sum(map(len, captions))))
+        _give_memory_back(device)
+    return EncodedSet(data, store)
+
+
+@torch.no_grad()
+def encode_pictures(batches: Sequence[Sequence[Sample]], data: TrainingSet, vae: AutoencoderKL, store: PackStore,
+                    device: torch.device, advance: Callable[[int], None]) -> None:
+    """Encode each batch of same-sized pictures, mirrored as well if `data` says so, and add it to `store`.
+
+    Decoding runs ahead on threads while the VAE works.
+    """
+    encoder = _LatentEncoder(vae, device)
+    flips = (False, True) if data.flip else (False,)
+    samples = [sample for batch in batches for sample in batch]
+    ahead = 2 * max(map(len, batches))
+    with strict_decoding(), closing(in_order(lambda s: prepare(s, data.resolution), samples, ahead)) as prepared:
+        for batch in batches:
+            advance(0)
+            together = list(zip(batch, islice(prepared, len(batch)), strict=True))
+            rows: dict[str, Row] = {}
+            for flip in flips:
+                missing = [(sample, picture) for sample, picture in together
+                           if latent_key(sample, data.resolution, flip) not in store]
+                if missing:
+                    found = encoder([sample for sample, _ in missing], [picture for _, picture in missing], flip)
+                    rows |= {latent_key(sample, data.resolution, flip): row
+                             for (sample, _), row in zip(missing, found, strict=True)}
+                advance(0)
+            store.add(rows)
+            advance(len(batch))
+
+
+@torch.no_grad()
+def encode_captions(batches: Sequence[Sequence[str]], text: TextStack, store: PackStore,
+                    advance: Callable[[int], None]) -> None:
+    """Encode each batch of captions and add it to `store`."""
+    for batch in batches:
+        advance(0)
+        encoded = text.encode(batch)
+        pooled = [None] * len(batch) if encoded.pooled is None else encoded.pooled.unbind()
+        rows: dict[str, Row] = {}
+        for caption, embeds, vector in zip(batch, encoded.embeds.unbind(), pooled, strict=True):
+            row = {"embeds": embeds} if vector is None else {"embeds": embeds, "pooled": vector}
+            if not all(bool(torch.isfinite(tensor).all()) for tensor in row.values()):
+                raise AtelierError(f"The text encoder gives numbers that are not finite for {caption!r}.",
+                                   "Choose the precision fp32, or check the model file.")
+            rows[text_key(caption)] = row
+        store.add(rows)
+        advance(len(batch))
+
+
+class _LatentEncoder:
+    def __init__(self, vae: AutoencoderKL, device: torch.device) -> None:
+        self.vae: Any = vae  # diffusers' decorators hide its methods' types
+        self.device = device
+        self.scaling = float(vae.config["scaling_factor"])
+
+    def __call__(self, samples: Sequence[Sample], pictures: Sequence[Prepared], flip: bool) -> list[Row]:
+        pixels = torch.stack([torch.tensor(picture.pixels) for picture in pictures]).permute(0, 3, 1, 2)
+        pixels = (pixels.flip(-1) if flip else pixels).to(self.device, torch.float32) / 127.5 - 1
+        mean, std = self._moments(pixels)
+        if not _finite(mean, std) and self.vae.dtype != torch.float32:
+            # SDXL's first VAE overflows in float16 on nearly every picture, so there is no way back to it.
+            _log.warning("The VAE overflows in %s; going on in float32.", self.vae.dtype)
+            self.vae.to(dtype=torch.float32)
+            mean, std = self._moments(pixels)
+        rows = []
+        for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
+            if not _finite(mean[i], std[i]):
+                raise AtelierError(f"The VAE gives latents that are not finite for {sample.image}.",
+                                   "Remove the picture if it is the only one; otherwise the model's VAE is damaged.")
+            row = {"mean": mean[i], "std": std[i],
+                   "ids": torch.tensor(picture.placement.time_ids(flip), dtype=torch.int32)}
+            if picture.mask is not None:
+                mask = torch.tensor(picture.mask)[None].float() / 255
+                row["mask"] = adaptive_avg_pool2d(mask.flip(-1) if flip else mask, (mean.shape[2], mean.shape[3]))
+            rows.append(row)
+        return rows
+
+    def _moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation [B, 4, h, w] of the scaled latents, float32 on the CPU."""
+        posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
+        return posterior.mean.float().cpu() * self.scaling, posterior.std.float().cpu() * self.scaling
+
+
+class _Progress:
+    """One phase over pictures and captions; every report also asks whether to go on."""
+
+    def __init__(self, monitor: Monitor, total: int) -> None:
+        self.monitor, self.done = monitor, 0
+        if total:
+            monitor.phase("encoding", total)
+
+    def of(self, what: str, total: int) -> Callable[[int], None]:
+        """A function that takes how many more of the `total` pictures or captions are done."""
+        before = self.done
+
+        def advance(count: int) -> None:
+            self.monitor.check()
+            if count:
+                self.done += count
+                self.monitor.advance(self.done, f"{self.done - before} of {total} {what}")
+
+        return advance
+
+
+def _missing_pictures(data: TrainingSet, store: PackStore, batch_size: int) -> list[list[Sample]]:
+    """Samples that lack latents, in batches of one size."""
+    flips = (False, True) if data.flip else (False,)
+    by_size: dict[tuple[int, int], dict[str, Sample]] = {}
+    for sample in data.samples:
+        group = by_size.setdefault(target_size(sample.size, data.resolution), {})
+        group.setdefault(latent_key(sample, data.resolution, False), sample)
+
+    def lacking(sample: Sample) -> bool:
+        return any(latent_key(sample, data.resolution, flip) not in store for flip in flips)
+
+    batches = [chunk for size in sorted(by_size) for chunk in _chunks(list(by_size[size].values()), batch_size)]
+    return _kept(batches, lacking)
+
+
+def _missing_captions(data: TrainingSet, store: PackStore) -> list[list[str]]:
+    """Distinct captions that lack an embedding, the empty one among them, in batches."""
+    captions = list(dict.fromkeys(["", *(caption for sample in data.samples for caption in sample.captions)]))
+    return _kept(_chunks(captions, TEXT_BATCH), lambda caption: text_key(caption) not in store)
+
+
+def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
+    return [list(items[i:i + size]) for i in range(0, len(items), size)]
+
+
+def _kept(batches: Iterable[Sequence[T]], wanted: Callable[[T], bool]) -> list[list[T]]:
+    left = ([item for item in batch if wanted(item)] for batch in batches)
+    return [batch for batch in left if batch]
+
+
+def _finite(*tensors: Tensor) -> bool:
+    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
+
+
+def _give_memory_back(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
