@@ -21,6 +21,32 @@ from .errors import AtelierError
 PART_SUFFIX = ".part"
 """Ending of unfinished files and folders; whatever carries it can be deleted at any time."""
 
+RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
+"""Names that Windows keeps for devices, whatever the ending."""
+
+
+def file_name(text: str) -> str:
+    """The name of a new file as a person typed it: good on every system, never outside its folder.
+
+    Args:
+        text: A name without ending, with `/` or `\\` between folders.
+
+    Returns:
+        The same with `/` between folders.
+
+    Raises:
+        AtelierError: it is empty, leaves its folder or could not be written on some system.
+    """
+    parts = text.strip().replace("\\", "/").split("/")
+    for part in parts:
+        reserved = part.split(".")[0].rstrip().upper() in RESERVED
+        forbidden = any(c in '<>:"|?*' or ord(c) < 32 for c in part)
+        if not part or part.strip() != part or part.endswith(".") or len(part.encode()) > 200 or reserved or forbidden:
+            raise AtelierError(f"{text!r} cannot be a file name.",
+                               'Use letters, digits, spaces, - and _, with / between folder names; no < > : " | ? *, '
+                               "no dot at the end, and nothing like con or com1.")
+    return "/".join(parts)
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
