@@ -1,0 +1,134 @@
+"""A contact sheet of a training set: what will be cut away, at which size, with which caption."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+
+from PIL import Image, ImageDraw, ImageFont
+
+from .images import read_picture
+from .prepare import place_sample
+from .sizing import Placement, Size, place, target_size
+from .types import Resolution, Sample, TrainingSet
+
+Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+
+CELL = 224
+"""Side of a thumbnail's field, in pixels."""
+
+_LINES = 2
+_TEXT = 13
+_GAP = 10
+_FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "segoeui.ttf", "Arial.ttf", "arial.ttf", "Helvetica.ttc")
+"""Tried in this order among the system's fonts; the one inside Pillow has no letters beyond ASCII."""
+_PAPER, _INK, _SOFT, _FRAME = "#16181d", "#e8e6e1", "#9aa0aa", "#f2b134"
+
+
+def size_counts(data: TrainingSet) -> dict[Size, int]:
+    """How many pictures have each training size, the most frequent size first."""
+    counts = Counter(target_size(sample.size, data.resolution) for sample in data.samples)
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def summary(data: TrainingSet) -> str:
+    """The training set in one line: pictures, uses in an epoch, sizes, and what deserves a look."""
+    prior = sum(sample.prior for sample in data.samples)
+    uses = sum(sample.repeats for sample in data.samples if not sample.prior)
+    small = sum(max(place(sample.size, data.resolution).scale) > 1 for sample in data.samples)
+    sizes = ", ".join(f"{width}x{height}: {count}" for (width, height), count in size_counts(data).items())
+    parts = [f"{len(data.samples) - prior} pictures, {uses} uses an epoch", sizes]
+    parts += [f"{prior} prior pictures"] * bool(prior) + [f"{small} enlarged"] * bool(small)
+    parts += [f"{len(data.skipped)} skipped"] * bool(data.skipped) + ["also mirrored"] * data.flip
+    return " | ".join(parts)
+
+
+def contact_sheet(data: TrainingSet, *, limit: int = 24, columns: int = 6) -> Image.Image:
+    """Thumbnails of the first `limit` pictures, RGB.
+
+    Each shows the whole picture with what will be cut away darkened and a frame around the rest, or for a padded one
+    the frame of its canvas; below it the training size, repeats and caption. The head line is `summary`.
+
+    Raises:
+        AtelierError: a picture cannot be read any more.
+    """
+    shown = data.samples[:limit]
+    columns = max(1, min(columns, len(shown)))
+    rows = -(-len(shown) // columns)
+    head, step = _TEXT + 2 * _GAP, CELL + (_LINES + 1) * (_TEXT + 4) + _GAP
+    sheet = Image.new("RGB", (columns * (CELL + _GAP) + _GAP, head + rows * step + _GAP), _PAPER)
+    pen, font = ImageDraw.Draw(sheet), _font()
+    left_out = len(data.samples) - len(shown)
+    title = summary(data) + (f" | {left_out} more not shown" if left_out else "")
+    pen.text((_GAP, _GAP), _cut(title, sheet.width - 2 * _GAP, font), _INK, font)
+    for place_in_sheet, sample in enumerate(shown):
+        row, column = divmod(place_in_sheet, columns)
+        x, y = _GAP + column * (CELL + _GAP), head + row * step
+        picture = _framed(sample, data.resolution)
+        sheet.paste(picture, (x + (CELL - picture.width) // 2, y + (CELL - picture.height) // 2))
+        _label(pen, font, (x, y + CELL + 4), sample, target_size(sample.size, data.resolution))
+    return sheet
+
+
+def _framed(sample: Sample, resolution: Resolution) -> Image.Image:
+    """The picture, no larger than a cell, with what will not be trained on darkened."""
+    picture = read_picture(sample.image)
+    placement = place_sample(picture, resolution)
+    return _on_bars(picture, placement) if placement.padded else _cut_away(picture, placement)
+
+
+def _cut_away(picture: Image.Image, placement: Placement) -> Image.Image:
+    thumb = picture.copy()
+    thumb.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+    across, down = thumb.width / picture.width, thumb.height / picture.height
+    left, top, right, bottom = placement.box
+    box = round(left * across), round(top * down), round(right * across), round(bottom * down)
+    dark = thumb.point(lambda value: value * 0.3)
+    dark.paste(thumb.crop(box), box[:2])
+    ImageDraw.Draw(dark).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=_FRAME, width=2)
+    return dark
+
+
+def _on_bars(picture: Image.Image, placement: Placement) -> Image.Image:
+    canvas = Image.new("RGB", placement.target, "black")
+    left, top, right, bottom = placement.inner
+    canvas.paste(picture.resize((right - left, bottom - top), Image.Resampling.LANCZOS), (left, top))
+    canvas.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
+    ImageDraw.Draw(canvas).rectangle((0, 0, canvas.width - 1, canvas.height - 1), outline=_FRAME, width=2)
+    return canvas
+
+
+def _label(pen: ImageDraw.ImageDraw, font: Font, at: tuple[int, int],
+           sample: Sample, size: Size) -> None:
+    facts = [f"{size[0]}x{size[1]}"]
+    facts += [f"{sample.repeats} uses"] * (sample.repeats > 1) + ["prior"] * sample.prior
+    facts += ["mask"] * (sample.mask is not None)
+    facts += [f"{len(sample.captions)} captions"] * (len(sample.captions) > 1)
+    pen.text(at, " | ".join(facts), _SOFT, font)
+    for line, text in enumerate(_wrapped(sample.captions[0], font), 1):
+        pen.text((at[0], at[1] + line * (_TEXT + 4)), text, _INK, font)
+
+
+def _font() -> Font:
+    for name in _FONTS:
+        with suppress(OSError):
+            return ImageFont.truetype(name, _TEXT)
+    return ImageFont.load_default(_TEXT)
+
+
+def _wrapped(text: str, font: Font) -> list[str]:
+    lines, rest = [], text.split()
+    while rest and len(lines) < _LINES - 1:
+        count = max((n for n in range(1, len(rest) + 1) if font.getlength(" ".join(rest[:n])) <= CELL), default=1)
+        lines.append(_cut(" ".join(rest[:count]), CELL, font))
+        rest = rest[count:]
+    return [*lines, _cut(" ".join(rest), CELL, font)] if rest else lines
+
+
+def _cut(text: str, width: int, font: Font) -> str:
+    """`text`, shortened with three dots so that it is at most `width` pixels wide."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "...") > width:
+        text = text[:-1]
+    return text + "..."
