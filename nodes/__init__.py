@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import lora, options
+from . import dataset, lora, options, train
 
 NODES: list[type[io.ComfyNode]] = [
+    *dataset.NODES,
     *options.NODES,
+    *train.NODES,
     *lora.NODES,
 ]
 

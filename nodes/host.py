@@ -1,31 +1,24 @@
-"""Where the pack meets its host: folders, devices, pictures, progress, interrupts and memory.
-
-No other file of the pack imports the host's `folder_paths`, `server` or `comfy.model_management`.
-"""
+"""Where the pack meets its host: folders, pictures, devices and memory; `HostMonitor` for progress and interrupts."""
 
 from __future__ import annotations
 
 import gc
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as management
-import comfy.utils
 import folder_paths
 import torch
-from comfy_execution.utils import get_executing_context
 
 from ..atelier.errors import AtelierError
-from ..atelier.progress import Monitor
+from .monitor import HostMonitor
+
+__all__ = ["HostMonitor"]
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-TEXT_INTERVAL = 0.25
-"""Least seconds between two texts, or two batches of numbers, for one node."""
 
 
 # Folders ------------------------------------------------------------------------------------------------------------
@@ -102,25 +95,18 @@ def from_image_tensor(images: torch.Tensor) -> list[Image]:
     return [Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture) for picture in levels]
 
 
+def nothing() -> Any:
+    """For an output that has no value this time: nodes that need it are silently left out of the run."""
+    from comfy_execution.graph_utils import ExecutionBlocker
+
+    return ExecutionBlocker(None)
+
+
 # Devices and memory -------------------------------------------------------------------------------------------------
 
 def device() -> torch.device:
     """The device the host computes on."""
     return management.get_torch_device()
-
-
-def compute_dtype() -> torch.dtype:
-    """The type for the heavy products of training: bfloat16 or float16 where the device is good at it, else float32."""
-    if management.is_device_cpu(device()):
-        return torch.float32
-    if management.should_use_bf16(device()):
-        return torch.bfloat16
-    return torch.float16 if management.should_use_fp16(device()) else torch.float32
-
-
-def free_memory() -> int:
-    """Bytes free on the device the host computes on."""
-    return int(management.get_free_memory(device()))
 
 
 @contextmanager
@@ -142,94 +128,3 @@ def training_room() -> Iterator[None]:
 def _collect() -> None:
     gc.collect()
     management.soft_empty_cache()
-
-
-# Progress -----------------------------------------------------------------------------------------------------------
-
-def check_interrupt() -> None:
-    """Raise the host's own interrupt (a `BaseException`) once the user asked to stop."""
-    management.throw_exception_if_processing_interrupted()
-
-
-class HostMonitor(Monitor):
-    """Moves the running node's bar, text and preview, and stops the work when the user presses cancel.
-
-    The bar goes through the host's throttled `ProgressBar`; texts and measured numbers are sent at most four times
-    a second, and the last of a phase always. Numbers travel as the event `atelier.measure`,
-    `{"node": id, "values": [{"step": …, "loss": …}, …]}`.
-    """
-
-    def __init__(self) -> None:
-        context = get_executing_context()
-        self._node = context.node_id if context else None
-        self._bar = comfy.utils.ProgressBar(1, node_id=self._node)
-        self._phase = ""
-        self._total = 1
-        self._began = self._said = self._measured = 0.0
-        self._values: list[dict[str, float]] = []
-
-    def check(self) -> None:
-        """Raise the host's interrupt once it was asked for."""
-        check_interrupt()
-
-    def phase(self, name: str, total: int) -> None:
-        """Start the bar anew for `total` steps of work called `name`."""
-        self._send_values()
-        self._phase, self._total, self._began = name, max(total, 1), time.monotonic()
-        self._bar = comfy.utils.ProgressBar(self._total, node_id=self._node)
-        self._say(name)
-
-    def advance(self, done: int, text: str = "") -> None:
-        """Move the bar to `done` and write `text` on the node; without one, phase, count, speed and time left."""
-        self._bar.update_absolute(done)
-        now = time.monotonic()
-        if now - self._said >= TEXT_INTERVAL or done >= self._total:
-            speed = _speed(done, self._total, now - self._began)
-            self._say(text or f"{self._phase} {done}/{self._total}" + (f" · {speed}" if speed else ""))
-
-    def preview(self, image: Image) -> None:
-        """Show `image` on the node, at the size the host chose for previews."""
-        from comfy.cli_args import args
-
-        self._bar.update_absolute(self._bar.current, preview=("JPEG", image.convert("RGB"), args.preview_size))
-
-    def measure(self, values: Mapping[str, float]) -> None:
-        """Collect `values` and send what has gathered, at most four times a second."""
-        self._values.append(dict(values))
-        if time.monotonic() - self._measured >= TEXT_INTERVAL:
-            self._send_values()
-
-    def _send_values(self) -> None:
-        if self._values:
-            send_event("atelier.measure", {"node": self._node, "values": self._values})
-            self._values, self._measured = [], time.monotonic()
-
-    def _say(self, text: str) -> None:
-        server = _server()
-        if server is not None and self._node is not None:
-            server.send_progress_text(text, self._node)
-        self._said = time.monotonic()
-
-
-def send_event(name: str, data: dict[str, Any]) -> None:
-    """Send an event to the editor that queued the running prompt; nobody listening is fine."""
-    server = _server()
-    if server is not None:
-        server.send_sync(name, data, server.client_id)
-
-
-def _server() -> Any:
-    from server import PromptServer
-
-    # Absent in a process that has the host's modules but no server: tests, scripts.
-    return getattr(PromptServer, "instance", None)
-
-
-def _speed(done: int, total: int, seconds: float) -> str:
-    """"2.1 it/s, 0:42 left"; nothing before the first second."""
-    if done <= 0 or seconds < 1:
-        return ""
-    rate = done / seconds
-    left = round((total - done) / rate)
-    speed = f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"
-    return f"{speed}, {left // 60}:{left % 60:02d} left" if left else speed

@@ -1,0 +1,109 @@
+"""Progress on the running node, and the host's interrupt."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import comfy.model_management as management
+import comfy.utils
+from comfy_execution.utils import get_executing_context
+
+from ..atelier.progress import Monitor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+TEXT_INTERVAL = 0.25
+"""Least seconds between two texts, or two batches of numbers, for one node."""
+
+
+def check_interrupt() -> None:
+    """Raise the host's own interrupt (a `BaseException`) once the user asked to stop."""
+    management.throw_exception_if_processing_interrupted()
+
+
+class HostMonitor(Monitor):
+    """Moves the running node's bar, text and preview, and stops the work when the user presses cancel.
+
+    The bar goes through the host's throttled `ProgressBar`; texts and measured numbers are sent at most four times
+    a second, and the last of a phase always. Numbers travel as the event `atelier.measure`,
+    `{"node": id, "values": [{"step": …, "loss": …}, …]}`.
+    """
+
+    def __init__(self) -> None:
+        context = get_executing_context()
+        self._node = context.node_id if context else None
+        self._bar = comfy.utils.ProgressBar(1, node_id=self._node)
+        self._phase = ""
+        self._total = 1
+        self._began = self._said = self._measured = 0.0
+        self._values: list[dict[str, float]] = []
+
+    def check(self) -> None:
+        """Raise the host's interrupt once it was asked for."""
+        check_interrupt()
+
+    def phase(self, name: str, total: int) -> None:
+        """Start the bar anew for `total` steps of work called `name`."""
+        self._send_values()
+        self._phase, self._total, self._began = name, max(total, 1), time.monotonic()
+        self._bar = comfy.utils.ProgressBar(self._total, node_id=self._node)
+        self.say(name)
+
+    def advance(self, done: int, text: str = "") -> None:
+        """Move the bar to `done` and write `text` on the node; without one, phase, count, speed and time left."""
+        self._bar.update_absolute(done)
+        now = time.monotonic()
+        if now - self._said >= TEXT_INTERVAL or done >= self._total:
+            speed = _speed(done, self._total, now - self._began)
+            self.say(text or f"{self._phase} {done}/{self._total}" + (f" · {speed}" if speed else ""))
+
+    def preview(self, image: Image) -> None:
+        """Show `image` on the node, at the size the host chose for previews."""
+        from comfy.cli_args import args
+
+        self._bar.update_absolute(self._bar.current, preview=("JPEG", image.convert("RGB"), args.preview_size))
+
+    def measure(self, values: Mapping[str, float]) -> None:
+        """Collect `values` and send what has gathered, at most four times a second."""
+        self._values.append(dict(values))
+        if time.monotonic() - self._measured >= TEXT_INTERVAL:
+            self._send_values()
+
+    def _send_values(self) -> None:
+        if self._values:
+            send_event("atelier.measure", {"node": self._node, "values": self._values})
+            self._values, self._measured = [], time.monotonic()
+
+    def say(self, text: str) -> None:
+        """Write `text` on the node."""
+        server = _server()
+        if server is not None and self._node is not None:
+            server.send_progress_text(text, self._node)
+        self._said = time.monotonic()
+
+
+def send_event(name: str, data: dict[str, Any]) -> None:
+    """Send an event to the editor that queued the running prompt; nobody listening is fine."""
+    server = _server()
+    if server is not None:
+        server.send_sync(name, data, server.client_id)
+
+
+def _server() -> Any:
+    from server import PromptServer
+
+    # Absent in a process that has the host's modules but no server: tests, scripts.
+    return getattr(PromptServer, "instance", None)
+
+
+def _speed(done: int, total: int, seconds: float) -> str:
+    """"2.1 it/s, 0:42 left"; nothing before the first second."""
+    if done <= 0 or seconds < 1:
+        return ""
+    rate = done / seconds
+    left = round((total - done) / rate)
+    speed = f"{rate:.1f} it/s" if rate >= 1 else f"{1 / rate:.1f} s/it"
+    return f"{speed}, {left // 60}:{left % 60:02d} left" if left else speed

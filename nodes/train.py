@@ -1,0 +1,106 @@
+"""The node that trains."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..atelier.files import file_name
+from ..atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
+from ..atelier.train.presets import PRESETS, preset
+from . import host, sockets
+
+
+class TrainLora(io.ComfyNode):
+    """Train a LoRA and hand it on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierTrainLora",
+            display_name="Train LoRA",
+            category="Atelier/training",
+            description="Trains a LoRA on a training set and writes it to models/loras. Cancelling keeps what was "
+                        "learnt; running again goes on where it stopped. A finished run is not repeated.",
+            search_aliases=["fine-tune", "finetune", "train", "lora training", "dreambooth"],
+            is_output_node=True,
+            inputs=[
+                sockets.DiffusersModel.Input("model", tooltip="The model to fine-tune. It stays as it is."),
+                sockets.TrainingSet.Input("training_set", tooltip="Pictures and captions."),
+                io.String.Input("name", default="my-lora",
+                                tooltip="Name of the LoRA file, without ending. A file of another run is never "
+                                        "overwritten: the new one gets a number."),
+                io.Combo.Input("preset", options=list(PRESETS),
+                               tooltip="A starting point for everything that is not set here: for a subject, a style, "
+                                       "a quick look, or the published reference recipe."),
+                io.Int.Input("length", default=0, min=0, max=1_000_000,
+                             tooltip="How long to train. 0: as long as the preset says."),
+                io.Combo.Input("unit", options=["steps", "epochs"],
+                               tooltip="What length counts: optimiser steps, or passes over all pictures."),
+                # No new seed after each run: that would train anew.
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False,
+                             tooltip="Same model, pictures, settings and seed: same LoRA."),
+                sockets.LoraConfig.Input("lora_config", optional=True,
+                                         tooltip="Shape of the LoRA, instead of the preset's."),
+                sockets.TrainingOptions.Input("options", optional=True,
+                                              tooltip="How to train, instead of the preset's options."),
+            ],
+            outputs=[
+                sockets.LoraModel.Output(display_name="lora", tooltip="For Apply LoRA, or core's Load LoRA Model."),
+                io.String.Output(display_name="lora name", tooltip="As core's Load LoRA lists the written file."),
+                io.Image.Output(display_name="loss plot", tooltip="Training and validation loss by step."),
+                io.Image.Output(display_name="samples",
+                                tooltip="Pictures drawn while training. Nothing comes out without a sample prompt."),
+                io.String.Output(display_name="report", tooltip="What was done, in a few lines."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, training_set: Any, name: str, preset: str, length: int, unit: str, seed: int,
+                lora_config: LoraConfig | None = None, options: TrainingOptions | None = None) -> io.NodeOutput:
+        """Train, or find the finished run, and show its curve and pictures."""
+        from ..atelier.train.place import Workplace
+        from ..atelier.train.run import train
+
+        monitor = host.HostMonitor()
+        place = Workplace(host.model_folder("loras"), host.work_folder("runs"), host.work_folder("cache"),
+                          str(host.device()))
+        config = _config(preset, length, unit, seed, lora_config, options)
+        with host.training_room():
+            report = train(file_name(name), model, training_set, config, place, monitor)
+        return _output(cls, report, monitor)
+
+
+def _config(name: str, length: int, unit: str, seed: int, lora: LoraConfig | None,
+            options: TrainingOptions | None) -> TrainConfig:
+    base = preset(name)
+    changes: dict[str, Any] = {"seed": seed, "lora": lora or base.lora, "options": options or base.options}
+    if length:
+        changes |= {"steps": 0, "epochs": 0, unit: length}
+    return replace(base, **changes)
+
+
+def _output(cls: type[io.ComfyNode], report: Any, monitor: host.HostMonitor) -> io.NodeOutput:
+    import torch
+    from PIL import Image
+
+    from ..atelier.lora.file import load_lora
+    from ..atelier.lora.forms import kohya_state
+
+    def tensor(paths: list[Any]) -> Any:
+        return host.to_image_tensor([Image.open(path) for path in paths])
+
+    plot = tensor([report.store.plot])
+    samples = tensor(report.store.samples) if report.store.samples else None
+    text = report.text()
+    monitor.say(text)
+    shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
+    state = kohya_state(load_lora(report.lora), torch.float32)
+    return io.NodeOutput(state, str(report.lora.relative_to(host.model_folder("loras"))), plot,
+                         host.nothing() if samples is None else samples, text, ui={**shown, "text": (text,)})
+
+
+NODES: list[type[io.ComfyNode]] = [TrainLora]
