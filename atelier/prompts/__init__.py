@@ -1,0 +1,1 @@
+"""Prompts: a language model that writes them, example sets, an offline writer, and compel's weights."""

@@ -1,0 +1,263 @@
+"""One question to a chat-completions endpoint, through the `openai` package, made patient and safe.
+
+What is added to the package: the wait can be interrupted, one clock runs over connecting, sending and reading,
+an answer has a size limit, redirects are not followed, exhausted quota is not retried, parameters a server does not
+know are left out, and nothing but the headers listed here is sent, whatever the environment holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import random
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..errors import AtelierError, MissingPackage
+from ..progress import Monitor
+from . import failures, interruptible
+from .credentials import ANONYMOUS, Credential
+from .endpoints import ENDPOINTS, LanguageModel
+
+Message = dict[str, str]
+ResponseFormat = dict[str, Any]
+
+RETRIES = 3
+"""Tries after the first one, for answers that say "later" and for lost connections."""
+CONNECT_TIMEOUT = 10.0
+MAX_BYTES = 2_000_000
+"""An answer's body may be this long; a prompt is a thousandth of it."""
+PLACEHOLDER = "set-by-atelier"
+"""What the `openai` package gets for a key, so that it neither reads one from the environment nor could log ours."""
+HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "transfer-encoding",
+           "user-agent", "x-stainless-raw-response"}
+"""Headers that leave as the package made them; the last one it reads itself, to hand out the body unread."""
+OPENAI_HEADERS = {"openai-organization", "openai-project"}
+"""The user's organisation and project with OpenAI go to OpenAI alone."""
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What an answer took. None is unknown."""
+
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    cost: float | None = None
+    """Money: the service's own figure if it gives one, else tokens times the prices of the `LanguageModel`."""
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(_sum(self.tokens_in, other.tokens_in), _sum(self.tokens_out, other.tokens_out),
+                     _sum(self.cost, other.cost))
+
+
+NOTHING_USED = Usage(0, 0, 0.0)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A model's answer as it came, keys masked."""
+
+    text: str
+    usage: Usage
+    cut: bool
+    """The answer ended at `max_tokens`, not by itself."""
+
+
+class FormatRefused(AtelierError):
+    """The server does not know the asked-for `response_format`; ask again with a simpler one."""
+
+
+@dataclass
+class ChatClient:
+    """Asks one model. Remembers for its own life which parameters the server does not take.
+
+    Args:
+        llm: whom to ask.
+        credential: its key, already checked against the address by `CredentialStore.get`.
+        monitor: stops the wait.
+        pause: seconds before the first repeat; doubled each time, with jitter.
+    """
+
+    llm: LanguageModel
+    credential: Credential = ANONYMOUS
+    monitor: Monitor = field(default_factory=Monitor)
+    pause: float = 0.5
+    _left_out: set[str] = field(default_factory=set)
+    _renamed: dict[str, str] = field(default_factory=dict)
+
+    def ask(self, messages: Sequence[Message], seed: int, response_format: ResponseFormat | None = None) -> Reply:
+        """The model's answer to `messages`.
+
+        Raises:
+            AtelierError: no answer; the message says why and holds no key.
+            FormatRefused: the server refuses `response_format`.
+        """
+        failure = None
+        try:
+            return interruptible.run(lambda: self._ask(messages, seed, response_format), self.monitor.check)
+        except AtelierError as error:
+            failure = error
+        # Raised anew, outside and alone: the package's own error holds the request with its headers.
+        failure.__context__ = None
+        raise failure
+
+    async def _ask(self, messages: Sequence[Message], seed: int, response_format: ResponseFormat | None) -> Reply:
+        try:
+            import openai
+        except ImportError:
+            raise MissingPackage("openai", "Writing prompts with a language model") from None
+
+        async with self._connection(openai) as connection:
+            tries = 0
+            while True:
+                try:
+                    body = await asyncio.wait_for(self._post(connection, self._parameters(messages, seed,
+                                                                                          response_format)),
+                                                  self.llm.timeout)
+                    return self._reply(body)
+                except asyncio.TimeoutError:
+                    raise failures.timed_out(self.llm) from None
+                except openai.APIStatusError as error:
+                    problem = failures.read(error, self.credential)
+                    if problem.status in (400, 422):
+                        if self._adapt(problem, response_format):
+                            continue
+                        raise failures.explain(problem, self.llm) from None
+                    wait = failures.seconds_to_wait(problem, self._backoff(tries))
+                    if wait is None or tries == RETRIES:
+                        raise failures.explain(problem, self.llm) from None
+                except (openai.APIConnectionError, _http_error(openai)) as error:
+                    if tries == RETRIES:
+                        raise failures.no_connection(self.llm, self.credential.redact(_root(error))) from None
+                    wait = self._backoff(tries)
+                tries += 1
+                await asyncio.sleep(wait)
+
+    async def _post(self, connection: Any, parameters: Mapping[str, Any]) -> bytes:
+        async with connection.chat.completions.with_streaming_response.create(**parameters) as response:
+            body = bytearray()
+            async for chunk in response.iter_bytes():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise failures.unusable(self.llm, f"it is longer than {MAX_BYTES // 1000} kB")
+            return bytes(body)
+
+    def _connection(self, openai: Any) -> Any:
+        async def only_known_headers(request: Any) -> None:
+            kept = HEADERS | (OPENAI_HEADERS if self.llm.base_url == ENDPOINTS["OpenAI"].base_url else set())
+            for name in [name for name in request.headers if name.lower() not in kept]:
+                del request.headers[name]
+            if self.credential.secret:
+                request.headers["Authorization"] = f"Bearer {self.credential.secret}"
+
+        http_client = openai.DefaultAsyncHttpxClient(follow_redirects=False,
+                                                     event_hooks={"request": [only_known_headers]})
+        return openai.AsyncOpenAI(api_key=PLACEHOLDER, base_url=self.llm.base_url, max_retries=0,
+                                  timeout=openai.Timeout(self.llm.timeout, connect=CONNECT_TIMEOUT),
+                                  http_client=http_client)
+
+    def _parameters(self, messages: Sequence[Message], seed: int,
+                    response_format: ResponseFormat | None) -> dict[str, Any]:
+        wanted: dict[str, Any] = {
+            "temperature": self.llm.temperature,
+            "seed": seed % 2**31,
+            # OpenAI's reasoning models know only the new name, most other servers only the old one.
+            "max_completion_tokens" if "api.openai.com" in self.llm.base_url else "max_tokens": self.llm.max_tokens,
+        }
+        if response_format is not None:
+            wanted["response_format"] = response_format
+        parameters = {self._renamed.get(name, name): value for name, value in wanted.items()}
+        return {"model": self.llm.model, "messages": list(messages),
+                **{name: value for name, value in parameters.items() if name not in self._left_out}}
+
+    def _adapt(self, problem: failures.Problem, response_format: ResponseFormat | None) -> bool:
+        """Change what the server complained about; False if it named nothing that could be changed.
+
+        Raises:
+            FormatRefused: it complained about the response format, or about nothing in particular.
+        """
+        sent = self._parameters([], 0, response_format)
+        named = [name for name in sent if re.search(rf"\b{name}\b", f"{problem.parameter} {problem.text}")]
+        for name in named:
+            other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}.get(name)
+            if other and not self._renamed and other not in self._left_out:
+                self._renamed[name] = other
+                return True
+            if name in ("temperature", "seed", "max_tokens", "max_completion_tokens"):
+                self._left_out.add(name)
+                return True
+        if response_format is not None and ("response_format" in named or "schema" in problem.text or not named):
+            raise FormatRefused(f"{self.llm.model} takes no {response_format['type']}.", "Ask for plain text.")
+        return False
+
+    def _reply(self, body: bytes) -> Reply:
+        try:
+            answer = json.loads(body)
+            choice = answer["choices"][0]
+            message = choice["message"]
+            text = _text(message.get("content"))
+            refusal = message.get("refusal")
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+            start = self.credential.redact(body[:200].decode("utf-8", "replace"))
+            raise failures.unusable(self.llm, f"it is no chat completion but begins with {start!r}") from None
+        if refusal and not text:
+            raise AtelierError(f"{self.llm.model} refused: {self.credential.redact(str(refusal))[:300]}",
+                               "Word the idea differently or choose another model.")
+        return Reply(self.credential.redact(text), self._usage(answer.get("usage")),
+                     choice.get("finish_reason") == "length")
+
+    def _usage(self, usage: Any) -> Usage:
+        if not isinstance(usage, dict):
+            return Usage()
+        tokens_in, tokens_out = _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
+        cost = usage.get("cost")
+        if isinstance(cost, (int, float)) and not isinstance(cost, bool):
+            return Usage(tokens_in, tokens_out, float(cost))
+        if tokens_in is None or tokens_out is None or not (self.llm.price_in or self.llm.price_out):
+            return Usage(tokens_in, tokens_out)
+        return Usage(tokens_in, tokens_out, (tokens_in * self.llm.price_in + tokens_out * self.llm.price_out) / 1e6)
+
+    def _backoff(self, tries: int) -> float:
+        # A generator of its own: the global one belongs to the user's seed.
+        return self.pause * 2**tries * random.Random().uniform(0.75, 1.25)
+
+
+def _http_error(openai: Any) -> type[Exception]:
+    """The base class of transport errors, which the package lets through while a body is read.
+
+    The package moved from `httpx` to `httpx2` with version 3; its client is a subclass of the transport's in both.
+    """
+    transport = next(base for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient")
+    return importlib.import_module(transport.__module__.partition(".")[0]).HTTPError
+
+
+def _root(error: BaseException) -> str:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return str(error) or type(error).__name__
+
+
+def _text(content: Any) -> str:
+    """A message's text; some servers send a list of parts."""
+    if content is None:
+        return ""
+    if isinstance(content, str):
+        return content
+    return "".join(part["text"] for part in content if part.get("type") == "text")
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _sum(a: Any, b: Any) -> Any:
+    return None if a is None or b is None else a + b
+
+
+def host_of(llm: LanguageModel) -> str:
+    """The endpoint's host and port, for people."""
+    return urlsplit(llm.base_url).netloc

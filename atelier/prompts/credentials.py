@@ -1,0 +1,153 @@
+"""Keys by name: where they are read, which address each may go to, and how they are kept out of every text.
+
+A graph holds the *name* of a credential. Its key comes from the environment variable of that name or from
+`credentials.toml` in the user's folder, which only the user may read (mode 0600):
+
+    [MY_SERVER_KEY]
+    key = "…"                                   # may be left out: then the environment variable is read
+    base_urls = ["https://llm.example.org/v1"]  # the only addresses the key is ever sent to
+
+The addresses of well-known services are built in. They and this file are the only places that bind a name to an
+address, so a workflow from a stranger can name any credential and any server, and still no key leaves.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import AtelierError
+from .endpoints import ENDPOINTS, NO_CREDENTIAL, plain_url
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BOUND: dict[str, tuple[str, ...]] = {
+    **{e.credential: (e.base_url,) for e in ENDPOINTS.values() if e.credential != NO_CREDENTIAL},
+    "GEMINI_API_KEY": (ENDPOINTS["Gemini"].base_url,),
+}
+"""Names of well-known services' keys and the addresses they may be sent to."""
+
+NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
+MASK_RUN = 8
+"""So many consecutive characters of a key are masked wherever they appear."""
+SHORTEST = 4
+"""Anything shorter is a placeholder for a local server and no secret; masking it would tear words apart."""
+
+
+@dataclass(frozen=True)
+class Credential:
+    """A name and its key. The key is in no `repr`, and `redact` removes it from texts that came from outside."""
+
+    name: str
+    secret: str = field(repr=False, default="")
+
+    def redact(self, text: str) -> str:
+        """`text` with the key, and every run of at least eight of its characters, replaced by `[NAME]`."""
+        if len(self.secret) < SHORTEST:
+            return text
+        run = min(MASK_RUN, len(self.secret))
+        runs = {self.secret[i:i + run] for i in range(len(self.secret) - run + 1)}
+        hidden = bytearray(len(text))
+        for start in range(len(text) - run + 1):
+            if text[start:start + run] in runs:
+                hidden[start:start + run] = b"\1" * run
+        shown: list[str] = []
+        for index, char in enumerate(text):
+            if not hidden[index]:
+                shown.append(char)
+            elif index == 0 or not hidden[index - 1]:
+                shown.append(f"[{self.name}]")
+        return "".join(shown)
+
+
+ANONYMOUS = Credential(NO_CREDENTIAL)
+"""For endpoints that ask for no key."""
+
+
+@dataclass(frozen=True)
+class CredentialStore:
+    """Looks credentials up; reads the file anew each time, so an edit counts at once."""
+
+    file: Path | None = None
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
+
+    def names(self) -> list[str]:
+        """The names a user can choose from, built-in ones first. Whether a key is there is not looked at."""
+        try:
+            own = list(self._entries())
+        except AtelierError:
+            own = []  # A broken file is reported when a key is needed, not when a list is drawn.
+        return [NO_CREDENTIAL, *BOUND, *(name for name in own if name not in BOUND)]
+
+    def get(self, name: str, base_url: str) -> Credential:
+        """The credential called `name`, if its key may be sent to `base_url`.
+
+        Raises:
+            AtelierError: the name is none, has no key, or is not bound to that address. No message holds a key,
+                nor what was typed in place of a name.
+        """
+        if name == NO_CREDENTIAL:
+            return ANONYMOUS
+        if not NAME.fullmatch(name):
+            raise AtelierError("The credential is not a name: names are capital letters, digits and underscores.",
+                               "Choose the name of an environment variable such as OPENAI_API_KEY. If you pasted a key "
+                               "there, remove it, save the workflow again, and have the key replaced.")
+        base_url = plain_url(base_url)
+        entry = self._entries().get(name, {})
+        allowed = _addresses(name, entry) or BOUND.get(name, ())
+        if not any(_is_below(base_url, address) for address in allowed):
+            raise AtelierError(f"The credential {name} may not be sent to {base_url}.", self._binding_help(name))
+        secret = str(entry.get("key") or self.environ.get(name, "")).strip()
+        if not secret:
+            raise AtelierError(f"The credential {name} has no key.",
+                               f"Set the environment variable {name} before starting, or write the key to "
+                               f"{self.file or 'credentials.toml'}.")
+        if not secret.isascii() or not secret.isprintable() or " " in secret:
+            raise AtelierError(f"The key of {name} holds characters that no key has (spaces, line breaks, accents).",
+                               "Copy it again, without quotes.")
+        return Credential(name, secret)
+
+    def _entries(self) -> dict[str, dict[str, Any]]:
+        if self.file is None or not self.file.is_file():
+            return {}
+        self._check_private(self.file)
+        try:
+            table = tomllib.loads(self.file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError):
+            # The parser's own message may quote the line, which may hold a key.
+            raise AtelierError(f"{self.file} is not valid TOML.", 'Write one [NAME] per credential, then key = "…" and '
+                               'base_urls = ["https://…"].') from None
+        return {name: entry for name, entry in table.items() if isinstance(entry, dict) and NAME.fullmatch(name)}
+
+    @staticmethod
+    def _check_private(file: Path) -> None:
+        # Windows keeps access in lists that a mode does not show; there the user's profile folder protects the file.
+        if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
+            raise AtelierError(f"{file} can be read by other users of this machine.", f"Run: chmod 600 '{file}'")
+
+    def _binding_help(self, name: str) -> str:
+        if self.file is None:
+            return "Choose the credential that belongs to the address."
+        return (f"Choose the credential that belongs to the address. If you trust that server with this key, list its "
+                f"address as base_urls under [{name}] in {self.file}.")
+
+
+def _addresses(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:
+    listed = entry.get("base_urls", [])
+    if not isinstance(listed, list) or not all(isinstance(address, str) for address in listed):
+        raise AtelierError(f"base_urls of {name} is not a list of addresses.", 'Write base_urls = ["https://…"].')
+    return tuple(plain_url(address) for address in listed)
+
+
+def _is_below(base_url: str, allowed: str) -> bool:
+    """Same scheme, host and port, and a path equal to or below the allowed one."""
+    return base_url == allowed or base_url.startswith(allowed + "/")

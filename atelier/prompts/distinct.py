@@ -1,0 +1,54 @@
+"""When two prompts count as the same: their subjects are, or most of their words are."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+MOST = 0.6
+"""Jaccard index of two prompts' words from which on one repeats the other (Jaccard 1901: shared over all)."""
+
+_EMPTY = frozenset(["a", "an", "and", "as", "at", "by", "from", "in", "into", "is", "its", "of", "on", "or", "over",
+                    "the", "their", "this", "to", "under", "with"])
+
+
+def stems(text: str) -> frozenset[str]:
+    """The words of `text` that say something, in lower case and without plural endings."""
+    return frozenset(_stem(word) for word in re.findall(r"[^\W\d_]+|\d+", text.lower()) if word not in _EMPTY)
+
+
+def _stem(word: str) -> str:
+    if len(word) > 4 and word.endswith("ies"):
+        return f"{word[:-3]}y"
+    if len(word) > 4 and word.endswith(("ches", "shes", "sses", "xes")):
+        return word[:-2]
+    return word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word
+
+
+@dataclass
+class Distinct:
+    """Collects prompts and refuses those that repeat one already there."""
+
+    _subjects: list[frozenset[str]] = field(default_factory=list)
+    _prompts: list[frozenset[str]] = field(default_factory=list)
+
+    def add(self, subject: str, prompt: str) -> bool:
+        """Take the prompt in; False if its subject or most of its words were there before.
+
+        A subject repeats another if one's words hold all of the other's: "snow leopard" and "a leopard".
+        """
+        words, about = stems(prompt), stems(subject)
+        if not about or any(about <= other or other <= about for other in self._subjects):
+            return False
+        if any(len(words & other) >= MOST * len(words | other) for other in self._prompts):
+            return False
+        self._subjects.append(about)
+        self._prompts.append(words)
+        return True
+
+
+def repeats(pairs: Sequence[tuple[str, str]]) -> list[int]:
+    """Indices of the (subject, prompt) pairs that repeat an earlier one."""
+    seen = Distinct()
+    return [index for index, (subject, prompt) in enumerate(pairs) if not seen.add(subject, prompt)]

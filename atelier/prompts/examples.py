@@ -1,0 +1,121 @@
+"""Example sets: pairs of positive and negative prompts that show a language model what works for a kind of model.
+
+A set is a TOML file; its name is the file's. Write your own in the user's folder; it is read anew at each use, and one
+that is named like a shipped set takes its place:
+
+    description = "…"                # one line for people
+    form = "tags"                    # how its prompts are worded: "tags" or "sentences"
+    advice = "…"                     # optional: what the writer is told about the model
+    negative = "blurry, low quality" # the model's usual negative prompt; the offline writer uses it
+    suffix = "sharp focus, 35mm"     # optional: words that the offline writer adds
+
+    [[example]]
+    idea = "a fisherman at dawn"
+    positive = "…"
+    negative = "…"                   # optional: the usual one
+    title = "Fisherman at Dawn"
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import AtelierError
+from .fields import Form
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SHIPPED = Path(__file__).parents[2] / "examples"
+"""The sets that come with the pack."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One idea and the prompts that were made of it."""
+
+    idea: str
+    positive: str
+    negative: str
+    title: str
+
+
+@dataclass(frozen=True)
+class ExampleSet:
+    """Examples for one kind of model."""
+
+    name: str
+    description: str
+    form: Form
+    advice: str
+    negative: str
+    suffix: str
+    examples: tuple[Example, ...]
+
+
+@dataclass(frozen=True)
+class ExampleLibrary:
+    """The sets in some folders; earlier folders win. Missing folders count as empty."""
+
+    folders: Sequence[Path] = (SHIPPED,)
+
+    def names(self) -> list[str]:
+        """Names of all sets, sorted. Only file names are read."""
+        return sorted({file.stem for folder in self.folders if folder.is_dir() for file in folder.glob("*.toml")})
+
+    def fingerprint(self, name: str) -> str:
+        """Changes when the set's file does; empty if there is none."""
+        file = self._find(name)
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
+
+    def get(self, name: str) -> ExampleSet:
+        """Read a set.
+
+        Raises:
+            AtelierError: there is no such set or its file is wrong; the message names file and key.
+        """
+        file = self._find(name)
+        if file is None:
+            known = ", ".join(self.names()) or "none"
+            raise AtelierError(f"There is no example set {name!r}.", f"Choose one of these: {known}.")
+        try:
+            table = tomllib.loads(file.read_text(encoding="utf-8"))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise AtelierError(f"{file} is not valid TOML: {error}.", "Mend that line.") from error
+        return _read(table, file)
+
+    def _find(self, name: str) -> Path | None:
+        if not name or Path(name).name != name:  # A name, not a way out of the folder.
+            return None
+        files = (folder / f"{name}.toml" for folder in self.folders)
+        return next((file for file in files if file.is_file()), None)
+
+
+def _read(table: Mapping[str, Any], file: Path) -> ExampleSet:
+    usual = _text(table, "negative", file, required=False)
+    form = _text(table, "form", file)
+    if form not in (Form.TAGS.value, Form.SENTENCES.value):
+        raise AtelierError(f"{file}: form is {form!r}.", 'Write form = "tags" or form = "sentences".')
+    entries = table.get("example", [])
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise AtelierError(f"{file} has no examples.", "Write at least one [[example]] with idea, positive and title.")
+    examples = tuple(Example(_text(entry, "idea", file), _text(entry, "positive", file),
+                             _text(entry, "negative", file, required=False) or usual, _text(entry, "title", file))
+                     for entry in entries)
+    return ExampleSet(file.stem, _text(table, "description", file, required=False), Form(form),
+                      _text(table, "advice", file, required=False), usual,
+                      _text(table, "suffix", file, required=False), examples)
+
+
+def _text(table: Mapping[str, Any], key: str, file: Path, required: bool = True) -> str:
+    value = table.get(key, "")
+    if not isinstance(value, str) or (required and not value.strip()):
+        raise AtelierError(f"{file}: {key} is missing or not a text.", f'Write {key} = "…".')
+    return " ".join(value.split())

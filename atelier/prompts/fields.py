@@ -1,0 +1,51 @@
+"""The parts of a prompt that portrait prompts are commonly made of, in the order they are joined."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from enum import Enum
+
+
+class Form(str, Enum):
+    """How a prompt is worded."""
+
+    TAGS = "tags"
+    """Comma-separated words and short phrases: what SD1.5 and SD2 understand best."""
+    SENTENCES = "sentences"
+    """One or two plain sentences, which SDXL's larger text encoder follows."""
+    FIELDS = "fields"
+    """Each part below is written by itself, then all are joined by commas."""
+
+
+@dataclass(frozen=True)
+class PromptFields:
+    """What the user fixed of each part; empty parts are the writer's to fill, or to leave empty."""
+
+    medium: str = ""
+    """Photograph, oil painting, pencil sketch, …"""
+    subject: str = ""
+    body: str = ""
+    """Pose, clothes, build."""
+    hair: str = ""
+    face: str = ""
+    lighting: str = ""
+    resolution: str = ""
+    """Words for sharpness and detail: "8k", "highly detailed"."""
+    colours: str = ""
+
+    @classmethod
+    def names(cls) -> list[str]:
+        """The parts, in the order they are joined."""
+        return [field.name for field in fields(cls)]
+
+    def given(self) -> dict[str, str]:
+        """The parts that are filled in."""
+        return {name: text for name in self.names() if (text := getattr(self, name).strip())}
+
+    def joined(self) -> str:
+        """The filled parts as one prompt."""
+        return ", ".join(self.given().values())
+
+
+NO_FIELDS = PromptFields()
+"""Everything is left to the writer."""

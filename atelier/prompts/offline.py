@@ -1,0 +1,48 @@
+"""A prompt writer that needs no language model: the idea, the fixed parts, and fitting words drawn by the seed."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from . import budget
+from .budget import TokenCounter
+from .client import NOTHING_USED
+from .fields import Form
+from .request import PromptRequest, WrittenPrompt
+from .words import words
+
+NEGATIVE = "lowres, blurry, jpeg artifacts, bad anatomy, deformed, watermark, text"
+"""Used where no example set names the model's own."""
+_SMALL = {"a", "an", "and", "at", "by", "in", "of", "on", "or", "the", "to", "with", "wearing"}
+
+
+def write(request: PromptRequest, counter: TokenCounter | None = None, because: str = "") -> WrittenPrompt:
+    """A prompt made of the idea, the user's style and fields, and light, view and colour drawn by the seed.
+
+    Same request, same prompt, on every machine. `because` is told in `WrittenPrompt.source`.
+    """
+    draw = random.Random(f"write {request.seed}")
+    given = request.fields.given()
+    parts = [given.pop("medium", ""), request.idea.strip().rstrip("."), given.pop("subject", ""), *given.values(),
+             request.style.strip()]
+    parts += [draw.choice(words("ways")[kind]) for kind in ("light", "view", "colours")
+              if {"light": "lighting"}.get(kind, kind) not in given]
+    if request.examples:
+        parts.append(request.examples.suffix)
+    tags = ", ".join(part for part in parts if part)
+    positive = f"{tags[0].upper()}{tags[1:]}." if request.form is Form.SENTENCES else tags
+    negative = (request.examples.negative if request.examples else "") or NEGATIVE
+    short, short_negative = (budget.cut_to(text, request.budget, counter) for text in (positive, negative))
+    return WrittenPrompt(short, short_negative, title_of(request.idea), budget.count(short, counter), NOTHING_USED,
+                         "the offline writer" + (f", because: {because}" if because else ""),
+                         cut=(short, short_negative) != (positive, negative))
+
+
+def title_of(idea: str) -> str:
+    """A title from the idea's first words, in title case."""
+    found = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", idea)[:6]
+    while len(found) > 1 and found[-1].lower() in _SMALL:
+        found.pop()
+    return " ".join(word if index and word.lower() in _SMALL else word[:1].upper() + word[1:]
+                    for index, word in enumerate(found)) or "Untitled"

@@ -1,0 +1,187 @@
+"""Prompts for filler pictures: as many different ones as a grid needs, over the chosen categories."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import AtelierError
+from .answer_cache import AnswerCache
+from .client import NOTHING_USED, ChatClient, Usage, host_of
+from .distinct import Distinct
+from .structured import Question, Unusable, ask, object_schema, text_field
+from .words import words
+
+CATEGORIES = ("animal", "landscape", "object", "cityscape", "nature", "space", "abstract")
+MOST_PROMPTS = 1024
+BATCH = 24
+"""Prompts asked for at once: more would make one slip cost too much, and answers too long."""
+LONGEST = 600
+
+
+@dataclass(frozen=True)
+class ArtRequest:
+    """How many prompts, about what.
+
+    Raises:
+        AtelierError: a category is unknown or missing, or the count is out of range.
+    """
+
+    count: int
+    categories: tuple[str, ...] = CATEGORIES
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.categories if name not in CATEGORIES]
+        if unknown or not self.categories:
+            raise AtelierError(f"categories holds {unknown[0]!r}." if unknown else "No category is chosen.",
+                               f"Choose from {', '.join(CATEGORIES)}.")
+        if not 1 <= self.count <= MOST_PROMPTS:
+            raise AtelierError(f"The count of prompts is {self.count}.", f"Choose between 1 and {MOST_PROMPTS}.")
+
+    def shares(self) -> dict[str, int]:
+        """How many prompts each category gets: as evenly as it goes, the first ones one more."""
+        each, more = divmod(self.count, len(self.categories))
+        return {name: each + (index < more) for index, name in enumerate(self.categories)}
+
+
+@dataclass(frozen=True)
+class ArtPrompt:
+    """One prompt and what it is about."""
+
+    category: str
+    subject: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ArtPrompts:
+    """As many prompts as asked for, no two alike, in an order mixed by the seed."""
+
+    prompts: tuple[ArtPrompt, ...]
+    cost: Usage
+    source: str
+
+
+def offline_prompts(request: ArtRequest) -> ArtPrompts:
+    """Prompts from word lists: a subject is never drawn twice. Same request, same prompts, on every machine.
+
+    Raises:
+        AtelierError: a category has not that many subjects.
+    """
+    draw = random.Random(f"art {request.seed}")
+    return ArtPrompts(_mixed(_drawn(request.shares(), draw, Distinct()), draw), NOTHING_USED, "the offline writer")
+
+
+def written_prompts(request: ArtRequest, client: ChatClient, cache: AnswerCache | None = None,
+                    fall_back: bool = False) -> ArtPrompts:
+    """Prompts by the language model behind `client`; what repeats an earlier one is asked for again.
+
+    Args:
+        request: how many, about what.
+        client: whom to ask.
+        cache: where answers are kept.
+        fall_back: what the model does not give is drawn offline, and `ArtPrompts.source` says so.
+
+    Raises:
+        AtelierError: the model gives no usable answer or keeps repeating itself, and `fall_back` is off.
+    """
+    seen, found, used = Distinct(), [], NOTHING_USED
+    missing = request.shares()
+    source, trouble = f"{client.llm.model} at {host_of(client.llm)}", ""
+    fruitless = turn = 0
+    while any(missing.values()) and not trouble:
+        try:
+            answer = ask(client, _question(_portion(missing), [p.subject for p in found]), request.seed + turn, cache)
+        except AtelierError as error:
+            if not fall_back:
+                raise
+            trouble = error.what
+            break
+        turn += 1
+        used += answer.usage
+        new = _new_ones(answer.value, missing, seen)
+        found += new
+        fruitless = 0 if new else fruitless + 1
+        if fruitless == 3:
+            trouble = f"{client.llm.model} repeats itself: it gave {len(found)} different prompts of {request.count}."
+            if not fall_back:
+                raise AtelierError(trouble, "Ask for fewer, choose more categories, or let the offline writer fill in.")
+    draw = random.Random(f"art {request.seed}")
+    if trouble:
+        written = len(found)
+        found += _drawn(missing, draw, seen)
+        source = f"{source} ({written}) and the offline writer ({len(found) - written}), because: {trouble}"
+    return ArtPrompts(_mixed(found, draw), used, source)
+
+
+def _drawn(shares: Mapping[str, int], draw: random.Random, seen: Distinct) -> list[ArtPrompt]:
+    found: list[ArtPrompt] = []
+    ways = words("ways")
+    for category, share in shares.items():
+        subjects = words("subjects")[category]
+        taken = 0
+        for subject in draw.sample(subjects, len(subjects)):
+            if taken == share:
+                break
+            place, medium, light, colours = (draw.choice(options) for options in (
+                words("places")[category], ways["medium"], ways["light"], ways["colours"]))
+            text = f"{subject} {place}, {medium}, {light}, {colours}"
+            if seen.add(subject, text):
+                found.append(ArtPrompt(category, subject, text))
+                taken += 1
+        if taken < share:
+            raise AtelierError(f"The offline writer knows {taken} different prompts of the category {category}, not "
+                               f"{share}.", "Choose more categories, ask for fewer, or use a language model.")
+    return found
+
+
+def _mixed(prompts: Sequence[ArtPrompt], draw: random.Random) -> tuple[ArtPrompt, ...]:
+    return tuple(draw.sample(list(prompts), len(prompts)))
+
+
+def _portion(missing: Mapping[str, int]) -> dict[str, int]:
+    """At most `BATCH` of what is missing, category by category."""
+    portion: dict[str, int] = {}
+    for category, number in missing.items():
+        taken = min(number, BATCH - sum(portion.values()))
+        if taken:
+            portion[category] = taken
+    return portion
+
+
+def _new_ones(answer: Sequence[ArtPrompt], missing: dict[str, int], seen: Distinct) -> list[ArtPrompt]:
+    """The answer's prompts that are wanted and new; `missing` is lowered by them."""
+    new = []
+    for prompt in answer:
+        if missing.get(prompt.category, 0) and seen.add(prompt.subject, prompt.text):
+            missing[prompt.category] -= 1
+            new.append(prompt)
+    return new
+
+
+def _question(portion: Mapping[str, int], taken: Sequence[str]) -> Question[list[ArtPrompt]]:
+    text = {"type": "string"}
+    one = object_schema({"category": {"type": "string", "enum": list(portion)}, "subject": text, "prompt": text})
+    wanted = ", ".join(f"{number} of {category}" for category, number in portion.items())
+    content = f"Write {sum(portion.values())} prompts: {wanted}."
+    if taken:
+        content += f" These subjects are taken, use none of them: {', '.join(taken)}."
+    return Question(
+        [{"role": "system", "content":
+            "You write prompts for a text-to-image model, each for a different work of art. A prompt is 8 to 25 words: "
+            "the subject, a place or action, a medium, light and colours. No two prompts share a subject, and no "
+            "subject is a variant of another. \"subject\" names it in one to three words. Answer with one JSON object "
+            "with the key prompts, a list of objects with the keys category, subject and prompt, and nothing else."},
+         {"role": "user", "content": content}],
+        object_schema({"prompts": {"type": "array", "items": one}}), _read, name="prompts")
+
+
+def _read(answer: Mapping[str, Any]) -> list[ArtPrompt]:
+    entries = answer.get("prompts")
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise Unusable('"prompts" is not a list of objects')
+    return [ArtPrompt(text_field(entry, "category", 40).lower(), text_field(entry, "subject", 80),
+                      text_field(entry, "prompt", LONGEST)) for entry in entries]

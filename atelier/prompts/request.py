@@ -1,0 +1,60 @@
+"""What is asked of a prompt writer and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import AtelierError
+from .budget import CLIP_BUDGET, TokenCount
+from .client import Usage
+from .examples import ExampleSet
+from .fields import NO_FIELDS, Form, PromptFields
+
+LONGEST_IDEA = 4000
+"""Characters."""
+
+
+@dataclass(frozen=True)
+class PromptRequest:
+    """An idea and how its prompt is wanted.
+
+    Raises:
+        AtelierError: the idea is empty or too long, or the budget is out of range.
+    """
+
+    idea: str
+    style: str = ""
+    """Words about the style, in the user's own words; empty leaves it to the writer."""
+    form: Form = Form.TAGS
+    fields: PromptFields = NO_FIELDS
+    """Parts that the user fixed; the writer keeps them word for word."""
+    budget: int = CLIP_BUDGET
+    """Most tokens of the positive and of the negative prompt; 0 is no limit."""
+    examples: ExampleSet | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.idea.strip():
+            raise AtelierError("The idea is empty.", "Type in a few words what the picture shows.")
+        if len(self.idea) > LONGEST_IDEA:
+            raise AtelierError(f"The idea is {len(self.idea)} characters long.",
+                               f"Shorten it to {LONGEST_IDEA} characters.")
+        if self.budget and not 8 <= self.budget <= 1000:
+            raise AtelierError(f"The token budget is {self.budget}.", "Choose 0 for no limit, or between 8 and 1000.")
+
+
+@dataclass(frozen=True)
+class WrittenPrompt:
+    """A finished prompt and how it came about."""
+
+    positive: str
+    negative: str
+    title: str
+    tokens: TokenCount
+    """Of the positive prompt, in the text encoder's tokens."""
+    cost: Usage
+    """What the language model took; zeros for the cache and the offline writer."""
+    source: str
+    """Who wrote it: "gpt-4o-mini at api.openai.com", "…, from the cache", "the offline writer, because …"."""
+    cut: bool = False
+    """The positive or the negative prompt was longer than the budget and lost its end."""

@@ -1,0 +1,157 @@
+"""An answer with named fields out of any chat model, however well it keeps to instructions.
+
+The ladder: the server enforces a JSON schema; else it enforces JSON; else the model is only told. Whatever comes is
+read tolerantly (thinking and code fences stripped, the object found in the text) and, if it cannot be used, the model
+gets one chance to repair it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from . import failures
+from .answer_cache import AnswerCache
+from .client import NOTHING_USED, ChatClient, FormatRefused, Message, Reply, Usage
+
+T = TypeVar("T")
+
+MAX_ANSWER = 60_000
+"""Characters. The longest sensible answer, 64 art prompts, is a third of it."""
+
+_THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
+_OPENING = re.compile(r"\{(?=\s*[\"}])")
+_TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
+
+
+class Unusable(Exception):
+    """An answer that does not hold what was asked for; the text tells the model what to mend."""
+
+
+@dataclass(frozen=True)
+class Question(Generic[T]):
+    """Messages, the JSON schema of the answer, and how its fields become a value.
+
+    `read` gets the decoded object and raises `Unusable` if a field is missing, of the wrong type, empty or too long.
+    """
+
+    messages: Sequence[Message]
+    schema: dict[str, Any]
+    read: Callable[[Mapping[str, Any]], T]
+    name: str = "answer"
+
+
+@dataclass(frozen=True)
+class Answer(Generic[T]):
+    """The value, what it took, and whether it came from the cache."""
+
+    value: T
+    usage: Usage
+    cached: bool
+
+
+def ask(client: ChatClient, question: Question[T], seed: int, cache: AnswerCache | None = None) -> Answer[T]:
+    """The model's answer to `question`, from the cache if it was answered before.
+
+    Raises:
+        AtelierError: no answer, or none that could be used after one repair try.
+    """
+    if cache is not None:
+        stored = cache.load(client.llm, question.messages, question.schema, seed)
+        if stored is not None:
+            try:
+                return Answer(question.read(find_object(stored)), NOTHING_USED, True)
+            except Unusable:
+                pass  # Written by another version of the pack: ask again.
+    value, text, usage = _ask(client, question, seed)
+    if cache is not None:
+        cache.store(client.llm, question.messages, question.schema, seed, text)
+    return Answer(value, usage, False)
+
+
+def _ask(client: ChatClient, question: Question[T], seed: int) -> tuple[T, str, Usage]:
+    ladder: list[dict[str, Any] | None] = [
+        {"type": "json_schema", "json_schema": {"name": question.name, "strict": True, "schema": question.schema}},
+        {"type": "json_object"},
+        None,
+    ]
+    messages = list(question.messages)
+    used, problem = NOTHING_USED, ""
+    for _attempt in range(2):
+        reply, ladder = _climb(client, messages, seed, ladder)
+        used += reply.usage
+        try:
+            if len(reply.text) > MAX_ANSWER:
+                raise Unusable(f"it is {len(reply.text)} characters long")
+            return question.read(find_object(reply.text)), reply.text, used
+        except Unusable as error:
+            problem = f"{error}" + (f" (it was cut at {client.llm.max_tokens} tokens)" if reply.cut else "")
+            messages = [*question.messages, {"role": "assistant", "content": reply.text[:4000] or "(nothing)"},
+                        {"role": "user", "content": f"That answer cannot be used: {error}. Answer again with one JSON "
+                                                    f"object and nothing else."}]
+    raise failures.unusable(client.llm, f"{problem}, and asking again did not help")
+
+
+def _climb(client: ChatClient, messages: Sequence[Message], seed: int, ladder: list[dict[str, Any] | None]
+           ) -> tuple[Reply, list[dict[str, Any] | None]]:
+    """The reply on the first rung that the server takes, and the ladder from there on."""
+    while True:
+        try:
+            return client.ask(messages, seed, ladder[0]), ladder
+        except FormatRefused:
+            ladder = ladder[1:]
+
+
+def find_object(text: str) -> Mapping[str, Any]:
+    """The JSON object in a model's answer: the last one that decodes, as models think before they answer.
+
+    Raises:
+        Unusable: there is none.
+    """
+    text = _THINKING.sub("", text).strip()
+    if not text:
+        raise Unusable("it is empty")
+    found = _last_object(text) or _last_object(_TRAILING_COMMA.sub("", text))
+    if found is None:
+        raise Unusable(f"it holds no JSON object but begins with {' '.join(text.split())[:80]!r}")
+    return found
+
+
+def _last_object(text: str) -> Mapping[str, Any] | None:
+    found: Mapping[str, Any] | None = None
+    decoder = json.JSONDecoder(strict=False)  # Line breaks inside texts are common and harmless.
+    end = 0
+    for opening in _OPENING.finditer(text):
+        if opening.start() >= end:
+            with suppress(ValueError, RecursionError):
+                found, end = decoder.raw_decode(text, opening.start())
+    return found
+
+
+def text_field(answer: Mapping[str, Any], name: str, longest: int, required: bool = True) -> str:
+    """One line of text from an answer's field; a list of texts counts as joined by commas.
+
+    Raises:
+        Unusable: it is missing, no text, empty though required, or longer than `longest` characters.
+    """
+    value = answer.get(name, "" if not required else None)
+    if isinstance(value, list) and all(isinstance(part, str) for part in value):
+        value = ", ".join(value)
+    if not isinstance(value, str):
+        raise Unusable(f'"{name}" is missing' if value is None else f'"{name}" is not a text')
+    value = " ".join(value.split())
+    if required and not value:
+        raise Unusable(f'"{name}" is empty')
+    if len(value) > longest:
+        raise Unusable(f'"{name}" is {len(value)} characters long, more than {longest}')
+    return value
+
+
+def object_schema(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """A JSON schema of an object with exactly these properties, in the strict form that servers enforce."""
+    return {"type": "object", "properties": dict(properties), "required": list(properties),
+            "additionalProperties": False}
