@@ -7,7 +7,7 @@ read before that.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,12 +30,13 @@ class FileRange:
 
 @dataclass(frozen=True)
 class Entry:
-    """A stored tensor: either a byte range of a safetensors file or a tensor of a memory-mapped pickle."""
+    """A tensor that is somewhere else: a byte range of a safetensors file, a tensor of a memory-mapped pickle, or one
+    that a function makes when it is wanted."""
 
     dtype: str
     """safetensors' name of the dtype."""
     shape: tuple[int, ...]
-    place: FileRange | Tensor
+    place: FileRange | Tensor | Callable[[], Tensor]
 
     @property
     def count(self) -> int:
@@ -51,19 +52,28 @@ class Entry:
         """The part of the tensor between two indices of its first dimension; rows are contiguous, so it is a range
         too."""
         shape = (end - begin, *self.shape[1:])
+        if isinstance(self.place, FileRange):
+            row, start = self.size // self.shape[0], self.place.begin
+            return Entry(self.dtype, shape, FileRange(self.place.path, start + begin * row, start + end * row))
+        return Entry(self.dtype, shape, lambda: self.read()[begin:end])
+
+    def read_bytes(self) -> bytes | memoryview:
+        """The tensor's bytes, all at once."""
         if not isinstance(self.place, FileRange):
-            return Entry(self.dtype, shape, self.place[begin:end])
-        row = self.size // self.shape[0]
-        start = self.place.begin
-        return Entry(self.dtype, shape, FileRange(self.place.path, start + begin * row, start + end * row))
+            return tensor_bytes(self.read())
+        with self.place.path.open("rb", buffering=0) as file:
+            file.seek(self.place.begin)
+            return file.read(self.size)
 
     def read(self) -> Tensor:
         """The tensor in memory of its own (a memory map would hold the file open and change under a writer's
         hands)."""
         import torch
 
+        if isinstance(self.place, torch.Tensor):
+            return self.place.clone(memory_format=torch.contiguous_format)
         if not isinstance(self.place, FileRange):
-            return self.place.contiguous()
+            return self.place()
         dtype = getattr(torch, TORCH_NAMES[self.dtype])
         tensor = torch.empty(self.shape, dtype=dtype)
         if tensor.numel():
@@ -93,11 +103,6 @@ class Source:
     entries: Mapping[str, Entry]
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The safetensors metadata; of a folder, empty."""
-
-    @property
-    def size(self) -> int:
-        """Bytes of all tensors."""
-        return sum(entry.size for entry in self.entries.values())
 
 
 def open_file(path: Path) -> Source:

@@ -323,7 +323,7 @@ def write(path: Path, tensors: Iterable[tuple[str, tuple[int, ...]]], *, dtype: 
 
 
 def _put(file: IO[bytes], tensor: torch.Tensor) -> None:
-    file.write(memoryview(tensor.contiguous().reshape(-1).view(torch.uint8).numpy()))
+    file.write(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def _is_norm(name: str, shape: tuple[int, ...]) -> bool:

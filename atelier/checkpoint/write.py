@@ -1,0 +1,133 @@
+"""Write a safetensors file from tensors that lie elsewhere: a new header, then their bytes, copied range by range.
+
+The kernel moves the bytes (`os.copy_file_range`) where it can, so that a checkpoint of any size passes through with
+no tensor in memory; elsewhere a plain loop does. Written to the rules of the format: no holes, and offsets that keep
+numbers aligned.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from ..errors import AtelierError
+from .header import ITEM_SIZES
+from .source import Entry, FileRange
+
+CHUNK = 1 << 25
+"""Bytes between two reports of progress, and so between two chances to interrupt."""
+BLOCK = 1 << 20
+"""Bytes in memory at a time where the kernel does not copy."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """One tensor to write. Its bytes are those of its parts, one after the other."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    parts: tuple[Entry, ...]
+
+    @property
+    def size(self) -> int:
+        """How many bytes it has."""
+        return sum(part.size for part in self.parts)
+
+
+def write_safetensors(path: Path, outputs: Iterable[Output], metadata: Mapping[str, str],
+                      on_bytes: Callable[[int], None]) -> int:
+    """Write the file and return its size. The caller sees to it that it appears whole (`atelier.files`).
+
+    Args:
+        path: The file to write.
+        outputs: The tensors. They are laid out in the order of their sources, so that neighbours are copied in one go.
+        metadata: The header's free-form texts.
+        on_bytes: Called with the number of bytes written since the last call, at least once for every 32 MB.
+    """
+    ordered = sorted(outputs, key=_place)
+    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    end = 0
+    for output in ordered:
+        begin, end = end, end + output.size
+        header[output.name] = {"dtype": output.dtype, "shape": list(output.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with ExitStack() as stack:
+        target = stack.enter_context(path.open("wb", buffering=0))
+        _write(target, len(text).to_bytes(8, "little") + text)
+        files: dict[Path, FileIO] = {}
+        for part in _joined(entry for output in ordered for entry in output.parts if entry.size):
+            if not isinstance(part, FileRange):
+                data = part.read_bytes()
+                _write(target, data)
+                on_bytes(len(data))
+                continue
+            if part.path not in files:
+                files[part.path] = stack.enter_context(part.path.open("rb", buffering=0))
+            _copy(files[part.path], target, part, on_bytes)
+    return 8 + len(text) + end
+
+
+def _place(output: Output) -> tuple[int, str, int]:
+    """Wide numbers first, which keeps every tensor aligned to its own width; then as the sources have them."""
+    place = output.parts[0].place
+    file, begin = (str(place.path), place.begin) if isinstance(place, FileRange) else ("", 0)
+    return -ITEM_SIZES[output.dtype], file, begin
+
+
+def _joined(entries: Iterable[Entry]) -> Iterator[FileRange | Entry]:
+    """The entries in order, ranges that touch made one."""
+    open_range: FileRange | None = None
+    for entry in entries:
+        place = entry.place if isinstance(entry.place, FileRange) else None
+        if place and open_range and (place.path, place.begin) == (open_range.path, open_range.end):
+            open_range = FileRange(open_range.path, open_range.begin, place.end)
+            continue
+        if open_range:
+            yield open_range
+        open_range = place
+        if place is None:
+            yield entry
+    if open_range:
+        yield open_range
+
+
+_UNSUPPORTED = {errno.ENOSYS, errno.EXDEV, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EBADF}
+
+
+def _copy(source: FileIO, target: FileIO, part: FileRange, on_bytes: Callable[[int], None]) -> None:
+    at, in_kernel = part.begin, hasattr(os, "copy_file_range")
+    buffer = memoryview(bytearray(0))
+    while at < part.end:
+        wanted = min(CHUNK, part.end - at)
+        if in_kernel:
+            try:
+                got = os.copy_file_range(source.fileno(), target.fileno(), wanted, at)
+            except OSError as error:
+                if error.errno not in _UNSUPPORTED:
+                    raise
+                in_kernel = False
+                continue
+        else:
+            buffer = buffer or memoryview(bytearray(min(BLOCK, part.end - part.begin)))
+            source.seek(at)
+            got = source.readinto(buffer[:min(wanted, len(buffer))]) or 0
+            _write(target, buffer[:got])
+        if not got:
+            raise AtelierError(f"{part.path} became shorter while it was read.", "Run again when it is complete.")
+        at += got
+        on_bytes(got)
+
+
+def _write(file: FileIO, data: bytes | memoryview) -> None:
+    """Write all of it; an unbuffered file may take less at once."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view):]

@@ -1,0 +1,127 @@
+"""Write a model as a diffusers folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint.header import TORCH_NAMES
+from ..errors import AtelierError
+from ..families import Family, scheduler_config
+from ..files import whole_folder, write_json
+from ..progress import Monitor
+from .anatomy import Anatomy, read_anatomy
+from .options import ConvertOptions
+from .prediction import Prediction, read_kind, read_prediction
+from .report import ConversionReport
+from .streaming import Stream, check_space, written_dtype, written_size
+from .tokenizer import write_tokenizer
+
+WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors",
+           "text_encoder": "model.safetensors", "text_encoder_2": "model.safetensors"}
+"""File names that diffusers and the host look for."""
+
+
+def to_folder(source: Path, destination: Path, options: ConvertOptions | None = None,
+              monitor: Monitor | None = None) -> ConversionReport:
+    """Convert a checkpoint (or another diffusers folder) to a diffusers folder, with no network and no tensor in
+    memory.
+
+    The folder holds weights, configurations derived from their shapes, tokenizers, a scheduler and `model_index.json`.
+    A folder that stood at `destination` is replaced, if it is a model, once the new one is whole.
+
+    Raises:
+        AtelierError: the source is no supported model, the disk is full, or `destination` holds something else.
+    """
+    options, monitor = options or ConvertOptions(), monitor or Monitor()
+    start = time.monotonic()
+    anatomy = read_anatomy(source)
+    _check_destination(source, destination)
+    prediction = read_prediction(anatomy, options.prediction_type)
+    kind = read_kind(anatomy, prediction)
+    size = sum(written_size(part.tensors, options.precision) for part in anatomy.components.values())
+    check_space(destination, size)
+    stream, written = Stream(monitor, size), 0
+    with whole_folder(destination) as folder:
+        for name, component in anatomy.components.items():
+            (folder / name).mkdir()
+            write_json(folder / name / "config.json", dict(component.config))
+            written += stream.write(folder / name / WEIGHTS[name], component.tensors, options.precision, {})
+        _write_rest(folder, anatomy, prediction)
+    dtype = written_dtype(next(iter(anatomy.unet.tensors.values())).dtype, options.precision)
+    return ConversionReport(
+        source, destination, anatomy.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
+        anatomy.parameters, sum(len(part.tensors) for part in anatomy.components.values()), anatomy.unused, written,
+        time.monotonic() - start, kind.advice, tuple(_notes(anatomy)))
+
+
+def model_index(family: Family) -> dict[str, Any]:
+    """The content of `model_index.json`: which class runs the model, and which library each component is from."""
+    def library(folder: str) -> list[str | None]:
+        spec = next((spec for spec in family.text_encoders if spec.folder == folder), None)
+        if spec is None:
+            return [None, None]
+        return ["transformers", "CLIPTextModelWithProjection" if spec.pooled else "CLIPTextModel"]
+
+    def tokenizer(folder: str) -> list[str | None]:
+        return ["transformers", "CLIPTokenizer"] if library(folder)[0] else [None, None]
+
+    index: dict[str, Any] = {
+        "_class_name": family.pipeline, "_diffusers_version": "0.30.0",
+        "scheduler": ["diffusers", "EulerDiscreteScheduler"],
+        "text_encoder": library("text_encoder"), "tokenizer": tokenizer("text_encoder"),
+        "unet": ["diffusers", "UNet2DConditionModel"], "vae": ["diffusers", "AutoencoderKL"],
+    }
+    if family.key.startswith("sdxl"):
+        index |= {"text_encoder_2": library("text_encoder_2"), "tokenizer_2": tokenizer("text_encoder_2"),
+                  "force_zeros_for_empty_prompt": family.key != "sdxl-refiner",
+                  "requires_aesthetics_score": family.key == "sdxl-refiner"}
+        if family.key == "sdxl":
+            del index["requires_aesthetics_score"]
+    elif family.key == "x4-upscaler":
+        index |= {"low_res_scheduler": ["diffusers", "DDPMScheduler"], "max_noise_level": 350}
+    else:
+        index |= {"safety_checker": [None, None], "feature_extractor": [None, None], "requires_safety_checker": False}
+    return index
+
+
+def _write_rest(folder: Path, anatomy: Anatomy, prediction: Prediction) -> None:
+    family = anatomy.family
+    scheduler = dict(anatomy.scheduler) | {"prediction_type": prediction.type} if anatomy.scheduler else \
+        scheduler_config(read_kind(anatomy, prediction), prediction.type, prediction.zero_terminal_snr)
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    for spec in family.text_encoders:
+        if spec.folder in anatomy.components:
+            write_tokenizer(folder / spec.folder.replace("text_encoder", "tokenizer"), spec.pad_token)
+    if not _missing(anatomy):
+        write_json(folder / "model_index.json", model_index(family) | _scheduler_entry(scheduler))
+
+
+def _scheduler_entry(scheduler: Mapping[str, Any]) -> dict[str, Any]:
+    return {"scheduler": ["diffusers", scheduler.get("_class_name", "EulerDiscreteScheduler")]}
+
+
+def _missing(anatomy: Anatomy) -> list[str]:
+    wanted = ["unet", "vae", *(spec.folder for spec in anatomy.family.text_encoders)]
+    return [name for name in wanted if name not in anatomy.components]
+
+
+def _notes(anatomy: Anatomy) -> list[str]:
+    missing = _missing(anatomy)
+    if not missing:
+        return []
+    return [f"The source has no {', '.join(missing)}: the folder holds single components and no whole pipeline"]
+
+
+def _check_destination(source: Path, destination: Path) -> None:
+    """Never delete what is not a model, and never write into what is read."""
+    here, there = source.absolute(), destination.absolute()
+    if here == there or here in there.parents or there in here.parents:
+        raise AtelierError(f"{destination} overlaps with its source {source}.", "Choose another destination.")
+    if destination.is_dir() and any(destination.iterdir()) and not (destination / "unet").is_dir():
+        raise AtelierError(f"{destination} exists and is not a diffusers folder; it was left alone.",
+                           "Choose another destination.")
+    if destination.exists() and not destination.is_dir():
+        raise AtelierError(f"{destination} is a file.", "Choose a folder as the destination.")

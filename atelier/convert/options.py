@@ -1,0 +1,44 @@
+"""What a person may choose about a conversion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ..errors import AtelierError
+from ..families import PREDICTION_TYPES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+PRECISIONS = {"keep": None, "fp16": "F16", "bf16": "BF16", "fp32": "F32"}
+"""Choices of precision and safetensors' names for them."""
+
+Merge = Callable[[str, str], "Callable[[Tensor], Tensor] | None"]
+"""Changes weights on their way into a checkpoint: given a component ("unet") and a tensor's diffusers name, it
+returns what to do with the tensor, or None to leave it as it is. Tensors left as they are never enter memory."""
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """Settings of a conversion.
+
+    Raises:
+        AtelierError: a value is not among the choices; the message names the field.
+    """
+
+    precision: str = "keep"
+    """"keep", "fp16", "bf16" or "fp32": the type of the weights that are written."""
+    prune: bool = True
+    """Leave out what no model reads: averaged (EMA) copies, optimiser states, constants. A diffusers folder has no
+    place for them."""
+    prediction_type: str = "auto"
+    """"auto", "epsilon" or "v_prediction"; see `convert.prediction` for what "auto" can know."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in PRECISIONS:
+            raise AtelierError(f"precision is {self.precision!r}.", f"Choose one of: {', '.join(PRECISIONS)}.")
+        if self.prediction_type not in ("auto", *PREDICTION_TYPES):
+            raise AtelierError(f"prediction_type is {self.prediction_type!r}.",
+                               f"Choose one of: auto, {', '.join(PREDICTION_TYPES)}.")

@@ -1,0 +1,121 @@
+"""Write a model as a single-file checkpoint in the original layout."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ..checkpoint.header import TORCH_NAMES
+from ..checkpoint.source import Entry, FileRange
+from ..errors import AtelierError
+from ..families import Family
+from ..files import whole_file
+from ..progress import Monitor
+from .anatomy import EMA_PREFIX, TEXT_PREFIXES, UNET_PREFIX, VAE_PREFIX, Anatomy, Component, read_anatomy
+from .keys import KeyTable
+from .options import ConvertOptions, Merge
+from .prediction import V_MARKERS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
+from .recipe import Recipe, to_original
+from .report import ConversionReport
+from .streaming import Stream, check_space, merged, written_dtype, written_size
+from .text import clip_table, layer_count, open_clip_table
+from .unet import UNetLayout, unet_table
+from .vae import vae_table
+
+
+def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | None = None,
+                  monitor: Monitor | None = None, *, merge: Merge | None = None) -> ConversionReport:
+    """Convert a diffusers folder (or another checkpoint) to a single `.safetensors` file in the original layout.
+
+    Text encoders are written with `text_model.` in their names, as every reader expects. A checkpoint as the source
+    is rewritten: pruned, cast, or turned from a pickle into safetensors.
+
+    Args:
+        source: The folder or file.
+        destination: The file to write; what stood there stays until the new one is whole.
+        options: Precision, pruning, prediction type.
+        monitor: Told of progress; may interrupt.
+        merge: Changes tensors on their way, such as by adding a LoRA.
+
+    Raises:
+        AtelierError: the source is no supported model, or the disk is full.
+    """
+    options, monitor = options or ConvertOptions(), monitor or Monitor()
+    start = time.monotonic()
+    if destination.suffix != ".safetensors":
+        raise AtelierError(f"{destination.name} does not end in .safetensors.",
+                           "Checkpoints are written in that format alone.")
+    if destination.is_dir() or destination.absolute() == source.absolute():
+        raise AtelierError(f"{destination} is a folder or the source itself.", "Choose another destination.")
+    anatomy = read_anatomy(source)
+    prediction = read_prediction(anatomy, options.prediction_type)
+    kind = read_kind(anatomy, prediction)
+    tensors: dict[str, Recipe] = {}
+    for component in anatomy.components.values():
+        recipes = merged(component.tensors, component.folder, merge)
+        table, prefix = original_place(component, anatomy.family)
+        tensors |= {prefix + name: recipe for name, recipe in to_original(table, recipes, component.folder).items()}
+    kept = [name for name in anatomy.unused if not options.prune or _belongs(name)]
+    if not source.is_dir():
+        tensors |= {name: Recipe.of(anatomy.source.entries[name]) for name in kept}
+    tensors |= _markers(anatomy, prediction)
+    size = written_size(tensors, options.precision)
+    check_space(destination, size)
+    with whole_file(destination) as part:
+        metadata = _metadata(anatomy, prediction, destination)
+        written = Stream(monitor, size).write(part, tensors, options.precision, metadata)
+    dtype = written_dtype(next(iter(anatomy.unet.tensors.values())).dtype, options.precision)
+    return ConversionReport(
+        source, destination, anatomy.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
+        anatomy.parameters, len(tensors), tuple(name for name in anatomy.unused if name not in kept), written,
+        time.monotonic() - start, kind.advice)
+
+
+def original_place(component: Component, family: Family) -> tuple[KeyTable, str]:
+    """The table of a component and the prefix that its tensors have in a checkpoint of this family."""
+    names = component.tensors.keys()
+    if component.folder == "unet":
+        return unet_table(UNetLayout.from_diffusers(names)), UNET_PREFIX
+    if component.folder == "vae":
+        return vae_table(names), VAE_PREFIX
+    spec = next(spec for spec in family.text_encoders if spec.folder == component.folder)
+    table = clip_table() if spec.architecture == "clip" else open_clip_table(layer_count(names))
+    return table, TEXT_PLACES[family.key.removesuffix("-inpainting")][spec.folder]
+
+
+TEXT_PLACES: dict[str, dict[str, str]] = {
+    "sd1": {"text_encoder": "cond_stage_model.transformer."},
+    "sd2": {"text_encoder": "cond_stage_model.model."},
+    "x4-upscaler": {"text_encoder": "cond_stage_model.model."},
+    "sdxl": {"text_encoder": "conditioner.embedders.0.transformer.",
+             "text_encoder_2": "conditioner.embedders.1.model."},
+    "sdxl-refiner": {"text_encoder_2": "conditioner.embedders.0.model."},
+}
+"""Where each family's checkpoints keep their text encoders."""
+
+
+def _belongs(name: str) -> bool:
+    """Whether a tensor that we do not use is part of a component all the same: SD2's last layer, CLIP's scale, a
+    marker."""
+    prefixes = (UNET_PREFIX, VAE_PREFIX, *(prefix for prefix, _, _ in TEXT_PREFIXES))
+    if name.startswith((EMA_PREFIX, f"{VAE_PREFIX}loss.")) or name.endswith("position_ids"):
+        return False
+    return name.startswith(prefixes) or name in (*V_MARKERS, ZERO_SNR_MARKER)
+
+
+def _markers(anatomy: Anatomy, prediction: Prediction) -> dict[str, Recipe]:
+    """Empty tensors by whose presence the host knows an SDXL model's prediction type."""
+    if anatomy.family.key != "sdxl" or prediction.type != "v_prediction":
+        return {}
+    empty = Recipe((0,), (Entry("F32", (0,), FileRange(anatomy.path, 0, 0)),))
+    names = (V_MARKERS[0], ZERO_SNR_MARKER) if prediction.zero_terminal_snr else V_MARKERS[:1]
+    return {name: empty for name in names if name not in anatomy.source.entries}
+
+
+def _metadata(anatomy: Anatomy, prediction: Prediction, destination: Path) -> Mapping[str, str]:
+    """What the source said of itself, less what no longer holds, and what we know (modelspec 1.0.0)."""
+    kept = {key: value for key, value in anatomy.source.metadata.items() if "hash" not in key and key != "format"}
+    return {"modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": anatomy.family.modelspec,
+            "modelspec.title": destination.stem, **kept,
+            "modelspec.prediction_type": "v" if prediction.type == "v_prediction" else "epsilon"}

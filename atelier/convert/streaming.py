@@ -1,0 +1,126 @@
+"""From recipes to bytes on disk: casts, transposes, progress and the checks before the first byte is written."""
+
+from __future__ import annotations
+
+import shutil
+from array import array
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..checkpoint.header import ITEM_SIZES, TORCH_NAMES
+from ..checkpoint.source import Entry
+from ..checkpoint.write import Output, write_safetensors
+from ..errors import AtelierError
+from ..progress import Monitor
+from .options import PRECISIONS, Merge
+from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
+_WORDS = {1: "B", 2: "H", 4: "I", 8: "Q"}
+_HALF_MAX = 65504.0
+
+
+class Stream:
+    """Writes weight files one after the other and reports progress over all of them, in megabytes."""
+
+    def __init__(self, monitor: Monitor, total: int) -> None:
+        self._monitor = monitor
+        self._done = 0
+        monitor.phase("converting", max(1, total // 1_000_000))
+
+    def write(self, path: Path, recipes: Mapping[str, Recipe], precision: str, metadata: Mapping[str, str]) -> int:
+        """Write tensors to a safetensors file and return its size."""
+        return write_safetensors(path, (_output(name, recipe, precision) for name, recipe in recipes.items()),
+                                 {"format": "pt", **metadata}, self._advance)
+
+    def _advance(self, count: int) -> None:
+        self._done += count
+        self._monitor.advance(self._done // 1_000_000)
+        self._monitor.check()
+
+
+def written_dtype(stored: str, precision: str) -> str:
+    """The dtype a tensor is written in; whole numbers stay what they are."""
+    return PRECISIONS[precision] or stored if stored in FLOATS else stored
+
+
+def written_size(recipes: Mapping[str, Recipe], precision: str) -> int:
+    """How many bytes the tensors will take."""
+    return sum(recipe.count * ITEM_SIZES[written_dtype(recipe.dtype, precision)] for recipe in recipes.values())
+
+
+def merged(recipes: Mapping[str, Recipe], component: str, merge: Merge | None) -> dict[str, Recipe]:
+    """The recipes with those replaced that `merge` wants to change."""
+    result = dict(recipes)
+    if merge is not None:
+        for name, recipe in recipes.items():
+            change = merge(component, name)
+            if change is not None:
+                result[name] = Recipe(recipe.shape, (_changed(recipe, change, name),))
+    return result
+
+
+def check_space(path: Path, size: int) -> None:
+    """Refuse before the work begins when it cannot fit.
+
+    Raises:
+        AtelierError: the disk has less than `size` bytes free.
+    """
+    existing = next(parent for parent in path.absolute().parents if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < size:
+        raise AtelierError(f"{path} needs {size / 1e6:.0f} MB, and {existing} has {free / 1e6:.0f} MB free.",
+                           "Free some space or choose another disk.")
+
+
+def _output(name: str, recipe: Recipe, precision: str) -> Output:
+    dtype = written_dtype(recipe.dtype, precision)
+    if dtype != recipe.dtype:
+        made = Entry(dtype, recipe.shape, lambda: _cast(recipe.read(), dtype, name))
+        return Output(name, dtype, recipe.shape, (made,))
+    if recipe.transposed:
+        return Output(name, dtype, recipe.shape, (_Turned(dtype, recipe.shape, recipe.read, recipe.parts),))
+    return Output(name, dtype, recipe.shape, recipe.parts)
+
+
+@dataclass(frozen=True)
+class _Turned(Entry):
+    """A transposed matrix, turned with the standard library alone: torch costs seconds and hundreds of megabytes to
+    import."""
+
+    stored: tuple[Entry, ...]
+
+    def read_bytes(self) -> bytes:
+        rows = array(_WORDS[ITEM_SIZES[self.dtype]], b"".join(part.read_bytes() for part in self.stored))
+        turned = array(rows.typecode)
+        width = self.shape[0]
+        for column in range(width):
+            turned.extend(rows[column::width])
+        return turned.tobytes()
+
+
+def _changed(recipe: Recipe, change: Callable[[Tensor], Tensor], name: str) -> Entry:
+    """The tensor after a merge, in the type it is stored in."""
+    def make() -> Tensor:
+        before = recipe.read()
+        after = change(before)
+        if after.shape != before.shape:
+            raise AtelierError(f"Merging gave {name!r} the shape {list(after.shape)}, not {list(before.shape)}.",
+                               "The LoRA belongs to another model.")
+        return after.to(before.dtype)
+
+    return Entry(recipe.dtype, recipe.shape, make)
+
+
+def _cast(tensor: Tensor, dtype: str, name: str) -> Tensor:
+    import torch
+
+    if dtype == "F16" and tensor.numel() and float(tensor.abs().max()) > _HALF_MAX:
+        raise AtelierError(f"{name!r} holds numbers beyond {_HALF_MAX:g}, the largest of float16.",
+                           "Choose bf16 or keep.")
+    return tensor.to(getattr(torch, TORCH_NAMES[dtype]))
