@@ -77,12 +77,16 @@ def check_picture(path: Path, data: bytes, *, is_mask: bool = False) -> tuple[in
         UnreadablePicture: as for `read_picture`.
     """
     with _opened(path, data) as image:
-        width, height = _upright_size(image)
-        image.draft(None, (1, 1))
+        if image.format == "JPEG":
+            size = _upright_size(image)
+            image.draft(None, (1, 1))
+            image.load()
+            return size
         image.load()
         if not is_mask and _has_alpha(image):
             as_rgb(image, path)
-        return width, height
+        # Asked last, because Pillow turns TIFFs while loading them.
+        return _upright_size(image)
 
 
 def as_rgb(image: Image.Image, path: Path) -> Image.Image:
