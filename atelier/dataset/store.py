@@ -51,7 +51,7 @@ class PackStore:
         name = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:32]
         path = self.folder / f"{name}.safetensors"
         # Cloned: slices of one batch share memory, which the format refuses.
-        tensors = {f"{key}/{part}": tensor.detach().cpu().clone() for key, row in rows.items()
+        tensors = {f"{key}/{part}": tensor.detach().cpu().contiguous().clone() for key, row in rows.items()
                    for part, tensor in row.items()}
         with whole_file(path) as unfinished:
             save_file(tensors, unfinished)
