@@ -1,0 +1,29 @@
+"""Pictures with their scores written below."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from PIL import Image
+
+from .label import strip
+from .result import Score, Scores
+
+
+def annotate(pictures: Sequence[Image.Image], scores: Scores) -> list[Image.Image]:
+    """Each picture with a strip below it that names its score and its text.
+
+    Args:
+        pictures: Those that were scored, in the same order.
+        scores: What `ClipScorer.score` gave for them.
+    """
+    return [_with_strip(picture, score) for picture, score in zip(pictures, scores.items, strict=True)]
+
+
+def _with_strip(picture: Image.Image, score: Score) -> Image.Image:
+    width, height = picture.size
+    bar = strip(f"{score.value:.4f}  {score.text}", width, max(round(width * 0.09), 24))
+    out = Image.new("RGB", (width, height + bar.height))
+    out.paste(picture.convert("RGB"), (0, 0))
+    out.paste(bar, (0, height))
+    return out

@@ -1,0 +1,105 @@
+"""CLIP models from disk: a folder as transformers saves it, or a single weights file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from ..checkpoint.folder import component_entries, read_json
+from ..checkpoint.source import Entry, open_file
+from ..errors import AtelierError
+from .config import config_of
+from .crop import Crop
+from .scorer import ClipScorer
+from .tokens import clip_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+_WEIGHTS = "model.safetensors"
+_ASSUMED = ("There is no config.json with the model: activation {} was assumed, right for OpenAI's models up to L/14 "
+            "and LAION's H and bigG.")
+
+
+def open_scorer(path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
+                crop: Crop = Crop.CENTER, chunk: int = 16) -> ClipScorer:
+    """A scorer with the CLIP model at `path`. ViT-B/32 up to bigG, LongCLIP and PickScore differ in shapes alone.
+
+    Args:
+        path: A folder with model.safetensors (or its shards) and config.json, or one weights file. The configuration
+            of a single file is looked for beside it under the same name, ending in `.json`.
+        device: Where to compute.
+        dtype: What to compute in; cosines are float32 always.
+        crop: How pictures become square.
+        chunk: Pictures encoded at once.
+
+    Raises:
+        AtelierError: nothing to read, not a whole CLIP model, or tensors missing.
+    """
+    model: Any
+    model, note = load_clip(path)
+    return ClipScorer(model.to(device=device, dtype=dtype), clip_tokenizer(_folder_of(path)), model_name(path),
+                      crop=crop, chunk=chunk, note=note)
+
+
+def load_clip(path: Path) -> tuple[CLIPModel, str]:
+    """The model on CPU in the type it is stored in, and what had to be assumed about it ("" if nothing).
+
+    Raises:
+        AtelierError: nothing to read, not a whole CLIP model, or tensors missing.
+    """
+    from transformers import CLIPConfig, CLIPModel
+
+    name, entries, known = model_name(path), _entries(path), _known_config(path)
+    shapes = {key: entry.shape for key, entry in entries.items()}
+    config: Any = CLIPConfig(**config_of(shapes, known, name))
+    with torch.device("meta"):  # no time spent on random weights
+        model: Any = CLIPModel(config)
+    wanted = model.state_dict().keys()
+    model.load_state_dict({key: entry.read() for key, entry in entries.items() if key in wanted}, strict=False,
+                          assign=True)
+    missing = [key for key, tensor in model.state_dict().items() if tensor.is_meta and key != "logit_scale"]
+    if missing:
+        raise AtelierError(f"{name} lacks {len(missing)} tensors, {missing[0]} first.",
+                           "Download it again, or choose another CLIP model.")
+    model.logit_scale.data = torch.zeros(())  # no part of a score, and absent from some files
+    _number_positions(model)
+    return model.eval(), "" if known else _ASSUMED.format(config.vision_config.hidden_act)
+
+
+def model_name(path: Path) -> str:
+    """What people call the model at `path`: its folder's name, or its file's without the ending."""
+    return (_folder_of(path) or path.with_suffix("")).name
+
+
+def _number_positions(model: CLIPModel) -> None:
+    """Fill the buffers that count 0, 1, 2, …, which no file is bound to hold."""
+    for part in (model.text_model.embeddings, model.vision_model.embeddings):
+        count = part.position_embedding.num_embeddings
+        part.register_buffer("position_ids", torch.arange(count)[None], persistent=False)
+
+
+def _folder_of(path: Path) -> Path | None:
+    """The model's own folder; None for a single file among others."""
+    if path.is_dir():
+        return path
+    return path.parent if path.name == _WEIGHTS else None
+
+
+def _entries(path: Path) -> dict[str, Entry]:
+    try:
+        return component_entries(path) if path.is_dir() else dict(open_file(path).entries)
+    except AtelierError as error:
+        raise AtelierError(error.what, "Choose a CLIP model as transformers saves it, or download it again.") from error
+
+
+def _known_config(path: Path) -> dict[str, Any] | None:
+    """The model's own configuration with every default filled in; None if it has none."""
+    from transformers import CLIPConfig
+
+    folder = _folder_of(path)
+    file = folder / "config.json" if folder else path.with_suffix(".json")
+    kind: Any = CLIPConfig
+    return kind.from_dict(read_json(file)).to_dict() if file.is_file() else None

@@ -1,0 +1,154 @@
+"""CLIP scores of pictures, each distinct text and each picture encoded once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from ..errors import AtelierError
+from ..progress import Monitor
+from .crop import Crop
+from .definitions import Definition
+from .preprocess import pixel_values
+from .result import Score, Scores
+from .tokens import Tokenizer, Tokens, tokenize
+
+if TYPE_CHECKING:
+    from transformers import CLIPModel
+
+_TEXTS_AT_ONCE = 64
+
+
+class ClipScorer:
+    """Compares pictures with texts and with each other, by one CLIP model.
+
+    Args:
+        model: transformers' `CLIPModel`, on the device and in the type to compute with; cosines are float32 always.
+        tokenizer: The model's own.
+        name: What results call the model.
+        crop: How pictures become square.
+        chunk: Pictures encoded at once; fewer need less memory and change nothing else.
+        note: What had to be assumed about the model; results repeat it.
+    """
+
+    def __init__(self, model: CLIPModel, tokenizer: Tokenizer, name: str, *, crop: Crop = Crop.CENTER,
+                 chunk: int = 16, note: str = "") -> None:
+        if chunk < 1:
+            raise AtelierError(f"chunk is {chunk}.", "Choose at least 1.")
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.crop, self.chunk, self.note = crop, chunk, note
+        self._texts: dict[str, torch.Tensor] = {}
+
+    def score(self, pictures: Sequence[Image.Image], texts: str | Sequence[str], *,
+              definition: Definition = Definition.COSINE, prefix: str = "", style: str = "",
+              references: Sequence[Image.Image] = (), monitor: Monitor | None = None) -> Scores:
+        """Score every picture against its text.
+
+        Args:
+            pictures: Of any sizes.
+            texts: One for all pictures, or one for each.
+            prefix: Put before every text, "A photo depicts " in Hessel et al. Not before the style text.
+            style: A second text that all pictures are compared with.
+            references: Pictures that all pictures are compared with.
+
+        Raises:
+            AtelierError: no pictures, an empty text, or another number of texts than of pictures.
+        """
+        monitor = monitor or Monitor()
+        pairs = [prefix + text for text in _one_each(texts, len(pictures))]
+        tokens = {text: self.tokens(text) for text in dict.fromkeys(pairs)}
+        monitor.phase("encoding", len(pictures) + len(references))
+        images = self.encode_pictures([*pictures, *references], monitor)
+        images, reference = images[:len(pictures)], images[len(pictures):]
+        words = self.encode_texts(pairs)
+        cosines = _cosine(images, words)
+        styles = _cosine(images, self.encode_texts([style])) if style else None
+        likeness = (images @ reference.T).mean(dim=1) if len(reference) else None
+        items = tuple(
+            Score(picture=i, text=text, cosine=cosines[i].item(), value=definition(cosines[i].item()),
+                  tokens=tokens[text].used, cut=tokens[text].cut,
+                  style=definition(styles[i].item()) if styles is not None else None,
+                  likeness=definition(likeness[i].item()) if likeness is not None else None)
+            for i, text in enumerate(pairs))
+        return Scores(items=items, model=self.name, definition=definition, crop=self.crop, style_text=style,
+                      note=self.note)
+
+    def tokens(self, text: str) -> Tokens:
+        """`text` as the model receives it.
+
+        Raises:
+            AtelierError: the text is empty, or the tokenizer does not belong to the model.
+        """
+        embeddings = self.model.text_model.embeddings
+        tokens = tokenize(self.tokenizer, text, embeddings.position_embedding.num_embeddings)
+        vocabulary = embeddings.token_embedding.num_embeddings
+        if max(tokens.ids) >= vocabulary:
+            raise AtelierError(f"The tokenizer of {self.name} makes token {max(tokens.ids)}, and the model knows "
+                               f"{vocabulary}.", "Put the model's own tokenizer files into its folder.")
+        return tokens
+
+    @torch.inference_mode()
+    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit embeddings of texts, float32 `[len(texts), projection]` on CPU. Each distinct text is encoded once."""
+        new = [text for text in dict.fromkeys(texts) if text not in self._texts]
+        for start in range(0, len(new), _TEXTS_AT_ONCE):
+            batch = new[start:start + _TEXTS_AT_ONCE]
+            ids = [self.tokens(text).ids for text in batch]
+            longest = max(map(len, ids))
+            # Filled up with the end token, whose first place is the one that is read; attention looks back only.
+            padded = torch.tensor([[*row, *([row[-1]] * (longest - len(row)))] for row in ids])
+            features = _features(self.model.get_text_features(input_ids=padded.to(self._device)))
+            self._texts.update(zip(batch, _unit(features), strict=True))
+        return torch.stack([self._texts[text] for text in texts])
+
+    @torch.inference_mode()
+    def encode_pictures(self, pictures: Sequence[Image.Image], monitor: Monitor | None = None) -> torch.Tensor:
+        """Unit embeddings of pictures, float32 `[len(pictures), projection]` on CPU.
+
+        Raises:
+            AtelierError: there are no pictures.
+        """
+        if not pictures:
+            raise AtelierError("There are no pictures to score.", "Connect at least one.")
+        vision: Any = self.model.config.vision_config
+        done = []
+        for start in range(0, len(pictures), self.chunk):
+            if monitor:
+                monitor.check()
+            pixels = pixel_values(pictures[start:start + self.chunk], vision.image_size, self.crop)
+            pixels = pixels.to(self._device, self.model.visual_projection.weight.dtype)
+            done.append(_unit(_features(self.model.get_image_features(pixel_values=pixels))))
+            if monitor:
+                monitor.advance(min(start + self.chunk, len(pictures)))
+        return torch.cat(done)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.visual_projection.weight.device
+
+
+def _features(output: Any) -> torch.Tensor:
+    """The projected embeddings: transformers 4 returns them, transformers 5 wraps them."""
+    return output if isinstance(output, torch.Tensor) else output.pooler_output
+
+
+def _unit(features: torch.Tensor) -> torch.Tensor:
+    features = features.to("cpu", torch.float32)
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    return (a * b).sum(dim=-1)
+
+
+def _one_each(texts: str | Sequence[str], count: int) -> list[str]:
+    listed = [texts] if isinstance(texts, str) else list(texts)
+    if len(listed) == 1:
+        return listed * count
+    if len(listed) != count:
+        raise AtelierError(f"There are {count} pictures and {len(listed)} texts.",
+                           "Give one text for all pictures, or one for each.")
+    return listed
