@@ -36,6 +36,8 @@ POSITIONS: dict[str, tuple[float, float]] = {
 }
 """Offset of the shape's centre from the picture's, as parts of the side; y points down."""
 PHRASINGS = 4
+STYLE_TEXT = "a pencil sketch"
+"""What tells the second style in words."""
 Style = Literal["plain", "pencil"]
 
 
@@ -114,6 +116,15 @@ def caption(spec: Spec, phrasing: int = 0) -> str:
             f"{ground} with a {spec.size} {what} {spec.position}",
             f"a {what} on a {ground}",
             f"a picture of a {what}, {ground}")[phrasing]
+
+
+def pencil_caption(spec: Spec, phrasing: int = 0) -> str:
+    """Put `spec`, drawn in pencil, into words: the paper hides the background. Phrasings as in `caption`."""
+    what = f"{spec.color} {spec.shape}"
+    return (f"{STYLE_TEXT} of a {spec.size} {what}, {spec.position}",
+            f"{STYLE_TEXT} of a {spec.size} {what} {spec.position}",
+            f"{STYLE_TEXT} of a {what}",
+            STYLE_TEXT)[phrasing]
 
 
 def specs(held_out: bool) -> Iterator[Spec]:
