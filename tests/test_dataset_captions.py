@@ -1,0 +1,78 @@
+"""Templates, the trigger word and shuffled variants."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from atelier.dataset.captions import check_template, fill_template, variants, with_trigger, with_variants
+from atelier.dataset.types import Sample, TrainingSet
+from atelier.errors import AtelierError
+
+TAGS = st.lists(st.text("abcxyz ", min_size=1, max_size=4).map(str.strip).filter(bool), min_size=1, max_size=6)
+
+
+def test_a_template_is_filled() -> None:
+    fields = {"stem": "red fox 1", "trigger": "sks", "folder": "foxes"}
+    assert fill_template("a {trigger} of {folder}, {stem} {{x}}", fields) == "a sks of foxes, red fox 1 {x}"
+    assert fill_template("{trigger} {stem}", {**fields, "trigger": ""}) == "red fox 1"
+
+
+@pytest.mark.parametrize("template", ["{name}", "{stem.upper}", "{stem[0]}", "{}", "{0}", "{stem!r}", "{stem:>9}"])
+def test_an_unknown_field_is_named_with_the_allowed_ones(template: str) -> None:
+    with pytest.raises(AtelierError) as caught:
+        check_template("a photo of " + template)
+    assert template in str(caught.value)
+    assert all(field in str(caught.value) for field in ("{stem}", "{trigger}", "{folder}"))
+
+
+@pytest.mark.parametrize("template", ["{stem", "stem}"])
+def test_an_unpaired_brace_is_an_error(template: str) -> None:
+    with pytest.raises(AtelierError, match="cannot be read"):
+        check_template(template)
+
+
+@pytest.mark.parametrize(("caption", "expected"), [
+    ("a fox", "sks, a fox"), ("a sks fox", "a sks fox"), ("A SKS fox", "A SKS fox"), ("asks a fox", "sks, asks a fox"),
+    ("", "sks")])
+def test_the_trigger_word_is_put_in_front_once(caption: str, expected: str) -> None:
+    assert with_trigger(caption, "sks") == expected
+
+
+def test_no_trigger_changes_nothing() -> None:
+    assert with_trigger("a fox", "") == "a fox"
+
+
+@given(TAGS, st.integers(1, 12), st.integers(0, 6), st.integers(0, 5))
+def test_variants_are_distinct_orders_of_the_same_tags(tags: list[str], count: int, keep: int, seed: int) -> None:
+    caption = ",".join(tags)
+    found = variants(caption, count, keep, seed)
+    assert found[0] == caption
+    split = [[tag.strip() for tag in variant.split(",")] for variant in found]
+    assert all(order[:keep] == tags[:keep] and sorted(order) == sorted(tags) for order in split)
+    possible = set(permutations(tags[keep:]))
+    assert len(found) == len({tuple(order) for order in split}) == min(count, len(possible))
+    assert variants(caption, count, keep, seed) == found
+
+
+def test_variants_are_the_same_everywhere() -> None:
+    # Written down once: what is cached on one machine must be asked for on another.
+    assert variants("sks, a, b, c, d", 4, 1, 0) == (
+        "sks, a, b, c, d", "sks, d, c, b, a", "sks, c, d, a, b", "sks, d, a, c, b")
+
+
+def test_another_seed_gives_other_orders() -> None:
+    caption = ", ".join("abcdefgh")
+    assert variants(caption, 4, 0, 1) != variants(caption, 4, 0, 2)
+
+
+def test_a_training_set_gets_variants(tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("a") / "a.png"
+    data = TrainingSet((Sample(path, ("a, b, c", "one sentence"), "00", (8, 8)),))
+    more = with_variants(data, 3, 0, seed=0)
+    assert more.samples[0].captions == (*variants("a, b, c", 3, 0, 0), "one sentence")
+    assert with_variants(data, 1, 0, seed=0) == data
+    assert more.digest != data.digest

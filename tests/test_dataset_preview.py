@@ -1,0 +1,48 @@
+"""The contact sheet shows what is kept and what is cut, in pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from atelier.dataset.folder import CaptionSource, FolderOptions, read_folder
+from atelier.dataset.preview import CELL, contact_sheet, size_counts, summary
+from atelier.dataset.types import Crop, Resolution, TrainingSet
+
+
+def white_pictures(folder: Path, sizes: list[tuple[int, int]], crop: Crop) -> TrainingSet:
+    for number, size in enumerate(sizes):
+        Image.new("RGB", size, "white").save(folder / f"{number}.png")
+    return read_folder(folder, FolderOptions(captions=CaptionSource.FIXED, text="a white wall 白, nothing " * 9,
+                                             resolution=Resolution(512, crop), flip=True))
+
+
+def bright(sheet: Image.Image) -> np.ndarray:
+    """Where the picture is shown at full brightness, in the first cell."""
+    return (np.asarray(sheet)[43:, 10:10 + CELL] == 255).all(axis=-1)[:CELL - 10]
+
+
+def test_what_is_cut_away_is_dark(tmp_path: Path) -> None:
+    data = white_pictures(tmp_path, [(1200, 600)], Crop.CENTER)
+    columns = np.flatnonzero(bright(contact_sheet(data)).any(axis=0))
+    assert columns[0] == pytest.approx(CELL / 4, abs=3)
+    assert columns[-1] == pytest.approx(CELL * 3 / 4, abs=3)
+
+
+def test_a_padded_picture_is_shown_whole(tmp_path: Path) -> None:
+    data = white_pictures(tmp_path, [(1200, 600)], Crop.PAD)
+    columns = np.flatnonzero(bright(contact_sheet(data)).any(axis=0))
+    assert columns[0] <= 3 and columns[-1] >= CELL - 4
+
+
+def test_the_sheet_counts_and_stays_small(tmp_path: Path) -> None:
+    data = white_pictures(tmp_path, [(600, 600)] * 3 + [(900, 600)] * 5 + [(300, 300)], Crop.BUCKET)
+    assert size_counts(data) == {(640, 384): 5, (512, 512): 4}
+    text = summary(data)
+    assert "9 pictures" in text and "640x384: 5" in text and "1 enlarged" in text and "mirrored" in text
+    sheet = contact_sheet(data, limit=4, columns=2)
+    whole = contact_sheet(data, columns=2)
+    assert sheet.mode == "RGB" and sheet.width == whole.width and sheet.height < whole.height < 5 * 320
