@@ -17,12 +17,14 @@ COLORS = {
 SEPARATE = 45.0
 """A pixel belongs to the shape when its colour is farther than this from the background's."""
 LEAST_OVERLAP = 0.6
+LARGEST = 0.45
+"""No shape of this world covers more of the picture."""
 
 
 @dataclass(frozen=True)
 class Seen:
     shape: str
-    """"nothing" where no template covers the shape well."""
+    """"nothing" where no template covers it well."""
     color: str
     background: str
     overlap: float
@@ -42,7 +44,7 @@ def look(picture: Image.Image | np.ndarray) -> Seen:
     inside = ndimage.binary_erosion(mask, iterations=2)
     color = nearest(np.median(rgb[inside if inside.any() else mask], axis=0))
     shape, overlap = best_shape(mask)
-    return Seen(shape if overlap >= LEAST_OVERLAP else "nothing", color, nearest(ground), overlap)
+    return Seen(shape if overlap >= LEAST_OVERLAP and mask.mean() <= LARGEST else "nothing", color, nearest(ground), overlap)
 
 
 def nearest(rgb: np.ndarray) -> str:
