@@ -42,6 +42,10 @@ COMPUTED = ("embeddings.position_ids", "logit_scale")
 loss."""
 
 
+OPEN_CLIP_H_LAYERS = 24
+"""Layers of OpenCLIP ViT-H as it was trained; SD2 uses all but the last."""
+
+
 @dataclass(frozen=True)
 class Component:
     """One part of a model: its tensors under diffusers names and the configuration that builds it."""
@@ -111,8 +115,11 @@ def read_anatomy(path: Path) -> Anatomy:
     for spec, prefix, lead in _text_places(names, family):
         stored = {lead + name: recipe for name, recipe in _below(source, prefix).items() if not _computed(name)}
         table = _text_table(spec, stored.keys())
-        parts[spec.folder] = _text_tensors(to_diffusers(table, stored, spec.folder), spec, family)
-        used |= {prefix + name.removeprefix(lead) for name in stored}
+        made = to_diffusers(table, stored, spec.folder)
+        left = _unused_text(made, spec)
+        parts[spec.folder] = {name: recipe for name, recipe in made.items() if name not in left}
+        used |= {prefix + name.removeprefix(lead) for name in stored
+                 if (match := table.match_original(name)) and match.diffusers[0] not in left}
     components = {name: Component(name, tensors, component_config(name, _shapes(tensors), family))
                   for name, tensors in parts.items()}
     return Anatomy(source, family, components, unused=tuple(name for name in names if name not in used),
@@ -188,12 +195,17 @@ def _text_table(spec: TextEncoderSpec, names: Collection[str]) -> KeyTable:
     return clip_table() if spec.architecture == "clip" else open_clip_table(layer_count(names))
 
 
-def _text_tensors(tensors: Mapping[str, Recipe], spec: TextEncoderSpec, family: Family) -> dict[str, Recipe]:
-    """What the family uses of a text encoder: SD2 skips the last layer, and only SDXL's second one projects."""
+def _unused_text(names: Collection[str], spec: TextEncoderSpec) -> set[str]:
+    """What the family does not use of a text encoder: SD2 skips the last layer, and only SDXL's second one projects.
+
+    Checkpoints made of diffusers folders lack SD2's last layer already; they lack the projection, too, which tells.
+    """
     unused = [] if spec.pooled else ["text_projection."]
-    if spec.architecture == "open_clip" and spec.layer == "last":
-        unused.append(f"text_model.encoder.layers.{layer_count(tensors.keys()) - 1}.")
-    return {name: recipe for name, recipe in tensors.items() if not name.startswith(tuple(unused))}
+    layers = layer_count(names)
+    if spec.architecture == "open_clip" and spec.layer == "last" and (
+            layers == OPEN_CLIP_H_LAYERS or "text_projection.weight" in names):
+        unused.append(f"text_model.encoder.layers.{layers - 1}.")
+    return {name for name in names if name.startswith(tuple(unused))}
 
 
 def _below(source: Source, prefix: str) -> dict[str, Recipe]:

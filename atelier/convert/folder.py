@@ -23,6 +23,11 @@ WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pyto
            "text_encoder": "model.safetensors", "text_encoder_2": "model.safetensors"}
 """File names that diffusers and the host look for."""
 
+LOW_RES_SCHEDULER = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_start": 0.0001,
+                     "beta_end": 0.02, "beta_schedule": "scaled_linear", "prediction_type": "epsilon",
+                     "clip_sample": True}
+"""How the x4 upscaler's small input picture is noised."""
+
 
 def to_folder(source: Path, destination: Path, options: ConvertOptions | None = None,
               monitor: Monitor | None = None) -> ConversionReport:
@@ -92,6 +97,8 @@ def _write_rest(folder: Path, anatomy: Anatomy, prediction: Prediction) -> None:
     scheduler = dict(anatomy.scheduler) | {"prediction_type": prediction.type} if anatomy.scheduler else \
         scheduler_config(read_kind(anatomy, prediction), prediction.type, prediction.zero_terminal_snr)
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    if family.key == "x4-upscaler":
+        write_json(folder / "low_res_scheduler" / "scheduler_config.json", LOW_RES_SCHEDULER)
     for spec in family.text_encoders:
         if spec.folder in anatomy.components:
             write_tokenizer(folder / spec.folder.replace("text_encoder", "tokenizer"), spec.pad_token)

@@ -105,8 +105,8 @@ def _belongs(name: str) -> bool:
 
 
 def _markers(anatomy: Anatomy, prediction: Prediction) -> dict[str, Recipe]:
-    """Empty tensors by whose presence the host knows an SDXL model's prediction type."""
-    if anatomy.family.key != "sdxl" or prediction.type != "v_prediction":
+    """Empty tensors by whose presence the host knows SDXL's prediction type; it writes them for others as well."""
+    if prediction.type != "v_prediction" or anatomy.family.key == "x4-upscaler":
         return {}
     empty = Recipe((0,), (Entry("F32", (0,), FileRange(anatomy.path, 0, 0)),))
     names = (V_MARKERS[0], ZERO_SNR_MARKER) if prediction.zero_terminal_snr else V_MARKERS[:1]

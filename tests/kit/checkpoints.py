@@ -1,11 +1,11 @@
 """Random-weight Stable Diffusion checkpoints in the original (LDM) layout, made on the fly.
 
-The tensor names and shapes are written out here from the original architectures and owe nothing to `atelier.convert`,
-so that the converters are tested against something independent. Weights are scaled by their fan-in, so that pictures
-vary and nothing saturates.
+The tensor names and shapes (`kit.ldm_shapes`) are written out from the original architectures and owe nothing to
+`atelier.convert`, so that the converters are tested against something independent. Weights are scaled by their
+fan-in, so that pictures vary and nothing saturates.
 
-    write_sd1(tmp_path / "model.safetensors")                 # the smallest file that the host detects and samples
-    (463 MB) write_sd1(tmp_path / "model.safetensors", shape="tiny")   # a few MB, for tests that do not need the host
+    write_sd1(tmp_path / "model.safetensors")                  # the smallest that the host detects and samples, 451 MB
+    write_sd1(tmp_path / "model.safetensors", shape="tiny")    # 6 MB, for tests that do not need the host
 """
 
 from __future__ import annotations
@@ -13,52 +13,24 @@ from __future__ import annotations
 import json
 import math
 import struct
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import IO
 
 import torch
-
-Shapes = Iterator[tuple[str, tuple[int, ...]]]
-
-TOKENS = 49408
-"""Size of the CLIP vocabulary; a text encoder of any width needs all of it."""
-
-
-@dataclass(frozen=True)
-class UNetShape:
-    """The original UNet's hyperparameters. `depths` holds the transformer depth of each level, 0 for none."""
-
-    channels: int = 320
-    mult: tuple[int, ...] = (1, 2, 4, 4)
-    res_blocks: int = 2
-    depths: tuple[int, ...] = (1, 1, 1, 0)
-    middle_depth: int | None = 1
-    """None leaves the middle block out."""
-    context: int = 768
-    in_channels: int = 4
-    linear: bool = False
-    """Transformers enter and leave through a linear layer (SD2, SDXL) and not through a 1x1 convolution (SD1)."""
-    vector: int | None = None
-    """Width of the extra conditioning vector (SDXL)."""
-    classes: int | None = None
-    """Number of noise levels to embed (x4 upscaler)."""
-
-
-@dataclass(frozen=True)
-class VaeShape:
-    channels: int = 128
-    mult: tuple[int, ...] = (1, 2, 4, 4)
-    res_blocks: int = 2
-    latent: int = 4
-
-
-@dataclass(frozen=True)
-class TextShape:
-    width: int = 768
-    layers: int = 12
-    projection: int | None = None
+from kit.ldm_shapes import (
+    Shapes,
+    TextShape,
+    UNetShape,
+    VaeShape,
+    clip_shapes,
+    open_clip_shapes,
+    prefixed,
+    unet_shapes,
+    vae_shapes,
+)
 
 
 @dataclass(frozen=True)
@@ -66,17 +38,59 @@ class Shape:
     unet: UNetShape
     vae: VaeShape
     text: TextShape
+    """The only text encoder, or SDXL's first."""
+    text2: TextShape | None = None
+    """SDXL's second text encoder."""
 
 
+TINY_UNET = UNetShape(channels=32, mult=(1, 2), res_blocks=1, depths=(1, 0), context=32)
+TINY_VAE = VaeShape(channels=32, mult=(1, 1, 1, 1), res_blocks=1)
+TINY_TEXT = TextShape(width=32, layers=2)
 FULL_SD1 = Shape(UNetShape(), VaeShape(), TextShape())
 _ONE_LEVEL = UNetShape(mult=(1,), res_blocks=1, depths=(1,), middle_depth=None)
 SD1_SHAPES: dict[str, Shape] = {
     # Not for the host, which insists on width 320, a full text encoder and a full-width VAE encoder.
-    "tiny": Shape(UNetShape(channels=32, mult=(1, 2), res_blocks=1, depths=(1, 0), context=32),
-                  VaeShape(channels=32, mult=(1, 1, 1, 1), res_blocks=1), TextShape(width=32, layers=2)),
+    "tiny": Shape(TINY_UNET, TINY_VAE, TINY_TEXT),
     "small": replace(FULL_SD1, unet=_ONE_LEVEL),
     "two_level": replace(FULL_SD1, unet=UNetShape(mult=(1, 1), res_blocks=1, depths=(1, 1))),
     "full": FULL_SD1,
+}
+
+FULL_SD2 = Shape(UNetShape(context=1024, linear=True), VaeShape(), TextShape(1024, 24))
+SD2_SHAPES = {
+    "tiny": Shape(replace(TINY_UNET, linear=True), TINY_VAE, replace(TINY_TEXT, layers=3)),
+    "small": replace(FULL_SD2, unet=replace(_ONE_LEVEL, context=1024, linear=True)),
+    "full": FULL_SD2,
+}
+
+FULL_X4 = Shape(UNetShape(channels=256, mult=(1, 2, 2, 4), depths=(0, 1, 1, 1), context=1024, in_channels=7,
+                          linear=True, classes=1000, text_only=(1, 2)), VaeShape(mult=(1, 2, 4)), TextShape(1024, 24))
+X4_SHAPES = {
+    "tiny": Shape(replace(FULL_X4.unet, channels=32, mult=(1, 2, 2), res_blocks=1, depths=(0, 1, 1), context=48,
+                          text_only=(1,)),
+                  VaeShape(channels=32, mult=(1, 1, 1), res_blocks=1), TextShape(width=48, layers=3)),
+    "full": FULL_X4,
+}
+
+FULL_SDXL = Shape(UNetShape(mult=(1, 2, 4), depths=(0, 2, 10), middle_depth=10, context=2048, linear=True, vector=2816),
+                  VaeShape(), TextShape(), TextShape(1280, 32, 1280))
+_NARROW_XL = replace(FULL_SDXL.unet, mult=(1, 1, 1))
+SDXL_SHAPES = {
+    "tiny": Shape(UNetShape(channels=32, mult=(1, 2), res_blocks=1, depths=(0, 2), middle_depth=2, context=32 + 48,
+                            linear=True, vector=64 + 6 * 256), TINY_VAE, TINY_TEXT, TextShape(48, 2, 64)),
+    # The host knows it as a relative of SDXL (Vega), with a fifth of the transformers.
+    "small": replace(FULL_SDXL, unet=replace(_NARROW_XL, depths=(0, 1, 2), middle_depth=2)),
+    "narrow": replace(FULL_SDXL, unet=_NARROW_XL),
+    "full": FULL_SDXL,
+}
+
+FULL_REFINER = Shape(UNetShape(channels=384, depths=(0, 4, 4, 0), middle_depth=4, context=1280, linear=True,
+                               vector=2560), VaeShape(), TextShape(1280, 32, 1280))
+REFINER_SHAPES = {
+    "tiny": Shape(UNetShape(channels=32, mult=(1, 2), res_blocks=1, depths=(2, 0), middle_depth=2, context=48,
+                            linear=True, vector=48 + 5 * 256), TINY_VAE, TextShape(48, 2, 48)),
+    "small": replace(FULL_REFINER, unet=replace(FULL_REFINER.unet, mult=(1, 1, 1, 1))),
+    "full": FULL_REFINER,
 }
 
 
@@ -91,10 +105,8 @@ def write_sd1(path: Path, shape: str = "small", dtype: str = "float16", seed: in
         ema: Also write a second, different UNet under EMA keys, and one optimiser-like leftover.
     """
     parts = SD1_SHAPES[shape]
-    unet = replace(parts.unet, in_channels=in_channels)
-    tensors = [*_prefixed("model.diffusion_model.", unet_shapes(unet)),
-               *_prefixed("first_stage_model.", vae_shapes(parts.vae)),
-               *_prefixed("cond_stage_model.transformer.text_model.", clip_shapes(parts.text))]
+    tensors = [*_unet_and_vae(parts, in_channels),
+               *prefixed("cond_stage_model.transformer.text_model.", clip_shapes(parts.text))]
     if ema:
         tensors += [("model_ema." + name.removeprefix("model.").replace(".", ""), size) for name, size in tensors
                     if name.startswith("model.")]
@@ -105,162 +117,73 @@ def write_sd1(path: Path, shape: str = "small", dtype: str = "float16", seed: in
     return write(path, tensors, dtype=dtype, seed=seed, extra=extra)
 
 
-# --- names and shapes -----------------------------------------------------------------------------------------------
+def write_sd2(path: Path, shape: str = "small", dtype: str = "float16", seed: int = 0, *, in_channels: int = 4,
+              v_prediction: bool = False) -> Path:
+    """Write a Stable Diffusion 2.x checkpoint; sd-turbo is one too. The host detects all shapes but "tiny".
 
-def unet_shapes(shape: UNetShape) -> Shapes:
-    """Every tensor of the original UNet (openaimodel.UNetModel), in its own order."""
-    base, emb = shape.channels, 4 * shape.channels
-    yield from _linear("time_embed.0", emb, base)
-    yield from _linear("time_embed.2", emb, emb)
-    if shape.vector is not None:
-        yield from _linear("label_emb.0.0", emb, shape.vector)
-        yield from _linear("label_emb.0.2", emb, emb)
-    if shape.classes is not None:
-        yield "label_emb.weight", (shape.classes, emb)
-    yield from _conv("input_blocks.0.0", base, shape.in_channels)
-    skips, width, block = [base], base, 1
-    for level, mult in enumerate(shape.mult):
-        for _ in range(shape.res_blocks):
-            yield from _unet_block(f"input_blocks.{block}", width, base * mult, emb, shape, shape.depths[level])
-            width = base * mult
-            skips.append(width)
-            block += 1
-        if level < len(shape.mult) - 1:
-            yield from _conv(f"input_blocks.{block}.0.op", width, width)
-            skips.append(width)
-            block += 1
-    if shape.middle_depth is not None:
-        yield from _unet_resnet("middle_block.0", width, width, emb)
-        yield from _transformer("middle_block.1", width, shape, shape.middle_depth)
-        yield from _unet_resnet("middle_block.2", width, width, emb)
-    block = 0
-    for level in reversed(range(len(shape.mult))):
-        for i in range(shape.res_blocks + 1):
-            out, depth = base * shape.mult[level], shape.depths[level]
-            yield from _unet_block(f"output_blocks.{block}", width + skips.pop(), out, emb, shape, depth)
-            width = out
-            if level and i == shape.res_blocks:
-                yield from _conv(f"output_blocks.{block}.{2 if depth else 1}.conv", width, width)
-            block += 1
-    yield from _norm("out.0", width)
-    yield from _conv("out.2", 4, width)
+    `v_prediction` does not change the meaning of random weights; it spreads the one bias that the host goes by.
+    """
+    parts = SD2_SHAPES[shape]
+    tensors = [*_unet_and_vae(parts, in_channels), *prefixed("cond_stage_model.model.", open_clip_shapes(parts.text))]
+    probe = "model.diffusion_model.output_blocks.11.1.transformer_blocks.0.norm1.bias"
+    sizes = dict(tensors)
+    extra = {"cond_stage_model.model.logit_scale": torch.tensor(4.6, dtype=getattr(torch, dtype))}
+    if probe in sizes:
+        spread = torch.randn(sizes[probe], generator=torch.Generator().manual_seed(seed))
+        extra[probe] = (spread * (0.2 if v_prediction else 0.05)).to(getattr(torch, dtype))
+    return write(path, [item for item in tensors if item[0] not in extra], dtype=dtype, seed=seed, extra=extra)
 
 
-def vae_shapes(shape: VaeShape) -> Shapes:
-    """Every tensor of the original KL autoencoder."""
-    z, widths = shape.latent, [shape.channels * m for m in shape.mult]
-    yield from _conv("encoder.conv_in", widths[0], 3)
-    width = widths[0]
-    for level, out in enumerate(widths):
-        for i in range(shape.res_blocks):
-            yield from _vae_resnet(f"encoder.down.{level}.block.{i}", width, out)
-            width = out
-        if level < len(widths) - 1:
-            yield from _conv(f"encoder.down.{level}.downsample.conv", width, width)
-    yield from _vae_middle("encoder.mid", width)
-    yield from _norm("encoder.norm_out", width)
-    yield from _conv("encoder.conv_out", 2 * z, width)
-    yield from _conv("decoder.conv_in", width, z)
-    yield from _vae_middle("decoder.mid", width)
-    for level in reversed(range(len(widths))):
-        for i in range(shape.res_blocks + 1):
-            yield from _vae_resnet(f"decoder.up.{level}.block.{i}", width, widths[level])
-            width = widths[level]
-        if level:
-            yield from _conv(f"decoder.up.{level}.upsample.conv", width, width)
-    yield from _norm("decoder.norm_out", width)
-    yield from _conv("decoder.conv_out", 3, width)
-    yield from _conv("quant_conv", 2 * z, 2 * z, 1)
-    yield from _conv("post_quant_conv", z, z, 1)
+def write_x4_upscaler(path: Path, shape: str = "tiny", dtype: str = "float16", seed: int = 0) -> Path:
+    """Write a Stable Diffusion x4 upscaler checkpoint."""
+    parts = X4_SHAPES[shape]
+    return write(path, [*_unet_and_vae(parts, 7), *prefixed("cond_stage_model.model.", open_clip_shapes(parts.text))],
+                 dtype=dtype, seed=seed)
 
 
-def clip_shapes(shape: TextShape) -> Shapes:
-    """Every tensor of a CLIP text encoder as transformers names them, without the leading `text_model.`."""
-    w = shape.width
-    yield "embeddings.token_embedding.weight", (TOKENS, w)
-    yield "embeddings.position_embedding.weight", (77, w)
-    for i in range(shape.layers):
-        layer = f"encoder.layers.{i}"
-        for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
-            yield from _linear(f"{layer}.self_attn.{part}", w, w)
-        yield from _norm(f"{layer}.layer_norm1", w)
-        yield from _linear(f"{layer}.mlp.fc1", 4 * w, w)
-        yield from _linear(f"{layer}.mlp.fc2", w, 4 * w)
-        yield from _norm(f"{layer}.layer_norm2", w)
-    yield from _norm("final_layer_norm", w)
+def write_sdxl(path: Path, shape: str = "small", dtype: str = "float16", seed: int = 0, *, in_channels: int = 4,
+               v_prediction: bool = False, zero_snr: bool = False) -> Path:
+    """Write a Stable Diffusion XL checkpoint; Turbo and Lightning are no different. The host detects all but
+    "tiny"."""
+    parts = SDXL_SHAPES[shape]
+    assert parts.text2 is not None
+    tensors = [*_unet_and_vae(parts, in_channels),
+               *prefixed("conditioner.embedders.0.transformer.text_model.", clip_shapes(parts.text)),
+               *prefixed("conditioner.embedders.1.model.", open_clip_shapes(parts.text2))]
+    extra = {"conditioner.embedders.0.transformer.text_model.embeddings.position_ids": torch.arange(77)[None],
+             "conditioner.embedders.1.model.logit_scale": torch.tensor(4.6, dtype=getattr(torch, dtype))}
+    extra |= {name: torch.zeros(0) for name, wanted in (("v_pred", v_prediction), ("ztsnr", zero_snr)) if wanted}
+    return write(path, tensors, dtype=dtype, seed=seed, extra=extra)
 
 
-def _linear(name: str, out: int, inner: int, bias: bool = True) -> Shapes:
-    yield f"{name}.weight", (out, inner)
-    if bias:
-        yield f"{name}.bias", (out,)
+def write_sdxl_refiner(path: Path, shape: str = "small", dtype: str = "float16", seed: int = 0) -> Path:
+    """Write a Stable Diffusion XL refiner checkpoint."""
+    parts = REFINER_SHAPES[shape]
+    tensors = [*_unet_and_vae(parts, 4),
+               *prefixed("conditioner.embedders.0.model.", open_clip_shapes(parts.text))]
+    return write(path, tensors, dtype=dtype, seed=seed)
 
 
-def _conv(name: str, out: int, inner: int, kernel: int = 3) -> Shapes:
-    yield f"{name}.weight", (out, inner, kernel, kernel)
-    yield f"{name}.bias", (out,)
+def write_bare_unet(path: Path, shape: str = "tiny", dtype: str = "float16", seed: int = 0) -> Path:
+    """Write an SDXL UNet alone, in the original layout without any prefix."""
+    return write(path, unet_shapes(SDXL_SHAPES[shape].unet), dtype=dtype, seed=seed)
 
 
-def _norm(name: str, width: int) -> Shapes:
-    yield f"{name}.weight", (width,)
-    yield f"{name}.bias", (width,)
+WRITERS: dict[str, Callable[..., Path]] = {
+    "sd1": write_sd1, "sd2": write_sd2, "x4-upscaler": write_x4_upscaler, "sdxl": write_sdxl,
+    "sdxl-refiner": write_sdxl_refiner,
+    "sd1-inpainting": partial(write_sd1, in_channels=9), "sd2-inpainting": partial(write_sd2, in_channels=9),
+    "sdxl-inpainting": partial(write_sdxl, in_channels=9),
+}
+"""A writer for each family of `atelier.families.FAMILIES`; all know the shape "tiny"."""
 
 
-def _unet_resnet(name: str, inner: int, out: int, emb: int) -> Shapes:
-    yield from _norm(f"{name}.in_layers.0", inner)
-    yield from _conv(f"{name}.in_layers.2", out, inner)
-    yield from _linear(f"{name}.emb_layers.1", out, emb)
-    yield from _norm(f"{name}.out_layers.0", out)
-    yield from _conv(f"{name}.out_layers.3", out, out)
-    if inner != out:
-        yield from _conv(f"{name}.skip_connection", out, inner, 1)
+def _unet_and_vae(parts: Shape, in_channels: int) -> Shapes:
+    yield from prefixed("model.diffusion_model.", unet_shapes(replace(parts.unet, in_channels=in_channels)))
+    yield from prefixed("first_stage_model.", vae_shapes(parts.vae))
 
 
-def _transformer(name: str, width: int, shape: UNetShape, depth: int) -> Shapes:
-    yield from _norm(f"{name}.norm", width)
-    yield from _linear(f"{name}.proj_in", width, width) if shape.linear else _conv(f"{name}.proj_in", width, width, 1)
-    for i in range(depth):
-        block = f"{name}.transformer_blocks.{i}"
-        for attention, context in (("attn1", width), ("attn2", shape.context)):
-            yield from _linear(f"{block}.{attention}.to_q", width, width, bias=False)
-            yield from _linear(f"{block}.{attention}.to_k", width, context, bias=False)
-            yield from _linear(f"{block}.{attention}.to_v", width, context, bias=False)
-            yield from _linear(f"{block}.{attention}.to_out.0", width, width)
-        yield from _linear(f"{block}.ff.net.0.proj", 8 * width, width)
-        yield from _linear(f"{block}.ff.net.2", width, 4 * width)
-        for n in (1, 2, 3):
-            yield from _norm(f"{block}.norm{n}", width)
-    yield from _linear(f"{name}.proj_out", width, width) if shape.linear else _conv(f"{name}.proj_out", width, width, 1)
-
-
-def _unet_block(name: str, inner: int, out: int, emb: int, shape: UNetShape, depth: int) -> Shapes:
-    yield from _unet_resnet(f"{name}.0", inner, out, emb)
-    if depth:
-        yield from _transformer(f"{name}.1", out, shape, depth)
-
-
-def _vae_resnet(name: str, inner: int, out: int) -> Shapes:
-    yield from _norm(f"{name}.norm1", inner)
-    yield from _conv(f"{name}.conv1", out, inner)
-    yield from _norm(f"{name}.norm2", out)
-    yield from _conv(f"{name}.conv2", out, out)
-    if inner != out:
-        yield from _conv(f"{name}.nin_shortcut", out, inner, 1)
-
-
-def _vae_middle(name: str, width: int) -> Shapes:
-    yield from _vae_resnet(f"{name}.block_1", width, width)
-    yield from _norm(f"{name}.attn_1.norm", width)
-    for part in ("q", "k", "v", "proj_out"):
-        yield from _conv(f"{name}.attn_1.{part}", width, width, 1)
-    yield from _vae_resnet(f"{name}.block_2", width, width)
-
-
-def _prefixed(prefix: str, shapes: Shapes) -> Shapes:
-    return ((prefix + name, size) for name, size in shapes)
-
-
-# --- values and files -----------------------------------------------------------------------------------------------
+# --- values and files ---------------------------------------------------------------------------------------------
 
 _SAFETENSORS_NAMES = {torch.float16: "F16", torch.bfloat16: "BF16", torch.float32: "F32", torch.int64: "I64",
                       torch.int32: "I32"}
