@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kit.clip_words import clip_tokenizer
 
+from atelier.convert.tokenizer import load_tokenizer
 from atelier.errors import AtelierError
 from atelier.prompts import budget, offline
 from atelier.prompts.credentials import Credential, CredentialStore
@@ -145,7 +145,7 @@ def test_shipped_sets_fit_into_a_clip_text_encoder(name: str) -> None:
     assert shipped.description and shipped.negative and len(shipped.examples) >= 3
     for example in shipped.examples:
         for text in (example.positive, example.negative):
-            tokens = len(clip_tokenizer()(text)["input_ids"]) - 2
+            tokens = len(load_tokenizer()(text)["input_ids"]) - 2
             assert tokens <= budget.CLIP_BUDGET
             assert 0.85 <= budget.estimate(text) / tokens <= 1.3, f"the estimate is far off for {text!r}"
 

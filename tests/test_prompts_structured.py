@@ -146,7 +146,8 @@ def test_tokens_and_cost_add_up_over_the_repair(fake: FakeLlm) -> None:
 
 def test_fields_are_joined_in_order_and_fixed_ones_kept(fake: FakeLlm) -> None:
     fake.say(json.dumps({"medium": "photo", "subject": "a cat", "body": "", "hair": "", "face": "calm",
-                         "lighting": "sun", "resolution": "8k", "colours": "red", "negative": "blurry", "title": "Cat"}))
+                         "lighting": "sun", "resolution": "8k", "colours": "red",
+                         "negative": "blurry", "title": "Cat"}))
     request = PromptRequest("a cat", form=Form.FIELDS, fields=PromptFields(lighting="neon rim light"))
     assert write(request, client(fake)).positive == "photo, a cat, calm, neon rim light, 8k, red"
     assert "neon rim light" in fake.requests[0].body["messages"][-1]["content"]
