@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +18,7 @@ from atelier.errors import AtelierError
 from atelier.progress import Interrupted, Monitor
 from atelier.prompts import failures
 from atelier.prompts.client import PLACEHOLDER, ChatClient, FormatRefused
-from atelier.prompts.credentials import ANONYMOUS, Credential
+from atelier.prompts.credentials import ANONYMOUS, CredentialStore
 from atelier.prompts.endpoints import LanguageModel
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -114,6 +115,13 @@ def test_refusals_are_explained_and_not_repeated(fake: FakeLlm, status: int, adv
     with pytest.raises(AtelierError, match=rf"answered {status}.*{advice}"):
         client(fake).ask(HELLO, 0)
     assert len(fake.requests) == 1
+
+
+def test_a_key_that_may_not_go_there_stops_the_question(fake: FakeLlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-canary")
+    with pytest.raises(AtelierError, match="OPENAI_API_KEY may not be sent to"):
+        ChatClient(LanguageModel(fake.base_url, "m", "OPENAI_API_KEY")).ask(HELLO, 0)
+    assert fake.requests == []
 
 
 @pytest.mark.parametrize(("name", "message"), [
@@ -246,14 +254,18 @@ def test_content_in_parts(fake: FakeLlm) -> None:
     assert client(fake).ask(HELLO, 0).text == "ab"
 
 
-def test_only_the_chosen_key_leaves_the_machine(fake: FakeLlm, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_the_chosen_key_leaves_the_machine(fake: FakeLlm, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
     """The package reads keys, organisation and headers from the environment; none of them is this server's business."""
     for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "canary-of-the-environment")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Secret: canary-of-the-environment")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/elsewhere")
     client(fake).ask(HELLO, 0)
-    ChatClient(LanguageModel(fake.base_url, "m"), Credential("MINE", "my-own-key-123")).ask(HELLO, 0)
+    file = tmp_path / "credentials.toml"
+    file.write_text(f'[MINE]\nkey = "my-own-key-123"\nbase_urls = ["{fake.base_url}"]', encoding="utf-8")
+    file.chmod(0o600)
+    ChatClient(LanguageModel(fake.base_url, "m", "MINE"), CredentialStore(file)).ask(HELLO, 0)
     without, with_key = fake.requests
     assert "authorization" not in without.headers
     assert with_key.headers["authorization"] == "Bearer my-own-key-123"

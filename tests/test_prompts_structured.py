@@ -14,7 +14,7 @@ from kit.fake_llm import GOOD, FakeLlm
 from atelier.errors import AtelierError
 from atelier.prompts.answer_cache import AnswerCache
 from atelier.prompts.client import ChatClient
-from atelier.prompts.credentials import Credential
+from atelier.prompts.credentials import CredentialStore
 from atelier.prompts.endpoints import LanguageModel
 from atelier.prompts.examples import ExampleLibrary
 from atelier.prompts.fields import Form, PromptFields
@@ -218,6 +218,20 @@ def test_the_offline_writer_steps_in_only_if_chosen_and_says_why(fake: FakeLlm) 
     assert written.source.startswith("the offline writer, because: ") and "401" in written.source
 
 
+def test_a_missing_key_is_a_failure_like_any_other(fake: FakeLlm, tmp_path: Path) -> None:
+    llm = LanguageModel(fake.base_url, "fake-model", "MY_KEY")
+    file = tmp_path / "credentials.toml"
+    file.write_text(f'[MY_KEY]\nbase_urls = ["{fake.base_url}"]', encoding="utf-8")
+    file.chmod(0o600)
+    store, cache = CredentialStore(file, {}), AnswerCache(tmp_path / "answers")
+    with pytest.raises(AtelierError, match="MY_KEY has no key"):
+        write(REQUEST, ChatClient(llm, store), cache)
+    assert "MY_KEY has no key" in write(REQUEST, ChatClient(llm, store), cache, fall_back=True).source
+    # What was answered once needs no key again.
+    write(REQUEST, ChatClient(llm, CredentialStore(file, {"MY_KEY": CANARY})), cache)
+    assert write(REQUEST, ChatClient(llm, store), cache).source.endswith("from the cache")
+
+
 # Keys ---------------------------------------------------------------------------------------------------------------
 
 ECHOES = {
@@ -239,14 +253,18 @@ def test_a_key_that_the_server_echoes_shows_up_nowhere(fake: FakeLlm, tmp_path: 
     for transport in ("httpcore", "httpcore2"):  # Their debug log prints what a server sends, headers and all.
         caplog.set_level(logging.INFO, transport)
     fake.say(**echo).say(**echo)
-    chat = ChatClient(LanguageModel(fake.base_url, "fake-model", "MY_KEY"), Credential("MY_KEY", CANARY), pause=0.01)
+    file = tmp_path / "credentials.toml"
+    file.write_text(f'[MY_KEY]\nkey = "{CANARY}"\nbase_urls = ["{fake.base_url}"]', encoding="utf-8")
+    file.chmod(0o600)
+    chat = ChatClient(LanguageModel(fake.base_url, "fake-model", "MY_KEY"), CredentialStore(file), pause=0.01)
+    cache = tmp_path / "answers"
     try:
-        seen = repr(write(REQUEST, chat, AnswerCache(tmp_path)))
+        seen = repr(write(REQUEST, chat, AnswerCache(cache)))
     except AtelierError:
         seen = traceback.format_exc()
     assert fake.requests[0].headers["authorization"] == f"Bearer {CANARY}"
     seen += repr(chat) + caplog.text + "".join(str(vars(record)) for record in caplog.records)
-    seen += "".join(file.read_text(encoding="utf-8") + file.name for file in tmp_path.rglob("*"))
+    seen += "".join(file.read_text(encoding="utf-8") + file.name for file in cache.glob("*"))
     assert CANARY[:12] not in seen and CANARY[-9:] not in seen
 
 

@@ -14,13 +14,14 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import AtelierError, MissingPackage
 from ..progress import Monitor
 from . import failures, interruptible
-from .credentials import ANONYMOUS, Credential
+from .credentials import Credential, CredentialStore
 from .endpoints import ENDPOINTS, LanguageModel
 
 Message = dict[str, str]
@@ -77,25 +78,31 @@ class ChatClient:
 
     Args:
         llm: whom to ask.
-        credential: its key, already checked against the address by `CredentialStore.get`.
+        credentials: where its key is looked up, at the first question.
         monitor: stops the wait.
         pause: seconds before the first repeat; doubled each time, with jitter.
     """
 
     llm: LanguageModel
-    credential: Credential = ANONYMOUS
+    credentials: CredentialStore = field(default_factory=CredentialStore)
     monitor: Monitor = field(default_factory=Monitor)
     pause: float = 0.5
     _left_out: set[str] = field(default_factory=set)
     _renamed: dict[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def credential(self) -> Credential:
+        """The key, if there is one and it may be sent to the model's address."""
+        return self.credentials.get(self.llm.credential, self.llm.base_url)
+
     def ask(self, messages: Sequence[Message], seed: int, response_format: ResponseFormat | None = None) -> Reply:
         """The model's answer to `messages`.
 
         Raises:
-            AtelierError: no answer; the message says why and holds no key.
+            AtelierError: no key, or no answer; the message says why and holds no key.
             FormatRefused: the server refuses `response_format`.
         """
+        _ = self.credential  # A missing key is told before anything is started.
         failure = None
         try:
             return interruptible.run(lambda: self._ask(messages, seed, response_format), self.monitor.check)
