@@ -1,0 +1,74 @@
+"""Run a checkpoint through ComfyUI's own model code, in a process of its own, and bring the numbers home.
+
+The host's modules (`nodes`, `utils`, …) must not leak into the tests, hence the process. Everything runs in float32
+on the CPU.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+
+def host_forward(model: Path, inputs: Mapping[str, Tensor], text: str, work: Path) -> dict[str, Tensor]:
+    """What ComfyUI makes of the inputs.
+
+    Args:
+        model: A checkpoint, or a diffusers folder (read by the host's DiffusersLoader).
+        inputs: `x` [B,C,h,w], `t` [B], `context` [B,77,D] for the UNet, with `y` where it takes a vector or noise
+        level;
+            `z` [B,4,h,w] for the VAE's decoder and `pixels` [B,3,H,W] in -1..1 for its encoder.
+        text: A prompt for the text encoders.
+        work: An existing folder for what passes between the processes.
+
+    Returns:
+        `unet`, `decoded`, `encoded` (the mean), `embeds` and, where there is one, `pooled`.
+    """
+    from tools import comfyui
+
+    save_file({name: tensor.contiguous() for name, tensor in inputs.items()}, work / "in.safetensors")
+    job = {"comfyui": str(comfyui.find()), "model": str(model), "text": text, "work": str(work)}
+    done = subprocess.run([sys.executable, str(Path(__file__)), json.dumps(job)], capture_output=True, text=True,
+                          encoding="utf-8", timeout=900, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert "missing" not in done.stderr.lower(), done.stderr[-4000:]
+    return load_file(work / "out.safetensors")
+
+
+def _main(job: dict[str, str]) -> None:
+    sys.path[0] = job["comfyui"]
+    sys.argv = ["main.py", "--cpu", "--fp32-unet", "--fp32-vae", "--fp32-text-enc"]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import torch
+    from comfy import model_management, sd
+    from comfy.diffusers_load import load_diffusers
+
+    given = load_file(Path(job["work"]) / "in.safetensors")
+    load = load_diffusers if Path(job["model"]).is_dir() else sd.load_checkpoint_guess_config
+    model, clip, vae = load(job["model"])[:3]
+    with torch.inference_mode():
+        model_management.load_models_gpu([model])
+        extra = {"y": given["y"]} if "y" in given else {}
+        unet = model.model.diffusion_model
+        made = {"unet": unet(given["x"], given["t"], context=given["context"], **extra)}
+        embeds, pooled = clip.encode_from_tokens(clip.tokenize(job["text"]), return_pooled=True)
+        made["embeds"] = embeds
+        if pooled is not None:
+            made["pooled"] = pooled
+        model_management.load_models_gpu([vae.patcher])
+        made["decoded"] = vae.first_stage_model.decode(given["z"])
+        made["encoded"] = vae.first_stage_model.encode(given["pixels"])
+    made = {name: tensor.float().contiguous() for name, tensor in made.items()}
+    save_file(made, Path(job["work"]) / "out.safetensors")
+
+
+if __name__ == "__main__":
+    _main(json.loads(sys.argv[1]))
