@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import dataset, lora, options, train
+from . import convert, dataset, lora, models, options, prompts, train
 
 NODES: list[type[io.ComfyNode]] = [
+    *convert.NODES,
+    *models.NODES,
     *dataset.NODES,
     *options.NODES,
     *train.NODES,
     *lora.NODES,
+    *prompts.NODES,
 ]
 
 

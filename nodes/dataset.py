@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -95,7 +93,7 @@ class ImageFolder(io.ComfyNode):
     def fingerprint_inputs(cls, folder: str | None = None, masks: str | None = None, prior: str | None = None,
                            **_: Any) -> str:
         """Change when a picture or caption does, so that the host reads the folder again."""
-        return " ".join(_state(text) for text in (folder, masks, prior) if text)
+        return " ".join(host.disk_state(host.input_folder(text)) for text in (folder, masks, prior) if text)
 
     @classmethod
     def execute(cls, folder: str, captions: str, caption: str, trigger: str, resolution: int, crop: str, repeats: int,
@@ -149,20 +147,6 @@ class ImagesToTrainingSet(io.ComfyNode):
         return io.NodeOutput(from_images(
             host.from_image_tensor(images), lines, host.work_folder("pictures"), trigger=trigger.strip(),
             resolution=Resolution(resolution, Crop(crop), bucket_step, max_aspect), repeats=repeats, flip=flip))
-
-
-def _state(text: str) -> str:
-    """Digest over names, sizes and times of all files below a folder; reading no content, it costs no time."""
-    digest = hashlib.sha256()
-    folder = host.input_folder(text)
-    for path in sorted(p for p in folder.rglob("*") if p.is_file()):
-        digest.update(_line(path, folder).encode())
-    return digest.hexdigest()
-
-
-def _line(path: Path, folder: Path) -> str:
-    status = path.stat()
-    return f"{path.relative_to(folder).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n"
 
 
 NODES: list[type[io.ComfyNode]] = [ImageFolder, ImagesToTrainingSet]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -46,6 +47,26 @@ def model_folder(kind: str) -> Path:
     return Path(folder_paths.get_folder_paths(kind)[0])
 
 
+def diffusers_names() -> list[str]:
+    """Diffusers folders in the host's model folders, by their path below `models/diffusers`; up to two levels deep."""
+    found = {index.parent.relative_to(root).as_posix()
+             for root in map(Path, folder_paths.get_folder_paths("diffusers"))
+             for pattern in ("*/model_index.json", "*/*/model_index.json") for index in root.glob(pattern)}
+    return sorted(found)
+
+
+def diffusers_path(name: str) -> Path:
+    """The folder that a name from `diffusers_names` stands for.
+
+    Raises:
+        AtelierError: there is no such folder any more.
+    """
+    for root in map(Path, folder_paths.get_folder_paths("diffusers")):
+        if (root / name / "model_index.json").is_file():
+            return root / name
+    raise AtelierError(f"There is no diffusers model {name!r}.", "Choose another one.")
+
+
 def input_folder(text: str) -> Path:
     """A folder a person typed: absolute, with `~`, or relative to the host's input folder.
 
@@ -61,6 +82,18 @@ def input_folder(text: str) -> Path:
         raise AtelierError(f"{path} is not a folder.",
                            "Type an existing folder: an absolute path, or one relative to ComfyUI's input folder.")
     return path
+
+
+def disk_state(path: Path) -> str:
+    """Digest over names, sizes and times of a file or of all files below a folder; it reads none of them.
+
+    For `fingerprint_inputs`: it changes when a file does.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        status = file.stat()
+        digest.update(f"{file.relative_to(path).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+    return digest.hexdigest()
 
 
 def output_folder() -> Path:

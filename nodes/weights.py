@@ -1,14 +1,71 @@
-"""Weights into the host's own objects: MODEL, CLIP and VAE. The one file that meets `comfy.sd` and `comfy.lora`."""
+"""Weights into the host's own objects: MODEL, CLIP and VAE. The one file that meets the host's loaders and patches."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import comfy.lora
 import comfy.lora_convert
-import torch
+import comfy.model_base
+import comfy.sd
+import folder_paths
 
 from ..atelier.errors import AtelierError
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..atelier.models.handle import DiffusersModel
+
+
+def load_model(model: DiffusersModel) -> tuple[Any, Any, Any]:
+    """The host's MODEL, CLIP and VAE of a handle, a file's or a folder's.
+
+    Raises:
+        AtelierError: the host does not know the model, or it lacks a text encoder or VAE.
+    """
+    embeddings = folder_paths.get_folder_paths("embeddings")
+    if model.is_folder:
+        loaded = comfy.sd.load_state_dict_guess_config(_original_state(model), embedding_directory=embeddings)
+    else:
+        loaded = comfy.sd.load_checkpoint_guess_config(str(model.path), embedding_directory=embeddings)
+    if loaded is None:
+        raise AtelierError(f"ComfyUI does not know the kind of model in {model.path}.", "Choose another model.")
+    patcher, clip, vae = loaded[:3]
+    missing = [name for name, part in (("MODEL", patcher), ("CLIP", clip), ("VAE", vae)) if part is None]
+    if missing:
+        raise AtelierError(f"{model.path} has no {', '.join(missing)}.",
+                           "Load the missing part with another node, or choose a complete model.")
+    return _predicting(patcher, model.prediction_type), clip, vae
+
+
+def _original_state(model: DiffusersModel) -> dict[str, torch.Tensor]:
+    """A folder's tensors under the names that checkpoints have.
+
+    The host's own reader of folders knows neither shards nor models of unusual shape.
+    """
+    from ..atelier.convert.anatomy import read_anatomy
+    from ..atelier.convert.recipe import to_original
+    from ..atelier.convert.single_file import original_place
+
+    anatomy = read_anatomy(model.path)
+    state: dict[str, torch.Tensor] = {}
+    for component in anatomy.components.values():
+        table, prefix = original_place(component, anatomy.family)
+        recipes = to_original(table, component.tensors, component.folder)
+        state |= {prefix + name: recipe.read() for name, recipe in recipes.items()}
+    return state
+
+
+def _predicting(patcher: Any, prediction: str) -> Any:
+    """The model sampled as the handle says, where the host took it for the other kind."""
+    known = {comfy.model_base.ModelType.EPS: "epsilon", comfy.model_base.ModelType.V_PREDICTION: "v_prediction"}
+    if known.get(patcher.model.model_type, prediction) == prediction:
+        return patcher
+    from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
+
+    host_name = "eps" if prediction == "epsilon" else prediction
+    return ModelSamplingDiscrete().patch(patcher, host_name, zsnr=False)[0]
 
 
 def apply_lora(model: Any, clip: Any, state: dict[str, torch.Tensor], strength_model: float,

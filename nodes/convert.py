@@ -1,0 +1,130 @@
+"""Nodes that turn checkpoints into diffusers folders and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..atelier.convert.options import PRECISIONS, ConvertOptions
+from ..atelier.files import file_name
+from . import host, sockets
+from .made import place_for
+
+_OPTIONS = ConvertOptions()
+
+
+def _precision() -> io.Input:
+    return io.Combo.Input("precision", options=list(PRECISIONS), default=_OPTIONS.precision,
+                          tooltip="Type of the written weights. keep copies them as they are, fp16 halves fp32.")
+
+
+class ConvertCheckpoint(io.ComfyNode):
+    """A checkpoint as a diffusers folder."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierConvertCheckpoint",
+            display_name="Convert Checkpoint",
+            category="Atelier/model",
+            description="Writes a checkpoint as a diffusers folder in models/diffusers, with no network. The same "
+                        "conversion is done once and found again.",
+            search_aliases=["diffusers", "safetensors", "ckpt", "convert model"],
+            is_output_node=True,
+            inputs=[
+                io.Combo.Input("checkpoint", options=host.model_names("checkpoints"),
+                               tooltip="A .safetensors or .ckpt file in models/checkpoints."),
+                _precision(),
+                io.Combo.Input("prediction_type", options=["auto", "epsilon", "v_prediction"],
+                               default=_OPTIONS.prediction_type, advanced=True,
+                               tooltip="What the model predicts. Only few files say so; auto takes what is usual for "
+                                       "the family."),
+            ],
+            outputs=[
+                sockets.DiffusersModel.Output(display_name="model", tooltip="For Train LoRA or Load for Sampling."),
+                io.String.Output(display_name="report", tooltip="What was written, in a few lines."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, checkpoint: str | None = None, **_: Any) -> str:
+        """Change when the file does."""
+        return host.disk_state(host.model_path("checkpoints", checkpoint)) if checkpoint else ""
+
+    @classmethod
+    def execute(cls, checkpoint: str, precision: str, prediction_type: str) -> io.NodeOutput:
+        """Convert, or find the folder that the same conversion made."""
+        from ..atelier.convert.folder import to_folder
+        from ..atelier.models.open import open_model
+
+        source = host.model_path("checkpoints", checkpoint)
+        ending = "" if precision == _OPTIONS.precision else f"-{precision}"
+        wanted = host.model_folder("diffusers") / f"{Path(checkpoint).with_suffix('')}{ending}"
+        made = place_for(wanted, "folder", open_model(source).fingerprint, precision, prediction_type)
+        monitor, report = host.HostMonitor(), made.report
+        if report is None:
+            options = ConvertOptions(precision=precision, prediction_type=prediction_type)
+            report = to_folder(source, made.path, options, monitor).text()
+            made.remember(report)
+        monitor.say(report)
+        return io.NodeOutput(open_model(made.path), report, ui={"text": (report,)})
+
+
+class ExportCheckpoint(io.ComfyNode):
+    """A model as a single file, with or without a LoRA in it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierExportCheckpoint",
+            display_name="Export Checkpoint",
+            category="Atelier/model",
+            description="Writes a model as one .safetensors file in models/checkpoints, if wanted with a LoRA merged "
+                        "into its weights.",
+            search_aliases=["save checkpoint", "merge lora", "safetensors"],
+            is_output_node=True,
+            inputs=[
+                sockets.DiffusersModel.Input("model", tooltip="From Convert Checkpoint or Open Model."),
+                io.String.Input("name", default="my-model",
+                                tooltip="Name of the file, without ending. An existing file is never overwritten: the "
+                                        "new one gets a number."),
+                _precision(),
+                io.Float.Input("strength", default=1.0, min=-10.0, max=10.0, step=0.05,
+                               tooltip="How strongly the LoRA is merged."),
+                sockets.LoraModel.Input("lora", optional=True, tooltip="A LoRA to merge into the weights."),
+            ],
+            outputs=[
+                io.String.Output(display_name="checkpoint name", tooltip="As core's Load Checkpoint lists the file."),
+                io.String.Output(display_name="report", tooltip="What was written, in a few lines."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model: Any, name: str, precision: str, strength: float, lora: Any = None) -> io.NodeOutput:
+        """Write the file, or find the one that the same request made."""
+        from ..atelier.convert.anatomy import read_anatomy
+        from ..atelier.convert.single_file import to_checkpoint
+        from ..atelier.lora.bake import merge_of, state_digest
+        from ..atelier.lora.forms import read_state
+
+        merged = lora if strength else None
+        folder = host.model_folder("checkpoints")
+        made = place_for(folder / f"{file_name(name)}.safetensors", "file", model.fingerprint, model.prediction_type,
+                         precision, f"{state_digest(merged)} at {strength}" if merged is not None else "")
+        monitor, report = host.HostMonitor(), made.report
+        if report is None:
+            options = ConvertOptions(precision=precision, prediction_type=model.prediction_type)
+            merge = None
+            if merged is not None:
+                merge = merge_of(read_state(merged), read_anatomy(model.path), strength)
+            report = to_checkpoint(model.path, made.path, options, monitor, merge=merge).text()
+            made.remember(report)
+        monitor.say(report)
+        return io.NodeOutput(str(made.path.relative_to(folder)), report, ui={"text": (report,)})
+
+
+NODES: list[type[io.ComfyNode]] = [ConvertCheckpoint, ExportCheckpoint]
