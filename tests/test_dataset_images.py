@@ -16,7 +16,7 @@ from atelier.dataset.images import (
     MAX_PIXELS,
     UnreadablePicture,
     check_picture,
-    read_mask,
+    decode_mask,
     read_picture,
     strict_decoding,
 )
@@ -182,10 +182,12 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, si
 def test_a_mask_is_grey_and_transparent_means_black(tmp_path: Path) -> None:
     rgba = np.full((4, 4, 4), 255, np.uint8)
     rgba[:2, :, 3] = 0
-    mask = read_mask(saved(tmp_path / "m.png", Image.fromarray(rgba)))
+    path = saved(tmp_path / "m.png", Image.fromarray(rgba))
+    mask = decode_mask(path, path.read_bytes())
     assert mask.mode == "L"
     assert (np.asarray(mask) == np.repeat([[0], [0], [255], [255]], 4, axis=1)).all()
-    grey = read_mask(saved(tmp_path / "n.png", Image.fromarray(RAMP)))
+    path = saved(tmp_path / "n.png", Image.fromarray(RAMP))
+    grey = decode_mask(path, path.read_bytes())
     assert (np.asarray(grey) == RAMP).all()
 
 

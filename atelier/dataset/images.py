@@ -38,8 +38,25 @@ class UnreadablePicture(AtelierError):
         super().__init__(f"{path} cannot be used: {why}.", "Replace or remove the file.")
 
 
+def read_file(path: Path) -> bytes:
+    """The bytes of `path`.
+
+    Raises:
+        UnreadablePicture: the file is gone or may not be opened.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UnreadablePicture(path, f"it cannot be opened ({error.strerror or error})") from error
+
+
 def read_picture(path: Path) -> Image.Image:
-    """The picture in `path`, upright, mode RGB.
+    """The picture in `path`, upright, mode RGB; see `decode_picture`."""
+    return decode_picture(path, read_file(path))
+
+
+def decode_picture(path: Path, data: bytes) -> Image.Image:
+    """The picture in a file's bytes, upright, mode RGB; `path` names it in errors.
 
     Transparency is composited on white; 16-bit greyscale is scaled, not clipped; of an animation the first frame
     counts; EXIF orientation is applied. Colour profiles are not.
@@ -47,17 +64,17 @@ def read_picture(path: Path) -> Image.Image:
     Raises:
         UnreadablePicture: damaged, cut short, of an unknown format, too large or fully transparent.
     """
-    with _opened(path, path.read_bytes()) as image:
+    with _opened(path, data) as image:
         return _turned(as_rgb(image, path), _orientation(image))
 
 
-def read_mask(path: Path) -> Image.Image:
-    """The loss mask in `path`, upright, mode L: 255 counts in full, 0 not at all. Transparent counts as black.
+def decode_mask(path: Path, data: bytes) -> Image.Image:
+    """The loss mask in a file's bytes, upright, mode L: 255 counts in full, 0 not at all. Transparent counts as black.
 
     Raises:
-        UnreadablePicture: as for `read_picture`.
+        UnreadablePicture: as for `decode_picture`.
     """
-    with _opened(path, path.read_bytes()) as image:
+    with _opened(path, data) as image:
         if _has_alpha(image):
             rgba = image.convert("RGBA")
             grey = Image.composite(rgba.convert("L"), Image.new("L", rgba.size, 0), rgba.getchannel("A"))
@@ -74,7 +91,7 @@ def check_picture(path: Path, data: bytes, *, is_mask: bool = False) -> tuple[in
     JPEGs are decoded at an eighth of their size, which still reads every byte and is several times faster.
 
     Raises:
-        UnreadablePicture: as for `read_picture`.
+        UnreadablePicture: as for `decode_picture`.
     """
     with _opened(path, data) as image:
         if image.format == "JPEG":
@@ -90,7 +107,7 @@ def check_picture(path: Path, data: bytes, *, is_mask: bool = False) -> tuple[in
 
 
 def as_rgb(image: Image.Image, path: Path) -> Image.Image:
-    """`image` of any mode as RGB, by the rules of `read_picture`; `path` names it in errors.
+    """`image` of any mode as RGB, by the rules of `decode_picture`; `path` names it in errors.
 
     Raises:
         UnreadablePicture: fully transparent.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageStat
 
-from .images import read_mask, read_picture
+from .images import UnreadablePicture, decode_mask, decode_picture, read_file
 from .sizing import Placement, find_focus, place
 from .types import Crop, Resolution, Sample
 
@@ -30,9 +32,9 @@ def prepare(sample: Sample, resolution: Resolution) -> Prepared:
     Bars beside a padded picture take its mean colour, which disturbs the VAE's neighbourhood least, and are masked.
 
     Raises:
-        UnreadablePicture: the picture or its mask cannot be used.
+        UnreadablePicture: the picture or its mask cannot be used, or is no longer the file that the sample was made of.
     """
-    picture = read_picture(sample.image)
+    picture = decode_picture(sample.image, _unchanged(sample.image, sample.digest))
     placement = place_sample(picture, resolution)
     pixels = np.asarray(_on_canvas(picture, placement, Image.Resampling.LANCZOS, _mean_colour(picture)))
     return Prepared(placement, pixels, _mask(sample, placement))
@@ -46,13 +48,21 @@ def place_sample(picture: Image.Image, resolution: Resolution) -> Placement:
 
 def _mask(sample: Sample, placement: Placement) -> NDArray[np.uint8] | None:
     if sample.mask is not None:
-        mask = read_mask(sample.mask)
+        mask = decode_mask(sample.mask, _unchanged(sample.mask, sample.mask_digest))
     elif placement.padded:
         mask = Image.new("L", placement.source, 255)
     else:
         return None
     # Box: no ringing, so a mask of black and white never leaves 0..255 or gets a halo.
     return np.asarray(_on_canvas(mask, placement, Image.Resampling.BOX, 0))
+
+
+def _unchanged(path: Path, digest: str) -> bytes:
+    """The file's bytes; encoding others under the old digest would spoil the cache for good."""
+    data = read_file(path)
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise UnreadablePicture(path, "it has changed since the training set was read")
+    return data
 
 
 def _on_canvas(image: Image.Image, placement: Placement, filter_: Image.Resampling,

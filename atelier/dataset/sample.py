@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .images import UnreadablePicture, check_picture
+from .images import UnreadablePicture, check_picture, read_file
 from .types import Sample
 
 
@@ -16,11 +16,11 @@ def make_sample(image: Path, captions: tuple[str, ...], *, repeats: int = 1, mas
     Raises:
         UnreadablePicture: one of them is damaged, or the mask is of another shape than the picture.
     """
-    data = _read(image)
+    data = read_file(image)
     size = check_picture(image, data)
     mask_digest = ""
     if mask is not None:
-        mask_data = _read(mask)
+        mask_data = read_file(mask)
         mask_size = check_picture(mask, mask_data, is_mask=True)
         if mask_size != size:
             raise UnreadablePicture(image, f"its mask {mask.name} is {mask_size[0]} × {mask_size[1]} pixels, "
@@ -28,9 +28,3 @@ def make_sample(image: Path, captions: tuple[str, ...], *, repeats: int = 1, mas
         mask_digest = hashlib.sha256(mask_data).hexdigest()
     return Sample(image, captions, hashlib.sha256(data).hexdigest(), size, repeats, mask, mask_digest, prior)
 
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UnreadablePicture(path, f"it cannot be opened ({error.strerror or error})") from error
