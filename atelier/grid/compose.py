@@ -1,0 +1,91 @@
+"""Grids drawn from pictures, and cells taken out of grids again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from ..errors import AtelierError
+from .layout import Layout, Place
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Color = tuple[int, int, int]
+WHITE: Color = (255, 255, 255)
+
+
+class Fit(str, Enum):
+    """How a picture of another shape fills its cell."""
+
+    CROP = "crop"
+    """The cell is full; what stands over at two sides is cut off."""
+    PAD = "pad"
+    """All of the picture is shown; the rest of the cell keeps the background."""
+    STRETCH = "stretch"
+    """The cell is full and all is shown; proportions change."""
+
+
+def compose(layout: Layout, places: Sequence[Place], uniques: Sequence[Image], fillers: Sequence[Image], *,
+            fit: Fit = Fit.CROP, background: Color = WHITE, captions: Mapping[int, str] | None = None) -> Image:
+    """Draw the grid, mode RGB.
+
+    A picture that has the size of a cell is copied as it is, so that `manifest.split` gives it back bit for bit.
+
+    Args:
+        places: What `layout.arrange` gave for these pictures.
+        background: Colour of gaps, padding and caption strips.
+        captions: Text below cells, by index into `places`; needs a `caption_height`.
+    """
+    from PIL import Image
+
+    from ..score.label import strip
+
+    grid = Image.new("RGB", layout.size, background)
+    for index, place in enumerate(places):
+        picture = (uniques if place.unique else fillers)[place.picture]
+        cell = layout.cell(place.block, place.place)
+        grid.paste(fitted(picture, (cell.width, cell.height), fit, background), (cell.x, cell.y))
+        text = captions.get(index, "") if captions else ""
+        if text and layout.caption_height:
+            below = layout.caption(place.block, place.place)
+            grid.paste(strip(text, below.width, below.height, ink=_ink(background), paper=background),
+                       (below.x, below.y))
+    return grid
+
+
+def fitted(picture: Image, size: tuple[int, int], fit: Fit, background: Color = WHITE) -> Image:
+    """`picture` as RGB of exactly `size` (width, height), by Lanczos resampling; untouched if it has that size."""
+    from PIL import Image, ImageOps
+
+    picture = picture.convert("RGB")
+    if picture.size == size:
+        return picture
+    if fit is Fit.STRETCH:
+        return picture.resize(size, Image.Resampling.LANCZOS)
+    if fit is Fit.CROP:
+        return ImageOps.fit(picture, size, Image.Resampling.LANCZOS)
+    return ImageOps.pad(picture, size, Image.Resampling.LANCZOS, color=background)
+
+
+def parse_color(text: str) -> Color:
+    """A colour from its name or hex digits, such as "white" or "#1a1a1a".
+
+    Raises:
+        AtelierError: the text names no colour.
+    """
+    from PIL import ImageColor
+
+    try:
+        red, green, blue = ImageColor.getrgb(text.strip())[:3]
+    except ValueError as error:
+        raise AtelierError(f"{text!r} is no colour.", "Write a name such as white, or hex digits such as #1a1a1a."
+                           ) from error
+    return red, green, blue
+
+
+def _ink(background: Color) -> Color:
+    """Dark on light and light on dark, by luma (ITU-R BT.601)."""
+    red, green, blue = background
+    return (32, 32, 32) if 0.299 * red + 0.587 * green + 0.114 * blue > 128 else (235, 235, 235)

@@ -1,0 +1,88 @@
+"""Pictures to fill the other cells of a grid with, drawn from many without repeats."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..dataset.images import UnreadablePicture, read_picture
+from ..dataset.scan import find_pictures
+from ..errors import AtelierError
+from ..progress import Monitor
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_log = logging.getLogger("atelier")
+
+
+@dataclass(frozen=True)
+class Filler:
+    """A filler and where it came from."""
+
+    path: Path
+    picture: Image
+    """Upright, RGB."""
+
+
+def fillers_from_folder(folder: Path, count: int, seed: int, *, allow_repeats: bool = False,
+                        monitor: Monitor | None = None) -> list[Filler]:
+    """`count` pictures of a folder and the folders below it. See `draw_fillers`."""
+    paths = [found.path for found in find_pictures(folder, recursive=True)]
+    return draw_fillers(paths, count, seed, allow_repeats=allow_repeats, monitor=monitor)
+
+
+def draw_fillers(paths: Sequence[Path], count: int, seed: int, *, allow_repeats: bool = False,
+                 monitor: Monitor | None = None) -> list[Filler]:
+    """`count` different pictures in an order drawn from the seed.
+
+    Copies of one file count as one picture. Files that cannot be read are passed over, with a warning in the log. The
+    same paths in the same order give the same fillers on every machine.
+
+    Args:
+        allow_repeats: Once all pictures are used, draw from all of them again, and again.
+
+    Raises:
+        AtelierError: `count` is below 1, or there are too few pictures.
+    """
+    if count < 1:
+        raise AtelierError(f"count is {count}.", "Choose 1 or more.")
+    monitor = monitor or Monitor()
+    monitor.phase("reading", count)
+    order = list(paths)
+    chance = random.Random(seed)
+    chance.shuffle(order)
+    different: list[Filler] = []
+    for filler in _readable(order):
+        monitor.check()
+        different.append(filler)
+        monitor.advance(len(different))
+        if len(different) == count:
+            return different
+    if not different or not allow_repeats:
+        raise AtelierError(f"{count} fillers are wanted, and there are {len(different)} different pictures among "
+                           f"{len(paths)} files.", "Give more pictures, ask for fewer, or allow repeats.")
+    repeated: list[Filler] = []
+    while len(different) + len(repeated) < count:
+        repeated += chance.sample(different, len(different))
+    return [*different, *repeated][:count]
+
+
+def _readable(paths: Sequence[Path]) -> Iterator[Filler]:
+    """The files that hold a picture not yet seen, opened one by one: few of thousands are ever read."""
+    seen: set[bytes] = set()
+    for path in paths:
+        try:
+            picture = read_picture(path)
+        except (UnreadablePicture, OSError) as error:
+            _log.warning("No filler: %s", error)
+            continue
+        digest = hashlib.sha256(path.read_bytes()).digest()
+        if digest not in seen:
+            seen.add(digest)
+            yield Filler(path, picture)

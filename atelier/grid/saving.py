@@ -1,0 +1,150 @@
+"""Pictures saved under their title, with what made them beside them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AtelierError
+from ..files import RESERVED, whole_file, write_json, write_text
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+LONGEST = 120
+"""Bytes of a name in UTF-8. File systems take 255; Windows counts the whole path against 260."""
+UNTITLED = "untitled"
+
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*]+')
+_ENDINGS = (".png", ".txt", ".json")
+_JOINERS = "\u200c\u200d"
+"""Invisible, but they hold emoji and some scripts together."""
+
+
+@dataclass(frozen=True)
+class Details:
+    """How a picture was made, as far as is known; what is empty is left out of its sidecars."""
+
+    title: str = ""
+    prompt: str = ""
+    negative: str = ""
+    seed: int | None = None
+    model: str = ""
+    score: float | None = None
+    scored_by: str = ""
+    """Model and definition of the score, without which it says nothing."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """The files of one saved picture."""
+
+    picture: Path
+    text: Path
+    details: Path
+
+
+def safe_name(title: str) -> str:
+    """A file name without ending that every system takes, as close to the title as can be.
+
+    Letters of all scripts stay, composed (NFC). What a path or Windows forbids becomes a dash, control and invisible
+    formatting characters go, spaces are joined, dots and spaces go from the ends. A device name of Windows gets a
+    trailing underscore; what is too long is cut between characters; nothing at all becomes "untitled".
+    """
+    text = unicodedata.normalize("NFC", title)
+    text = "".join(" " if c.isspace() else c for c in text
+                   if c.isspace() or c in _JOINERS or unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Cn", "Co"))
+    text = " ".join(_FORBIDDEN.sub("-", text).split()).strip(". -")
+    text = _cut(text, LONGEST).rstrip(". -") or UNTITLED
+    stem, dot, rest = text.partition(".")
+    # Windows also reserves COM¹ and the like: NFKC turns those digits into plain ones.
+    if unicodedata.normalize("NFKC", stem).rstrip().upper() in {*RESERVED, "CONIN$", "CONOUT$"}:
+        text = f"{stem.rstrip()}_{dot}{rest}"
+    return text
+
+
+def free_stem(folder: Path, name: str) -> str:
+    """`name`, or the first of "name (2)", "name (3)", … of which no picture and no sidecar lies in `folder`.
+
+    Upper and lower case count as the same, as they are on Windows and macOS.
+    """
+    taken = {_folded(entry.name) for entry in os.scandir(folder)} if folder.is_dir() else set()
+    stem, number = name, 1
+    while any(_folded(stem + ending) in taken for ending in _ENDINGS):
+        number += 1
+        stem = f"{name} ({number})"
+    return stem
+
+
+def save_titled(picture: Image, folder: Path, details: Details, *, metadata: Mapping[str, str] | None = None,
+                extra: Mapping[str, Any] | None = None) -> Saved:
+    """Save a picture as `<title>.png`, its prompts as `<title>.txt` and all details as `<title>.json`.
+
+    Nothing is ever overwritten. The picture appears last, so that whoever sees it sees its sidecars too.
+
+    Args:
+        folder: Made if need be.
+        metadata: Text to keep in the PNG file, by keyword.
+        extra: More for the JSON file, in JSON's types.
+
+    Raises:
+        AtelierError: the disk is full, or the folder is a file or cannot be written.
+    """
+    from PIL.PngImagePlugin import PngInfo
+
+    if folder.exists() and not folder.is_dir():
+        raise AtelierError(f"{folder} is a file, not a folder.", "Choose another folder to save to.")
+    stem = free_stem(folder, safe_name(details.title))
+    saved = Saved(*(folder / (stem + ending) for ending in _ENDINGS))
+    write_text(saved.text, infotext(details) + "\n")
+    write_json(saved.details, {**_known(details), "file": saved.picture.name, "width": picture.width,
+                               "height": picture.height, **(extra or {})})
+    info = PngInfo()
+    for keyword, text in (metadata or {}).items():
+        info.add_text(keyword, text)
+    with whole_file(saved.picture) as part:
+        picture.save(part, format="PNG", pnginfo=info)
+    return saved
+
+
+def infotext(details: Details) -> str:
+    """Prompt, negative prompt and one line of settings: the text format that AUTOMATIC1111's web UI made common."""
+    settings: dict[str, str | int | float] = {
+        "Seed": details.seed if details.seed is not None else "", "Model": details.model, "Title": details.title,
+        "CLIP score": f"{details.score:.4f}" if details.score is not None else "", "Scored by": details.scored_by,
+    }
+    line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in settings.items() if value != "")
+    negative = f"Negative prompt: {details.negative}" if details.negative else ""
+    return "\n".join(part for part in (details.prompt, negative, line) if part)
+
+
+def _known(details: Details) -> dict[str, Any]:
+    return {name: value for name, value in asdict(details).items() if value not in ("", None)}
+
+
+def _quoted(value: str) -> str:
+    return json.dumps(value, ensure_ascii=False) if any(c in value for c in ',:"\n') else value
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _cut(text: str, size: int) -> str:
+    """At most `size` bytes in UTF-8, never within a character or between a letter and its marks."""
+    end = len(text[:size])  # a character has at least one byte
+    while end and (len(text[:end].encode()) > size or _joined(text, end)):
+        end -= 1
+    return text[:end]
+
+
+def _joined(text: str, place: int) -> bool:
+    """Whether the characters before and after `place` are drawn as one."""
+    return place < len(text) and (text[place] in _JOINERS or text[place - 1] in _JOINERS
+                                  or unicodedata.category(text[place]).startswith("M"))

@@ -1,0 +1,118 @@
+"""Saving under a title: names that hold on every system, sidecars, nothing overwritten."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from atelier.errors import AtelierError
+from atelier.files import file_name
+from atelier.grid.saving import LONGEST, Details, free_stem, infotext, safe_name, save_titled
+
+
+@pytest.mark.parametrize(("title", "name"), [
+    ("Neon Whiskers", "Neon Whiskers"),
+    ("  Neon \n\t Whiskers  ", "Neon Whiskers"),
+    ("Café à l’été – «猫» кот", "Café à l’été – «猫» кот"),
+    ("Cafe\u0301", "Café"),
+    ("What? A <cat> in \"neon\": 50% / 50%", "What- A -cat- in -neon- 50% - 50%"),
+    ("../../etc/passwd", "etc-passwd"),
+    ("C:\\Windows\\system32", "C-Windows-system32"),
+    (".hidden", "hidden"), ("ends with dots...", "ends with dots"), ("...", "untitled"), ("", "untitled"),
+    ("   ", "untitled"), ("\0\x07\x1b[31m", "[31m"),
+    ("con", "con_"), ("CON", "CON_"), ("com1.final", "com1_.final"), ("nul .txt", "nul_.txt"), ("LPT9", "LPT9_"),
+    ("COM¹", "COM¹_"), ("CONIN$", "CONIN$_"), ("console", "console"), ("com10", "com10"), ("auxiliary", "auxiliary"),
+    ("right\u202eto left", "rightto left"), ("zero\u200bwidth", "zerowidth"),
+    ("👩\u200d🎨 paints", "👩\u200d🎨 paints"), ("half \ud83d emoji", "half emoji"),
+])
+def test_hostile_titles(title: str, name: str) -> None:
+    assert safe_name(title) == name
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.one_of(st.text(max_size=400), st.text("CONPRNAUXcom1lpt9.: /\\-¹", max_size=12),
+                 st.characters().map(lambda c: c * 200)))
+def test_every_title_gives_a_name_that_every_system_takes(title: str) -> None:
+    name = safe_name(title)
+    assert file_name(name) == name, "the rule for names that people type, checked elsewhere"
+    assert "/" not in name and len(name.encode()) <= LONGEST + 1
+    assert safe_name(name) == name, "a name stays itself"
+
+
+def test_long_titles_are_cut_between_characters() -> None:
+    assert safe_name("x" * 500) == "x" * LONGEST
+    assert safe_name("猫" * 500) == "猫" * (LONGEST // 3)
+    family = "👨\u200d👩\u200d👧"  # 18 bytes drawn as one
+    assert safe_name(family * 50) == family * (LONGEST // len(family.encode()))
+    # q with two marks has no composed form: all of it stays, or nothing.
+    assert safe_name("q\u0308\u0323" * 50) == "q\u0323\u0308" * (LONGEST // 5)
+
+
+def test_names_that_are_taken_get_a_number(tmp_path: Path) -> None:
+    assert free_stem(tmp_path / "nothing there", "Cat") == "Cat"
+    (tmp_path / "cat.PNG").touch()
+    assert free_stem(tmp_path, "Cat") == "Cat (2)", "case does not tell names apart on every system"
+    (tmp_path / "Cat (2).json").touch()
+    assert free_stem(tmp_path, "Cat") == "Cat (3)", "a sidecar alone takes a name too"
+    (tmp_path / "Cafe\u0301.png").touch()
+    assert free_stem(tmp_path, "Café") == "Café (2)"
+
+
+DETAILS = Details(title="Neon: Whiskers", prompt="a cat wearing neon-glasses", negative="low quality, blurry",
+                  seed=2 ** 63, model="demo", score=0.31239, scored_by="ViT-B-32, cosine")
+
+
+def test_a_picture_is_saved_with_its_sidecars(tmp_path: Path) -> None:
+    picture = Image.effect_noise((16, 8), 50).convert("RGB")
+    saved = save_titled(picture, tmp_path / "new folder", DETAILS, metadata={"prompt": "{\"1\": \"猫\"}"},
+                        extra={"workflow": "approach 1"})
+    assert sorted(path.name for path in (tmp_path / "new folder").iterdir()) == [
+        "Neon- Whiskers.json", "Neon- Whiskers.png", "Neon- Whiskers.txt"]
+    with Image.open(saved.picture) as stored:
+        assert stored.tobytes() == picture.tobytes()
+        assert stored.text == {"prompt": "{\"1\": \"猫\"}"}
+    assert json.loads(saved.details.read_text(encoding="utf-8")) == {
+        "title": "Neon: Whiskers", "prompt": "a cat wearing neon-glasses", "negative": "low quality, blurry",
+        "seed": 2 ** 63, "model": "demo", "score": 0.31239, "scored_by": "ViT-B-32, cosine",
+        "file": "Neon- Whiskers.png", "width": 16, "height": 8, "workflow": "approach 1"}
+    assert saved.text.read_text(encoding="utf-8") == (
+        "a cat wearing neon-glasses\nNegative prompt: low quality, blurry\n"
+        'Seed: 9223372036854775808, Model: demo, Title: "Neon: Whiskers", CLIP score: 0.3124, '
+        'Scored by: "ViT-B-32, cosine"\n')
+
+
+def test_what_is_unknown_is_left_out() -> None:
+    assert infotext(Details(prompt="a cat")) == "a cat"
+    assert infotext(Details(prompt="a cat", seed=0)) == "a cat\nSeed: 0"
+
+
+def test_nothing_is_overwritten(tmp_path: Path) -> None:
+    pictures = [Image.new("RGB", (4, 4), (level, 0, 0)) for level in range(4)]
+    saved = [save_titled(picture, tmp_path, Details(title=title)) for picture, title in
+             zip(pictures, ["A cat", "A CAT", "A cat", "a/cat"], strict=True)]
+    assert [s.picture.name for s in saved] == ["A cat.png", "A CAT (2).png", "A cat (3).png", "a-cat.png"]
+    for s, picture in zip(saved, pictures, strict=True):
+        with Image.open(s.picture) as stored:
+            assert stored.tobytes() == picture.tobytes()
+
+
+def test_a_failure_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: Image.Image, path: Path, **more: object) -> None:
+        Path(path).write_bytes(b"half a picture")
+        raise RuntimeError
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+    with pytest.raises(RuntimeError):
+        save_titled(Image.new("RGB", (4, 4)), tmp_path, Details(title="cat"))
+    assert not list(tmp_path.glob("*.png")) and not list(tmp_path.glob(".*"))
+
+
+def test_a_folder_that_is_a_file_is_explained(tmp_path: Path) -> None:
+    (tmp_path / "taken").touch()
+    with pytest.raises(AtelierError, match="taken is a file"):
+        save_titled(Image.new("RGB", (4, 4)), tmp_path / "taken", Details(title="cat"))
