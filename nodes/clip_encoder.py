@@ -74,7 +74,8 @@ def token_counter(clip: Any) -> Callable[[str], int] | None:
 
 def _tagged(fragments: Sequence[str]) -> str:
     """The fragments in the host's own weight syntax, each with its number for a weight."""
-    return " ".join(f"({_escaped(text)}:{index + FIRST_TAG})" for index, text in enumerate(fragments))
+    # The host reads a weight without words as words.
+    return " ".join(f"({_escaped(text)}:{index + FIRST_TAG})" for index, text in enumerate(fragments) if text.strip())
 
 
 def _escaped(text: str) -> str:

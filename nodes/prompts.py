@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
-from ..atelier.prompts.answer_cache import AnswerCache
-from ..atelier.prompts.budget import CLIP_BUDGET
-from ..atelier.prompts.client import ChatClient, Usage
+from ..atelier.prompts.art_request import CATEGORIES, MOST_PROMPTS, ArtRequest
 from ..atelier.prompts.credentials import CredentialStore
 from ..atelier.prompts.endpoints import CUSTOM, ENDPOINTS, LanguageModel
 from ..atelier.prompts.examples import SHIPPED, ExampleLibrary
-from ..atelier.prompts.fields import Form, PromptFields
-from ..atelier.prompts.random_art import CATEGORIES, MOST_PROMPTS, ArtRequest, offline_prompts, written_prompts
-from ..atelier.prompts.request import PromptRequest, WrittenPrompt
+from ..atelier.prompts.fields import CLIP_BUDGET, Form, PromptFields
 from . import host, sockets
+
+if TYPE_CHECKING:
+    from ..atelier.prompts.answer_cache import AnswerCache
+    from ..atelier.prompts.client import ChatClient, Usage
+    from ..atelier.prompts.request import WrittenPrompt
 
 BY_ENDPOINT = "by endpoint"
 NO_EXAMPLES = "none"
@@ -42,10 +43,14 @@ def _credentials() -> CredentialStore:
 
 
 def _client(llm: LanguageModel, monitor: host.HostMonitor) -> ChatClient:
+    from ..atelier.prompts.client import ChatClient
+
     return ChatClient(llm, _credentials(), monitor)
 
 
 def _cache() -> AnswerCache:
+    from ..atelier.prompts.answer_cache import AnswerCache
+
     return AnswerCache(host.work_folder("answers"))
 
 
@@ -130,6 +135,7 @@ class WritePrompt(io.ComfyNode):
             description="Turns an idea into a positive prompt, a negative prompt and a title. Without a language model "
                         "the offline writer does it.",
             search_aliases=["prompt enhancer", "chatgpt", "llm", "embellish", "prompt generator", "title"],
+            is_output_node=True,
             inputs=[
                 io.String.Input("idea", default="a cat wearing neon-glasses", multiline=True,
                                 tooltip="What the picture shows, in a few words."),
@@ -165,6 +171,7 @@ class WritePrompt(io.ComfyNode):
                 llm: LanguageModel | None = None, clip: Any = None, **fields: str) -> io.NodeOutput:
         """Ask, or write offline, and show what came of it."""
         from ..atelier.prompts import offline
+        from ..atelier.prompts.request import PromptRequest
         from ..atelier.prompts.write import write
         from .clip_encoder import token_counter
 
@@ -195,6 +202,7 @@ class RandomArtPrompts(io.ComfyNode):
             description="As many different prompts as asked for, no subject twice. Without a language model they come "
                         "from word lists.",
             search_aliases=["random prompt", "filler", "prompt list", "wildcard"],
+            is_output_node=True,
             inputs=[
                 io.Int.Input("count", default=12, min=1, max=MOST_PROMPTS,
                              tooltip="How many. A grid of 4 × 4 blocks with one unique picture each needs 48."),
@@ -213,6 +221,8 @@ class RandomArtPrompts(io.ComfyNode):
     def execute(cls, count: int, categories: str, seed: int, on_error: str,
                 llm: LanguageModel | None = None) -> io.NodeOutput:
         """Ask until there are enough, or draw from the lists."""
+        from ..atelier.prompts.random_art import offline_prompts, written_prompts
+
         monitor = host.HostMonitor()
         names = dict.fromkeys(name.strip().lower() for name in categories.split(",") if name.strip())
         request = ArtRequest(count, tuple(names), seed)

@@ -15,12 +15,13 @@ from hypothesis import strategies as st
 from atelier.convert.tokenizer import load_tokenizer
 from atelier.errors import AtelierError
 from atelier.prompts import budget, offline
+from atelier.prompts.art_request import CATEGORIES, ArtRequest
 from atelier.prompts.credentials import Credential, CredentialStore
 from atelier.prompts.distinct import repeats
 from atelier.prompts.endpoints import ENDPOINTS, LanguageModel, plain_url
 from atelier.prompts.examples import ExampleLibrary
-from atelier.prompts.fields import Form, PromptFields
-from atelier.prompts.random_art import CATEGORIES, ArtRequest, offline_prompts
+from atelier.prompts.fields import CLIP_BUDGET, Form, PromptFields
+from atelier.prompts.random_art import offline_prompts
 from atelier.prompts.request import PromptRequest
 
 SECRET = "sk-canary-0123456789abcdef"
@@ -146,7 +147,7 @@ def test_shipped_sets_fit_into_a_clip_text_encoder(name: str) -> None:
     for example in shipped.examples:
         for text in (example.positive, example.negative):
             tokens = len(load_tokenizer()(text)["input_ids"]) - 2
-            assert tokens <= budget.CLIP_BUDGET
+            assert tokens <= CLIP_BUDGET
             assert 0.85 <= budget.estimate(text) / tokens <= 1.3, f"the estimate is far off for {text!r}"
 
 

@@ -13,12 +13,13 @@ from kit.fake_llm import GOOD, FakeLlm
 
 from atelier.errors import AtelierError
 from atelier.prompts.answer_cache import AnswerCache
+from atelier.prompts.art_request import ArtRequest
 from atelier.prompts.client import ChatClient
 from atelier.prompts.credentials import CredentialStore
 from atelier.prompts.endpoints import LanguageModel
 from atelier.prompts.examples import ExampleLibrary
 from atelier.prompts.fields import Form, PromptFields
-from atelier.prompts.random_art import ArtRequest, written_prompts
+from atelier.prompts.random_art import written_prompts
 from atelier.prompts.request import PromptRequest, WrittenPrompt
 from atelier.prompts.structured import Unusable, find_object
 from atelier.prompts.write import write

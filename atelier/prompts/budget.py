@@ -6,9 +6,6 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-CLIP_BUDGET = 75
-"""Tokens of a prompt that CLIP sees at once: its 77 positions less the start and end marks."""
-
 TokenCounter = Callable[[str], int]
 """Number of tokens of a text, without start and end marks."""
 

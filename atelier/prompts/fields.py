@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from enum import Enum
 
+CLIP_BUDGET = 75
+"""Tokens of a prompt that CLIP sees at once: its 77 positions less the start and end marks."""
+
 
 class Form(str, Enum):
     """How a prompt is worded."""

@@ -9,42 +9,15 @@ from typing import Any
 
 from ..errors import AtelierError
 from .answer_cache import AnswerCache
+from .art_request import ArtRequest
 from .client import NOTHING_USED, ChatClient, Usage, host_of
 from .distinct import Distinct
 from .structured import Question, Unusable, ask, object_schema, text_field
 from .words import words
 
-CATEGORIES = ("animal", "landscape", "object", "cityscape", "nature", "space", "abstract")
-MOST_PROMPTS = 1024
 BATCH = 24
 """Prompts asked for at once: more would make one slip cost too much, and answers too long."""
 LONGEST = 600
-
-
-@dataclass(frozen=True)
-class ArtRequest:
-    """How many prompts, about what.
-
-    Raises:
-        AtelierError: a category is unknown or missing, or the count is out of range.
-    """
-
-    count: int
-    categories: tuple[str, ...] = CATEGORIES
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        unknown = [name for name in self.categories if name not in CATEGORIES]
-        if unknown or not self.categories:
-            raise AtelierError(f"categories holds {unknown[0]!r}." if unknown else "No category is chosen.",
-                               f"Choose from {', '.join(CATEGORIES)}.")
-        if not 1 <= self.count <= MOST_PROMPTS:
-            raise AtelierError(f"The count of prompts is {self.count}.", f"Choose between 1 and {MOST_PROMPTS}.")
-
-    def shares(self) -> dict[str, int]:
-        """How many prompts each category gets: as evenly as it goes, the first ones one more."""
-        each, more = divmod(self.count, len(self.categories))
-        return {name: each + (index < more) for index, name in enumerate(self.categories)}
 
 
 @dataclass(frozen=True)

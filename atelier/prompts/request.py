@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import AtelierError
-from .budget import CLIP_BUDGET, TokenCount
+from .budget import TokenCount
 from .client import Usage
 from .examples import ExampleSet
-from .fields import NO_FIELDS, Form, PromptFields
+from .fields import CLIP_BUDGET, NO_FIELDS, Form, PromptFields
 
 LONGEST_IDEA = 4000
 """Characters."""
