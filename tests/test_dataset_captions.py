@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import permutations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.dataset.captions import check_template, fill_template, variants, with_trigger, with_variants
@@ -46,6 +46,7 @@ def test_no_trigger_changes_nothing() -> None:
     assert with_trigger("a fox", "") == "a fox"
 
 
+@settings(deadline=None)
 @given(TAGS, st.integers(1, 12), st.integers(0, 6), st.integers(0, 5))
 def test_variants_are_distinct_orders_of_the_same_tags(tags: list[str], count: int, keep: int, seed: int) -> None:
     caption = ",".join(tags)
