@@ -1,0 +1,216 @@
+"""A training set from a data set of the Hugging Face hub, or from a local one, without fetching more than is used.
+
+Rows are streamed and reading stops at the last picture wanted: a hundred pictures of a data set of 33 GB cost what
+lies before the hundredth match, not 33 GB. Pictures are kept as the very bytes of the data set, so that the next run
+reads nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import AtelierError, MissingPackage
+from ..files import whole_folder, write_json
+from ..progress import Monitor
+from .captions import with_trigger
+from .columns import Columns
+from .types import Resolution, TrainingSet
+
+_log = logging.getLogger("atelier")
+
+_INDEX = "captions.json"
+_ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg"}
+"""File ending by Pillow's name of the format, where it is not that name itself."""
+
+
+@dataclass(frozen=True)
+class HubQuery:
+    """Which rows of a data set, and what their captions say.
+
+    Raises:
+        AtelierError: a value is out of range; the message names the field.
+    """
+
+    source: str
+    """Id on the hub ("huggan/wikiart") or a local folder: pictures, Parquet files, or what `save_to_disk` wrote."""
+    split: str = "train"
+    column: str = ""
+    """Only rows whose value in this column is `value`. Empty: all rows."""
+    value: str = ""
+    """A class name ("Impressionism"; case, - and _ do not matter), a class number, or the column's text."""
+    limit: int = 100
+    """At most this many pictures, the first that match."""
+    caption: str = ""
+    """Template over columns: "a painting by {artist}", class numbers as names. A column with several texts gives as
+    many captions. Empty: the first of the columns caption, captions, text, prompt, description, title."""
+    image_column: str = ""
+    """Empty: the first column of pictures."""
+
+    def __post_init__(self) -> None:
+        if not self.source.strip():
+            raise AtelierError("source is empty.", "Give the id of a data set on the hub, or a local folder.")
+        if self.limit < 1:
+            raise AtelierError(f"limit is {self.limit}.", "Choose 1 or more.")
+        if bool(self.column) != bool(self.value):
+            raise AtelierError(f"column is {self.column!r} and value is {self.value!r}.", "Give both, or neither.")
+
+
+@dataclass(frozen=True)
+class Fetched:
+    """A picture on disk with its captions."""
+
+    path: Path
+    captions: tuple[str, ...]
+
+
+def fetch(query: HubQuery, cache: Path, monitor: Monitor | None = None) -> tuple[Fetched, ...]:
+    """The pictures of a query, from `cache` if they were fetched before.
+
+    Args:
+        cache: Folder that keeps what was fetched, one folder a query.
+
+    Raises:
+        MissingPackage: `datasets` is not installed.
+        AtelierError: the data set, split or a column does not exist, cannot be reached or read, or nothing matches.
+    """
+    monitor = monitor or Monitor()
+    place = cache / _key(query)
+    if not (place / _INDEX).is_file():
+        with whole_folder(place) as part:
+            _fetch(query, part, monitor)
+    captions = json.loads((place / _INDEX).read_text(encoding="utf-8"))
+    return tuple(Fetched(place / name, tuple(texts)) for name, texts in captions.items())
+
+
+def read_hub(query: HubQuery, cache: Path, *, trigger: str = "", resolution: Resolution = Resolution(),
+             repeats: int = 1, flip: bool = False, monitor: Monitor | None = None) -> TrainingSet:
+    """The pictures of a query as a training set. See `fetch`, and `TrainingSet` for what is not explained here.
+
+    Args:
+        trigger: Put in front of captions that lack it.
+        repeats: Uses of each picture in an epoch.
+    """
+    from .sample import make_sample
+
+    samples = tuple(make_sample(item.path, tuple(with_trigger(text, trigger) for text in item.captions),
+                                repeats=repeats) for item in fetch(query, cache, monitor))
+    return TrainingSet(samples, resolution, flip, trigger)
+
+
+def _fetch(query: HubQuery, folder: Path, monitor: Monitor) -> None:
+    captions: dict[str, list[str]] = {}
+    monitor.phase("fetching", query.limit)
+    for data, ending, texts in _matches(query, monitor):
+        name = f"{len(captions) + 1:05d}{ending}"
+        (folder / name).write_bytes(data)
+        captions[name] = texts
+        monitor.advance(len(captions))
+        if len(captions) == query.limit:
+            break
+    write_json(folder / _INDEX, captions)
+
+
+def _matches(query: HubQuery, monitor: Monitor) -> Iterator[tuple[bytes, str, list[str]]]:
+    """Stored picture, its file ending and its captions for each row that matches and can be read."""
+    from .images import UnreadablePicture, check_picture
+
+    scanned = found = 0
+    with _explained(query):
+        rows, columns = _open(query)
+        image = columns.image_column(query.image_column)
+        wanted, captions = columns.filter(query.column, query.value), columns.captions(query.caption)
+        for scanned, row in enumerate(rows, 1):
+            monitor.check()
+            if not wanted(row):
+                continue
+            data = _bytes(row[image])
+            try:
+                check_picture(Path(f"row {scanned}"), data)
+            except UnreadablePicture as error:
+                _log.warning("Left out row %d of %s: %s", scanned, query.source, error.why)
+                continue
+            found += 1
+            yield data, _ending(data), captions(row)
+    if not found:
+        what = f"has {query.column} = {query.value!r}" if query.column else "holds a readable picture"
+        raise AtelierError(f"None of the {scanned} rows of {query.source} ({query.split}) {what}.",
+                           "Choose another value, column or split.")
+
+
+def _open(query: HubQuery) -> tuple[Any, Columns]:
+    """The rows as a stream with undecoded pictures, and what is known of their columns."""
+    try:
+        import datasets
+    except ImportError as error:
+        raise MissingPackage("datasets", "Reading a data set") from error
+    folder = Path(query.source).expanduser()
+    if (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file():
+        saved = datasets.load_from_disk(str(folder))
+        if isinstance(saved, datasets.DatasetDict):
+            if query.split not in saved:
+                raise ValueError(f"Bad split: {query.split}. Available splits: {list(saved)}")
+            saved = saved[query.split]
+        rows = saved.to_iterable_dataset()
+    else:
+        rows = datasets.load_dataset(str(folder) if folder.is_dir() else query.source, split=query.split,
+                                     streaming=True)
+    features = rows.features
+    if features is None:  # formats without a schema: the first rows tell
+        features = rows._resolve_features().features or {}
+    pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
+    for name in pictures:
+        rows = rows.cast_column(name, datasets.Image(decode=False))
+    classes = {name: list(feature.names) for name, feature in features.items()
+               if isinstance(feature, datasets.ClassLabel)}
+    return rows, Columns(query.source, tuple(features), tuple(pictures), classes)
+
+
+def _bytes(picture: Mapping[str, Any] | None) -> bytes:
+    """The stored picture: in the row itself, or at a path or URL that the row names. Empty where there is none."""
+    import fsspec
+
+    if picture is None:
+        return b""
+    if picture.get("bytes") is not None:
+        return picture["bytes"]
+    with fsspec.open(picture["path"], "rb") as file:
+        return file.read()  # type: ignore[union-attr]
+
+
+def _ending(data: bytes) -> str:
+    from io import BytesIO
+
+    from PIL import Image
+
+    with Image.open(BytesIO(data)) as image:
+        name = image.format or "PNG"
+    return _ENDINGS.get(name, f".{name.lower()}")
+
+
+def _key(query: HubQuery) -> str:
+    """Name of the query's folder. What a local folder holds is part of it."""
+    parts: dict[str, Any] = asdict(query)
+    folder = Path(query.source).expanduser()
+    if folder.is_dir():
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        parts["source"] = str(folder.resolve())
+        parts["files"] = [(path.relative_to(folder).as_posix(), path.stat().st_size, path.stat().st_mtime_ns)
+                          for path in files]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@contextmanager
+def _explained(query: HubQuery) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError) as error:  # what `datasets` raises for all that is missing, unreachable or damaged
+        why = next(iter(str(error).splitlines()), type(error).__name__)
+        raise AtelierError(f"The data set {query.source!r} ({query.split}) cannot be read: {why}.",
+                           "Check its id or folder, its split, and the network.") from error
