@@ -22,10 +22,29 @@ class Run:
     bf16: bool = True
     save_every: float = 60.0
     """Seconds between checkpoints; they do not influence the result."""
+    workers: int = 1
+    """Processes that share each batch. Two of one thread each get more done than one of two on a busy machine."""
+    rank: int = 0
+    """Which of them this is; only the first one logs and saves."""
     _began: float = field(default_factory=time.monotonic)
     _saved: float = field(default_factory=time.monotonic)
     _recent: list[float] = field(default_factory=list)
     _logged: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        if self.workers > 1:
+            torch.distributed.init_process_group("gloo", init_method=f"file://{(self.folder / 'meeting').resolve()}",
+                                                 rank=self.rank, world_size=self.workers)
+
+    def average(self, model: torch.nn.Module) -> None:
+        """Replace each gradient by its mean over all workers."""
+        if self.workers == 1:
+            return
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient)).div_(self.workers)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Matrix products in bf16 where asked for; weights and the loss stay in fp32."""
@@ -46,6 +65,8 @@ class Run:
 
     def due(self, stage: str, step: int, steps: int) -> bool:
         """True when a checkpoint is to be written: by the clock, and at the last step."""
+        if self.rank:
+            return False
         return step + 1 == steps or time.monotonic() - self._saved > self.save_every
 
     def save(self, stage: str, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
@@ -61,6 +82,8 @@ class Run:
     def log(self, stage: str, step: int, steps: int, loss: float) -> None:
         """Note a step's loss; a line with the mean since the last appears about every ten seconds."""
         self._recent.append(loss)
+        if self.rank:
+            return
         if time.monotonic() - self._logged > 10 or step + 1 == steps:
             self.log_now(stage, step, loss=sum(self._recent) / len(self._recent), of=steps)
             self._recent, self._logged = [], time.monotonic()

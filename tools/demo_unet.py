@@ -17,7 +17,7 @@ from atelier.demo.drawing import PHRASINGS, caption, draw_array, held_out_prompt
 from atelier.demo.seeded import text_encoder_shapes, text_encoder_tensor
 
 CHANNELS = 160
-BATCH = 24
+BATCH = 16
 PICTURES = 10000
 EMPTY = 0.1
 """Part of the captions left out, for classifier-free guidance."""
@@ -45,19 +45,21 @@ def train(run: Run, steps: int, lr: float) -> None:
         # Spread over the batch, so that every step sees all noise levels.
         t = ((torch.arange(BATCH) + torch.rand(BATCH, generator=rng)) * 1000 / BATCH).long()
         noise = torch.randn(BATCH, *latents.shape[1:], generator=rng)
-        x, words, t, noise = (v.to(run.device) for v in (latents[chosen].float(), text[words].float(), t, noise))
+        mine = slice(run.rank, None, run.workers)
+        x, words, t, noise = (v[mine].to(run.device) for v in (latents[chosen].float(), text[words].float(), t, noise))
         for group in optimizer.param_groups:
             group["lr"] = lr * min((step + 1) / 100, 1.0, max(steps - step, 1) / (0.2 * steps))
         loss = weighted_loss(run, unet, signal, x, words, t, noise).mean()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        run.average(unet)
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
         torch._foreach_lerp_(list(ema.parameters()), list(unet.parameters()), max(0.0015, 1 / (step + 2)))
         run.log("unet", step, steps, loss=loss.item())
         if run.due("unet", step, steps):
             run.save("unet", step + 1, unet, optimizer, ema)
-        if (step + 1) % 400 == 0 or step + 1 == steps:
+        if run.rank == 0 and ((step + 1) % 400 == 0 or step + 1 == steps):
             run.log_now("unet", step, held_out_loss=held_out_loss(run, ema, signal, cached))
             pictures = sample(run, ema, vae, cached["held_text"][:16], cached["text"][:1])
             shown(pictures, run.folder / f"unet-{step + 1}.png", 8)
@@ -103,7 +105,7 @@ def sample(run: Run, unet: UNet2DConditionModel, vae: AutoencoderKL, text: torch
 def prepared(unet: UNet2DConditionModel) -> UNet2DConditionModel:
     """Use plain attention: on a CPU the fused kernel's backward takes 40 % of a step at these sizes."""
     unet.set_attn_processor(AttnProcessor())
-    return unet.to(memory_format=torch.channels_last)
+    return unet
 
 
 @torch.no_grad()

@@ -25,9 +25,10 @@ from transformers import CLIPConfig, CLIPModel  # noqa: E402
 from atelier.convert.tokenizer import load_tokenizer  # noqa: E402
 from atelier.demo import asset, clip, drawing  # noqa: E402
 from atelier.progress import Monitor  # noqa: E402
+from atelier.score.preprocess import MEAN, STD  # noqa: E402
 
 BATCH = 128
-PICTURES = 8000
+PICTURES = 6000
 SHORT = 24
 """Tokens kept of a caption, all of them: the text tower looks back only, so what follows the end does not count."""
 
@@ -35,7 +36,7 @@ SHORT = 24
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True, help="folder for the state and the log")
-    parser.add_argument("--steps", type=int, default=500)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
@@ -132,7 +133,7 @@ def data(specs: list[drawing.Spec], phrasings: int = drawing.PHRASINGS
 
 def prepared(pictures: torch.Tensor) -> torch.Tensor:
     """Normalise uint8 `[B,64,64,3]` to what the vision tower takes, `[B,3,64,64]`."""
-    mean, std = (torch.tensor(v, device=pictures.device)[:, None, None] for v in (clip.MEAN, clip.STD))
+    mean, std = (torch.tensor(v, device=pictures.device)[:, None, None] for v in (MEAN, STD))
     return (pictures.permute(0, 3, 1, 2).float() / 255 - mean) / std
 
 

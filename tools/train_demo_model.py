@@ -22,10 +22,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("stage", choices=("vae", "unet", "export"))
     parser.add_argument("--work", type=Path, required=True, help="folder for caches, states, samples and the log")
-    parser.add_argument("--steps", type=int, help="default: 2200 for vae, 4800 for unet")
+    parser.add_argument("--steps", type=int, help="default: 2200 for vae, 5000 for unet")
     parser.add_argument("--lr", type=float, help="default: 2e-3 for vae, 1e-3 for unet")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--workers", type=int, default=1, help="unet only: processes that share each batch")
+    parser.add_argument("--rank", type=int, default=0, help="which of the workers to be, 0 first; start each yourself")
     parser.add_argument("--fp32", action="store_true", help="no bf16: slower, for processors without it")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -34,11 +36,11 @@ def main() -> None:
     import demo_unet
     import demo_vae
     from demo_run import Run
-    run = Run(args.work, args.seed, args.device, bf16=not args.fp32)
+    run = Run(args.work, args.seed, args.device, bf16=not args.fp32, workers=args.workers, rank=args.rank)
     if args.stage == "vae":
         demo_vae.train(run, args.steps or 2200, args.lr or 2e-3)
     elif args.stage == "unet":
-        demo_unet.train(run, args.steps or 4800, args.lr or 1e-3)
+        demo_unet.train(run, args.steps or 5000, args.lr or 1e-3)
     else:
         demo_export.export(run)
 

@@ -15,6 +15,7 @@ from ..convert.tokenizer import write_tokenizer
 from ..errors import AtelierError
 from ..files import whole_folder, write_json
 from ..progress import Monitor
+from ..score.preprocess import MEAN, STD
 from . import asset
 from .layout import sha256, write_fp16
 from .seeded import uniform
@@ -24,8 +25,6 @@ DIGEST = ASSET.with_suffix(".sha256")
 """Text file with the SHA-256 of the expanded model.safetensors."""
 FOLDER_NAME = "atelier-demo-clip"
 SIDE = 64
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""CLIP's own constants, which every reader of such models assumes (Radford et al. 2021)."""
 TOKENS = "text_model.embeddings.token_embedding.weight"
 
 CONFIG: dict[str, Any] = {
