@@ -99,7 +99,9 @@ class Host:
         self.port = _free_port()
         command = [sys.executable, str(self._checkout / "main.py"), "--cpu", "--listen", "127.0.0.1",
                    "--port", str(self.port), "--base-directory", str(self.base),
-                   "--database-url", "sqlite:///:memory:", "--disable-api-nodes"]
+                   "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
+                   # The default cache forgets results when memory is short, which is no business of a test's.
+                   "--cache-lru", "100"]
         environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
         with self._log.open("ab") as log:
 
@@ -160,6 +162,17 @@ class Host:
         with urllib.request.urlopen(request, timeout=60) as answer:
             body = answer.read()
         return json.loads(body) if body else None
+
+    def defaults(self, node: str) -> dict[str, Any]:
+        """Default values of a node's required widgets, as the editor fills them in."""
+        values: dict[str, Any] = {}
+        for name, (kind, *options) in self.get_json(f"/object_info/{node}")[node]["input"]["required"].items():
+            choices = kind if isinstance(kind, list) else options[0].get("options") if options else None
+            if options and "default" in options[0]:
+                values[name] = options[0]["default"]
+            elif choices:
+                values[name] = choices[0]
+        return values
 
     def picture(self, image: dict[str, str]) -> np.ndarray:
         """A picture the host serves, uint8 `[H, W, C]`."""

@@ -1,0 +1,183 @@
+"""Training inside a running ComfyUI: cancel, resume, reuse, and what the user reads."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kit.graphs import Graph
+from kit.host import Event, Host, Result
+from kit.shapes import draw_shapes
+from safetensors.torch import load_file
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+
+
+@pytest.fixture
+def pictures(host: Host, request: pytest.FixtureRequest) -> Path:
+    """A folder of pictures of the test's own in the host's input folder."""
+    return draw_shapes(host.base / "input" / request.function.__name__)
+
+
+def training(checkpoint: str, pictures: Path, name: str, steps: int, **options: Any) -> Graph:
+    """A graph that trains a small LoRA; node ids: model, data, options, train."""
+    return Graph(
+        model=("AtelierOpenModel", {"model": checkpoint, "prediction_type": "auto"}),
+        data=("AtelierImageFolder", {"folder": pictures.name, "resolution": 64}),
+        lora=("AtelierLoraConfig", {"rank": 4}),
+        options=("AtelierTrainingOptions", {"monitor": "off", "patience": 0, **options}),
+        train=("AtelierTrainLora", {"model": ["model", 0], "training_set": ["data", 0], "lora_config": ["lora", 0],
+                                    "options": ["options", 0], "name": name, "length": steps}))
+
+
+def steps_seen(result: Result) -> list[int]:
+    """Training steps that were shown on the node, in order."""
+    texts = [data["text"] for data in result.kinds("text") if data["node"] == "train"]
+    return [int(match.group(1)) for match in (re.match(r"step (\d+)/", text) for text in texts) if match]
+
+
+def when_step(number: int, act: Any) -> Any:
+    """Do `act` once a training step from `number` on is shown."""
+    done: list[bool] = []
+
+    def watch(event: Event) -> None:
+        match = re.match(r"step (\d+)/", event.data["text"]) if event.kind == "text" else None
+        if match and int(match.group(1)) >= number and not done:
+            done.append(True)
+            act()
+    return watch
+
+
+def lora(host: Host, name: str) -> dict[str, torch.Tensor]:
+    """A LoRA file that must be there and sound."""
+    state = load_file(host.base / "models" / "loras" / f"{name}.safetensors")
+    assert state
+    assert all(tensor.isfinite().all() for tensor in state.values())
+    assert any(tensor.abs().max() > 0 for key, tensor in state.items() if "lora_up" in key)
+    return state
+
+
+def test_cancel_keeps_the_work_and_a_new_run_goes_on(host: Host, checkpoint: str, pictures: Path) -> None:
+    graph = training(checkpoint, pictures, "cancelled", 30).fill(host)
+    first = host.queue(graph, when_step(5, host.interrupt))
+    assert first.status == "interrupted"
+    assert 5 <= steps_seen(first)[-1] < 30
+    partial = lora(host, "cancelled-partial")
+    assert not (host.base / "models" / "loras" / "cancelled.safetensors").exists()
+
+    second = host.queue(graph)
+    assert second.status == "success", second.error
+    assert steps_seen(second)[0] > 5, "it began anew"
+    assert "complete after 30 of 30 steps" in second.text("train")
+    finished = lora(host, "cancelled")
+    assert any(not torch.equal(finished[key], partial[key]) for key in finished)
+    assert not (host.base / "models" / "loras" / "cancelled-partial.safetensors").exists()
+
+    # The same request with nothing to go on from: one unbroken run.
+    shutil.rmtree(host.base / "user" / "atelier" / "runs")
+    (host.base / "models" / "loras" / "cancelled.safetensors").unlink()
+    host.free()
+    unbroken = host.queue(graph)
+    assert steps_seen(unbroken)[0] < 5
+    assert all(torch.equal(value, finished[key]) for key, value in lora(host, "cancelled").items())
+
+
+def test_a_finished_run_is_not_repeated_until_a_picture_changes(host: Host, checkpoint: str, pictures: Path) -> None:
+    graph = training(checkpoint, pictures, "reused", 3).fill(host)
+    first = host.queue(graph)
+    assert first.status == "success", first.error
+    assert "reused from" not in first.text("train")
+    before = lora(host, "reused")
+
+    again = host.queue(graph)
+    assert "train" not in again.ran(), "the host's own cache should have answered"
+
+    host.free()
+    afresh = host.queue(graph)
+    assert "train" in afresh.ran()
+    assert "reused from an earlier run" in afresh.text("train")
+    assert not steps_seen(afresh)
+
+    draw_shapes(pictures, count=1, seed=9)
+    changed = host.queue(graph)
+    assert {"data", "train"} <= changed.ran()
+    assert steps_seen(changed)
+    assert "reused from" not in changed.text("train")
+    after = lora(host, "reused-2")
+    assert any(not torch.equal(before[key], after[key]) for key in before)
+    assert all(torch.equal(lora(host, "reused")[key], before[key]) for key in before), "an older file was touched"
+
+
+def test_what_is_shown_while_training(host: Host, checkpoint: str, pictures: Path) -> None:
+    graph = training(checkpoint, pictures, "shown", 6, sample_prompt="a red circle", sample_every=3, sample_steps=2)
+    result = host.queue(graph.fill(host))
+    assert result.status == "success", result.error
+    bars = [data for data in result.kinds("progress") if data["node"] == "train"]
+    assert any(data["value"] == data["max"] == 6 for data in bars)
+    assert result.kinds("preview"), "no sample picture while training"
+    measured = [value for data in result.kinds("atelier.measure") for value in data["values"] if "loss" in value]
+    assert [value["step"] for value in measured] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(value["loss"]) for value in measured)
+    plot, *samples = result.pictures("train")
+    assert plot.std() > 5
+    assert len(samples) >= 2
+    assert all(sample.shape == (64, 64, 3) and sample.std() > 1 for sample in samples)
+    assert "6 of 6 steps" in result.text("train")
+
+
+@pytest.fixture
+def fragile_host(tmp_path: Path) -> Iterator[Host]:
+    """A host of the test's own, to be killed."""
+    with Host(tmp_path / "fragile") as running:
+        yield running
+
+
+def test_a_killed_process_loses_only_the_work_since_the_last_save(
+        fragile_host: Host, put_checkpoint: Callable[[Host], str]) -> None:
+    host = fragile_host
+    pictures = draw_shapes(host.base / "input" / "killed")
+    graph = training(put_checkpoint(host), pictures, "killed", 30, save_every=4).fill(host)
+    lost = host.queue(graph, when_step(9, host.kill))
+    assert lost.status == "lost"
+    assert not list((host.base / "models" / "loras").glob("*.safetensors"))
+
+    host.start()
+    resumed = host.queue(graph)
+    assert resumed.status == "success", resumed.error
+    assert steps_seen(resumed)[0] > 8
+    lora(host, "killed")
+    assert not list(host.base.rglob("*.part")), "half files are left"
+
+
+@pytest.mark.parametrize(("changes", "says"), [
+    ({"data": {"folder": "no such folder"}}, r"no such folder is not a folder\. Type an existing folder"),
+    ({"train": {"name": "../escape"}}, r"'\.\./escape' cannot be a file name\. Use letters"),
+    ({"options": {"patience": 3}}, r"monitor and patience .* Early stopping needs"),
+    ({"data": {"captions": "template", "caption": "{nonsense}"}}, r"unknown field \{nonsense\}"),
+])
+def test_a_mistake_is_answered_in_one_sentence(host: Host, checkpoint: str, pictures: Path, changes: dict[str, Any],
+                                               says: str) -> None:
+    graph = training(checkpoint, pictures, "mistake", 3)
+    assert graph.nodes.keys() >= changes.keys()
+    for node, values in changes.items():
+        graph.change(node, **values)
+    result = host.queue(graph.fill(host))
+    assert result.status == "error"
+    assert re.search(says, result.error), result.error
+    assert "\n" not in result.error
+    assert "Traceback" not in result.error
+
+
+def test_a_damaged_picture_is_named(host: Host, checkpoint: str, pictures: Path) -> None:
+    (pictures / "broken.png").write_bytes((pictures / "00.png").read_bytes()[:60])
+    (pictures / "broken.txt").write_text("a broken one", encoding="utf-8")
+    result = host.queue(training(checkpoint, pictures, "damaged", 3).fill(host))
+    assert result.status == "error"
+    assert "broken.png" in result.error
+    assert not (host.base / "models" / "loras" / "damaged.safetensors").exists()

@@ -1,0 +1,162 @@
+"""Make the editor's form of each workflow from its API form, so that the two can never disagree.
+
+    python tools/workflows.py [--url http://127.0.0.1:8188]
+
+The API form is what a person edits. Beside `class_type` and `inputs`, a node's `_meta` (which the queue ignores) tells
+the editor its `title`, `pos`, `size`, `group` and a `note` to stand below it. What the nodes look like is asked of a
+running ComfyUI; without --url one is started.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "workflows"
+TITLES = {"finetune_then_generate": "Fine-tune then generate"}
+"""File names of the editor's form: the host shows them as the templates' titles."""
+
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+WIDTH, ROW, HEADER, TEXT_ROWS, GAP = 320, 24, 46, 4, 60
+OPTIONAL = 7
+"""The editor's shape number of a socket that may stay empty."""
+
+
+def editor_form(api: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
+    """The editor's form (version 0.4) of a graph.
+
+    Args:
+        api: The graph in API form, ids whole numbers as text.
+        nodes: The host's `/object_info`.
+    """
+    links: list[list[Any]] = []
+    made = [_node(int(name), node, nodes[node["class_type"]], api, nodes, links) for name, node in api.items()]
+    by_id = {node["id"]: node for node in made}
+    for number, source, slot, *_ in links:
+        by_id[source]["outputs"][slot]["links"].append(number)
+    for order, node in enumerate(sorted(made, key=lambda node: node["id"])):
+        node["order"] = order
+    noted = [name for name, node in api.items() if "note" in node["_meta"]]
+    notes = [_note(number, api[name], by_id[int(name)]) for number, name in enumerate(noted, max(by_id) + 1)]
+    return {"revision": 0, "last_node_id": max(by_id) + len(notes), "last_link_id": len(links), "nodes": made + notes,
+            "links": links, "groups": _groups(api, by_id, notes), "config": {}, "extra": {}, "version": 0.4}
+
+
+def _node(number: int, node: dict[str, Any], info: dict[str, Any], api: dict[str, Any], nodes: dict[str, Any],
+          links: list[list[Any]]) -> dict[str, Any]:
+    inputs: list[dict[str, Any]] = []
+    values: list[Any] = []
+    lines = 0
+    for name, spec, optional in _specs(info):
+        kind = "COMBO" if isinstance(spec[0], list) else spec[0]
+        options = spec[1] if len(spec) > 1 else {}
+        given = node["inputs"].get(name)
+        linked = isinstance(given, list)
+        widget = kind in WIDGETS and not options.get("forceInput")
+        if linked or not widget:
+            socket: dict[str, Any] = {"name": name, "type": kind, "link": None}
+            if optional:
+                socket["shape"] = OPTIONAL
+            if widget:
+                socket["widget"] = {"name": name}
+            if linked:
+                source = int(given[0])
+                kind = nodes[api[given[0]]["class_type"]]["output"][given[1]]
+                links.append([len(links) + 1, source, given[1], number, len(inputs), kind])
+                socket["link"] = len(links)
+            inputs.append(socket)
+        if widget:
+            values.append(_default(spec) if linked else given)
+            lines += 0 if options.get("advanced") else TEXT_ROWS if options.get("multiline") else 1
+            if options.get("control_after_generate"):
+                values.append("fixed")
+                lines += 1
+    outputs = [{"name": name, "type": kind, "links": []}
+               for name, kind in zip(info["output_name"], info["output"], strict=True)]
+    meta = node["_meta"]
+    height = HEADER + ROW * (max(len(inputs), len(outputs)) + lines)
+    return {"id": number, "type": node["class_type"], "pos": meta["pos"], "size": meta.get("size", [WIDTH, height]),
+            "flags": {}, "order": 0, "mode": 0, "inputs": inputs, "outputs": outputs, "title": meta["title"],
+            "properties": {"Node name for S&R": node["class_type"]}, "widgets_values": values}
+
+
+def _specs(info: dict[str, Any]) -> list[tuple[str, list[Any], bool]]:
+    """Every input as (name, what the host says of it, optional), in the order of the editor's widgets."""
+    return [(name, info["input"][part][name], part == "optional")
+            for part in ("required", "optional") for name in info["input_order"].get(part, [])]
+
+
+def _default(spec: list[Any]) -> Any:
+    options = spec[1] if len(spec) > 1 else {}
+    empty = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
+    return options.get("default", empty.get(spec[0]) if isinstance(spec[0], str) else spec[0][0])
+
+
+def _note(number: int, node: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
+    text = node["_meta"]["note"]
+    (x, y), (width, height) = below["pos"], below["size"]
+    rows = len(text) // (width // 8) + text.count("\n") + 2
+    return {"id": number, "type": "MarkdownNote", "pos": [x, y + height + GAP], "size": [width, HEADER + ROW * rows],
+            "flags": {}, "order": number - 1, "mode": 0, "inputs": [], "outputs": [], "title": "Note",
+            "properties": {}, "widgets_values": [text], "color": "#432", "bgcolor": "#653"}
+
+
+def _groups(api: dict[str, Any], by_id: dict[int, Any], notes: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    noted = iter(notes)
+    for name, node in api.items():
+        members = groups.setdefault(node["_meta"]["group"], [])
+        members.append(by_id[int(name)])
+        if "note" in node["_meta"]:
+            members.append(next(noted))
+    return [{"id": index, "title": title, "bounding": _around(members), "color": "#3f789e", "font_size": 24,
+             "flags": {}} for index, (title, members) in enumerate(groups.items(), 1)]
+
+
+def _around(members: list[dict[str, Any]]) -> list[float]:
+    left = min(m["pos"][0] for m in members) - 20
+    top = min(m["pos"][1] for m in members) - 80
+    right = max(m["pos"][0] + m["size"][0] for m in members) + 20
+    bottom = max(m["pos"][1] + m["size"][1] for m in members) + 20
+    return [left, top, right - left, bottom - top]
+
+
+def text_of(form: dict[str, Any]) -> str:
+    """The file's content."""
+    return json.dumps(form, indent=1, ensure_ascii=False) + "\n"
+
+
+def read_api(name: str) -> dict[str, Any]:
+    """A workflow in API form."""
+    return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def main() -> int:
+    """Write the editor's forms."""
+    parser = argparse.ArgumentParser(description="Make the editor's form of each workflow from its API form.")
+    parser.add_argument("--url", help="a running ComfyUI with the pack; without it one is started")
+    arguments = parser.parse_args()
+    if arguments.url:
+        with urllib.request.urlopen(f"{arguments.url}/object_info") as answer:
+            nodes = json.loads(answer.read())
+    else:
+        sys.path += [str(ROOT / "tests"), str(ROOT)]
+        from kit.host import Host
+
+        with tempfile.TemporaryDirectory() as folder, Host(Path(folder)) as host:
+            nodes = host.get_json("/object_info")
+    for name, title in TITLES.items():
+        path = FOLDER / f"{title}.json"
+        path.write_text(text_of(editor_form(read_api(name), nodes)), encoding="utf-8", newline="\n")
+        print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
