@@ -55,9 +55,8 @@ def diffusers_forward(folder: Path, given: dict[str, Tensor]) -> dict[str, Tenso
     if "y" in given and unet.config.num_class_embeds:
         extra["class_labels"] = given["y"]
     with torch.inference_mode():
-        made = {"unet": unet(given["x"], given["t"], given["context"], **extra).sample,
+        return {"unet": unet(given["x"], given["t"], given["context"], **extra).sample,
                 "decoded": vae.decode(given["z"]).sample, "encoded": vae.encode(given["pixels"]).latent_dist.mean}
-    return made
 
 
 def _time_width(unet: torch.nn.Module) -> int:

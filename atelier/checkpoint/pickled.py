@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,11 @@ def read_pickle(path: Path) -> dict[str, Entry]:
             for name, t in tensors.items()}
 
 
+_DAMAGED = (RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError, AttributeError, AssertionError,
+            OverflowError, struct.error)
+"""What the unpickler raises on bytes that are no pickle: it interprets them until something gives."""
+
+
 def _load(path: Path) -> Any:
     import torch
 
@@ -53,7 +59,7 @@ def _load(path: Path) -> Any:
         except pickle.UnpicklingError as error:
             raise AtelierError(f"{path} holds more than weights, and loading it could run code that it brings along.",
                                "Use a .safetensors version of this model.") from error
-        except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        except _DAMAGED as error:
             raise AtelierError(f"{path} is damaged or is not a PyTorch file.", "Download or copy it again.") from error
 
 

@@ -15,6 +15,7 @@ from ..checkpoint.folder import component_entries, read_json
 from ..checkpoint.source import Source, open_file
 from ..errors import AtelierError
 from ..families import FAMILIES, Family, TextEncoderSpec
+from .expected import check_whole
 from .keys import KeyTable, Shape
 from .recipe import Recipe, to_diffusers
 from .text import clip_table, layer_count, open_clip_table, text_config
@@ -155,16 +156,18 @@ def component_config(name: str, shapes: Mapping[str, Shape], family: Family) -> 
     """The diffusers configuration of a component, from its shapes.
 
     Raises:
-        AtelierError: no model of this family can have these shapes.
+        AtelierError: no model of this family can have these shapes, or a tensor is missing.
     """
     if name == "unet":
-        config = unet_config(shapes, sample_size=family.native_size // 8)
         # SD2's attention overflows in half precision.
-        return config | {"upcast_attention": True} if family.key.startswith("sd2") else config
-    if name == "vae":
-        return vae_config(shapes, family.latent_scale, sample_size=family.native_size,
-                          force_upcast=family.key.startswith("sdxl"))
-    return text_config(shapes, next(s.architecture for s in family.text_encoders if s.folder == name))
+        config = unet_config(shapes, sample_size=family.native_size // 8, upcast=family.key.startswith("sd2"))
+    elif name == "vae":
+        config = vae_config(shapes, family.latent_scale, sample_size=family.native_size,
+                            force_upcast=family.key.startswith("sdxl"))
+    else:
+        config = text_config(shapes, next(s.architecture for s in family.text_encoders if s.folder == name))
+    check_whole(name, shapes, config)
+    return config
 
 
 # --- single files ---------------------------------------------------------------------------------------------------

@@ -101,12 +101,13 @@ def _resnet(original: str, diffusers: str) -> Iterator[Pair]:
     return (Pair(f"{original}.{part.original}", f"{diffusers}.{part.diffusers}") for part in RESNET)
 
 
-def unet_config(shapes: Mapping[str, Shape], sample_size: int) -> dict[str, Any]:
+def unet_config(shapes: Mapping[str, Shape], sample_size: int, upcast: bool = False) -> dict[str, Any]:
     """The configuration that makes diffusers build exactly these tensors.
 
     Args:
         shapes: Shapes by diffusers name.
         sample_size: Side of the latent picture the model was trained at; only a default for pipelines.
+        upcast: Whether attention is computed in float32 whatever the weights' type.
 
     Raises:
         AtelierError: diffusers cannot build a UNet of these shapes.
@@ -124,6 +125,7 @@ def unet_config(shapes: Mapping[str, Shape], sample_size: int) -> dict[str, Any]
     context = next((shape[1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), None)
     if context is None:
         raise AtelierError("This UNet takes no text: it has no cross-attention.", "Choose a text-to-image model.")
+    upscaler = "class_embedding.weight" in shapes
     config: dict[str, Any] = {
         "_class_name": "UNet2DConditionModel",
         "sample_size": sample_size,
@@ -135,16 +137,17 @@ def unet_config(shapes: Mapping[str, Shape], sample_size: int) -> dict[str, Any]
         "up_block_types": ["CrossAttnUpBlock2D" if any(d) else "UpBlock2D" for d in up],
         "mid_block_type": _middle_type(shapes, middle),
         "cross_attention_dim": context,
-        # diffusers calls the number of heads their width. SD1 has 8 of them, everything later has heads 64 wide.
-        "attention_head_dim": [max(1, width // 64) for width in widths] if linear else 8,
+        # diffusers calls the number of heads their width. SD1 and the upscaler have 8, all others heads 64 wide.
+        "attention_head_dim": [max(1, width // 64) for width in widths] if linear and not upscaler else 8,
         "use_linear_projection": linear,
+        "upcast_attention": upcast,
         **_transformer_depths(down, middle, up),
     }
     only_cross = [_only_cross(shapes, f"down_blocks.{level}", context, width) for level, width in enumerate(widths)]
     if any(only_cross):
         config["only_cross_attention"] = only_cross
         config["mid_block_only_cross_attention"] = _only_cross(shapes, "mid_block", context, widths[-1])
-    if "class_embedding.weight" in shapes:
+    if upscaler:
         config["num_class_embeds"] = shapes["class_embedding.weight"][0]
     if "add_embedding.linear_1.weight" in shapes:
         config |= {"addition_embed_type": "text_time", "addition_time_embed_dim": TIME_IDS_WIDTH,

@@ -59,6 +59,9 @@ SD1_SHAPES: dict[str, Shape] = {
 FULL_SD2 = Shape(UNetShape(context=1024, linear=True), VaeShape(), TextShape(1024, 24))
 SD2_SHAPES = {
     "tiny": Shape(replace(TINY_UNET, linear=True), TINY_VAE, replace(TINY_TEXT, layers=3)),
+    # Not for the host either; all blocks of the full UNet are there.
+    "four_level": Shape(UNetShape(channels=32, mult=(1, 1, 1, 1), context=32, linear=True), TINY_VAE,
+                        replace(TINY_TEXT, layers=3)),
     "small": replace(FULL_SD2, unet=replace(_ONE_LEVEL, context=1024, linear=True)),
     "full": FULL_SD2,
 }

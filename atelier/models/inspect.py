@@ -1,0 +1,77 @@
+"""Say what a model file or folder is, without loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint.header import TORCH_NAMES
+from ..convert.anatomy import read_anatomy
+from ..convert.prediction import read_kind, read_prediction
+from ..families import SamplerAdvice
+from .open import unet_dtype
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What is known of a model."""
+
+    path: Path
+    family: str
+    """Key of `families.FAMILIES`."""
+    kind: str
+    """Key of the kind in `families.KINDS`: "sd2-v", "sdxl-turbo", …"""
+    name: str
+    """The kind in words."""
+    prediction_type: str
+    prediction_because: str
+    """What the prediction type was decided by."""
+    zero_terminal_snr: bool
+    dtype: str
+    """Type of the UNet's weights, in torch's words."""
+    parameters: int
+    components: Mapping[str, int]
+    """Parameters of each component by diffusers' folder names."""
+    ema: bool
+    """Whether an averaged copy of the UNet is stored besides."""
+    unused: int
+    """How many stored tensors no model reads."""
+    advice: SamplerAdvice
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, for JSON."""
+        return asdict(self) | {"path": str(self.path)}
+
+    def text(self) -> str:
+        """The same as lines for a person."""
+        parts = ", ".join(f"{name} {count / 1e6:.1f} M" for name, count in self.components.items())
+        lines = [
+            str(self.path),
+            f"{self.name} (family {self.family})",
+            f"Predicts {self.prediction_type} (by {self.prediction_because})"
+            + (", zero terminal SNR" if self.zero_terminal_snr else ""),
+            f"{self.parameters / 1e6:.1f} M parameters in {self.dtype}: {parts}",
+            f"Sample with: {self.advice}",
+        ]
+        if self.unused:
+            lines.append(f"{self.unused} stored tensors are read by no model"
+                         + (", among them an averaged (EMA) UNet" if self.ema else ""))
+        return "\n".join(lines)
+
+
+def inspect(path: Path) -> Inspection:
+    """Look at a checkpoint's header or a diffusers folder.
+
+    Raises:
+        AtelierError: it is no Stable Diffusion model; the message says what it looks like instead.
+    """
+    anatomy = read_anatomy(Path(path))
+    prediction = read_prediction(anatomy)
+    kind = read_kind(anatomy, prediction)
+    return Inspection(
+        anatomy.path, anatomy.family.key, kind.key, kind.name, prediction.type, prediction.because,
+        prediction.zero_terminal_snr, TORCH_NAMES[unet_dtype(anatomy)], anatomy.parameters,
+        {name: component.parameters for name, component in anatomy.components.items()}, anatomy.ema,
+        len(anatomy.unused), kind.advice)
