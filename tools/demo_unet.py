@@ -22,6 +22,8 @@ PICTURES = 10000
 EMPTY = 0.1
 """Part of the captions left out, for classifier-free guidance."""
 MAX_WEIGHT = 25.0
+EMA = 0.005
+"""Part of the current weights in each step's running average, which is what ships."""
 
 
 def train(run: Run, steps: int, lr: float) -> None:
@@ -42,8 +44,9 @@ def train(run: Run, steps: int, lr: float) -> None:
         phrasing = torch.randint(PHRASINGS, (BATCH,), generator=rng)
         words = table[chosen, phrasing]
         words[torch.rand(BATCH, generator=rng) < EMPTY] = 0
-        # Spread over the batch, so that every step sees all noise levels.
-        t = ((torch.arange(BATCH) + torch.rand(BATCH, generator=rng)) * 1000 / BATCH).long()
+        # Spread over the batch, so that every step sees all noise levels, and more often the noisy half: there shapes
+        # and colours are decided, while next to a clean picture hardly anything can be learnt.
+        t = (1000 * ((torch.arange(BATCH) + torch.rand(BATCH, generator=rng)) / BATCH) ** 0.7).long()
         noise = torch.randn(BATCH, *latents.shape[1:], generator=rng)
         mine = slice(run.rank, None, run.workers)
         x, words, t, noise = (v[mine].to(run.device) for v in (latents[chosen].float(), text[words].float(), t, noise))
@@ -55,7 +58,7 @@ def train(run: Run, steps: int, lr: float) -> None:
         run.average(unet)
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.0)
         optimizer.step()
-        torch._foreach_lerp_(list(ema.parameters()), list(unet.parameters()), max(0.0015, 1 / (step + 2)))
+        torch._foreach_lerp_(list(ema.parameters()), list(unet.parameters()), EMA)
         run.log("unet", step, steps, loss=loss.item())
         if run.due("unet", step, steps):
             run.save("unet", step + 1, unet, optimizer, ema)
