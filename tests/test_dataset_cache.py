@@ -184,6 +184,9 @@ def test_what_decides_is_in_the_key(data: TrainingSet, model: DiffusersModel, tm
     vae = Count(monkeypatch, "load_vae")
     encoded(replace(data, resolution=Resolution(64, bucket_step=32)), model, tmp_path / "cache")
     assert vae.calls == 0, "the bucket step does not matter without buckets"
+    keys = {cache_module.latent_key(data.samples[0], resolution, False) for resolution in (
+        BUCKETS, replace(BUCKETS, bucket_step=16), replace(BUCKETS, max_aspect=3.0), replace(BUCKETS, size=72))}
+    assert len(keys) == 4, "with buckets it does"
     for number, changed in enumerate((replace(centre, resolution=Resolution(72)),
                                       replace(centre, resolution=Resolution(64, Crop.PAD)),
                                       replace(centre, resolution=Resolution(64, Crop.FOCAL))), 1):
