@@ -251,7 +251,7 @@ class WeightedPrompt(io.ComfyNode):
                         "(\"one\", \"other\").blend(1, 0.5), (\"first\", \"second\").and().",
             search_aliases=["compel", "prompt weights", "blend", "attention", "clip text encode"],
             inputs=[
-                io.String.Input("text", default="", multiline=True, dynamic_prompts=False,
+                io.String.Input("text", default="", multiline=True, dynamic_prompts=True,
                                 tooltip="Each + is 1.1, each - is 0.9. Weights below 1 hide words from attention, so "
                                         "that 0 removes them."),
                 io.Clip.Input("clip", tooltip="The text encoder of an SD1, SD2 or SDXL model."),

@@ -49,7 +49,7 @@ def test_answer_usage_and_request(fake: FakeLlm) -> None:
     assert reply.usage.cost == pytest.approx((100 * 2 + 50 * 10) / 1e6)
     sent = fake.requests[0]
     assert sent.path == "/v1/chat/completions"
-    assert sent.body == {"model": "fake-model", "messages": HELLO, "temperature": 0.3, "seed": 5, "max_tokens": 2000}
+    assert sent.body == {"model": "fake-model", "messages": HELLO, "temperature": 0.3, "seed": 5, "max_tokens": 4000}
 
 
 def test_cost_is_the_services_own_figure_where_it_gives_one(fake: FakeLlm) -> None:
@@ -99,7 +99,8 @@ def test_a_long_retry_after_is_told_and_not_waited_for(fake: FakeLlm) -> None:
 
 @pytest.mark.parametrize(("status", "error"), [
     (429, {"message": "You exceeded your current quota", "type": "insufficient_quota", "code": "insufficient_quota"}),
-    (402, {"message": "Insufficient credits"}),
+    (402, {"message": "Payment required"}),
+    (429, {"message": "Insufficient credits"}),
 ])
 def test_exhausted_quota_is_not_retried(fake: FakeLlm, status: int, error: dict[str, str]) -> None:
     fake.say(status=status, error={"error": error})
@@ -141,7 +142,7 @@ def test_the_token_limit_goes_by_the_servers_name_for_it(fake: FakeLlm) -> None:
                                                      "model. Use 'max_completion_tokens' instead.",
                                           "param": "max_tokens", "code": "unsupported_parameter"}})
     client(fake).ask(HELLO, 0)
-    assert fake.requests[1].body["max_completion_tokens"] == 2000 and "max_tokens" not in fake.requests[1].body
+    assert fake.requests[1].body["max_completion_tokens"] == 4000 and "max_tokens" not in fake.requests[1].body
 
 
 def test_a_validation_error_names_its_parameter_in_a_list(fake: FakeLlm) -> None:

@@ -117,6 +117,16 @@ def test_a_file_that_others_can_read_is_not_used(tmp_path: Path, mode: int) -> N
             store.get("MINE", "https://x.example")
 
 
+def test_a_credentials_file_that_cannot_be_read_spoils_no_list(tmp_path: Path) -> None:
+    file = tmp_path / "credentials.toml"
+    file.write_bytes(b"\xff\xfe\x00")
+    file.chmod(0o600)
+    store = CredentialStore(file, {})
+    assert "OPENAI_API_KEY" in store.names()
+    with pytest.raises(AtelierError, match="not valid TOML"):
+        store.get("OPENAI_API_KEY", OPENAI)
+
+
 def test_reprs_hold_no_key(tmp_path: Path) -> None:
     store = keys(tmp_path, OPENAI_API_KEY=SECRET)
     assert SECRET not in repr(store) + repr(store.get("OPENAI_API_KEY", OPENAI))

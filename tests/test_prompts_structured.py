@@ -127,7 +127,7 @@ def test_a_model_that_never_answers_well_is_an_error_not_a_prompt(fake: FakeLlm,
 def test_an_answer_cut_at_the_token_limit_says_so(fake: FakeLlm) -> None:
     for _ in range(2):
         fake.say('{"positive": "a cat', finish="length")
-    with pytest.raises(AtelierError, match="cut at 2000 tokens"):
+    with pytest.raises(AtelierError, match="cut at 4000 tokens"):
         write(REQUEST, client(fake))
 
 
@@ -261,8 +261,9 @@ def test_a_key_that_the_server_echoes_shows_up_nowhere(fake: FakeLlm, tmp_path: 
     cache = tmp_path / "answers"
     try:
         seen = repr(write(REQUEST, chat, AnswerCache(cache)))
-    except AtelierError:
+    except AtelierError as error:
         seen = traceback.format_exc()
+        assert error.__cause__ is error.__context__ is None, "the package's error holds the request and its headers"
     assert fake.requests[0].headers["authorization"] == f"Bearer {CANARY}"
     seen += repr(chat) + caplog.text + "".join(str(vars(record)) for record in caplog.records)
     seen += "".join(file.read_text(encoding="utf-8") + file.name for file in cache.glob("*"))

@@ -126,6 +126,8 @@ class CredentialStore:
             # The parser's own message may quote the line, which may hold a key.
             raise AtelierError(f"{self.file} is not valid TOML.", 'Write one [NAME] per credential, then key = "…" and '
                                'base_urls = ["https://…"].') from None
+        except OSError as error:
+            raise AtelierError(f"{self.file} cannot be read: {error.strerror}.", "Make it your own file.") from None
         return {name: entry for name, entry in table.items() if isinstance(entry, dict) and NAME.fullmatch(name)}
 
     @staticmethod

@@ -45,7 +45,7 @@ class LanguageModel:
     """Name of the credential, resolved by `atelier.prompts.credentials` when a request is made."""
     timeout: float = 120.0
     """Seconds until an unanswered request is given up."""
-    max_tokens: int = 2000
+    max_tokens: int = 4000
     """Most tokens of an answer, thinking included; a runaway answer costs no more than this."""
     temperature: float = 0.8
     price_in: float = 0.0

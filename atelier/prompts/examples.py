@@ -89,6 +89,8 @@ class ExampleLibrary:
             table = tomllib.loads(file.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise AtelierError(f"{file} is not valid TOML: {error}.", "Mend that line.") from error
+        except OSError as error:
+            raise AtelierError(f"{file} cannot be read: {error.strerror}.", "Choose another set.") from error
         return _read(table, file)
 
     def _find(self, name: str) -> Path | None:

@@ -15,7 +15,7 @@ from .distinct import Distinct
 from .structured import Question, Unusable, ask, object_schema, text_field
 from .words import words
 
-BATCH = 24
+BATCH = 20
 """Prompts asked for at once: more would make one slip cost too much, and answers too long."""
 LONGEST = 600
 

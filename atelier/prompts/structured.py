@@ -20,8 +20,8 @@ from .client import NOTHING_USED, ChatClient, FormatRefused, Message, Reply, Usa
 
 T = TypeVar("T")
 
-MAX_ANSWER = 60_000
-"""Characters. The longest sensible answer, 64 art prompts, is a third of it."""
+MAX_ANSWER = 40_000
+"""Characters. The longest sensible answer, twenty art prompts, is a quarter of it."""
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"\{(?=\s*[\"}])")

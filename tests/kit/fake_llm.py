@@ -175,12 +175,12 @@ def best_answer(body: dict[str, Any]) -> str:
     wish = body["messages"][-1]["content"]
     if match := re.match(r"Write \d+ prompts: (.*?)\.", wish):
         wanted = [(int(number), category) for number, category in re.findall(r"(\d+) of (\w+)", match[1])]
-        taken = wish.count(",") if "taken" in wish else 0
+        first = 1000 * wish.count(",") if "taken" in wish else 0
+        categories = [category for number, category in wanted for _ in range(number)]
         return json.dumps({"prompts": [
-            {"category": category, "subject": f"{category} {_word(taken * 1000 + index)}",
-             "prompt": f"{category} {_word(taken * 1000 + index)} " + " ".join(
-                 _word(7 * index + k + 1000 * taken) for k in range(5))}
-            for number, category in wanted for index in range(number)]})
+            {"category": category, "subject": f"{category} {_word(first + 7 * index)}",
+             "prompt": " ".join([category, *(_word(first + 7 * index + k) for k in range(6))])}
+            for index, category in enumerate(categories)]})
     keys = re.search(r"with the keys (.*?), all texts", body["messages"][0]["content"])
     if keys and "subject" in keys[1]:
         return json.dumps({name: f"{name} words" for name in keys[1].split(", ")})
