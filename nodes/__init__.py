@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import convert, dataset, lora, models, options, prompts, train
+from . import convert, dataset, grid, lora, models, options, prompts, saving, score, train
 
 NODES: list[type[io.ComfyNode]] = [
     *convert.NODES,
@@ -14,6 +14,9 @@ NODES: list[type[io.ComfyNode]] = [
     *train.NODES,
     *lora.NODES,
     *prompts.NODES,
+    *score.NODES,
+    *grid.NODES,
+    *saving.NODES,
 ]
 
 

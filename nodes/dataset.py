@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..atelier.dataset.folder import CaptionSource, FolderOptions, read_folder
+from ..atelier.dataset.hub import HubQuery, read_hub
 from ..atelier.dataset.types import Crop, Resolution
+from ..atelier.errors import AtelierError
 from . import host, sockets
 
 _FOLDER = FolderOptions()
 _SIZE = Resolution()
+_QUERY = HubQuery(source="owner/name")
 
 
 def _sizing() -> list[io.Input]:
@@ -149,4 +153,66 @@ class ImagesToTrainingSet(io.ComfyNode):
             resolution=Resolution(resolution, Crop(crop), bucket_step, max_aspect), repeats=repeats, flip=flip))
 
 
-NODES: list[type[io.ComfyNode]] = [ImageFolder, ImagesToTrainingSet]
+class HubDataset(io.ComfyNode):
+    """A training set from the Hugging Face hub, or from a local data set."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierHubDataset",
+            display_name="Hub Dataset",
+            category="Atelier/dataset",
+            description="A training set from a data set of the Hugging Face hub or a local one. Reading stops at the "
+                        "last picture wanted; what was fetched is kept. Needs: pip install datasets",
+            search_aliases=["huggingface", "datasets", "wikiart", "flickr8k", "parquet"],
+            inputs=[
+                io.String.Input("dataset", default="", placeholder="huggan/wikiart, or a folder",
+                                tooltip="Id on the hub, or a folder with pictures, Parquet files or a saved data set."),
+                io.String.Input("split", default=_QUERY.split, tooltip="Usually train."),
+                io.String.Input("column", default=_QUERY.column, placeholder="style",
+                                tooltip="Only rows with a certain value in this column. Empty: all rows."),
+                io.String.Input("value", default=_QUERY.value, placeholder="Impressionism",
+                                tooltip="That value: the name of a class, its number, or the column's text."),
+                io.Int.Input("limit", default=_QUERY.limit, min=1, max=100_000, tooltip="At most this many pictures."),
+                io.String.Input("caption", default=_QUERY.caption, multiline=True,
+                                placeholder="a painting by {artist}, {style}",
+                                tooltip="Template over columns; class numbers become names. Empty: the column that is "
+                                        "called caption, text or the like."),
+                io.String.Input("trigger", default="",
+                                tooltip="A rare word that will stand for what is learnt. Put in front of captions that "
+                                        "lack it."),
+                *_sizing(), *_use(),
+                io.String.Input("image_column", default=_QUERY.image_column, advanced=True,
+                                tooltip="Empty: the first column of pictures."),
+            ],
+            outputs=[sockets.TrainingSet.Output(display_name="training set",
+                                                tooltip="For Train LoRA or Filler Images.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, dataset: str | None = None, **_: Any) -> str:
+        """Change when a local data set does. What was fetched from the hub stays as it is."""
+        source = Path(_source(dataset)) if dataset else None
+        return host.disk_state(source) if source is not None and source.is_dir() else ""
+
+    @classmethod
+    def execute(cls, dataset: str, split: str, column: str, value: str, limit: int, caption: str, trigger: str,
+                resolution: int, crop: str, repeats: int, flip: bool, image_column: str) -> io.NodeOutput:
+        """Fetch what was not fetched before."""
+        query = HubQuery(_source(dataset), split.strip(), column.strip(), value.strip(), limit,
+                         caption.strip(), image_column.strip())
+        return io.NodeOutput(read_hub(query, host.work_folder("hub"), trigger=trigger.strip(),
+                                      resolution=Resolution(resolution, Crop(crop)), repeats=repeats, flip=flip,
+                                      monitor=host.HostMonitor()))
+
+
+def _source(text: str) -> str:
+    """A folder's full path if there is such a folder, else the id of a data set on the hub."""
+    try:
+        return str(host.input_folder(text))
+    except AtelierError:
+        return text.strip()
+
+
+NODES: list[type[io.ComfyNode]] = [ImageFolder, HubDataset, ImagesToTrainingSet]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,10 @@ __all__ = ["HostMonitor"]
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+_ROOM_TO_COMPUTE = 512 * 1024 ** 2
+"""Bytes kept free beside a model's weights for what it computes."""
 
 
 # Folders ------------------------------------------------------------------------------------------------------------
@@ -65,6 +70,33 @@ def diffusers_path(name: str) -> Path:
         if (root / name / "model_index.json").is_file():
             return root / name
     raise AtelierError(f"There is no diffusers model {name!r}.", "Choose another one.")
+
+
+def clip_score_names() -> list[str]:
+    """CLIP models in `models/clip_score`: folders with a configuration, and single weight files."""
+    found = set()
+    for root in _clip_score_folders():
+        found |= {config.parent.name for config in root.glob("*/config.json")}
+        found |= {file.name for file in root.glob("*.safetensors")}
+    return sorted(found)
+
+
+def clip_score_path(name: str) -> Path:
+    """The folder or file that a name from `clip_score_names` stands for.
+
+    Raises:
+        AtelierError: there is no such model any more.
+    """
+    for root in _clip_score_folders():
+        if name in clip_score_names() and (root / name).exists():
+            return root / name
+    raise AtelierError(f"There is no CLIP model {name!r} in models/clip_score.", "Choose another one.")
+
+
+def _clip_score_folders() -> list[Path]:
+    # Beside those that the host's extra_model_paths.yaml may name.
+    folder_paths.add_model_folder_path("clip_score", str(Path(folder_paths.models_dir) / "clip_score"))
+    return [Path(folder) for folder in folder_paths.get_folder_paths("clip_score")]
 
 
 def input_folder(text: str) -> Path:
@@ -128,6 +160,20 @@ def from_image_tensor(images: torch.Tensor) -> list[Image]:
     return [Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture) for picture in levels]
 
 
+def metadata(node: Any) -> dict[str, str]:
+    """What the host writes into a saved picture: the graph and what the editor adds, unless the user switched it off.
+
+    Args:
+        node: The running node's class; it must be an output node.
+    """
+    from comfy.cli_args import args
+
+    if args.disable_metadata or node.hidden is None:
+        return {}
+    values = {"prompt": node.hidden.prompt, **(node.hidden.extra_pnginfo or {})}
+    return {name: json.dumps(value) for name, value in values.items() if value is not None}
+
+
 def nothing() -> Any:
     """For an output that has no value this time: nodes that need it are silently left out of the run."""
     from comfy_execution.graph_utils import ExecutionBlocker
@@ -140,6 +186,25 @@ def nothing() -> Any:
 def device() -> torch.device:
     """The device the host computes on."""
     return management.get_torch_device()
+
+
+@contextmanager
+def on_device(module: torch.nn.Module) -> Iterator[None]:
+    """`module` on the host's device, in float16 where that is a GPU good at it, else float32. Other models make room.
+
+    The whole module is moved: unlike the host's own layers, those of transformers cannot compute with weights that
+    stayed elsewhere.
+    """
+    half = not management.is_device_cpu(device()) and management.should_use_fp16(device())
+    dtype = torch.float16 if half else torch.float32
+    size = sum(parameter.numel() for parameter in module.parameters()) * dtype.itemsize
+    management.free_memory(size * 1.2 + _ROOM_TO_COMPUTE, device())
+    try:
+        module.to(device(), dtype)
+        yield
+    finally:
+        module.to("cpu")
+        _collect()
 
 
 @contextmanager

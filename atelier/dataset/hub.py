@@ -25,6 +25,7 @@ from .types import Resolution, TrainingSet
 
 _log = logging.getLogger("atelier")
 
+_SIZE = Resolution()
 _INDEX = "captions.json"
 _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg"}
 """File ending by Pillow's name of the format, where it is not that name itself."""
@@ -89,7 +90,7 @@ def fetch(query: HubQuery, cache: Path, monitor: Monitor | None = None) -> tuple
     return tuple(Fetched(place / name, tuple(texts)) for name, texts in captions.items())
 
 
-def read_hub(query: HubQuery, cache: Path, *, trigger: str = "", resolution: Resolution = Resolution(),
+def read_hub(query: HubQuery, cache: Path, *, trigger: str = "", resolution: Resolution = _SIZE,
              repeats: int = 1, flip: bool = False, monitor: Monitor | None = None) -> TrainingSet:
     """The pictures of a query as a training set. See `fetch`, and `TrainingSet` for what is not explained here.
 

@@ -34,6 +34,10 @@ class Gaps:
                 raise AtelierError(f"gap {field.name} is {getattr(self, field.name)}.", "Choose 0 or more pixels.")
 
 
+PRESETS = {"4 px inside, 10 px between, 15 px margin": Gaps(), "even 8 px": Gaps(8, 8, 8), "none": Gaps(0, 0, 0)}
+"""Gaps by name."""
+
+
 class Placement(str, Enum):
     """Which cell of a block shows its unique picture."""
 

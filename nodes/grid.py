@@ -1,0 +1,203 @@
+"""Nodes that compose pictures into block grids."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..atelier.dataset.types import TrainingSet
+from ..atelier.errors import AtelierError
+from ..atelier.grid.compose import Fit, compose, parse_color
+from ..atelier.grid.layout import PRESETS, Gaps, Layout, Placement, arrange, rows_for
+from ..atelier.grid.manifest import Origin, describe
+from ..atelier.score.result import Scores
+from . import host, sockets
+from .lists import one_each, only
+
+_CUSTOM = "custom"
+_LAYOUT = Layout()
+_CAPTIONS = ["none", "prompt", "score", "score and prompt"]
+
+
+class FillerImages(io.ComfyNode):
+    """Pictures to fill a grid with."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierFillerImages",
+            display_name="Filler Images",
+            category="Atelier/grid",
+            description="Draws pictures from a folder or a training set to fill a block grid with. No picture comes "
+                        "twice, copies of a file included.",
+            search_aliases=["random images", "load images", "fillers", "flickr8k"],
+            inputs=[
+                io.String.Input("folder", default="", placeholder="a folder in ComfyUI's input, or a full path",
+                                tooltip="Where the pictures are; folders below count too. Not needed with a training "
+                                        "set."),
+                io.Int.Input("count", default=48, min=1, max=10_000,
+                             tooltip="How many: for blocks of 2 × 2 three for each unique picture."),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=True,
+                             tooltip="Decides which pictures, and their order."),
+                io.Boolean.Input("allow_repeats", default=False, advanced=True,
+                                 tooltip="Where there are too few, use pictures again rather than stop."),
+                sockets.TrainingSet.Input("training_set", optional=True,
+                                          tooltip="Draw from these pictures, of Hub Dataset for instance."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="images", is_output_list=True, tooltip="Pictures of their own sizes."),
+                io.String.Output(display_name="sources", is_output_list=True,
+                                 tooltip="Their file names, for the grid's manifest."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, folder: str | None = None, training_set: Any = None, **_: Any) -> str:
+        """Change when a file of the folder does."""
+        return host.disk_state(host.input_folder(folder)) if folder and training_set is None else ""
+
+    @classmethod
+    def execute(cls, folder: str, count: int, seed: int, allow_repeats: bool, training_set: TrainingSet | None = None
+                ) -> io.NodeOutput:
+        """Draw and read them."""
+        from ..atelier.grid.fillers import draw_fillers, fillers_from_folder
+
+        monitor = host.HostMonitor()
+        if training_set is not None:
+            fillers = draw_fillers([sample.image for sample in training_set.samples], count, seed,
+                                   allow_repeats=allow_repeats, monitor=monitor)
+        else:
+            fillers = fillers_from_folder(host.input_folder(folder), count, seed, allow_repeats=allow_repeats,
+                                          monitor=monitor)
+        return io.NodeOutput([host.to_image_tensor([filler.picture]) for filler in fillers],
+                             [filler.path.name for filler in fillers])
+
+
+class BlockGrid(io.ComfyNode):
+    """Blocks of cells, one unique picture in each."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierBlockGrid",
+            display_name="Block Grid",
+            category="Atelier/grid",
+            description="Composes a grid of blocks, each with one unique picture and fillers around it, and a manifest "
+                        "that says what is where.",
+            search_aliases=["grid", "contact sheet", "collage", "xy plot", "image grid"],
+            is_input_list=True,
+            inputs=[
+                io.Image.Input("images", tooltip="The unique pictures, one for each block."),
+                io.Int.Input("block", default=_LAYOUT.block, min=1, max=16,
+                             tooltip="Cells along a block's side: 2 makes blocks of four, 1 a grid without fillers."),
+                io.Int.Input("columns", default=0, min=0, max=1000,
+                             tooltip="Columns of blocks; 0 makes the grid as square as can be."),
+                io.Combo.Input("placement", options=Placement, default=Placement.RANDOM,
+                               tooltip="Which cell of each block shows the unique picture."),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=True,
+                             tooltip="Decides the random placement."),
+                io.Combo.Input("gaps", options=[*PRESETS, _CUSTOM], default=next(iter(PRESETS)),
+                               tooltip="Empty pixels inside blocks, between blocks and around the grid."),
+                io.Combo.Input("fit", options=Fit, default=Fit.CROP,
+                               tooltip="Pictures of another shape than the cells: cut their sides (crop), show all "
+                                       "with bars (pad), or squeeze (stretch)."),
+                io.Combo.Input("captions", options=_CAPTIONS, default="none",
+                               tooltip="What to write below each cell, where it is known."),
+                io.Int.Input("cell_width", default=_LAYOUT.cell_width, min=0, max=4096,
+                             tooltip="Pixels; 0 takes the first unique picture's width."),
+                io.Int.Input("cell_height", default=_LAYOUT.cell_height, min=0, max=4096,
+                             tooltip="Pixels; 0 takes the first unique picture's height."),
+                io.String.Input("background", default="white", advanced=True,
+                                tooltip="Colour of the gaps: a name or hex digits such as #1a1a1a."),
+                io.Int.Input("gap_inside", default=Gaps().inside, min=0, max=1000, advanced=True,
+                             tooltip="For custom gaps: pixels between the cells of a block."),
+                io.Int.Input("gap_between", default=Gaps().between, min=0, max=1000, advanced=True,
+                             tooltip="For custom gaps: pixels between blocks."),
+                io.Int.Input("margin", default=Gaps().margin, min=0, max=1000, advanced=True,
+                             tooltip="For custom gaps: pixels around the grid."),
+                io.Image.Input("fillers", optional=True,
+                               tooltip="Pictures for the other cells: three for each block of 2 × 2. What is over is "
+                                       "left out."),
+                sockets.Scores.Input("scores", optional=True, tooltip="Of the unique pictures, from CLIP Score."),
+                io.String.Input("prompts", optional=True, force_input=True,
+                                tooltip="Of the unique pictures: one for all, or one for each."),
+                io.Int.Input("seeds", optional=True, force_input=True, tooltip="Of the unique pictures."),
+                io.String.Input("filler_prompts", optional=True, force_input=True, tooltip="Of generated fillers."),
+                io.String.Input("filler_sources", optional=True, force_input=True,
+                                tooltip="Where fillers come from, of Filler Images."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="grid", tooltip="The whole grid."),
+                io.String.Output(display_name="manifest",
+                                 tooltip="JSON: of every cell its place, picture, prompt, seed, source and score."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images: list[Any], block: list[int], columns: list[int], placement: list[str], seed: list[int],
+                gaps: list[str], fit: list[str], captions: list[str], cell_width: list[int], cell_height: list[int],
+                background: list[str], gap_inside: list[int], gap_between: list[int], margin: list[int],
+                fillers: list[Any] | None = None, scores: list[Scores] | None = None,
+                prompts: list[str] | None = None, seeds: list[int] | None = None,
+                filler_prompts: list[str] | None = None, filler_sources: list[str] | None = None) -> io.NodeOutput:
+        """Arrange, draw and describe."""
+        unique = [picture for batch in images for picture in host.from_image_tensor(batch)]
+        other = [picture for batch in fillers or () for picture in host.from_image_tensor(batch)]
+        rows, across = rows_for(len(unique), only(columns))
+        layout = Layout(
+            rows, across, only(block), only(cell_width) or unique[0].width, only(cell_height) or unique[0].height,
+            gaps=PRESETS.get(only(gaps)) or Gaps(only(gap_inside), only(gap_between), only(margin)))
+        needed = len(unique) * (layout.cells_of_block - 1)
+        places = arrange(layout, len(unique), min(len(other), needed), Placement(only(placement)), only(seed))
+        known = _Known(prompts, seeds, only(scores) if scores else None, None).origins(images)
+        known_other = _Known(filler_prompts, None, None, filler_sources).origins(fillers or [])
+        texts = {index: _caption(only(captions), (known if place.unique else known_other)[place.picture])
+                 for index, place in enumerate(places)}
+        if any(texts.values()):
+            layout = replace(layout, caption_height=max(20, layout.cell_width // 7))
+        grid = compose(layout, places, unique, other, fit=Fit(only(fit)), background=parse_color(only(background)),
+                       captions=texts)
+        random = Placement(only(placement)) is Placement.RANDOM
+        manifest = describe(layout, places, known, known_other, only(seed) if random else None)
+        image = host.to_image_tensor([grid])
+        return io.NodeOutput(image, json.dumps(manifest.to_json(), ensure_ascii=False),
+                             ui=ui.PreviewImage(image, cls=cls))
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the inputs say about some pictures."""
+
+    prompts: Sequence[str] | None
+    seeds: Sequence[int] | None
+    scores: Scores | None
+    sources: Sequence[str] | None
+
+    def origins(self, batches: Sequence[Any]) -> list[Origin]:
+        """What is known of each single picture."""
+        count = sum(len(batch) for batch in batches)
+        if self.scores is not None and len(self.scores.items) != count:
+            raise AtelierError(f"There are {count} pictures and {len(self.scores.items)} scores.",
+                               "Connect the scores of the unique pictures.")
+        scored = self.scores.items if self.scores else [None] * count
+        prompts = one_each(self.prompts, batches, "prompts") if self.prompts else [
+            score.text if score else "" for score in scored]
+        seeds = one_each(self.seeds, batches, "seeds") if self.seeds else [None] * count
+        sources = one_each(self.sources, batches, "sources") if self.sources else [""] * count
+        return [Origin(prompt, seed, source, score.value if score else None)
+                for prompt, seed, source, score in zip(prompts, seeds, sources, scored, strict=True)]
+
+
+def _caption(kind: str, origin: Origin) -> str:
+    score = f"{origin.score:.4f}" if origin.score is not None else ""
+    return {"none": "", "prompt": origin.prompt, "score": score,
+            "score and prompt": f"{score}  {origin.prompt}".strip()}[kind]
+
+
+NODES: list[type[io.ComfyNode]] = [FillerImages, BlockGrid]

@@ -1,0 +1,80 @@
+"""The node that saves pictures under their title."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..atelier.errors import AtelierError
+from ..atelier.files import file_name
+from ..atelier.grid.saving import Details, save_titled
+from ..atelier.score.result import Scores
+from . import host, sockets
+from .lists import one_each, only
+
+
+class SaveTitled(io.ComfyNode):
+    """Pictures named by their title, with sidecars."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierSaveTitled",
+            display_name="Save Titled",
+            category="Atelier/grid",
+            description="Saves pictures under their title, with prompts, seed and score beside each: a .txt to read "
+                        "and a .json for programs. Never overwrites.",
+            search_aliases=["save image", "save with prompt", "sidecar", "metadata"],
+            is_input_list=True,
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("images", tooltip="Pictures of any sizes."),
+                io.String.Input("title", default="untitled",
+                                tooltip="What to call them: one title for all, or one for each. Any text will do."),
+                io.String.Input("folder", default="atelier", tooltip="Folder below ComfyUI's output; made if need be."),
+                io.String.Input("prompt", default="", multiline=True, tooltip="One for all, or one for each."),
+                io.String.Input("negative", default="", multiline=True, tooltip="One for all, or one for each."),
+                io.String.Input("model", default="", advanced=True, tooltip="Name of the model that made them."),
+                io.Int.Input("seeds", optional=True, force_input=True, tooltip="One for all, or one for each."),
+                sockets.Scores.Input("scores", optional=True, tooltip="From CLIP Score, of these pictures."),
+                io.String.Input("manifest", optional=True, force_input=True,
+                                tooltip="Of a grid, from Block Grid: kept in the .json file."),
+            ],
+            outputs=[io.String.Output(display_name="files", is_output_list=True,
+                                      tooltip="Full paths of the saved pictures.")],
+        )
+
+    @classmethod
+    def execute(cls, images: list[Any], title: list[str], folder: list[str], prompt: list[str], negative: list[str],
+                model: list[str], seeds: list[int] | None = None, scores: list[Scores] | None = None,
+                manifest: list[str] | None = None) -> io.NodeOutput:
+        """Write picture after picture, each with its sidecars."""
+        below = file_name(only(folder)) if only(folder).strip() else ""
+        pictures = [picture for batch in images for picture in host.from_image_tensor(batch)]
+        scored = only(scores) if scores else None
+        if scored is not None and len(scored.items) != len(pictures):
+            raise AtelierError(f"There are {len(pictures)} pictures and {len(scored.items)} scores.",
+                               "Connect the very pictures that were scored.")
+        details = [
+            Details(title=name, prompt=text, negative=without, seed=seed, model=only(model),
+                    score=scored.items[place].value if scored else None,
+                    scored_by=f"{scored.model}, {scored.definition.value}" if scored else "")
+            for place, (name, text, without, seed) in enumerate(zip(
+                one_each(title, images, "titles"), one_each(prompt, images, "prompts"),
+                one_each(negative, images, "negatives"), one_each(seeds or [None], images, "seeds"), strict=True))]
+        extra = {"grid": json.loads(only(manifest))} if manifest else None
+        files: list[Path] = []
+        monitor = host.HostMonitor()
+        for picture, about in zip(pictures, details, strict=True):
+            monitor.check()
+            saved = save_titled(picture, host.output_folder() / below, about, metadata=host.metadata(cls), extra=extra)
+            files.append(saved.picture)
+        shown = ui.SavedImages([ui.SavedResult(file.name, below, io.FolderType.output) for file in files])
+        return io.NodeOutput([str(file) for file in files], ui=shown)
+
+
+NODES: list[type[io.ComfyNode]] = [SaveTitled]
