@@ -163,9 +163,9 @@ class ChatClient:
 
         http_client = openai.DefaultAsyncHttpxClient(follow_redirects=False,
                                                      event_hooks={"request": [only_known_headers]})
+        # The package's own clock starts anew with each byte; the one around the whole question is in `_ask`.
         return openai.AsyncOpenAI(api_key=PLACEHOLDER, base_url=self.llm.base_url, max_retries=0,
-                                  timeout=openai.Timeout(self.llm.timeout, connect=CONNECT_TIMEOUT),
-                                  http_client=http_client)
+                                  timeout=openai.Timeout(None, connect=CONNECT_TIMEOUT), http_client=http_client)
 
     def _parameters(self, messages: Sequence[Message], seed: int,
                     response_format: ResponseFormat | None) -> dict[str, Any]:
