@@ -102,7 +102,8 @@ BAD = {
     "an empty positive": json.dumps({**GOOD, "positive": "  "}),
     "a list": json.dumps([GOOD["positive"]]),
     "a huge field": json.dumps({**GOOD, "positive": "cat, " * 1000}),
-    "a huge answer": "x" * 100_000,
+    "a huge answer": json.dumps(GOOD) + "x" * 100_000,
+    "a draft in thinking that was cut": f"<think>perhaps {json.dumps(GOOD)}, but",
     "deep nesting": "{" * 50_000,
 }
 
