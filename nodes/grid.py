@@ -160,7 +160,8 @@ class BlockGrid(io.ComfyNode):
         texts = {index: _caption(only(captions), (known if place.unique else known_other)[place.picture])
                  for index, place in enumerate(places)}
         if any(texts.values()):
-            layout = replace(layout, caption_height=max(20, layout.cell_width // 7))
+            share = 8 if only(captions) == "score" else 4  # of the width: one line, or two to three of a prompt
+            layout = replace(layout, caption_height=max(20, layout.cell_width // share))
         grid = compose(layout, places, unique, other, fit=Fit(only(fit)), background=parse_color(only(background)),
                        captions=texts)
         random = Placement(only(placement)) is Placement.RANDOM

@@ -16,6 +16,7 @@ from atelier.errors import AtelierError
 from atelier.grid.compose import Fit, compose, fitted, parse_color
 from atelier.grid.layout import Box, Gaps, Layout, Placement, arrange, rows_for
 from atelier.grid.manifest import Manifest, Origin, describe, split
+from atelier.score.label import font_size, strip
 
 
 def solid(count: int, size: tuple[int, int], first: int = 0) -> list[Image.Image]:
@@ -244,3 +245,13 @@ def test_a_grid_of_another_size_is_not_split() -> None:
     manifest = describe(layout, arrange(layout, 1, 0), [Origin()], [])
     with pytest.raises(AtelierError, match="40 × 41 pixels, its manifest says 40 × 40"):
         split(Image.new("RGB", (40, 41)), manifest)
+
+
+def test_captions_of_a_grid_share_one_size() -> None:
+    layout = Layout(rows=1, columns=2, block=1, cell_width=120, cell_height=10, caption_height=40)
+    long = "a cat wearing neon-glasses at the opera in the rain"
+    grid = compose(layout, arrange(layout, 2, 0), solid(2, (120, 10)), [], captions={0: "0.31", 1: long})
+    box = layout.caption(0, 0)
+    size = font_size(long, box.width, box.height)
+    assert size < font_size("0.31", box.width, box.height)
+    assert same(grid.crop(box.corners), strip("0.31", box.width, box.height, largest=size))

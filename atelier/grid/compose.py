@@ -36,22 +36,23 @@ def compose(layout: Layout, places: Sequence[Place], uniques: Sequence[Image], f
     Args:
         places: What `layout.arrange` gave for these pictures.
         background: Colour of gaps, padding and caption strips.
-        captions: Text below cells, by index into `places`; needs a `caption_height`.
+        captions: Text below cells, by index into `places`, all of one size; needs a `caption_height`.
     """
     from PIL import Image
 
-    from ..score.label import strip
+    from ..score.label import font_size, strip
 
     grid = Image.new("RGB", layout.size, background)
+    written = {index: text for index, text in (captions or {}).items() if text.strip()} if layout.caption_height else {}
+    size = min((font_size(text, layout.cell_width, layout.caption_height) for text in written.values()), default=None)
     for index, place in enumerate(places):
         picture = (uniques if place.unique else fillers)[place.picture]
         cell = layout.cell(place.block, place.place)
         grid.paste(fitted(picture, (cell.width, cell.height), fit, background), (cell.x, cell.y))
-        text = captions.get(index, "") if captions else ""
-        if text and layout.caption_height:
+        if index in written:
             below = layout.caption(place.block, place.place)
-            grid.paste(strip(text, below.width, below.height, ink=_ink(background), paper=background),
-                       (below.x, below.y))
+            grid.paste(strip(written[index], below.width, below.height, ink=_ink(background), paper=background,
+                             largest=size), (below.x, below.y))
     return grid
 
 

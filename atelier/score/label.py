@@ -12,26 +12,27 @@ from ..errors import MissingPackage
 
 Color = tuple[int, int, int]
 
-_SMALLEST = 8
+_SMALLEST = 9
 """Font size in pixels below which nobody reads; text that still does not fit is shortened."""
 _SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "segoeui.ttf", "arial.ttf",
                  "Arial Unicode.ttf", "NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc")
 
 
-def strip(text: str, width: int, height: int, *, ink: Color = (32, 32, 32), paper: Color = (255, 255, 255)
-          ) -> Image.Image:
+def strip(text: str, width: int, height: int, *, ink: Color = (32, 32, 32), paper: Color = (255, 255, 255),
+          largest: int | None = None) -> Image.Image:
     """`text` centred on a strip of `width` × `height` pixels, in the largest size and the lines that fit.
 
     Text that does not fit is shortened with "…". Plain letters are drawn with Pillow's own font, so every machine
     draws the same; others with the system's font that has most of them, and what that lacks without accents.
+
+    Args:
+        largest: Font size in pixels not to exceed.
     """
     picture = Image.new("RGB", (width, height), paper)
-    room = width - 2 * max(2, height // 8)
-    words = " ".join(text.split())
-    if not words or room < 1:
+    if not text.strip() or _room(width, height) < 1:
         return picture
-    name, words = _face(words)
-    font, lines = _fit(name, words, room, height)
+    name, words = _face(" ".join(text.split()))
+    font, lines = _fit(name, words, _room(width, height), height, largest)
     line_height = _line_height(font)
     top = (height - line_height * len(lines)) / 2
     draw = ImageDraw.Draw(picture)
@@ -40,8 +41,21 @@ def strip(text: str, width: int, height: int, *, ink: Color = (32, 32, 32), pape
     return picture
 
 
-def _fit(name: str, text: str, room: int, height: int) -> tuple[ImageFont.FreeTypeFont, list[str]]:
-    for size in range(int(height / 1.6), _SMALLEST - 1, -1):
+def font_size(text: str, width: int, height: int) -> int:
+    """The font size in pixels that `strip` would choose: strips look alike if all get the least of theirs."""
+    name, words = _face(" ".join(text.split()))
+    font, _ = _fit(name, words, _room(width, height), height, None)
+    return round(font.size)
+
+
+def _room(width: int, height: int) -> int:
+    """Pixels of a strip's width that text may take."""
+    return width - 2 * max(2, height // 8)
+
+
+def _fit(name: str, text: str, room: int, height: int, largest: int | None
+         ) -> tuple[ImageFont.FreeTypeFont, list[str]]:
+    for size in range(min(int(height / 1.6), largest or height), _SMALLEST - 1, -1):
         font = _font(name, size)
         lines = _wrap(text, font, room)
         if len(lines) * _line_height(font) <= height and all(font.getlength(line) <= room for line in lines):
