@@ -93,9 +93,10 @@ def test_a_missing_key_says_where_to_put_it(tmp_path: Path, value: str) -> None:
         keys(tmp_path, OPENAI_API_KEY=value).get("OPENAI_API_KEY", OPENAI)
 
 
-def test_a_key_with_a_line_break_in_it_is_not_sent(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", ["sk-1\r\nX-Header:1", "sk-1 23", "sk-1é"])
+def test_a_key_that_cannot_be_one_is_not_sent(tmp_path: Path, value: str) -> None:
     with pytest.raises(AtelierError, match="no key has") as caught:
-        keys(tmp_path, OPENAI_API_KEY="sk-1\r\nX-Header: 1").get("OPENAI_API_KEY", OPENAI)
+        keys(tmp_path, OPENAI_API_KEY=value).get("OPENAI_API_KEY", OPENAI)
     assert "sk-1" not in str(caught.value)
 
 
@@ -186,6 +187,13 @@ def test_own_sets_are_found_first_and_read_again_when_they_change(tmp_path: Path
 def test_unknown_sets_and_paths_are_refused(name: str) -> None:
     with pytest.raises(AtelierError, match="Choose one of these: photoreal-sd15, sdxl"):
         ExampleLibrary().get(name)
+
+
+def test_a_name_leads_to_no_file_outside_the_folders(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    write_set(tmp_path, "outside", "not for you")
+    with pytest.raises(AtelierError, match="no example set"):
+        ExampleLibrary((tmp_path / "mine",)).get("../outside")
 
 
 @pytest.mark.parametrize(("text", "message"), [
