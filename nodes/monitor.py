@@ -54,7 +54,7 @@ class HostMonitor(Monitor):
 
     def advance(self, done: int, text: str = "") -> None:
         """Move the bar to `done` and write `text` on the node; without one, phase, count, speed and time left."""
-        self._bar.update_absolute(done)
+        self._move(done)
         now = time.monotonic()
         if now - self._said >= TEXT_INTERVAL or done >= self._total:
             speed = _speed(done, self._total, now - self._began)
@@ -64,13 +64,21 @@ class HostMonitor(Monitor):
         """Show `image` on the node, at the size the host chose for previews."""
         from comfy.cli_args import args
 
-        self._bar.update_absolute(self._bar.current, preview=("JPEG", image.convert("RGB"), args.preview_size))
+        self._move(self._bar.current, ("JPEG", image.convert("RGB"), args.preview_size))
 
     def measure(self, values: Mapping[str, float]) -> None:
         """Collect `values` and send what has gathered, at most four times a second."""
         self._values.append(dict(values))
         if time.monotonic() - self._measured >= TEXT_INTERVAL:
             self._send_values()
+
+    def _move(self, done: int, preview: tuple[str, Image, int] | None = None) -> None:
+        try:
+            self._bar.update_absolute(done, preview=preview)
+        except management.InterruptProcessingException:
+            # The host's bar polls, too, and clears the request. Work ends where it asks whether to go on, in `check`,
+            # where it is ready to save what it has.
+            management.interrupt_current_processing()
 
     def _send_values(self) -> None:
         if self._values:

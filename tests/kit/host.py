@@ -102,7 +102,8 @@ class Host:
                    "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
                    # The default cache forgets results when memory is short, which is no business of a test's.
                    "--cache-lru", "100"]
-        environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"}
+        # One thread: models here are small, and threads that wait for each other are slow beside other tests' work.
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
         with self._log.open("ab") as log:
 
             self._process = subprocess.Popen(command, cwd=self._checkout, env=environment, stdin=subprocess.DEVNULL,
