@@ -79,8 +79,7 @@ def embed(prompt: WeightedPrompt, encoder: Encoder) -> Encoded:
 def _clause(clause: Clause, encoder: Encoder, empty: _Empty) -> Encoded:
     tokens = encoder.tokenize([fragment.text for fragment in clause.fragments])
     weights = [fragment.weight for fragment in clause.fragments]
-    present = set(tokens.owner.tolist())
-    light = [index for index, weight in enumerate(weights) if weight < 1 and index in present]
+    light = [index for index, weight in enumerate(weights) if weight < 1]
     encoded = encoder.encode(tokens, [None, *light])
     variants = encoded.embeds.float()
     # Start, end and padding have owner -1 and so take the table's last entry.
