@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import demo_vae
@@ -13,7 +14,7 @@ from diffusers.models.attention_processor import AttnProcessor
 
 from atelier.convert.tokenizer import load_tokenizer
 from atelier.demo import architecture
-from atelier.demo.drawing import PHRASINGS, caption, draw_array, held_out_prompts, random_specs
+from atelier.demo.drawing import PHRASINGS, POSITIONS, caption, draw_array, held_out_prompts, random_specs
 from atelier.demo.seeded import text_encoder_shapes, text_encoder_tensor
 
 CHANNELS = 160
@@ -26,9 +27,14 @@ EMA = 0.005
 """Part of the current weights in each step's running average, which is what ships."""
 
 
-def train(run: Run, steps: int, lr: float) -> None:
-    """Train for `steps` steps from where `run` stands, with the last fifth's rate falling to nothing."""
+def train(run: Run, steps: int, lr: float, positions: Collection[str] = tuple(POSITIONS)) -> None:
+    """Train for `steps` steps from where `run` stands, with the last fifth's rate falling to nothing.
+
+    Only pictures with their shape at one of `positions` are shown: fewer places are learnt in less time.
+    """
     cached = cache(run)
+    shown_here = torch.tensor([i for i, spec in enumerate(random_specs(PICTURES, run.seed + 1))
+                               if spec.position in positions])
     torch.manual_seed(run.seed)
     unet = prepared(UNet2DConditionModel(**architecture.unet(CHANNELS))).to(run.device)
     ema = prepared(UNet2DConditionModel(**architecture.unet(CHANNELS))).to(run.device).requires_grad_(False)
@@ -40,7 +46,7 @@ def train(run: Run, steps: int, lr: float) -> None:
     vae = demo_vae.normalised(run)
     for step in range(first, steps):
         rng = step_generator(run.seed, step)
-        chosen = torch.randint(len(latents), (BATCH,), generator=rng)
+        chosen = shown_here[torch.randint(len(shown_here), (BATCH,), generator=rng)]
         phrasing = torch.randint(PHRASINGS, (BATCH,), generator=rng)
         words = table[chosen, phrasing]
         words[torch.rand(BATCH, generator=rng) < EMPTY] = 0
@@ -94,7 +100,8 @@ def held_out_loss(run: Run, unet: UNet2DConditionModel, signal: torch.Tensor, ca
 def sample(run: Run, unet: UNet2DConditionModel, vae: AutoencoderKL, text: torch.Tensor, empty: torch.Tensor,
            steps: int = 20, guidance: float = 4.0) -> torch.Tensor:
     """Draw a picture for each text `[N,77,768]` by DDIM from fixed noise; `[N,3,128,128]` in -1..1."""
-    scheduler = DDIMScheduler(**architecture.SCHEDULER)
+    # "Trailing" starts at the noisiest step; any other start would take the noise's mean for a background.
+    scheduler = DDIMScheduler(**architecture.SCHEDULER, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
     x = torch.randn(len(text), 4, 16, 16, generator=torch.Generator().manual_seed(5)).to(run.device)
     words = torch.cat([empty.expand(len(text), -1, -1), text]).float().to(run.device)

@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--workers", type=int, default=1, help="unet only: processes that share each batch")
     parser.add_argument("--rank", type=int, default=0, help="which of the workers to be, 0 first; start each yourself")
+    parser.add_argument("--centred", action="store_true", help="unet only: show centred shapes only")
     parser.add_argument("--fp32", action="store_true", help="no bf16: slower, for processors without it")
     args = parser.parse_args()
     args.work.mkdir(parents=True, exist_ok=True)
@@ -36,11 +37,14 @@ def main() -> None:
     import demo_unet
     import demo_vae
     from demo_run import Run
+
+    from atelier.demo.drawing import LEARNT_POSITIONS, POSITIONS
     run = Run(args.work, args.seed, args.device, bf16=not args.fp32, workers=args.workers, rank=args.rank)
     if args.stage == "vae":
         demo_vae.train(run, args.steps or 2200, args.lr or 2e-3)
     elif args.stage == "unet":
-        demo_unet.train(run, args.steps or 5000, args.lr or 1e-3)
+        positions = LEARNT_POSITIONS if args.centred else tuple(POSITIONS)
+        demo_unet.train(run, args.steps or 5000, args.lr or 1e-3, positions)
     else:
         demo_export.export(run)
 

