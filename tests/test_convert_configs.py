@@ -13,7 +13,7 @@ from kit.ldm_shapes import Shapes, UNetShape, clip_shapes, open_clip_shapes, pre
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from atelier.checkpoint.source import Entry
-from atelier.convert.anatomy import component_config, family_of_shapes
+from atelier.convert.detect import component_config, family_of_shapes
 from atelier.convert.expected import check_whole
 from atelier.convert.keys import KeyTable
 from atelier.convert.recipe import Recipe, to_diffusers, to_original

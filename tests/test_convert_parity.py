@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kit.checkpoints import write_sd1
+from kit.checkpoints import write_sd1, write_sd2, write_sdxl, write_sdxl_refiner, write_x4_upscaler
 from kit.host_forward import host_forward
 from kit.offline import no_network
 from torch import Tensor
@@ -98,3 +98,23 @@ def check(source: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", ["small", "two_level", pytest.param("full", marks=pytest.mark.slow)])
 def test_sd1(shape: str, tmp_path: Path) -> None:
     check(write_sd1(tmp_path / "model.safetensors", shape=shape), tmp_path)
+
+
+@pytest.mark.slow
+def test_sd2(tmp_path: Path) -> None:
+    check(write_sd2(tmp_path / "model.safetensors"), tmp_path)
+
+
+@pytest.mark.slow
+def test_sdxl(tmp_path: Path) -> None:
+    check(write_sdxl(tmp_path / "model.safetensors"), tmp_path)
+
+
+@pytest.mark.slow
+def test_sdxl_refiner(tmp_path: Path) -> None:
+    check(write_sdxl_refiner(tmp_path / "model.safetensors"), tmp_path)
+
+
+@pytest.mark.slow
+def test_x4_upscaler(tmp_path: Path) -> None:
+    check(write_x4_upscaler(tmp_path / "model.safetensors", shape="full"), tmp_path)

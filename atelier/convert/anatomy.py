@@ -1,12 +1,11 @@
-"""What a model file or folder is made of, in diffusers' terms: its family, its components, their tensors and
-configurations.
+"""What a model file or folder is made of, in diffusers' terms: family, components, their tensors and configurations.
 
-Everything is derived from names and shapes; there is no list of known models. One tensor at most is read.
+Everything is derived from names and shapes; there is no list of known models, and no tensor is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,34 +13,18 @@ from typing import Any
 from ..checkpoint.folder import component_entries, read_json
 from ..checkpoint.source import Source, open_file
 from ..errors import AtelierError
-from ..families import FAMILIES, Family, TextEncoderSpec
-from .expected import check_whole
-from .keys import KeyTable, Shape
+from ..families import Family, TextEncoderSpec
+from .detect import component_config, family_of_shapes, what_else
+from .keys import Shape
+from .places import EMA_PREFIX, UNET_PREFIX, VAE_PREFIX, original_table, text_prefixes
 from .recipe import Recipe, to_diffusers
-from .text import clip_table, layer_count, open_clip_table, text_config
-from .unet import TIME_IDS_WIDTH, UNetLayout, unet_config, unet_table
-from .vae import current_name, vae_config, vae_table
-
-UNET_PREFIX = "model.diffusion_model."
-VAE_PREFIX = "first_stage_model."
-EMA_PREFIX = "model_ema."
-
-TEXT_PREFIXES: tuple[tuple[str, str, str], ...] = (
-    # prefix in the checkpoint, architecture, what to put before the rest of the name
-    ("conditioner.embedders.0.transformer.text_model.", "clip", "text_model."),
-    ("conditioner.embedders.0.transformer.", "clip", "text_model."),
-    ("conditioner.embedders.1.model.", "open_clip", ""),
-    ("conditioner.embedders.0.model.", "open_clip", ""),
-    ("cond_stage_model.transformer.text_model.", "clip", "text_model."),
-    ("cond_stage_model.transformer.", "clip", "text_model."),
-    ("cond_stage_model.model.", "open_clip", ""),
-)
-"""Where checkpoints keep their text encoders. Those written from transformers 5's models lack `text_model.`."""
+from .text import layer_count, with_root
+from .unet import UNetLayout, unet_table
+from .vae import current_name
 
 COMPUTED = ("embeddings.position_ids", "logit_scale")
 """Tensors that no model of ours reads: a running number that every reader computes, and the scale of CLIP's training
 loss."""
-
 
 OPEN_CLIP_H_LAYERS = 24
 """Layers of OpenCLIP ViT-H as it was trained; SD2 uses all but the last."""
@@ -97,105 +80,59 @@ def read_anatomy(path: Path) -> Anatomy:
     Raises:
         AtelierError: the path is no Stable Diffusion model; the message says what it lacks.
     """
-    if path.is_dir():
-        return _of_folder(path)
-    source = open_file(path)
+    return _of_folder(path) if path.is_dir() else _of_file(open_file(path))
+
+
+# --- single files ---------------------------------------------------------------------------------------------------
+
+def _of_file(source: Source) -> Anatomy:
     names = source.entries.keys()
-    unet, used = _unet_tensors(source)
+    unet, used = _unet(source)
     if not unet:
-        raise AtelierError(f"{path} is not a Stable Diffusion checkpoint: it has no UNet.{_what_else(names)}",
+        raise AtelierError(f"{source.path} is not a Stable Diffusion checkpoint: it has no UNet.{what_else(names)}",
                            "Choose a Stable Diffusion 1, 2 or XL model.")
     family = family_of_shapes(_shapes(unet))
     parts = {"unet": unet}
-    stored_vae = _below(source, VAE_PREFIX)
-    if stored_vae:
-        # Training leaves its loss network beside the VAE.
-        stored_vae = {name: recipe for name, recipe in stored_vae.items() if not name.startswith("loss.")}
-        used |= {VAE_PREFIX + name for name in stored_vae}
-        parts["vae"] = to_diffusers(vae_table(stored_vae.keys()), stored_vae, "VAE")
-    for spec, prefix, lead in _text_places(names, family):
-        stored = {lead + name: recipe for name, recipe in _below(source, prefix).items() if not _computed(name)}
-        table = _text_table(spec, stored.keys())
-        made = to_diffusers(table, stored, spec.folder)
-        left = _unused_text(made, spec)
-        parts[spec.folder] = {name: recipe for name, recipe in made.items() if name not in left}
-        used |= {prefix + name.removeprefix(lead) for name in stored
-                 if (match := table.match_original(name)) and match.diffusers[0] not in left}
+    # Training leaves its loss network beside the VAE.
+    vae = {name: recipe for name, recipe in _below(source, VAE_PREFIX).items() if not name.startswith("loss.")}
+    if vae:
+        parts["vae"] = to_diffusers(original_table("vae", vae.keys(), family), vae, "vae")
+        used |= {VAE_PREFIX + name for name in vae}
+    for spec in family.text_encoders:
+        prefix = next((p for p in text_prefixes(family, spec.folder) if any(n.startswith(p) for n in names)), None)
+        if prefix is not None:
+            parts[spec.folder], read = _text(source, prefix, spec, family)
+            used |= read
     components = {name: Component(name, tensors, component_config(name, _shapes(tensors), family))
                   for name, tensors in parts.items()}
     return Anatomy(source, family, components, unused=tuple(name for name in names if name not in used),
                    ema=any(name.startswith(EMA_PREFIX) for name in names))
 
 
-def family_of_shapes(shapes: Mapping[str, Shape]) -> Family:
-    """The family a UNet belongs to, by its conditioning and its input.
-
-    Raises:
-        AtelierError: it is none of ours.
-    """
-    context = next((shape[1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), 0)
-    linear = any(name.endswith("proj_in.weight") and len(shape) == 2 for name, shape in shapes.items())
-    vector = shapes.get("add_embedding.linear_1.weight", (0, 0))[1]
-    channels = shapes.get("conv_in.weight", (0, 0))[1]
-    if "class_embedding.weight" in shapes:
-        base = "x4-upscaler"
-    elif vector:
-        # The refiner's vector is the pooled text and five numbers, SDXL's has six; the refiner reads the same text
-        # twice.
-        base = "sdxl-refiner" if vector - 5 * TIME_IDS_WIDTH == context else "sdxl"
-    else:
-        base = "sd2" if linear else "sd1"
-    for key in (base, f"{base}-inpainting"):
-        if key in FAMILIES and FAMILIES[key].in_channels == channels:
-            return FAMILIES[key]
-    raise AtelierError(f"This UNet takes {channels} input channels, as no kind of {FAMILIES[base].name} does.",
-                       "Choose a text-to-image, inpainting or x4 upscaling model.")
-
-
-def component_config(name: str, shapes: Mapping[str, Shape], family: Family) -> dict[str, Any]:
-    """The diffusers configuration of a component, from its shapes.
-
-    Raises:
-        AtelierError: no model of this family can have these shapes, or a tensor is missing.
-    """
-    if name == "unet":
-        # SD2's attention overflows in half precision.
-        config = unet_config(shapes, sample_size=family.native_size // 8, upcast=family.key.startswith("sd2"))
-    elif name == "vae":
-        config = vae_config(shapes, family.latent_scale, sample_size=family.native_size,
-                            force_upcast=family.key.startswith("sdxl"))
-    else:
-        config = text_config(shapes, next(s.architecture for s in family.text_encoders if s.folder == name))
-    check_whole(name, shapes, config)
-    return config
-
-
-# --- single files ---------------------------------------------------------------------------------------------------
-
-def _unet_tensors(source: Source) -> tuple[dict[str, Recipe], set[str]]:
-    """The UNet under diffusers names, and which stored names it took; a file may also hold a bare UNet in either
-    layout."""
+def _unet(source: Source) -> tuple[dict[str, Recipe], set[str]]:
+    """The UNet under diffusers names, and which stored names it took. A file may hold a bare UNet in either layout."""
     for prefix in (UNET_PREFIX, ""):
         stored = _below(source, prefix)
         if "input_blocks.0.0.weight" in stored:
             table = unet_table(UNetLayout.from_original(stored.keys()))
-            return to_diffusers(table, stored, "UNet"), {prefix + name for name in stored}
+            return to_diffusers(table, stored, "unet"), {prefix + name for name in stored}
     stored = _below(source, "")
     if "conv_in.weight" in stored and "down_blocks.0.resnets.0.norm1.weight" in stored:
         return stored, set(stored)
     return {}, set()
 
 
-def _text_places(names: Collection[str], family: Family) -> Iterator[tuple[TextEncoderSpec, str, str]]:
-    for spec in family.text_encoders:
-        for prefix, architecture, lead in TEXT_PREFIXES:
-            if architecture == spec.architecture and any(name.startswith(prefix) for name in names):
-                yield spec, prefix, lead
-                break
-
-
-def _text_table(spec: TextEncoderSpec, names: Collection[str]) -> KeyTable:
-    return clip_table() if spec.architecture == "clip" else open_clip_table(layer_count(names))
+def _text(source: Source, prefix: str, spec: TextEncoderSpec, family: Family) -> tuple[dict[str, Recipe], set[str]]:
+    """What the family uses of a text encoder, and the stored names of that."""
+    rename = with_root if spec.architecture == "clip" else str
+    places = {rename(name): prefix + name for name in _below(source, prefix) if not name.endswith(COMPUTED)}
+    stored = {name: Recipe.of(source.entries[place]) for name, place in places.items()}
+    table = original_table(spec.folder, stored.keys(), family)
+    made = to_diffusers(table, stored, spec.folder)
+    left = _unused_text(made.keys(), spec)
+    used = {place for name, place in places.items()
+            if (match := table.match_original(name)) and match.diffusers[0] not in left}
+    return {name: recipe for name, recipe in made.items() if name not in left}, used
 
 
 def _unused_text(names: Collection[str], spec: TextEncoderSpec) -> set[str]:
@@ -216,32 +153,14 @@ def _below(source: Source, prefix: str) -> dict[str, Recipe]:
             if name.startswith(prefix)}
 
 
-def _computed(name: str) -> bool:
-    return name.endswith(COMPUTED)
-
-
-def _what_else(names: Collection[str]) -> str:
-    if any("lora_" in name or ".lora" in name for name in names):
-        return " It looks like a LoRA."
-    if any("decoder.conv_in" in name or "decoder.up" in name for name in names):
-        return " It looks like a VAE."
-    if any("double_blocks" in name or "joint_blocks" in name for name in names):
-        return " It looks like a transformer model such as Flux or SD3."
-    return ""
-
-
 # --- folders --------------------------------------------------------------------------------------------------------
 
 def _of_folder(path: Path) -> Anatomy:
     if not (path / "unet").is_dir():
         raise AtelierError(f"{path} is not a diffusers folder: it has no unet folder.",
                            "Choose the folder that holds model_index.json.")
-    parts: dict[str, dict[str, Recipe]] = {}
-    for name in ("unet", "vae", "text_encoder", "text_encoder_2"):
-        folder = path / name
-        if folder.is_dir():
-            parts[name] = {_folder_name(key, name): Recipe.of(entry) for key, entry in component_entries(folder).items()
-                           if not _computed(key)}
+    parts = {name: _folder_part(path, name) for name in ("unet", "vae", "text_encoder", "text_encoder_2")
+             if (path / name).is_dir()}
     family = family_of_shapes(_shapes(parts["unet"]))
     components: dict[str, Component] = {}
     for name, tensors in parts.items():
@@ -254,13 +173,11 @@ def _of_folder(path: Path) -> Anatomy:
                    scheduler=read_json(scheduler) if scheduler.is_file() else {})
 
 
-def _folder_name(name: str, component: str) -> str:
-    """Today's name of a tensor in a folder: text encoders written by transformers 5 lack `text_model.`."""
-    if component == "vae":
-        return current_name(name)
-    if component.startswith("text") and not name.startswith(("text_model.", "text_projection")):
-        return f"text_model.{name}"
-    return name
+def _folder_part(path: Path, component: str) -> dict[str, Recipe]:
+    """A component's tensors under today's names."""
+    rename = current_name if component == "vae" else str if component == "unet" else with_root
+    return {rename(name): Recipe.of(entry) for name, entry in component_entries(path / component).items()
+            if not name.endswith(COMPUTED)}
 
 
 def _shapes(tensors: Mapping[str, Recipe]) -> dict[str, Shape]:

@@ -12,16 +12,14 @@ from ..errors import AtelierError
 from ..families import Family
 from ..files import whole_file
 from ..progress import Monitor
-from .anatomy import EMA_PREFIX, TEXT_PREFIXES, UNET_PREFIX, VAE_PREFIX, Anatomy, Component, read_anatomy
+from .anatomy import Anatomy, Component, read_anatomy
 from .keys import KeyTable
 from .options import ConvertOptions, Merge
+from .places import EMA_PREFIX, TEXT_PLACES, UNET_PREFIX, VAE_PREFIX, diffusers_table, prefix_of
 from .prediction import V_MARKERS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
 from .recipe import Recipe, to_original
 from .report import ConversionReport
 from .streaming import Stream, check_space, merged, written_dtype, written_size
-from .text import clip_table, layer_count, open_clip_table
-from .unet import UNetLayout, unet_table
-from .vae import vae_table
 
 
 def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | None = None,
@@ -74,31 +72,14 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
 
 def original_place(component: Component, family: Family) -> tuple[KeyTable, str]:
     """The table of a component and the prefix that its tensors have in a checkpoint of this family."""
-    names = component.tensors.keys()
-    if component.folder == "unet":
-        return unet_table(UNetLayout.from_diffusers(names)), UNET_PREFIX
-    if component.folder == "vae":
-        return vae_table(names), VAE_PREFIX
-    spec = next(spec for spec in family.text_encoders if spec.folder == component.folder)
-    table = clip_table() if spec.architecture == "clip" else open_clip_table(layer_count(names))
-    return table, TEXT_PLACES[family.key.removesuffix("-inpainting")][spec.folder]
-
-
-TEXT_PLACES: dict[str, dict[str, str]] = {
-    "sd1": {"text_encoder": "cond_stage_model.transformer."},
-    "sd2": {"text_encoder": "cond_stage_model.model."},
-    "x4-upscaler": {"text_encoder": "cond_stage_model.model."},
-    "sdxl": {"text_encoder": "conditioner.embedders.0.transformer.",
-             "text_encoder_2": "conditioner.embedders.1.model."},
-    "sdxl-refiner": {"text_encoder_2": "conditioner.embedders.0.model."},
-}
-"""Where each family's checkpoints keep their text encoders."""
+    table = diffusers_table(component.folder, component.tensors.keys(), family)
+    return table, prefix_of(component.folder, family)
 
 
 def _belongs(name: str) -> bool:
     """Whether a tensor that we do not use is part of a component all the same: SD2's last layer, CLIP's scale, a
     marker."""
-    prefixes = (UNET_PREFIX, VAE_PREFIX, *(prefix for prefix, _, _ in TEXT_PREFIXES))
+    prefixes = (UNET_PREFIX, VAE_PREFIX, *(place.prefix for place in TEXT_PLACES))
     if name.startswith((EMA_PREFIX, f"{VAE_PREFIX}loss.")) or name.endswith("position_ids"):
         return False
     return name.startswith(prefixes) or name in (*V_MARKERS, ZERO_SNR_MARKER)

@@ -45,6 +45,11 @@ def _open_clip_pairs(layers: int) -> Iterator[Pair]:
                        part.form)
 
 
+def with_root(name: str) -> str:
+    """A CLIP tensor's name with `text_model.` in front; models saved by transformers 5 lack it."""
+    return name if name.startswith(("text_model.", "text_projection.")) else f"text_model.{name}"
+
+
 def layer_count(names: Collection[str]) -> int:
     """How many blocks these names have, in either layout."""
     numbers = {int(found[1]) for name in names if (found := re.search(r"(?:resblocks|encoder\.layers)\.(\d+)\.", name))}
