@@ -1,0 +1,24 @@
+"""The English texts that translators start from are those of the nodes."""
+
+from __future__ import annotations
+
+import json
+from types import ModuleType
+
+import pytest
+from kit.pack import node_classes
+
+from tools.locales import ENGLISH, english
+
+pytestmark = pytest.mark.host
+
+
+def test_english_is_what_the_nodes_say(pack: ModuleType) -> None:
+    assert ENGLISH.read_text(encoding="utf-8") == english(node_classes(pack)), "run: python tools/locales.py"
+
+
+def test_other_languages_name_only_what_exists() -> None:
+    known = json.loads(ENGLISH.read_text(encoding="utf-8"))
+    for path in ENGLISH.parent.parent.glob("*/nodeDefs.json"):
+        for node, texts in json.loads(path.read_text(encoding="utf-8")).items():
+            assert texts.get("inputs", {}).keys() <= known[node]["inputs"].keys(), f"{path}: {node}"
