@@ -74,6 +74,21 @@ def test_folder_loads_offline_in_its_pipeline(family: str, tmp_path: Path) -> No
         assert_equal(loaded, file)
 
 
+def test_forms_that_are_no_renaming(tmp_path: Path) -> None:
+    """OpenCLIP's stacked and transposed matrices and the VAE's 1x1 convolutions, against the definitions."""
+    source = write_sdxl(tmp_path / "model.safetensors", shape="tiny")
+    to_folder(source, tmp_path / "folder")
+    stored, text = tensors(source), tensors(tmp_path / "folder/text_encoder_2/model.safetensors")
+    prefix = "conditioner.embedders.1.model."
+    assert torch.equal(text["text_projection.weight"], stored[f"{prefix}text_projection"].t())
+    for kind in ("weight", "bias"):
+        parts = [text[f"text_model.encoder.layers.1.self_attn.{part}_proj.{kind}"] for part in "qkv"]
+        assert torch.equal(torch.cat(parts), stored[f"{prefix}transformer.resblocks.1.attn.in_proj_{kind}"])
+    vae = tensors(tmp_path / "folder/vae/diffusion_pytorch_model.safetensors")
+    query = stored["first_stage_model.decoder.mid.attn_1.q.weight"]
+    assert torch.equal(vae["decoder.mid_block.attentions.0.to_q.weight"], query[:, :, 0, 0])
+
+
 def test_sharded_half_precision_folder_without_text_model_prefix(tmp_path: Path) -> None:
     """What save_pretrained of today's libraries writes: shards, a variant, and text encoder names without their
     root."""
