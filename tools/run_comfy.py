@@ -2,8 +2,8 @@
 
     python tools/run_comfy.py [--base FOLDER] [options of ComfyUI's main.py]
 
-Models of the ComfyUI that is found are offered as well; nothing is written into it. Pictures, LoRAs and converted
-models land in the base folder.
+The pack's own small demo model is put there. Models of the ComfyUI that is found are offered as well; nothing is
+written into it. Pictures, LoRAs and converted models land in the base folder.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ def main() -> int:
         return 1
     base = arguments.base.expanduser().resolve()
     comfyui.install_pack(base)
+    _offer_demo_model(base)
     command = [sys.executable, str(host / "main.py"), "--base-directory", str(base), "--listen", "127.0.0.1",
                "--database-url", f"sqlite:///{(base / 'user' / 'comfyui.db').as_posix()}"]
     if host / "models" != base / "models":
@@ -46,6 +47,15 @@ def main() -> int:
         return subprocess.run(command + options, cwd=host).returncode
     except KeyboardInterrupt:
         return 0
+
+
+def _offer_demo_model(base: Path) -> None:
+    """The small model that comes with the pack, so that there is something to press Run on."""
+    sys.path.append(str(comfyui.ROOT))
+    from atelier.demo.expand import ASSET, FILE_NAME, expand
+
+    if ASSET.is_file():
+        expand(base / "models" / "checkpoints" / FILE_NAME)
 
 
 def _shared_models(host: Path, base: Path) -> Path:
