@@ -41,16 +41,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many tests were left out, and why, where everybody looks: at the end."""
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say how many tests were left out, and why, where everybody looks: on the last lines."""
     from tools import comfyui
 
-    if _skipped:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    if _skipped and reporter is not None:
         why = comfyui.NO_CLONE.read_text(encoding="utf-8") if comfyui.NO_CLONE.is_file() else ""
-        terminalreporter.section("tests that need ComfyUI", sep="=", yellow=True)
-        terminalreporter.write_line(
-            f"{len(_skipped)} tests were skipped: no ComfyUI at {', '.join(map(str, comfyui.places()))}"
-            f"{f', and cloning it failed: {why}' if why else ''}. Set COMFYUI_PATH to the folder of its main.py.")
+        reporter.write_line(
+            f"{len(_skipped)} tests were skipped because they need ComfyUI: there is none at "
+            f"{', '.join(map(str, comfyui.places()))}{f', and cloning it failed ({why})' if why else ''}. "
+            "Set COMFYUI_PATH to the folder of its main.py to run them.", yellow=True)
 
 
 @pytest.fixture(autouse=True)
