@@ -72,6 +72,7 @@ X4_SHAPES = {
     "tiny": Shape(replace(FULL_X4.unet, channels=32, mult=(1, 2, 2), res_blocks=1, depths=(0, 1, 1), context=48,
                           text_only=(1,)),
                   VaeShape(channels=32, mult=(1, 1, 1), res_blocks=1), TextShape(width=48, layers=3)),
+    "small": replace(FULL_X4, unet=replace(FULL_X4.unet, mult=(1, 1, 1, 1))),
     "full": FULL_X4,
 }
 
