@@ -22,7 +22,7 @@ BATCH = 16
 PICTURES = 10000
 EMPTY = 0.1
 """Part of the captions left out, for classifier-free guidance."""
-MAX_WEIGHT = 25.0
+MAX_WEIGHT = 80.0
 EMA = 0.005
 """Part of the current weights in each step's running average, which is what ships."""
 
@@ -68,7 +68,7 @@ def train(run: Run, steps: int, lr: float, positions: Collection[str] = tuple(PO
         run.log("unet", step, steps, loss=loss.item())
         if run.due("unet", step, steps):
             run.save("unet", step + 1, unet, optimizer, ema)
-        if run.rank == 0 and ((step + 1) % 400 == 0 or step + 1 == steps):
+        if run.rank == 0 and ((step + 1) % 1000 == 0 or step + 1 == steps):
             run.log_now("unet", step, held_out_loss=held_out_loss(run, ema, signal, cached))
             pictures = sample(run, ema, vae, cached["held_text"][:16], cached["text"][:1])
             shown(pictures, run.folder / f"unet-{step + 1}.png", 8)
