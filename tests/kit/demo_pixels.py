@@ -44,7 +44,8 @@ def look(picture: Image.Image | np.ndarray) -> Seen:
     inside = ndimage.binary_erosion(mask, iterations=2)
     color = nearest(np.median(rgb[inside if inside.any() else mask], axis=0))
     shape, overlap = best_shape(mask)
-    return Seen(shape if overlap >= LEAST_OVERLAP and mask.mean() <= LARGEST else "nothing", color, nearest(ground), overlap)
+    found = overlap >= LEAST_OVERLAP and mask.mean() <= LARGEST
+    return Seen(shape if found else "nothing", color, nearest(ground), overlap)
 
 
 def nearest(rgb: np.ndarray) -> str:
