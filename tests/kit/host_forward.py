@@ -37,7 +37,9 @@ def host_forward(model: Path, inputs: Mapping[str, Tensor], text: str, work: Pat
     done = subprocess.run([sys.executable, str(Path(__file__)), json.dumps(job)], capture_output=True, text=True,
                           encoding="utf-8", timeout=900, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "missing" not in done.stderr.lower(), done.stderr[-4000:]
+    # No SD1 text encoder has a projection, and the host says so of every folder.
+    complaints = done.stderr.replace("clip missing: ['text_projection.weight']", "")
+    assert "missing" not in complaints.lower(), done.stderr[-4000:]
     return load_file(work / "out.safetensors")
 
 
