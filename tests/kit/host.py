@@ -186,8 +186,10 @@ class Host:
 
     def free(self) -> None:
         """Forget all cached results and unload all models."""
-        self.post("/free", {"unload_models": True, "free_memory": True})
-        time.sleep(1.5)  # The queue thread takes the flag at its next turn, within a second.
+        # Twice: the wake-up is lost on a queue thread that is just about to wait.
+        for _ in range(2):
+            self.post("/free", {"unload_models": True, "free_memory": True})
+            time.sleep(1)
 
     def queue(self, graph: dict[str, Any], on_event: Callable[[Event], None] | None = None,
               timeout: float = 600) -> Result:
