@@ -132,7 +132,7 @@ def _make_trainer(job: _Job, encoded: EncodedSet) -> tuple[Trainer, bool]:
     unet = load_unet(job.model, dtype=job.dtype, device=job.device)
     channels = unet.config["in_channels"]
     if channels != 4:
-        raise AtelierError(f"{job.model.path.name} takes {channels} latent channels (an inpainting or upscaling model).",
+        raise AtelierError(f"{job.model.path.name} takes {channels} latent channels: an inpainting or upscaling model.",
                            "Train on the ordinary version of the model.")
     text = load_text(job.model, dtype=job.dtype, device=job.device) if job.config.lora.train_text_encoder else None
     checkpointing = needs_checkpointing(unet, encoded, job.config, job.device)

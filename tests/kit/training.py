@@ -1,0 +1,73 @@
+"""A UNet of a few thousand weights and a training set in memory: what the trainer's own tests need, in milliseconds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+
+from atelier.dataset.cache import EncodedItem
+from atelier.models.text import TextBatch
+from atelier.train.trainer import Parts
+
+WIDTH = 32
+
+
+def tiny_unet(seed: int = 0) -> UNet2DConditionModel:
+    torch.manual_seed(seed)
+    return UNet2DConditionModel(
+        block_out_channels=(32, 64), layers_per_block=1, norm_num_groups=8, attention_head_dim=4,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=WIDTH)
+
+
+def scheduler_config(prediction_type: str = "epsilon") -> dict:
+    config = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
+                           prediction_type=prediction_type).config
+    # `_use_default_values` would make `from_config` forget what a test changes.
+    return {key: value for key, value in config.items() if not key.startswith("_")}
+
+
+def parts(unet: UNet2DConditionModel | None = None, dtype: torch.dtype = torch.float32) -> Parts:
+    return Parts((unet or tiny_unet()).to(dtype), scheduler_config(), None, torch.device("cpu"), dtype)
+
+
+@dataclass
+class MemorySet:
+    """Stands for an `EncodedSet`: each picture has its own caption, so that there is something to learn."""
+
+    items: tuple[EncodedItem, ...]
+    masks: bool = False
+
+    @staticmethod
+    def of(count: int = 8, size: int = 8, *, prior: int = 0, repeats: int = 1, flips: bool = False, captions: int = 1
+           ) -> MemorySet:
+        return MemorySet(tuple(
+            EncodedItem(index=i, height=size, width=size, repeats=repeats, prior=i >= count, captions=captions,
+                        has_mask=False, flips=flips) for i in range(count + prior)))
+
+    def moments(self, index: int, flip: bool) -> tuple[Tensor, Tensor]:
+        item = self.items[index]
+        mean = _normal(index, 4, item.height, item.width) * 0.3 + 1.5
+        return (mean.flip(-1) if flip else mean), torch.full_like(mean, 0.02)
+
+    def text(self, index: int, variant: int) -> TextBatch:
+        return TextBatch(_normal(1000 + index * 10 + variant, 77, WIDTH), None)
+
+    def empty(self) -> TextBatch:
+        return TextBatch(torch.zeros(77, WIDTH), None)
+
+    def caption(self, index: int, variant: int) -> str:
+        return f"picture {index}, variant {variant}"
+
+    def mask(self, index: int, flip: bool) -> Tensor | None:
+        return None
+
+    def time_ids(self, index: int) -> Tensor:
+        return torch.zeros(6)
+
+
+def _normal(seed: int, *shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))

@@ -1,0 +1,97 @@
+"""Adapters change nothing at first, train alone, and mean W' = W + ΔW."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kit.training import MemorySet, parts, tiny_unet
+
+from atelier.errors import AtelierError
+from atelier.lora.merge import merge_into
+from atelier.lora.weights import select
+from atelier.train.adapters import Adapters
+from atelier.train.config import TARGETS, LoraConfig, TrainConfig, TrainingOptions
+from atelier.train.trainer import Trainer
+
+
+def _run(unet: torch.nn.Module) -> torch.Tensor:
+    stream = torch.Generator().manual_seed(5)
+    return unet(torch.randn(2, 4, 8, 8, generator=stream), torch.tensor([10, 700]),
+                torch.randn(2, 77, 32, generator=stream), return_dict=False)[0]
+
+
+def _frozen(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
+    return {name.replace(".base_layer", ""): p.detach().clone() for name, p in unet.named_parameters()
+            if "lora_" not in name}
+
+
+def _trained(config: LoraConfig, steps: int = 4, dtype: torch.dtype = torch.float32) -> Trainer:
+    options = TrainingOptions(learning_rate=1e-2, batch_size=2, monitor="off", patience=0)
+    trainer = Trainer(parts(dtype=dtype), MemorySet.of(4), TrainConfig(config, options, steps=steps))
+    for _ in range(steps):
+        trainer.train_step()
+    trainer.adapters.train(False)
+    return trainer
+
+
+@pytest.mark.parametrize("targets", TARGETS)
+def test_an_untrained_adapter_changes_nothing(targets: str) -> None:
+    unet = tiny_unet()
+    before = _run(unet)
+    adapters = Adapters({"unet": unet}, LoraConfig(rank=4, targets=targets), seed=0)
+    assert adapters.masters
+    torch.testing.assert_close(_run(unet), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("kind", "rslora", "targets"), [
+    ("lora", False, "attention"), ("lora", True, "attention_ff_conv"), ("dora", False, "attention_ff")])
+def test_merging_the_weights_gives_the_adapted_output(kind: str, rslora: bool, targets: str) -> None:
+    config = LoraConfig(rank=4, alpha=8, kind=kind, rslora=rslora, targets=targets)
+    trainer = _trained(config)
+    merged = tiny_unet()
+    plain = _run(merged)
+    merge_into(merged, select(trainer.adapters.weights(), "unet"))
+    with torch.no_grad():
+        adapted = _run(trainer.parts.unet)
+    assert (adapted - plain).abs().max() > 1e-3
+    torch.testing.assert_close(_run(merged), adapted, rtol=1e-4, atol=1e-5)
+
+
+def test_frozen_weights_stay_bit_equal() -> None:
+    before, after = _frozen(tiny_unet()), _frozen(_trained(LoraConfig(rank=4)).parts.unet)
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_strength_zero_merges_nothing_and_half_merges_half() -> None:
+    weights = select(_trained(LoraConfig(rank=4)).adapters.weights(), "unet")
+    unet, half = tiny_unet(), tiny_unet()
+    assert merge_into(unet, weights, 0.0) == 0
+    assert all(torch.equal(a, b) for a, b in zip(unet.parameters(), tiny_unet().parameters(), strict=True))
+    merge_into(half, weights, 0.5)
+    name = next(iter(weights))
+    expected = unet.get_submodule(name).weight + 0.5 * weights[name].delta()
+    torch.testing.assert_close(half.get_submodule(name).weight, expected)
+
+
+def test_the_start_depends_on_the_seed_alone() -> None:
+    torch.manual_seed(1)
+    first = Adapters({"unet": tiny_unet()}, LoraConfig(rank=4), seed=3)
+    torch.manual_seed(2)
+    second = Adapters({"unet": tiny_unet()}, LoraConfig(rank=4), seed=3)
+    other = Adapters({"unet": tiny_unet()}, LoraConfig(rank=4), seed=4)
+    assert all(torch.equal(a, b) for a, b in zip(first.masters, second.masters, strict=True))
+    assert not all(torch.equal(a, b) for a, b in zip(first.masters, other.masters, strict=True))
+
+
+def test_low_precision_keeps_float32_masters() -> None:
+    trainer = _trained(LoraConfig(rank=4), dtype=torch.bfloat16)
+    assert all(p.dtype == torch.bfloat16 for p in trainer.adapters.parameters)
+    assert all(m.dtype == torch.float32 for m in trainer.adapters.masters)
+    assert all(torch.equal(p, m.bfloat16())
+               for p, m in zip(trainer.adapters.parameters, trainer.adapters.masters, strict=True))
+
+
+def test_a_model_without_the_wanted_layers_is_refused() -> None:
+    with pytest.raises(AtelierError, match="attention"):
+        Adapters({"unet": torch.nn.Sequential(torch.nn.Linear(2, 2))}, LoraConfig(), seed=0)

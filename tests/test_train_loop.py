@@ -1,0 +1,197 @@
+"""Every way a run can go: learning, stopping early, being interrupted, resumed, failing."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from kit.training import MemorySet, parts
+
+from atelier.errors import AtelierError
+from atelier.lora.file import load_lora
+from atelier.progress import Interrupted, Monitor
+from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
+from atelier.train.loop import Loop
+from atelier.train.state import load_state
+from atelier.train.stopping import Stopper
+from atelier.train.store import RunStore
+from atelier.train.trainer import Trainer
+
+QUIET = TrainingOptions(learning_rate=5e-3, batch_size=2, monitor="off", patience=0, schedule="constant")
+
+
+class StopAt(Monitor):
+    """Interrupts when it is asked for the n-th time; may ask to end training instead."""
+
+    def __init__(self, interrupt: int = -1, stop: int = -1) -> None:
+        self.interrupt, self.stop, self.asked = interrupt, stop, 0
+        self.measured: list[dict] = []
+
+    def check(self) -> None:
+        self.asked += 1
+        if self.asked == self.interrupt:
+            raise Interrupted
+
+    def stop_requested(self) -> bool:
+        return self.asked == self.stop
+
+    def measure(self, values) -> None:
+        self.measured.append(dict(values))
+
+
+def _loop(folder: Path, config: TrainConfig, monitor: Monitor | None = None, data: MemorySet | None = None) -> Loop:
+    trainer = Trainer(parts(), data or MemorySet.of(8), config)
+    return Loop(trainer, RunStore(folder), monitor or Monitor(), metadata=lambda step: {"step": str(step)})
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    options = replace(QUIET, monitor="validation", validate_every=20, learning_rate=1e-2, batch_size=4)
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=8, alpha=16, targets="attention_ff_conv"), options, steps=120))
+    assert loop.run() == "complete"
+    first, *_, last = [loss for _, loss in loop.trainer.history.validation]
+    assert last < 0.7 * first
+    assert loop.trainer.stopper.best == min(loss for _, loss in loop.trainer.history.validation)
+
+
+@pytest.mark.parametrize("extra", [
+    {}, {"gradient_accumulation": 2, "schedule": "cosine", "warmup_steps": 3},
+    {"ema_decay": 0.9, "caption_dropout": 0.5}])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, extra: dict) -> None:
+    options = replace(QUIET, monitor="validation", validate_every=4, patience=99, noise_offset=0.1, **extra)
+    config = TrainConfig(LoraConfig(rank=4, dropout=0.2), options, steps=14, seed=5)
+    data = MemorySet.of(5, flips=True, captions=2)
+    whole = _loop(tmp_path / "whole", config, data=data)
+    whole.run()
+    with pytest.raises(Interrupted):
+        _loop(tmp_path / "cut", config, StopAt(interrupt=7), data).run()
+    with pytest.raises(Interrupted):
+        _loop(tmp_path / "cut", config, StopAt(interrupt=4), data).run()
+    resumed = _loop(tmp_path / "cut", config, data=data)
+    resumed.run()
+    assert resumed.began_step == 9
+    one, other = whole.trainer, resumed.trainer
+    for a, b in ((one.adapters.masters, other.adapters.masters), (one.average or [], other.average or []),
+                 (one.best, other.best)):
+        assert len(a) == len(b) and all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert one.history == other.history and one.stopper == other.stopper
+    assert _optimizer(one).keys() == _optimizer(other).keys()
+    assert all(torch.equal(value, _optimizer(other)[key]) for key, value in _optimizer(one).items())
+
+
+def _optimizer(trainer: Trainer) -> dict[tuple, torch.Tensor]:
+    return {(i, k): v for i, s in trainer.optimizer.state_dict()["state"].items() for k, v in s.items()}
+
+
+def test_an_interrupt_leaves_a_lora_of_what_was_learnt(tmp_path: Path) -> None:
+    config = TrainConfig(LoraConfig(rank=4), QUIET, steps=10)
+    with pytest.raises(Interrupted):
+        _loop(tmp_path, config, StopAt(interrupt=4)).run()
+    reference = _loop(tmp_path / "other", config)
+    for _ in range(3):
+        reference.trainer.train_step()
+    kept, expected = load_lora(RunStore(tmp_path).last), reference.trainer.adapters.weights()
+    assert kept.keys() == expected.keys()
+    assert all(torch.equal(kept[name].up, expected[name].up) for name in kept)
+
+
+def test_an_interrupt_before_the_first_step_writes_nothing(tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        _loop(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=10), StopAt(interrupt=1)).run()
+    assert list(tmp_path.rglob("*")) == []
+
+
+def test_the_user_can_stop_and_keep(tmp_path: Path) -> None:
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=10), StopAt(stop=4))
+    assert loop.run() == "stopped by user"
+    assert loop.trainer.step == 3 and load_lora(RunStore(tmp_path).last)
+
+
+def test_early_stopping_ends_after_patience_and_keeps_the_best(tmp_path: Path) -> None:
+    # A far too high rate makes validation worse soon.
+    options = replace(QUIET, monitor="validation", validate_every=2, patience=3, learning_rate=0.3)
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), options, steps=200))
+    assert loop.run() == "stopped early"
+    looks = loop.trainer.history.validation
+    best_step, _ = min(looks, key=lambda look: look[1])
+    assert loop.trainer.stopper.best_step == best_step == looks[-4][0]
+    kept, best = load_lora(RunStore(tmp_path).best), loop.trainer.adapters.weights(loop.trainer.best)
+    assert all(torch.equal(kept[name].up, best[name].up) for name in kept)
+
+
+def test_the_recipe_stops_on_the_epochs_mean(tmp_path: Path) -> None:
+    """The published loop: best if mean < best, else count; end when the count reaches two."""
+    options = replace(QUIET, monitor="epoch", patience=2, learning_rate=0.2, batch_size=1)
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), options, epochs=60))
+    status = loop.run()
+    means = [mean for _, mean in loop.trainer.history.epochs]
+    best, count, epochs = float("inf"), 0, 0
+    for mean in means:
+        epochs += 1
+        best, count = (mean, 0) if mean < best else (best, count + 1)
+        if count >= 2:
+            break
+    assert status == "stopped early" and epochs == len(means)
+    losses = loop.trainer.history.losses
+    assert means[1] == pytest.approx(sum(losses[8:16]) / 8)
+
+
+def test_a_stopper_counts_looks_below_min_delta_as_none() -> None:
+    stopper = Stopper(patience=2, min_delta=0.1).look(1.0, 1).look(0.95, 2)
+    assert (stopper.best, stopper.best_step, stopper.done) == (1.0, 1, False)
+    assert stopper.look(0.94, 3).done and not stopper.look(0.8, 3).done
+    assert not Stopper(patience=0).look(1.0, 1).look(2.0, 2).done
+
+
+def test_nan_ends_the_run_and_keeps_the_last_good_weights(tmp_path: Path) -> None:
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=10))
+    steps = iter(range(100))
+    plain = loop.trainer.train_step
+
+    def broken():
+        loss, finite = plain()
+        return (loss * float("nan"), torch.tensor(False)) if next(steps) == 3 else (loss, finite)
+
+    loop.trainer.train_step = broken
+    with pytest.raises(AtelierError, match="step 4") as caught:
+        loop.run()
+    assert "learning rate" in str(caught.value)
+    reference = _loop(tmp_path / "other", TrainConfig(LoraConfig(rank=4), QUIET, steps=10))
+    for _ in range(3):
+        reference.trainer.train_step()
+    kept, expected = load_lora(RunStore(tmp_path).last), reference.trainer.adapters.weights()
+    assert all(torch.equal(kept[name].up, expected[name].up) for name in kept)
+
+
+def test_a_diverging_run_is_noticed_by_itself(tmp_path: Path) -> None:
+    wild = replace(QUIET, learning_rate=1e30, max_grad_norm=0)
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), wild, steps=50))
+    with pytest.raises(AtelierError, match="NaN or infinite"):
+        loop.run()
+
+
+def test_random_state_is_left_as_found(tmp_path: Path) -> None:
+    before = torch.get_rng_state()
+    _loop(tmp_path, TrainConfig(LoraConfig(rank=4, dropout=0.5), QUIET, steps=2)).run()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_damaged_state_is_named(tmp_path: Path) -> None:
+    (tmp_path / "state.safetensors").write_bytes(b"half a file")
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=2))
+    with pytest.raises(AtelierError, match=r"state\.safetensors"):
+        load_state(tmp_path / "state.safetensors", loop.trainer)
+
+
+def test_checkpoints_appear_every_n_steps(tmp_path: Path) -> None:
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), replace(QUIET, save_every=3), steps=7))
+    loop.run()
+    assert [p.name for p in sorted(tmp_path.glob("step-*"))] == ["step-000003.safetensors", "step-000006.safetensors"]
+    assert loop.trainer.step == 7
+
+
+def test_progress_reports_every_step_on_the_cpu(tmp_path: Path) -> None:
+    monitor = StopAt()
+    _loop(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=5), monitor).run()
+    assert [m["step"] for m in monitor.measured if "loss" in m] == [1, 2, 3, 4, 5]
