@@ -23,6 +23,9 @@ PICTURES = 10000
 EMPTY = 0.1
 """Part of the captions left out, for classifier-free guidance."""
 MAX_WEIGHT = 80.0
+NOISE_OFFSET = 0.15
+"""Noise gets a mean of its own in each channel, this large. On 16 × 16 latents plain noise has a mean of about 0.06, as
+much as a background leaves of itself at the noisiest step, and the model would believe it instead of the words."""
 EMA = 0.005
 """Part of the current weights in each step's running average, which is what ships."""
 
@@ -32,9 +35,7 @@ def train(run: Run, steps: int, lr: float, positions: Collection[str] = tuple(PO
 
     Only pictures with their shape at one of `positions` are shown: fewer places are learnt in less time.
     """
-    cached = cache(run)
-    shown_here = torch.tensor([i for i, spec in enumerate(random_specs(PICTURES, run.seed + 1))
-                               if spec.position in positions])
+    cached = cache(run, positions)
     torch.manual_seed(run.seed)
     unet = prepared(UNet2DConditionModel(**architecture.unet(CHANNELS))).to(run.device)
     ema = prepared(UNet2DConditionModel(**architecture.unet(CHANNELS))).to(run.device).requires_grad_(False)
@@ -46,7 +47,7 @@ def train(run: Run, steps: int, lr: float, positions: Collection[str] = tuple(PO
     vae = demo_vae.normalised(run)
     for step in range(first, steps):
         rng = step_generator(run.seed, step)
-        chosen = shown_here[torch.randint(len(shown_here), (BATCH,), generator=rng)]
+        chosen = torch.randint(len(latents), (BATCH,), generator=rng)
         phrasing = torch.randint(PHRASINGS, (BATCH,), generator=rng)
         words = table[chosen, phrasing]
         words[torch.rand(BATCH, generator=rng) < EMPTY] = 0
@@ -54,6 +55,7 @@ def train(run: Run, steps: int, lr: float, positions: Collection[str] = tuple(PO
         # and colours are decided, while next to a clean picture hardly anything can be learnt.
         t = (1000 * ((torch.arange(BATCH) + torch.rand(BATCH, generator=rng)) / BATCH) ** 0.7).long()
         noise = torch.randn(BATCH, *latents.shape[1:], generator=rng)
+        noise += NOISE_OFFSET * torch.randn(BATCH, noise.shape[1], 1, 1, generator=rng)
         mine = slice(run.rank, None, run.workers)
         x, words, t, noise = (v[mine].to(run.device) for v in (latents[chosen].float(), text[words].float(), t, noise))
         for group in optimizer.param_groups:
@@ -119,8 +121,8 @@ def prepared(unet: UNet2DConditionModel) -> UNet2DConditionModel:
 
 
 @torch.no_grad()
-def cache(run: Run) -> dict[str, torch.Tensor]:
-    """Encode captions and pictures once.
+def cache(run: Run, positions: Collection[str]) -> dict[str, torch.Tensor]:
+    """Encode captions, and `PICTURES` pictures with their shape at one of `positions`, once.
 
     Gives `text` `[captions,77,768]` (the first is the empty one), `table` `[pictures, PHRASINGS]` of indices into it,
     `latents` `[pictures,4,16,16]`, and `held_text` and `held_latents` for 128 held-out specs; all fp16 but the table.
@@ -128,7 +130,8 @@ def cache(run: Run) -> dict[str, torch.Tensor]:
     path = run.folder / "cache.pt"
     if path.exists():
         return torch.load(path, weights_only=True)
-    specs, held = random_specs(PICTURES, run.seed + 1), held_out_prompts(128)
+    drawn = random_specs(PICTURES * len(POSITIONS), run.seed + 1)
+    specs, held = [spec for spec in drawn if spec.position in positions][:PICTURES], held_out_prompts(128)
     index: dict[str, int] = {"": 0}
     # The second phrasing for a few only: it says what the first says, and encoding captions takes its time.
     table = [[index.setdefault(caption(spec, p if p != 1 or i % 20 == 0 else 0), len(index)) for p in range(PHRASINGS)]
@@ -139,10 +142,10 @@ def cache(run: Run) -> dict[str, torch.Tensor]:
     run.log_now("cache", 1, captions=len(index))
     vae = demo_vae.normalised(run)
 
-    def latents(drawn: list) -> torch.Tensor:
+    def latents(specs: list) -> torch.Tensor:
         parts = []
-        for i in range(0, len(drawn), 32):
-            x = demo_vae.to_model(torch.from_numpy(np.stack([draw_array(s) for s in drawn[i:i + 32]]))).to(run.device)
+        for i in range(0, len(specs), 32):
+            x = demo_vae.to_model(torch.from_numpy(np.stack([draw_array(s) for s in specs[i:i + 32]]))).to(run.device)
             with run.autocast():
                 parts.append((vae.encode(x).latent_dist.mean.float() * architecture.LATENT_SCALE).half().cpu())
         return torch.cat(parts)

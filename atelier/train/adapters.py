@@ -56,7 +56,8 @@ class Adapters:
             lora_dropout=self.config.dropout, target_modules=targets, bias="none",
             use_dora=self.config.kind == "dora", use_rslora=self.config.rslora)
         try:
-            inject_adapter_in_model(peft, module, _ADAPTER)
+            with torch.random.fork_rng(devices=[]):  # PEFT draws initial values; `_init` replaces them
+                inject_adapter_in_model(peft, module, _ADAPTER)
         except ValueError as error:
             raise AtelierError(f"No layer of the {component} matches the targets {self.config.targets!r}.",
                                "Choose other targets; this model may lack attention layers.") from error

@@ -42,7 +42,7 @@ class Parts:
 
 
 class Trainer:
-    """Holds everything that changes during a run; `atelier.train.loop.fit` drives it.
+    """Holds everything that changes during a run; `atelier.train.loop.Loop` drives it.
 
     Args:
         parts: Loaded components. Adapters are put on them here.
@@ -154,7 +154,7 @@ class Trainer:
             noise = noise + options.noise_offset * normal(*shape[:2], 1, 1)
         t = torch.randint(self.objective.timesteps, shape[:1], generator=stream, device=self.device)
         if self.config.lora.dropout:
-            torch.manual_seed(seed)  # PEFT's dropout draws from the global stream, which `fit` restores
+            torch.manual_seed(seed)  # PEFT's dropout draws from the global stream, which `Loop` restores
         prediction = self._predict(inputs, self.objective.noisy(latents, noise, t), t)
         return self.objective.loss(prediction, self.objective.target(latents, noise, t), t, weights=inputs.weights,
                                    mask=inputs.mask)
