@@ -77,6 +77,15 @@ def test_a_column_of_texts_gives_several_captions(shards: Path, tmp_path: Path) 
     assert template == ("a Abstract Expressionism picture 0", "a Abstract Expressionism painting 0")
 
 
+def test_words_in_place_of_what_is_missing(tmp_path: Path) -> None:
+    rows = [{**row(0), "artist": artist, "title": title} for artist, title in ((0, "Sunrise"), (-1, ""), (1, None))]
+    Dataset.from_list(rows, features=Features({**FEATURES, "title": Value("string")})).save_to_disk(tmp_path / "data")
+    fetched = fetch(HubQuery(str(tmp_path / "data"), caption="'{title|artwork}' by {artist|somebody}{year|}{place|?}"),
+                    tmp_path / "cache")
+    assert [item.captions[0] for item in fetched] == [
+        "'Sunrise' by claude-monet1870?", "'artwork' by somebody1870?", "'artwork' by unknown artist1870?"]
+
+
 def test_few_pictures_do_not_cost_the_whole_data_set(shards: Path, tmp_path: Path) -> None:
     """Shards beyond what is needed are replaced by rubbish: whoever opens one fails."""
     folder = Path(shutil.copytree(shards, tmp_path / "copy"))

@@ -52,7 +52,10 @@ class Columns:
         return lambda row: row[column] == numbers[0]
 
     def captions(self, template: str) -> Callable[[Row], list[str]]:
-        """A function that gives a row's captions: one, or as many as the longest column of texts in the template."""
+        """A function that gives a row's captions: one, or as many as the longest column of texts in the template.
+
+        In `{title|artwork}` the words after the bar are written where a row, or the whole data set, has no title.
+        """
         template = template or self._usual_caption()
         try:
             fields = [(field, spec, conversion) for _, field, spec, conversion in Formatter().parse(template)
@@ -61,7 +64,8 @@ class Columns:
             raise AtelierError(f"The caption template {template!r} cannot be read: {error}.",
                                "Write columns in braces, and {{ and }} for plain braces.") from error
         for field, spec, conversion in fields:
-            self._check(field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else ""))
+            if spec or conversion or "|" not in field:
+                self._check(field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else ""))
 
         def filled(row: Row) -> list[str]:
             values = {field: self._values(row, field) for field, _, _ in fields}
@@ -72,12 +76,14 @@ class Columns:
 
         return filled
 
-    def _values(self, row: Row, column: str) -> list[str]:
-        if column in self.classes and isinstance(row[column], int):
+    def _values(self, row: Row, field: str) -> list[str]:
+        column, _, instead = field.partition("|")
+        value = row.get(column)
+        if column in self.classes and isinstance(value, int):
             names = self.classes[column]
-            known = 0 <= row[column] < len(names)  # -1 stands for "no class"
-            return [names[row[column]].replace("_", " ") if known else ""]
-        return _texts(row[column]) or [""]
+            known = 0 <= value < len(names)  # -1 stands for "no class"
+            return [names[value].replace("_", " ") if known else instead]
+        return [text or instead for text in _texts(value)] or [instead]
 
     def _usual_caption(self) -> str:
         for name in CAPTION_COLUMNS:

@@ -49,8 +49,9 @@ class HubQuery:
     limit: int = 100
     """At most this many pictures, the first that match."""
     caption: str = ""
-    """Template over columns: "a painting by {artist}", class numbers as names. A column with several texts gives as
-    many captions. Empty: the first of the columns caption, captions, text, prompt, description, title."""
+    """Template over columns: "a painting by {artist}", class numbers as names, "{title|artwork}" for what may be
+    missing. A column with several texts gives as many captions. Empty: the first of the columns caption, captions,
+    text, prompt, description, title."""
     image_column: str = ""
     """Empty: the first column of pictures."""
 
