@@ -177,8 +177,9 @@ class HubDataset(io.ComfyNode):
                 io.Int.Input("limit", default=_QUERY.limit, min=1, max=100_000, tooltip="At most this many pictures."),
                 io.String.Input("caption", default=_QUERY.caption, multiline=True,
                                 placeholder="a painting by {artist}, {style}",
-                                tooltip="Template over columns; class numbers become names. Empty: the column that is "
-                                        "called caption, text or the like."),
+                                tooltip="Template over columns; class numbers become names, and {title|artwork} writes "
+                                        "artwork where there is no title. Empty: the column that is called caption, "
+                                        "text or the like."),
                 io.String.Input("trigger", default="",
                                 tooltip="A rare word that will stand for what is learnt. Put in front of captions that "
                                         "lack it."),

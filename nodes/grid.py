@@ -131,6 +131,10 @@ class BlockGrid(io.ComfyNode):
                 io.String.Input("filler_prompts", optional=True, force_input=True, tooltip="Of generated fillers."),
                 io.String.Input("filler_sources", optional=True, force_input=True,
                                 tooltip="Where fillers come from, of Filler Images."),
+                io.String.Input("labels", default="", multiline=True, optional=True,
+                                placeholder="10 steps\n40 steps",
+                                tooltip="What sets the unique pictures apart, to write below them: one line for each, "
+                                        "or a list."),
             ],
             outputs=[
                 io.Image.Output(display_name="grid", tooltip="The whole grid."),
@@ -145,7 +149,8 @@ class BlockGrid(io.ComfyNode):
                 background: list[str], gap_inside: list[int], gap_between: list[int], margin: list[int],
                 fillers: list[Any] | None = None, scores: list[Scores] | None = None,
                 prompts: list[str] | None = None, seeds: list[int] | None = None,
-                filler_prompts: list[str] | None = None, filler_sources: list[str] | None = None) -> io.NodeOutput:
+                filler_prompts: list[str] | None = None, filler_sources: list[str] | None = None,
+                labels: list[str] | None = None) -> io.NodeOutput:
         """Arrange, draw and describe."""
         unique = [picture for batch in images for picture in host.from_image_tensor(batch)]
         other = [picture for batch in fillers or () for picture in host.from_image_tensor(batch)]
@@ -155,12 +160,13 @@ class BlockGrid(io.ComfyNode):
             gaps=PRESETS.get(only(gaps)) or Gaps(only(gap_inside), only(gap_between), only(margin)))
         needed = len(unique) * (layout.cells_of_block - 1)
         places = arrange(layout, len(unique), min(len(other), needed), Placement(only(placement)), only(seed))
-        known = _Known(prompts, seeds, only(scores) if scores else None, None).origins(images)
-        known_other = _Known(filler_prompts, None, None, filler_sources).origins(fillers or [])
+        lines = [line.strip() for text in labels or () for line in text.splitlines() if line.strip()]
+        known = _Known(prompts, seeds, only(scores) if scores else None, labels=lines).origins(images)
+        known_other = _Known(filler_prompts, sources=filler_sources).origins(fillers or [])
         texts = {index: _caption(only(captions), (known if place.unique else known_other)[place.picture])
                  for index, place in enumerate(places)}
         if any(texts.values()):
-            share = 8 if only(captions) == "score" else 4  # of the width: one line, or two to three of a prompt
+            share = 4 if "prompt" in only(captions) else 8  # of the width: two to three lines of a prompt, or one line
             layout = replace(layout, caption_height=max(20, layout.cell_width // share))
         grid = compose(layout, places, unique, other, fit=Fit(only(fit)), background=parse_color(only(background)),
                        captions=texts)
@@ -176,9 +182,10 @@ class _Known:
     """What the inputs say about some pictures."""
 
     prompts: Sequence[str] | None
-    seeds: Sequence[int] | None
-    scores: Scores | None
-    sources: Sequence[str] | None
+    seeds: Sequence[int] | None = None
+    scores: Scores | None = None
+    sources: Sequence[str] | None = None
+    labels: Sequence[str] = ()
 
     def origins(self, batches: Sequence[Any]) -> list[Origin]:
         """What is known of each single picture."""
@@ -191,14 +198,17 @@ class _Known:
             score.text if score else "" for score in scored]
         seeds = one_each(self.seeds, batches, "seeds") if self.seeds else [None] * count
         sources = one_each(self.sources, batches, "sources") if self.sources else [""] * count
-        return [Origin(prompt, seed, source, score.value if score else None)
-                for prompt, seed, source, score in zip(prompts, seeds, sources, scored, strict=True)]
+        if self.labels and len(self.labels) != count:
+            raise AtelierError(f"There are {count} pictures and {len(self.labels)} labels.",
+                               f"Write {count} lines, one for each unique picture, or none.")
+        return [Origin(prompt, seed, source, score.value if score else None, label)
+                for prompt, seed, source, score, label
+                in zip(prompts, seeds, sources, scored, self.labels or [""] * count, strict=True)]
 
 
 def _caption(kind: str, origin: Origin) -> str:
-    score = f"{origin.score:.4f}" if origin.score is not None else ""
-    return {"none": "", "prompt": origin.prompt, "score": score,
-            "score and prompt": f"{score}  {origin.prompt}".strip()}[kind]
+    score = f"{origin.score:.4f}" if origin.score is not None and "score" in kind else ""
+    return "  ".join(part for part in (origin.label, score, origin.prompt if "prompt" in kind else "") if part)
 
 
 NODES: list[type[io.ComfyNode]] = [FillerImages, BlockGrid]

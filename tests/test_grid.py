@@ -215,11 +215,11 @@ def test_colours() -> None:
 def test_the_manifest_says_what_lies_where() -> None:
     layout = Layout(rows=1, columns=1, block=2, cell_width=10, cell_height=10)
     places = arrange(layout, 1, 3, Placement.BOTTOM_LEFT)
-    manifest = describe(layout, places, [Origin("a cat", seed=7, score=0.31)],
+    manifest = describe(layout, places, [Origin("a cat", seed=7, score=0.31, label="cfg 3")],
                         [Origin(source=f"{i}.jpg") for i in range(3)])
     cells = manifest.to_json()["cells"]
     assert [cell["kind"] for cell in cells] == ["filler", "filler", "unique", "filler"]
-    assert cells[2]["origin"] == {"prompt": "a cat", "seed": 7, "source": "", "score": 0.31}
+    assert cells[2]["origin"] == {"prompt": "a cat", "seed": 7, "source": "", "score": 0.31, "label": "cfg 3"}
     assert cells[2]["box"] == {"x": 15, "y": 29, "width": 10, "height": 10}
     assert [cell["origin"]["source"] for cell in cells if cell["kind"] == "filler"] == ["0.jpg", "1.jpg", "2.jpg"]
 

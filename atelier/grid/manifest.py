@@ -24,6 +24,8 @@ class Origin:
     source: str = ""
     """File name, data set, model: whatever names the place it came from."""
     score: float | None = None
+    label: str = ""
+    """What sets the picture apart from the others: "cfg 3", "10 steps"."""
 
 
 @dataclass(frozen=True)

@@ -109,7 +109,7 @@ def test_a_grid_with_everything_known(nodes: dict[str, Any], clip: str, tmp_path
         box, number = cell["box"], cell["picture"]
         part = grid[0, box["y"]:box["y"] + 32, box["x"]:box["x"] + 32]
         assert torch.equal(part, unique[0][number]), "the very pixels"
-        assert cell["origin"] == {"prompt": "a cat", "seed": 7 + number, "source": "",
+        assert cell["origin"] == {"prompt": "a cat", "seed": 7 + number, "source": "", "label": "",
                                   "score": scores.items[number].value}
     assert [c["origin"]["source"] for c in manifest["cells"] if c["kind"] == "filler"] == sources
 
@@ -121,6 +121,19 @@ def test_a_plain_grid_without_fillers_and_too_few(nodes: dict[str, Any]) -> None
     assert torch.equal(grid[0, :, 24:48], batch(3)[1])
     with pytest.raises(Exception, match=r"2 fillers; 1 blocks .* need 3"):
         run(nodes["AtelierBlockGrid"], images=[batch(1)], fillers=[batch(2)])
+
+
+def test_labels_are_lines_or_a_list_one_for_each_picture(nodes: dict[str, Any]) -> None:
+    made = [run(nodes["AtelierBlockGrid"], images=[batch(2, (64, 32))], block=[1], labels=labels,
+                cell_width=[0], cell_height=[0]) for labels in (["cfg 1\n\n cfg 3 "], ["cfg 1", "cfg 3"])]
+    assert torch.equal(made[0][0], made[1][0]) and made[0][1] == made[1][1]
+    grid, text = made[0]
+    boxes = [cell["box"] for cell in json.loads(text)["cells"]]
+    assert [cell["origin"]["label"] for cell in json.loads(text)["cells"]] == ["cfg 1", "cfg 3"]
+    strips = [grid[0, box["y"] + 32:box["y"] + 52, box["x"]:box["x"] + 64] for box in boxes]
+    assert all(strip.std() > 0.02 for strip in strips) and not torch.equal(*strips), "nothing is written"
+    with pytest.raises(Exception, match=r"2 pictures and 3 labels.* Write 2 lines"):
+        run(nodes["AtelierBlockGrid"], images=[batch(2)], block=[1], labels=["a\nb\nc"])
 
 
 def test_custom_gaps(nodes: dict[str, Any]) -> None:
