@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import convert, dataset, grid, lora, models, options, prompts, saving, score, train
+from . import convert, dataset, grid, host, lora, models, options, prompts, saving, score, tokens, train
 
 NODES: list[type[io.ComfyNode]] = [
     *convert.NODES,
@@ -14,6 +14,7 @@ NODES: list[type[io.ComfyNode]] = [
     *train.NODES,
     *lora.NODES,
     *prompts.NODES,
+    *tokens.NODES,
     *score.NODES,
     *grid.NODES,
     *saving.NODES,
@@ -22,6 +23,10 @@ NODES: list[type[io.ComfyNode]] = [
 
 class AtelierExtension(ComfyExtension):
     """What the host asks for its nodes."""
+
+    async def on_load(self) -> None:
+        """Have CLIP's tokenizer come from the host, which brings it."""
+        host.use_own_tokenizer()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""

@@ -143,6 +143,14 @@ def work_folder(name: str) -> Path:
     return Path(folder_paths.get_user_directory()) / "atelier" / name
 
 
+def use_own_tokenizer() -> None:
+    """Have the library build CLIP's tokenizer from the host's own copy of the vocabulary."""
+    from ..atelier.convert.tokenizer import use_tokenizer
+
+    folder = Path(management.__file__ or "").parent / "sd1_tokenizer"
+    use_tokenizer(folder if (folder / "merges.txt").is_file() else None)
+
+
 # Pictures -----------------------------------------------------------------------------------------------------------
 
 def to_image_tensor(pictures: Sequence[Image]) -> torch.Tensor:

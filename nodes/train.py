@@ -11,6 +11,7 @@ from ..atelier.files import file_name
 from ..atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 from ..atelier.train.presets import PRESETS, preset
 from . import host, sockets
+from .tokens import trigger_warning
 
 
 class TrainLora(io.ComfyNode):
@@ -69,9 +70,10 @@ class TrainLora(io.ComfyNode):
         place = Workplace(host.model_folder("loras"), host.work_folder("runs"), host.work_folder("cache"),
                           str(host.device()))
         config = _config(preset, length, unit, seed, lora_config, options)
+        warning = trigger_warning(training_set.trigger)
         with host.training_room():
             report = train(file_name(name), model, training_set, config, place, monitor)
-        return _output(cls, report, monitor)
+        return _output(cls, report, monitor, warning)
 
 
 def _config(name: str, length: int, unit: str, seed: int, lora: LoraConfig | None,
@@ -83,7 +85,8 @@ def _config(name: str, length: int, unit: str, seed: int, lora: LoraConfig | Non
     return replace(base, **changes)
 
 
-def _output(cls: type[io.ComfyNode], report: Any, monitor: host.HostMonitor) -> io.NodeOutput:
+def _output(cls: type[io.ComfyNode], report: Any, monitor: host.HostMonitor, warning: str
+            ) -> io.NodeOutput:
     import torch
     from PIL import Image
 
@@ -95,7 +98,7 @@ def _output(cls: type[io.ComfyNode], report: Any, monitor: host.HostMonitor) -> 
 
     plot = tensor([report.store.plot])
     samples = tensor(report.store.samples) if report.store.samples else None
-    text = report.text()
+    text = "\n".join(filter(None, [report.text(), warning]))
     monitor.say(text)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)

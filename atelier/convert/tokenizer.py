@@ -67,7 +67,7 @@ def read_merges() -> list[str]:
 
 def vocabulary(merges: list[str]) -> dict[str, int]:
     """The 49408 entries that follow from the merges, in CLIP's numbering."""
-    symbols = _byte_symbols()
+    symbols = byte_symbols()
     merged = (merge.replace(" ", "") for merge in merges)
     entries = [*symbols, *(symbol + "</w>" for symbol in symbols), *merged, START, END]
     return {entry: number for number, entry in enumerate(entries)}
@@ -110,9 +110,9 @@ def _pretty(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
 
 
-def _byte_symbols() -> list[str]:
-    """One printable character for each byte, in CLIP's order: printable Latin-1 as itself, then the rest moved above
-    255 (GPT-2)."""
+def byte_symbols() -> dict[str, int]:
+    """The byte that each printable character of the vocabulary stands for, in CLIP's order: printable Latin-1 as
+    itself, then the rest moved above 255 (GPT-2)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    moved = len([byte for byte in range(256) if byte not in printable])
-    return [chr(byte) for byte in printable] + [chr(256 + n) for n in range(moved)]
+    moved = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(moved)}
