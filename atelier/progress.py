@@ -36,7 +36,7 @@ class Monitor:
         """A picture worth showing now: a sample in training, a plot."""
 
     def measure(self, values: Mapping[str, float]) -> None:
-        """Numbers of this moment, for a live curve: `step`, `loss`, `validation_loss`, `lr`, …"""
+        """Numbers of this moment, for a live curve: `step`, `loss`, `validation_loss`, `best_step`, `lr`, …"""
 
     def stop_requested(self) -> bool:
         """True once the user asked to end training now and go on with the best weights so far."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import convert, dataset, grid, host, lora, models, options, prompts, saving, score, tokens, train
+from . import convert, dataset, grid, host, lora, models, options, prompts, routes, saving, score, tokens, train
 
 NODES: list[type[io.ComfyNode]] = [
     *convert.NODES,
@@ -25,8 +25,9 @@ class AtelierExtension(ComfyExtension):
     """What the host asks for its nodes."""
 
     async def on_load(self) -> None:
-        """Have CLIP's tokenizer come from the host, which brings it."""
+        """Add the routes of the training panel, and have CLIP's tokenizer come from the host, which brings it."""
         host.use_own_tokenizer()
+        routes.add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""

@@ -1,4 +1,4 @@
-"""Where the pack meets its host: folders, pictures, devices and memory; `HostMonitor` for progress and interrupts."""
+"""Where the pack meets its host: folders, pictures, devices and memory; progress, interrupts, events and routes."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ import folder_paths
 import torch
 
 from ..atelier.errors import AtelierError
-from .monitor import HostMonitor
+from .monitor import HostMonitor, route_table, running_node, send_event
 
-__all__ = ["HostMonitor"]
+__all__ = ["HostMonitor", "Interrupt", "route_table", "running_node", "send_event"]
+
+Interrupt = management.InterruptProcessingException
+"""What the host raises to end a run; no `Exception`."""
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -70,6 +73,31 @@ def diffusers_path(name: str) -> Path:
         if (root / name / "model_index.json").is_file():
             return root / name
     raise AtelierError(f"There is no diffusers model {name!r}.", "Choose another one.")
+
+
+def peft_names() -> list[str]:
+    """PEFT folders in the host's LoRA folders, by their path below; those with a folder for each component count
+    once."""
+    found: set[str] = set()
+    for root in map(Path, folder_paths.get_folder_paths("loras")):
+        for config in root.rglob("adapter_config.json"):
+            folder = config.parent
+            whole = folder.parent if folder.name in ("unet", "text_encoder", "text_encoder_2") else folder
+            if whole != root:
+                found.add(whole.relative_to(root).as_posix())
+    return sorted(found)
+
+
+def peft_path(name: str) -> Path:
+    """The folder that a name from `peft_names` stands for.
+
+    Raises:
+        AtelierError: there is no such folder any more.
+    """
+    for root in map(Path, folder_paths.get_folder_paths("loras")):
+        if (root / name).is_dir():
+            return root / name
+    raise AtelierError(f"There is no PEFT folder {name!r} in the loras folders.", "Choose another one.")
 
 
 def clip_score_names() -> list[str]:
@@ -182,6 +210,16 @@ def metadata(node: Any) -> dict[str, str]:
     return {name: json.dumps(value) for name, value in values.items() if value is not None}
 
 
+def workflow_id(node: Any) -> str:
+    """The id that the editor gave the running graph; empty for a graph that did not come from an editor.
+
+    Args:
+        node: The running node's class; it must be an output node.
+    """
+    extra = (node.hidden.extra_pnginfo if node.hidden else None) or {}
+    return str((extra.get("workflow") or {}).get("id") or "")
+
+
 def nothing() -> Any:
     """For an output that has no value this time: nodes that need it are silently left out of the run."""
     from comfy_execution.graph_utils import ExecutionBlocker
@@ -194,6 +232,12 @@ def nothing() -> Any:
 def device() -> torch.device:
     """The device the host computes on."""
     return management.get_torch_device()
+
+
+def memory() -> tuple[int, int]:
+    """(used, total) bytes of the device's memory, by all programs together."""
+    total = int(management.get_total_memory(device()))
+    return total - int(management.get_free_memory(device())), total
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import comfy.model_management as management
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 TEXT_INTERVAL = 0.25
-"""Least seconds between two texts, or two batches of numbers, for one node."""
+"""Least seconds between two texts for one node."""
 
 
 def check_interrupt() -> None:
@@ -27,9 +26,8 @@ def check_interrupt() -> None:
 class HostMonitor(Monitor):
     """Moves the running node's bar, text and preview, and stops the work when the user presses cancel.
 
-    The bar goes through the host's throttled `ProgressBar`; texts and measured numbers are sent at most four times
-    a second, and the last of a phase always. Numbers travel as the event `atelier.measure`,
-    `{"node": id, "values": [{"step": …, "loss": …}, …]}`.
+    The bar goes through the host's throttled `ProgressBar`; texts are sent at most four times a second, and the last
+    of a phase always.
     """
 
     def __init__(self) -> None:
@@ -38,8 +36,7 @@ class HostMonitor(Monitor):
         self._bar = comfy.utils.ProgressBar(1, node_id=self._node)
         self._phase = ""
         self._total = 1
-        self._began = self._said = self._measured = 0.0
-        self._values: list[dict[str, float]] = []
+        self._began = self._said = 0.0
 
     def check(self) -> None:
         """Raise the host's interrupt once it was asked for."""
@@ -47,7 +44,6 @@ class HostMonitor(Monitor):
 
     def phase(self, name: str, total: int) -> None:
         """Start the bar anew for `total` steps of work called `name`."""
-        self._send_values()
         self._phase, self._total, self._began = name, max(total, 1), time.monotonic()
         self._bar = comfy.utils.ProgressBar(self._total, node_id=self._node)
         self.say(name)
@@ -66,12 +62,6 @@ class HostMonitor(Monitor):
 
         self._move(self._bar.current, ("JPEG", image.convert("RGB"), args.preview_size))
 
-    def measure(self, values: Mapping[str, float]) -> None:
-        """Collect `values` and send what has gathered, at most four times a second."""
-        self._values.append(dict(values))
-        if time.monotonic() - self._measured >= TEXT_INTERVAL:
-            self._send_values()
-
     def _move(self, done: int, preview: tuple[str, Image, int] | None = None) -> None:
         try:
             self._bar.update_absolute(done, preview=preview)
@@ -79,11 +69,6 @@ class HostMonitor(Monitor):
             # The host's bar polls, too, and clears the request. Work ends where it asks whether to go on, in `check`,
             # where it is ready to save what it has.
             management.interrupt_current_processing()
-
-    def _send_values(self) -> None:
-        if self._values:
-            send_event("atelier.measure", {"node": self._node, "values": self._values})
-            self._values, self._measured = [], time.monotonic()
 
     def say(self, text: str) -> None:
         """Write `text` on the node."""
@@ -94,10 +79,22 @@ class HostMonitor(Monitor):
 
 
 def send_event(name: str, data: dict[str, Any]) -> None:
-    """Send an event to the editor that queued the running prompt; nobody listening is fine."""
+    """Send an event to every open editor: the one that queued the prompt may be gone and back as another."""
     server = _server()
     if server is not None:
-        server.send_sync(name, data, server.client_id)
+        server.send_sync(name, data)
+
+
+def route_table() -> Any:
+    """The host's aiohttp route table, to which a pack may add while it loads; None where there is no server."""
+    server = _server()
+    return None if server is None else server.routes
+
+
+def running_node() -> tuple[str, str]:
+    """(prompt id, execution id) of the node that runs in this thread; empty outside a run."""
+    context = get_executing_context()
+    return (context.prompt_id, context.node_id) if context else ("", "")
 
 
 def _server() -> Any:

@@ -12,6 +12,7 @@ from ..atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 from ..atelier.train.presets import PRESETS, preset
 from . import host, sockets
 from .tokens import trigger_warning
+from .training_monitor import TrainingMonitor, watched
 
 
 class TrainLora(io.ComfyNode):
@@ -66,14 +67,14 @@ class TrainLora(io.ComfyNode):
         from ..atelier.train.place import Workplace
         from ..atelier.train.run import train
 
-        monitor = host.HostMonitor()
         place = Workplace(host.model_folder("loras"), host.work_folder("runs"), host.work_folder("cache"),
                           str(host.device()))
         config = _config(preset, length, unit, seed, lora_config, options)
         warning = trigger_warning(training_set.trigger)
-        with host.training_room():
-            report = train(file_name(name), model, training_set, config, place, monitor)
-        return _output(cls, report, monitor, warning)
+        with watched(cls, can_sample=bool(config.options.sample_prompt)) as monitor:
+            with host.training_room():
+                report = train(file_name(name), model, training_set, config, place, monitor)
+            return _output(cls, report, monitor, warning)
 
 
 def _config(name: str, length: int, unit: str, seed: int, lora: LoraConfig | None,
@@ -85,8 +86,7 @@ def _config(name: str, length: int, unit: str, seed: int, lora: LoraConfig | Non
     return replace(base, **changes)
 
 
-def _output(cls: type[io.ComfyNode], report: Any, monitor: host.HostMonitor, warning: str
-            ) -> io.NodeOutput:
+def _output(cls: type[io.ComfyNode], report: Any, monitor: TrainingMonitor, warning: str) -> io.NodeOutput:
     import torch
     from PIL import Image
 
@@ -100,6 +100,9 @@ def _output(cls: type[io.ComfyNode], report: Any, monitor: host.HostMonitor, war
     samples = tensor(report.store.samples) if report.store.samples else None
     text = "\n".join(filter(None, [report.text(), warning]))
     monitor.say(text)
+    if report.reused:
+        report.outcome.show(monitor)
+    monitor.end("reused" if report.reused else report.outcome.status)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)
     return io.NodeOutput(state, str(report.lora.relative_to(host.model_folder("loras"))), plot,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from ..progress import Monitor
+
 
 @dataclass
 class History:
@@ -17,6 +19,14 @@ class History:
     """(step, loss) of each validation."""
     epochs: list[tuple[int, float]] = field(default_factory=list)
     """(step, mean training loss) at the end of each epoch."""
+
+    def show(self, monitor: Monitor) -> None:
+        """Tell `monitor` of everything measured so far, in order of steps."""
+        looks = dict(self.validation)
+        for step, loss in enumerate(self.losses, 1):
+            monitor.measure({"step": step, "loss": loss})
+            if step in looks:
+                monitor.measure({"step": step, "validation_loss": looks[step]})
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -65,12 +65,15 @@ class Loop:
             load_state(self.store.state, trainer)
             self._good, self._good_step = trainer.adapters.snapshot(), trainer.step
             log.info("Training goes on from step %d of %d.", trainer.step, trainer.total)
+            trainer.history.show(self.monitor)
+            if trainer.stopper.best_step:
+                self.monitor.measure({"step": trainer.step, "best_step": trainer.stopper.best_step})
         self.began_step = trainer.step
         self.monitor.phase("training", trainer.total)
         with _random_state_kept(trainer.device):
             while trainer.step < trainer.total and not trainer.stopper.done:
                 self._poll()
-                if self.monitor.stop_requested():
+                if trainer.step and self.monitor.stop_requested():  # before the first step there is nothing to keep
                     self._finish()
                     return "stopped by user"
                 self._step()
@@ -174,6 +177,7 @@ class Loop:
         trainer = self.trainer
         trainer.stopper = trainer.stopper.look(loss, trainer.step)
         if trainer.stopper.improved:
+            self.monitor.measure({"step": trainer.step, "best_step": trainer.step})
             trainer.best = [tensor.detach().clone() for tensor in trainer.current]
             save_lora(self.store.best, trainer.adapters.weights(trainer.best), metadata=self.metadata(trainer.step))
         self._save()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..progress import Monitor
 from .history import History
 from .store import RunStore
 
@@ -37,6 +38,12 @@ class Outcome:
     precision: str
     gradient_checkpointing: bool
     history: History
+
+    def show(self, monitor: Monitor) -> None:
+        """Tell `monitor` of the whole run, as if it were seen again."""
+        self.history.show(monitor)
+        monitor.measure({"step": self.step, "steps": self.total, "epoch": self.step / self.steps_per_epoch,
+                         **({"best_step": self.best_step} if self.best_step else {})})
 
     def as_dict(self) -> dict[str, Any]:
         """For the report file."""

@@ -121,9 +121,9 @@ def test_what_is_shown_while_training(host: Host, checkpoint: str, pictures: Pat
     bars = [data for data in result.kinds("progress") if data["node"] == "train"]
     assert any(data["value"] == data["max"] == 6 for data in bars)
     assert result.kinds("preview"), "no sample picture while training"
-    measured = [value for data in result.kinds("atelier.measure") for value in data["values"] if "loss" in value]
-    assert [value["step"] for value in measured] == [1, 2, 3, 4, 5, 6]
-    assert all(np.isfinite(value["loss"]) for value in measured)
+    measured = [point for data in result.kinds("atelier.training") for point in data["losses"]]
+    assert [step for step, _ in measured] == [1, 2, 3, 4, 5, 6]
+    assert all(np.isfinite(loss) for _, loss in measured)
     plot, *samples = result.pictures("train")
     assert plot.std() > 5
     assert len(samples) >= 2

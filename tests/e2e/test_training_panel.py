@@ -1,0 +1,231 @@
+"""The training panel's server side, without an editor: live news, history, "Stop and keep" and "Sample now"."""
+
+from __future__ import annotations
+
+import json
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from kit.graphs import Graph
+from kit.host import Event, Host, Result
+from kit.shapes import draw_shapes
+from PIL import Image
+from safetensors.torch import load_file
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+
+STOP, SAMPLE = "/atelier/training/stop", "/atelier/training/sample"
+
+
+@pytest.fixture(scope="module")
+def pictures(host: Host) -> Path:
+    return draw_shapes(host.base / "input" / "panel")
+
+
+def training(checkpoint: str, pictures: Path, name: str, steps: int, *, node: str = "train",
+             **options: Any) -> Graph:
+    """A small training whose trainer has the id `node`, with a picture of its loss plot made after it."""
+    return Graph(**{
+        "model": ("AtelierOpenModel", {"model": checkpoint, "prediction_type": "auto"}),
+        "data": ("AtelierImageFolder", {"folder": pictures.name, "resolution": 64}),
+        "lora": ("AtelierLoraConfig", {"rank": 4}),
+        "options": ("AtelierTrainingOptions", {"monitor": "off", "patience": 0, **options}),
+        node: ("AtelierTrainLora", {"model": ["model", 0], "training_set": ["data", 0], "lora_config": ["lora", 0],
+                                    "options": ["options", 0], "name": name, "length": steps}),
+        "after": ("PreviewImage", {"images": [node, 2]}),
+    })
+
+
+def at_step(number: int, act: Callable[[dict[str, Any]], None]) -> Callable[[Event], None]:
+    """Do `act` once with the first news of a training that has reached step `number`."""
+    done: list[bool] = []
+
+    def watch(event: Event) -> None:
+        if event.kind == "atelier.training" and not done and event.data["values"].get("step", 0) >= number:
+            done.append(True)
+            act(event.data)
+    return watch
+
+
+def session(host: Host, **address: str) -> dict[str, Any]:
+    """The only session that matches."""
+    found = host.get_json(f"/atelier/training?{urllib.parse.urlencode(address)}")["sessions"]
+    assert len(found) == 1, [(s["prompt"], s["node"], s["status"]) for s in found]
+    return found[0]
+
+
+def losses(result: Result, node: str) -> list[tuple[int, float]]:
+    return [tuple(point) for data in result.kinds("atelier.training") if data["node"] == node
+            for point in data["losses"]]
+
+
+def test_stop_and_keep_ends_within_a_step_and_the_graph_goes_on(host: Host, checkpoint: str, pictures: Path) -> None:
+    answers: list[Any] = []
+
+    def press(news: dict[str, Any]) -> None:
+        address = {"prompt": news["prompt"], "node": news["node"]}
+        answers.append((news["values"]["step"], host.post(STOP, address), host.post(STOP, address)))
+        seen.append(session(host, **address))
+
+    seen: list[dict[str, Any]] = []
+    graph = training(checkpoint, pictures, "stopped", 200, monitor="validation", validate_every=2)
+    result = host.queue(graph.fill(host), at_step(6, press))
+    assert result.status == "success", result.error
+    (pressed, first, second), = answers
+    assert [reached["node"] for reached in first["reached"]] == ["train"]
+    assert second == first
+    ended, total = map(int, re.findall(r"stopped by user after (\d+) of (\d+) steps", result.text("train"))[0])
+    assert total == 200
+    # The step the news tell of is done; while they travelled another one or two can have been.
+    assert pressed <= ended <= seen[0]["values"]["step"] + 1
+    assert result.pictures("after")[0].std() > 5, "nothing came down the graph"
+    best = int(re.findall(r"best loss \S+ at step (\d+)", result.text("train"))[0])
+    assert 2 <= best <= ended
+    written = load_file(host.base / "models" / "loras" / "stopped.safetensors")
+    kept = next(path for path in (host.base / "user" / "atelier" / "runs").glob("*/best.safetensors")
+                if _title(path) == "stopped")
+    assert np.array_equal(next(iter(written.values())), load_file(kept)[next(iter(written))])
+    assert session(host, prompt=answers[0][1]["reached"][0]["prompt"])["status"] == "stopped by user"
+
+
+def _title(path: Path) -> str:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return file.metadata()["modelspec.title"]
+
+
+def test_stop_while_encoding_keeps_the_first_step(host: Host, checkpoint: str, pictures: Path) -> None:
+    pressed: list[bool] = []
+
+    def press_early(event: Event) -> None:
+        if event.kind == "atelier.training" and not pressed and not event.data["losses"]:
+            pressed.append(bool(host.post(STOP, {})["reached"]))
+    # New captions: nothing is in the cache.
+    graph = training(checkpoint, pictures, "early", 40).change("data", captions="template", caption="early {trigger}")
+    result = host.queue(graph.fill(host), press_early)
+    assert pressed == [True]
+    assert result.status == "success", result.error
+    assert re.search(r"stopped by user after [1-3] of 40 steps", result.text("train"))
+    assert load_file(host.base / "models" / "loras" / "early.safetensors")
+
+
+def test_an_interrupt_while_encoding_ends_the_run(host: Host, checkpoint: str, pictures: Path) -> None:
+    interrupted: list[bool] = []
+
+    def cancel(event: Event) -> None:
+        if event.kind == "atelier.training" and event.data["phase"]["name"] == "encoding" and not interrupted:
+            interrupted.append(True)
+            host.interrupt()
+    graph = training(checkpoint, pictures, "never", 40).change("data", captions="template", caption="never {trigger}")
+    result = host.queue(graph.fill(host), cancel)
+    assert result.status == "interrupted"
+    assert not losses(result, "train")
+    assert session(host, node="train")["status"] == "cancelled"
+    assert not host.post(STOP, {})["reached"]
+
+
+def test_sample_now_draws_one_picture(host: Host, checkpoint: str, pictures: Path) -> None:
+    graph = training(checkpoint, pictures, "sampled", 14, sample_prompt="a red circle", sample_every=1000,
+                     sample_steps=2)
+    asked: list[Any] = []
+    result = host.queue(graph.fill(host), at_step(3, lambda news: asked.extend(
+        host.post(SAMPLE, {"node": "train"}) for _ in range(2))))
+    assert result.status == "success", result.error
+    assert all(len(answer["reached"]) == 1 for answer in asked)
+    known = session(host, node="train")
+    # One that was asked for, one at the end.
+    drawn, last = known["samples"]
+    assert 3 <= drawn < 14 == last
+    for step in known["samples"]:
+        picture = np.asarray(Image.open(BytesIO(host.get(f"{SAMPLE}?prompt={known['prompt']}&node=train&step={step}"))))
+        assert picture.shape == (64, 64, 3)
+        assert picture.std() > 1
+
+
+def test_no_picture_without_a_sample_prompt(host: Host, checkpoint: str, pictures: Path) -> None:
+    answers: list[Any] = []
+    result = host.queue(training(checkpoint, pictures, "unsampled", 6).fill(host),
+                        at_step(2, lambda news: answers.append(host.post(SAMPLE, {}))))
+    assert result.status == "success", result.error
+    assert answers == [{"message": "No sample prompt is set in the training options.", "reached": []}]
+    assert session(host, node="train")["samples"] == []
+
+
+def test_history_is_there_for_one_who_comes_late(host: Host, checkpoint: str, pictures: Path) -> None:
+    during: list[dict[str, Any]] = []
+    graph = training(checkpoint, pictures, "late", 12, monitor="validation", validate_every=4)
+    result = host.queue(graph.fill(host), at_step(6, lambda news: during.append(session(host, node="train"))))
+    assert result.status == "success", result.error
+    steps = [step for step, _ in during[0]["losses"]]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 6
+    assert during[0]["status"] == "running"
+    assert during[0]["phase"]["name"] == "training"
+    known = session(host, node="train")
+    assert [tuple(point) for point in known["losses"]] == losses(result, "train")
+    assert [step for step, _ in known["validation"]] == [4, 8, 12]
+    assert known["status"] == "complete"
+    assert known["values"]["best_step"] == min(known["validation"], key=lambda point: point[1])[0]
+    assert 0 < known["values"]["memory_used"] < known["values"]["memory_total"]
+    assert [data["number"] for data in result.kinds("atelier.training")] == list(range(
+        1, len(result.kinds("atelier.training")) + 1)), "news got lost or came twice"
+
+    host.free()
+    again = host.queue(graph.fill(host))
+    assert "reused" in again.text("train")
+    reused = session(host, node="train")
+    assert (reused["status"], reused["losses"]) == ("reused", known["losses"])
+
+
+def test_two_trainers_do_not_mix(host: Host, checkpoint: str, pictures: Path) -> None:
+    graph = training(checkpoint, pictures, "one", 5, node="12:4").fill(host)
+    graph |= {name: node for name, node in training(checkpoint, pictures, "two", 7, node="12:5").fill(host).items()
+              if name == "12:5"}
+    graph["12:5"]["inputs"]["seed"] = 1
+    result = host.queue(graph)
+    assert result.status == "success", result.error
+    one, two = session(host, node="12:4"), session(host, node="12:5")
+    assert [step for step, _ in one["losses"]] == [1, 2, 3, 4, 5]
+    assert [step for step, _ in two["losses"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert losses(result, "12:4") == [tuple(point) for point in one["losses"]]
+    assert losses(result, "12:5") == [tuple(point) for point in two["losses"]]
+
+
+def test_the_editors_workflow_id_comes_along(host: Host, checkpoint: str, pictures: Path) -> None:
+    graph = training(checkpoint, pictures, "tabbed", 2, node="tab").fill(host)
+    prompt = host.post("/prompt", {"prompt": graph, "extra_data": {"extra_pnginfo": {"workflow": {"id": "w-1"}}}})
+    for _ in range(600):
+        if prompt["prompt_id"] in host.get_json("/history"):
+            break
+        host.get("/system_stats")
+    assert session(host, node="tab", workflow="w-1")["prompt"] == prompt["prompt_id"]
+    assert host.get_json("/atelier/training?node=tab&workflow=w-2") == {"sessions": []}
+
+
+def test_buttons_are_harmless_when_nothing_runs(host: Host) -> None:
+    for path in (STOP, SAMPLE, f"/api{STOP}"):
+        for body in ({}, {"node": "nobody"}, {"prompt": "0", "node": "4", "more": 1}):
+            assert host.post(path, body) == {"message": "Nothing is being trained.", "reached": []}
+    for path, status in ((f"{SAMPLE}?node=nobody&step=1", 404), (f"{SAMPLE}?step=x", 404)):
+        with pytest.raises(urllib.error.HTTPError) as error:
+            host.get(path)
+        assert error.value.code == status
+        assert "no sample picture" in json.loads(error.value.read())["error"]
+
+
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"node": 4}', b"\xff\xfe"])
+def test_a_body_that_is_no_address_is_refused(host: Host, body: bytes) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{host.port}{STOP}", body, {"Content-Type": "application/json"})
+    with pytest.raises(urllib.error.HTTPError) as error:
+        urllib.request.urlopen(request)
+    assert error.value.code == 400
+    assert "not understood" in json.loads(error.value.read())["error"]
