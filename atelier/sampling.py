@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from .errors import AtelierError
+from .families import SamplerAdvice
 from .progress import Monitor
 
 if TYPE_CHECKING:
@@ -58,6 +59,13 @@ class SamplingOptions:
             raise AtelierError(f"steps is {self.steps}.", "Choose at least 1.")
         if self.sampler not in SAMPLERS:
             raise AtelierError(f"There is no sampler {self.sampler!r}.", f"Choose one of: {', '.join(SAMPLERS)}.")
+
+
+def recommended(advice: SamplerAdvice) -> SamplingOptions:
+    """What a kind of model is best sampled with, as far as this module has the sampler; Euler in place of others."""
+    names = (f"{advice.sampler}_{advice.scheduler}", advice.sampler, "euler")
+    sampler = next(name for name in names if name in SAMPLERS)
+    return SamplingOptions(advice.size, advice.size, advice.steps, advice.cfg, sampler)
 
 
 def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:

@@ -1,0 +1,61 @@
+"""The two stories that `make demo` can tell."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from ..dataset.types import Crop, Resolution
+from ..models.inspect import inspect
+from ..progress import Monitor
+from ..sampling import SamplingOptions, recommended
+from ..train.config import LoraConfig, TrainConfig, TrainingOptions
+from ..train.presets import preset
+from .clip import FOLDER_NAME, expand_clip
+from .drawing import STYLE_TEXT, held_out_prompts, pencil_caption
+from .expand import FILE_NAME, expand
+from .sets import pencil_pictures, photographs, plain_pictures
+from .story import Scoring, Story
+
+PENCIL = TrainConfig(
+    LoraConfig(rank=8, alpha=16, targets="attention"),
+    TrainingOptions(learning_rate=1e-3, batch_size=4, schedule="constant", prior_weight=1.0, patience=3,
+                    validate_every=25, validation_pictures=6, validation_timesteps=8),
+    epochs=25)
+"""Learns the demo model a new look in about a minute on two cores."""
+
+
+def pencil_story(out: Path, monitor: Monitor) -> Story:
+    """Teach the model that ships a pencil style. Everything is made in `out`; nothing is downloaded."""
+    model = expand(out / "models" / FILE_NAME, monitor)
+    clip = expand_clip(out / "models" / FOLDER_NAME, monitor)
+    chosen = held_out_prompts(8)
+    return Story(
+        model, pencil_pictures(out / "work" / "pencil", 32), plain_pictures(out / "work" / "plain", 32),
+        plain_pictures(out / "work" / "fillers", 24, seed=13), "pencil",
+        tuple(pencil_caption(spec) for spec, _ in chosen), tuple(words for _, words in chosen),
+        Resolution(128, Crop.CENTER), PENCIL, SamplingOptions(128, 128, steps=12, cfg=4.0),
+        Scoring(clip, STYLE_TEXT), "A pencil style for the demo model", batch_size=8)
+
+
+def own_model_story(model: Path, pictures: Path | None, out: Path, *, large: bool) -> Story:
+    """Fine-tune a checkpoint of the user's on their pictures, or on a few photographs.
+
+    Args:
+        model: The checkpoint.
+        pictures: A folder with caption files; None takes photographs that come with scikit-image.
+        out: Where to work.
+        large: Whether there is a card that makes 512 pixels and a real training quick; otherwise it is a short one at
+            128 pixels, which shows that everything works and not how good it gets.
+    """
+    folder = pictures or photographs(out / "work" / "photographs")
+    captions = [file.read_text(encoding="utf-8-sig").strip() for file in sorted(folder.glob("*.txt"))]
+    prompts = tuple(caption for caption in captions if caption)[:4] or ("a photograph",)
+    advice = recommended(inspect(model).advice)
+    size = advice.width if large else 128
+    base = preset("quick look")
+    options = replace(base.options, gradient_checkpointing="auto")
+    return Story(model, folder, None, folder, "demo", prompts, prompts, Resolution(size, Crop.CENTER),
+                 replace(base, options=options, steps=base.steps if large else 12),
+                 replace(advice, width=size, height=size, steps=advice.steps if large else min(advice.steps, 4)),
+                 title=f"Before and after: {model.stem}", batch_size=1)

@@ -1,0 +1,1 @@
+"""The library from a terminal: one module a verb."""

@@ -1,0 +1,59 @@
+"""`atelier demo` and `atelier demo-model`: the whole product on this machine, from nothing."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .monitor import ShellMonitor
+from .output import add_device, add_json, show
+
+
+def add(verbs: Any) -> None:
+    """Add both verbs to the command line."""
+    parser = verbs.add_parser("demo", help="convert, train a LoRA, generate, score and compose, with what ships here")
+    parser.add_argument("--model", type=Path, help="a checkpoint of your own instead of the demo model")
+    parser.add_argument("--pictures", type=Path, help="with --model: your training pictures with .txt captions")
+    parser.add_argument("--out", type=Path, default=Path("demo"), help="folder (default: demo)")
+    add_device(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+    model = verbs.add_parser("demo-model", help="write the demo model's checkpoint and its CLIP")
+    model.add_argument("destination", type=Path, nargs="?", default=Path("models"), metavar="FOLDER",
+                       help="ComfyUI's models folder, or any other (default: models)")
+    add_json(model)
+    model.set_defaults(run=run_model)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Tell the story and print its summary."""
+    from ..demo.stories import own_model_story, pencil_story
+    from ..demo.story import tell
+    from ..errors import AtelierError
+    from ..train.place import pick_device
+
+    if arguments.pictures and not arguments.model:
+        raise AtelierError("--pictures was given without --model; the demo model knows drawn shapes only.",
+                           "Give a checkpoint of your own with --model, too.")
+    monitor = ShellMonitor()
+    if arguments.model:
+        story = own_model_story(arguments.model, arguments.pictures, arguments.out,
+                                large=pick_device(arguments.device).type == "cuda")
+    else:
+        story = pencil_story(arguments.out, monitor)
+    told = tell(story, arguments.out, device=arguments.device, monitor=monitor)
+    monitor.close()
+    show(arguments, told.text(), told.numbers())
+
+
+def run_model(arguments: argparse.Namespace) -> None:
+    """Expand the shipped assets to where ComfyUI looks for them."""
+    from ..demo.clip import FOLDER_NAME, expand_clip
+    from ..demo.expand import FILE_NAME, expand
+
+    monitor = ShellMonitor()
+    model = expand(arguments.destination / "checkpoints" / FILE_NAME, monitor)
+    clip = expand_clip(arguments.destination / "clip_score" / FOLDER_NAME, monitor)
+    monitor.close()
+    show(arguments, f"{model}\n{clip}", {"model": model, "clip": clip})

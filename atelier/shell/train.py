@@ -1,0 +1,65 @@
+"""`atelier train`: a LoRA by a configuration file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from .monitor import ShellMonitor
+from .output import add_device, add_json, show
+
+EXAMPLE = """\
+A configuration file (paths are relative to it):
+
+  name = "my-style"                      the LoRA's file name
+  model = "sd15.safetensors"             checkpoint or diffusers folder
+  preset = "style"                       subject, style, quick look, reference recipe
+  steps = 800                            or epochs; left out: as the preset has it
+  seed = 0
+
+  [data]
+  folder = "pictures"
+  captions = "sidecar"                   or template, fixed
+  trigger = "zwx style"
+  resolution = { size = 512, crop = "bucket" }
+
+  [lora]                                 any field of LoraConfig
+  rank = 16
+
+  [options]                              any field of TrainingOptions
+  learning_rate = 1e-4
+  sample_prompt = "a cat, zwx style"
+
+  [place]
+  loras = "loras"                        finished files
+  runs = "runs"                          state of each run
+  cache = "cache"                        latents and embeddings
+"""
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("train", help="train a LoRA as a TOML file says", epilog=EXAMPLE,
+                              formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("config", type=Path, metavar="CONFIG.toml")
+    add_device(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Read the file, train, report. An interrupted run goes on when it is asked for again."""
+    from ..dataset.folder import read_folder
+    from ..models.open import open_model
+    from ..train.run import train
+    from .train_file import read_train_file
+
+    wanted = read_train_file(arguments.config, device=arguments.device)
+    monitor = ShellMonitor()
+    data = read_folder(wanted.folder, wanted.data, monitor)
+    report = train(wanted.name, open_model(wanted.model, prediction_type=wanted.prediction_type), data, wanted.config,
+                   wanted.place, monitor)
+    monitor.close()
+    show(arguments, report.text(), {"lora": report.lora, "run": report.store.folder, "plot": report.store.plot,
+                                    "reused": report.reused, **report.outcome.as_dict()})

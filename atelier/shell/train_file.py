@@ -1,0 +1,99 @@
+"""A training run described in TOML."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..dataset.folder import FolderOptions
+from ..dataset.types import Resolution
+from ..errors import AtelierError
+from ..files import file_name
+from ..train.config import TrainConfig, config_from_dict
+from ..train.place import Workplace
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+_TOP = {"name", "model", "prediction_type", "preset", "epochs", "steps", "seed", "data", "lora", "options", "place"}
+
+
+@dataclass(frozen=True)
+class TrainFile:
+    """What a configuration file asks for, paths resolved."""
+
+    name: str
+    model: Path
+    prediction_type: str
+    folder: Path
+    data: FolderOptions
+    config: TrainConfig
+    place: Workplace
+
+
+def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
+    """Read a configuration file. Relative paths in it count from its own folder.
+
+    Raises:
+        AtelierError: it cannot be read, misses something, or holds an unknown name or a value out of range.
+    """
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        raise AtelierError(f"{path} cannot be read ({error.strerror}).", "Give an existing TOML file.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise AtelierError(f"{path} is no valid TOML: {error}.", "Correct that line.") from error
+    _only(values, _TOP, path.name)
+    base = path.resolve().parent
+    data = _table(values, "data", path)
+    place = _table(values, "place", path)
+    _only(place, {"loras", "runs", "cache"}, "[place]")
+    config = {key: values[key] for key in ("preset", "epochs", "steps", "seed", "lora", "options") if key in values}
+    if not {"preset", "epochs", "steps"} & set(config):
+        config["preset"] = "subject"
+    folders = [base / place.get(name, name) for name in ("loras", "runs", "cache")]
+    return TrainFile(file_name(_text(values, "name", path.name)), base / _text(values, "model", path.name),
+                     values.get("prediction_type", "auto"), base / _text(data, "folder", "[data]"),
+                     _folder_options(data, base), config_from_dict(config),
+                     Workplace(folders[0], folders[1], folders[2], device))
+
+
+def _folder_options(data: Mapping[str, Any], base: Path) -> FolderOptions:
+    values = {key: value for key, value in data.items() if key != "folder"}
+    _only(values, {field.name for field in fields(FolderOptions)}, "[data]")
+    resolution: Any = values.pop("resolution", {})
+    if isinstance(resolution, int):
+        resolution = {"size": resolution}
+    _only(resolution, {field.name for field in fields(Resolution)}, "[data] resolution")
+    for name in ("masks", "prior"):
+        if name in values:
+            values[name] = base / values[name]
+    return FolderOptions(resolution=Resolution(**resolution), **values)
+
+
+def _table(values: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
+    table = values.get(name, {})
+    if not isinstance(table, dict):
+        raise AtelierError(f"{name} in {path.name} is {table!r}.", f"Write it as a table: [{name}].")
+    return table
+
+
+def _text(values: Mapping[str, Any], name: str, where: str) -> str:
+    value = values.get(name)
+    if not isinstance(value, str) or not value:
+        raise AtelierError(f"{where} lacks {name}." if value is None else f"{name} in {where} is {value!r}.",
+                           f'Add a line such as {name} = "…".')
+    return value
+
+
+def _only(values: Mapping[str, Any], known: set[str], where: str) -> None:
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise AtelierError(f"{where} holds unknown names: {', '.join(unknown)}.",
+                           f"Known names: {', '.join(sorted(known))}.")
