@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,8 +13,25 @@ from torch import Tensor
 
 from ..errors import AtelierError
 from ..files import whole_file, whole_folder, write_json
-from .forms import diffusers_state, kohya_state, peft_state, read_state, unmatched
+from .forms import diffusers_state, kohya_state, peft_path, peft_state, read_state, unmatched
+from .names import COMPONENTS, FORMS, with_text_model
+from .peft_config import read_peft_config, scaled_by_header
 from .weights import LoraWeights, check_usable, select
+
+PEFT_WEIGHTS = "adapter_model.safetensors"
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """What was found in a LoRA file or PEFT folder."""
+
+    weights: LoraWeights
+    keys: int
+    """How many tensors it holds."""
+    unmatched: tuple[str, ...]
+    """The keys of those that are no part of an adapter known here."""
+    metadata: Mapping[str, str]
+    """The header's string pairs; of a folder, none."""
 
 
 def save_lora(path: Path, weights: LoraWeights, *, form: str = "kohya", metadata: Mapping[str, str] | None = None,
@@ -21,21 +39,25 @@ def save_lora(path: Path, weights: LoraWeights, *, form: str = "kohya", metadata
     """Write `weights` to `path`.
 
     Args:
-        path: A `.safetensors` file; for the form "peft" a folder, as PEFT's `from_pretrained` takes it.
+        path: A `.safetensors` file; for the form "peft" a folder, as PEFT's `from_pretrained` takes it. A LoRA of more
+            than the UNet becomes one such folder for each component below it ("unet", "text_encoder", …).
         weights: What to write. Empty, NaN or all-zero weights are refused.
         form: "kohya", "diffusers" or "peft" (see `atelier.lora.forms`).
         metadata: String pairs for the safetensors header; none of them may hold a secret.
         dtype: Storage type of the tensors.
 
     Raises:
-        AtelierError: the weights are not usable, or what was written does not read back equal.
+        AtelierError: the weights are not usable, something else stands at `path`, or what was written does not read
+            back equal.
     """
     check_usable(weights, path.name)
     header = {"format": "pt", **(metadata or {})}
+    if form not in FORMS:
+        raise AtelierError(f"LoRA form {form!r} is not known.", f"Choose one of: {', '.join(FORMS)}.")
     if form == "peft":
         return _save_peft(path, weights, header, dtype)
-    if form not in ("kohya", "diffusers"):
-        raise AtelierError(f"LoRA form {form!r} is not known.", "Choose kohya, diffusers or peft.")
+    if path.is_dir():
+        raise AtelierError(f"{path} is a folder.", "Choose the name of a .safetensors file.")
     state = kohya_state(weights, dtype) if form == "kohya" else diffusers_state(weights, dtype)
     with whole_file(path) as part:
         _save_checked(part, state, header, path.name)
@@ -43,21 +65,41 @@ def save_lora(path: Path, weights: LoraWeights, *, form: str = "kohya", metadata
 
 
 def load_lora(path: Path) -> LoraWeights:
-    """Read a LoRA file in kohya or diffusers keys, or a PEFT folder.
+    """Read a LoRA file in any of the forms of `atelier.lora.forms`, or a PEFT folder.
 
     Raises:
-        AtelierError: not a readable safetensors file, or it holds no usable adapter.
+        AtelierError: not a readable LoRA file, it holds no usable adapter, or a tensor in it is no part of one.
+    """
+    found = read_lora(path)
+    left = found.unmatched
+    if left:
+        raise AtelierError(f"{path.name}: {len(left)} of {found.keys} keys are not LoRA keys of a kind known here "
+                           f"(first: {left[0]}).", "Convert the file with Convert LoRA, which leaves them out, or with "
+                           "the program that made it.")
+    return found.weights
+
+
+def read_lora(path: Path) -> LoraFile:
+    """Read what is usable of a LoRA file or PEFT folder, and list the rest.
+
+    Raises:
+        AtelierError: not a readable LoRA file, or it holds no usable adapter.
     """
     if path.is_dir():
-        return _load_peft(path)
-    state = read_tensors(path)
-    weights = read_state(state)
+        return _read_peft(path)
+    state, metadata = read_tensors(path), read_metadata(path)
+    left = tuple(unmatched(state))
+    if state and len(left) == len(state):
+        raise AtelierError(f"{path.name}: none of its {len(state)} keys belongs to a LoRA of Stable Diffusion "
+                           f"(first: {left[0]}).", "Choose a LoRA of Stable Diffusion 1, 2 or XL.")
+    weights = scaled_by_header(read_state(state), metadata)
     check_usable(weights, path.name)
-    left = unmatched(state)
-    if left:
-        raise AtelierError(f"{path.name}: {len(left)} of {len(state)} keys are not LoRA keys of a kind known here "
-                           f"(first: {left[0]}).", "Convert the file with the program that made it.")
-    return weights
+    return LoraFile(weights, len(state), left, metadata)
+
+
+def is_peft_folder(path: Path) -> bool:
+    """Whether a folder holds PEFT adapters, its own or one for each component."""
+    return any((folder / "adapter_config.json").is_file() for folder in (path, *(path / name for name in COMPONENTS)))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -94,32 +136,54 @@ def _save_checked(part: Path, state: dict[str, Tensor], header: dict[str, str], 
 
 
 def _save_peft(path: Path, weights: LoraWeights, header: dict[str, str], dtype: torch.dtype) -> Path:
-    components = sorted({name.split(".", 1)[0] for name in weights})
-    if components != ["unet"]:
-        raise AtelierError(f"A PEFT folder holds one component; this LoRA has {', '.join(components)}.",
-                           "Choose the kohya or diffusers form, or train without the text encoder.")
-    modules = select(weights, "unet")
+    if path.exists() and not (path.is_dir() and (is_peft_folder(path) or not any(path.iterdir()))):
+        raise AtelierError(f"{path} exists and is no PEFT folder; it was left alone.", "Choose another name.")
+    components = [name for name in COMPONENTS if select(weights, name)]
+    with whole_folder(path) as part:
+        for component in components:
+            folder = part if components == ["unet"] else part / component
+            folder.mkdir(exist_ok=True)
+            _save_checked(folder / PEFT_WEIGHTS, peft_state(weights, component, dtype), header, path.name)
+            write_json(folder / "adapter_config.json", _peft_config(weights, component))
+    return path
+
+
+def _peft_config(weights: LoraWeights, component: str) -> dict[str, object]:
+    modules = {peft_path(with_text_model(name)): module for name, module in weights.items()
+               if name.startswith(component + ".")}
     first = next(iter(modules.values()))
     ranks = {name: module.rank for name, module in modules.items() if module.rank != first.rank}
     alphas = {name: module.alpha for name, module in modules.items() if module.alpha != first.alpha}
-    config = {
+    return {
         "peft_type": "LORA", "base_model_name_or_path": None, "bias": "none", "fan_in_fan_out": False,
         "inference_mode": True, "r": first.rank, "lora_alpha": first.alpha, "lora_dropout": 0.0,
         "target_modules": sorted(modules), "rank_pattern": ranks, "alpha_pattern": alphas,
         "use_dora": first.magnitude is not None, "use_rslora": False,
     }
-    with whole_folder(path) as part:
-        _save_checked(part / "adapter_model.safetensors", peft_state(weights, "unet", dtype), header, path.name)
-        write_json(part / "adapter_config.json", config)
-    return path
 
 
-def _load_peft(path: Path) -> LoraWeights:
-    from .peft_config import read_peft_config
-
-    config = read_peft_config(path)
-    state = read_tensors(path / "adapter_model.safetensors")
-    plain = read_state(state, alpha=config.alpha)
-    weights = {name: config.scaled(name, module) for name, module in plain.items()}
+def _read_peft(path: Path) -> LoraFile:
+    if not is_peft_folder(path):
+        raise AtelierError(f"{path} holds no adapter_config.json.",
+                           "Choose a folder written by PEFT's save_pretrained, or a .safetensors file.")
+    whole = not (path / "adapter_config.json").is_file()
+    folders = {name: path / name for name in COMPONENTS if (path / name).is_dir()} if whole else {"": path}
+    weights: LoraWeights = {}
+    keys, left = 0, []
+    for component, folder in folders.items():
+        config, state = read_peft_config(folder), read_tensors(folder / PEFT_WEIGHTS)
+        owner = component or _component_of(state)
+        plain = read_state(state, component=owner)
+        weights = {**weights, **{name: config.scaled(name, module) for name, module in plain.items()}}
+        keys += len(state)
+        left += unmatched(state, component=owner)
     check_usable(weights, path.name)
-    return weights
+    return LoraFile(weights, keys, tuple(left), {})
+
+
+def _component_of(state: Mapping[str, Tensor]) -> str:
+    """What a PEFT folder that does not say so was made for: a text encoder by its names, SDXL's second by its width."""
+    for key, tensor in state.items():
+        if "encoder.layers." in key and key.endswith("q_proj.lora_A.weight"):
+            return "text_encoder_2" if tensor.shape[1] == 1280 else "text_encoder"
+    return "unet"

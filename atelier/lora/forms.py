@@ -3,21 +3,33 @@
 kohya      `<kohya name>.lora_down.weight`, `.lora_up.weight`, `.alpha`, `.dora_scale`: ComfyUI, A1111, Forge
 diffusers  `<component>.<path>.lora_A.weight`, `.lora_B.weight`: has no place for alpha, so alpha / r is folded into B
 peft       `base_model.model.<path>.lora_A.weight`: one component; alpha stands in `adapter_config.json`
+
+Read besides: kohya's names behind checkpoints' layers, ComfyUI's own (`diffusion_model.<path>.lora_up.weight`), and
+those of diffusers before 0.22 (`unet.….attn1.processor.to_q_lora.up.weight`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.metadata import version
 
 import torch
 from torch import Tensor
 
-from .names import from_kohya, to_kohya, with_text_model
+from ..errors import AtelierError
+from .names import COMPONENTS, from_comfy, from_kohya, known_layer, to_kohya, with_text_model
 from .weights import LoraModule, LoraWeights
 
-_DOWN = (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", ".lora_linear_layer.down.weight")
-_UP = (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_linear_layer.up.weight")
-_MAGNITUDE = (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+_ENDINGS = {
+    "down": (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", ".lora_linear_layer.down.weight",
+             "_lora.down.weight"),
+    "up": (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_linear_layer.up.weight", "_lora.up.weight"),
+    "magnitude": (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight"),
+    "alpha": (".alpha",),
+    "core": (".lora_mid.weight",),
+}
+"""What a key ends with, by its role. A module with a core (LyCORIS' Tucker form) is no product of two matrices."""
+
 _PEFT_PREFIX = "base_model.model."
 
 
@@ -42,7 +54,7 @@ def diffusers_state(weights: LoraWeights, dtype: torch.dtype = torch.float32) ->
     for name, module in weights.items():
         key = with_text_model(name)
         state[f"{key}.lora_A.weight"] = _plain(module.down, dtype)
-        state[f"{key}.lora_B.weight"] = _plain(module.up * (module.alpha / module.rank), dtype)
+        state[f"{key}.lora_B.weight"] = _plain(module.up.float() * (module.alpha / module.rank), dtype)
         if module.magnitude is not None:
             state[f"{key}.lora_magnitude_vector"] = _plain(module.magnitude.flatten(), dtype)
     return state
@@ -53,58 +65,87 @@ def peft_state(weights: LoraWeights, component: str, dtype: torch.dtype = torch.
     state: dict[str, Tensor] = {}
     for name, module in weights.items():
         if name.startswith(component + "."):
-            key = _PEFT_PREFIX + name[len(component) + 1:]
+            key = _PEFT_PREFIX + peft_path(with_text_model(name))
             state[f"{key}.lora_A.weight"] = _plain(module.down, dtype)
             state[f"{key}.lora_B.weight"] = _plain(module.up, dtype)
             if module.magnitude is not None:
-                state[f"{key}.lora_magnitude_vector"] = _plain(module.magnitude.flatten(), dtype)
+                magnitude = module.magnitude.flatten()
+                # PEFT shapes a convolution's magnitude like its output.
+                shape = (1, -1, 1, 1) if module.down.dim() == 4 else (-1,)
+                state[f"{key}.lora_magnitude_vector"] = _plain(magnitude.reshape(shape), dtype)
     return state
+
+
+def peft_path(name: str) -> str:
+    """A layer's module path in the model as the installed transformers builds it, which PEFT goes by."""
+    component, path = name.split(".", 1)
+    if component == "text_encoder" and _release("transformers") >= (5, 6):
+        return path.removeprefix("text_model.")
+    return path
 
 
 def read_state(state: Mapping[str, Tensor], *, component: str = "unet", alpha: float | None = None) -> LoraWeights:
     """Read a state dict of any of the forms above.
 
     Args:
-        state: Tensors by key. Keys that name no adapter are left out; count them with `unmatched`.
+        state: Tensors by key. Keys that are no part of a whole adapter are left out; `unmatched` lists them.
         component: What a file without component names (PEFT) belongs to.
         alpha: The alpha of a file that holds none (PEFT's `lora_alpha`); otherwise an absent alpha means scale 1.
+
+    Raises:
+        AtelierError: the two matrices of an adapter do not fit together.
     """
-    parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in state.items():
-        found = _split(key, component)
-        if found is not None:
-            parts.setdefault(found[0], {})[found[1]] = tensor
     weights: dict[str, LoraModule] = {}
-    for name, part in parts.items():
-        if "down" in part and "up" in part:
-            rank = part["down"].shape[0]
-            own = part["alpha"].item() if "alpha" in part else alpha if alpha is not None else rank
-            weights[name] = LoraModule(part["down"], part["up"], float(own), part.get("magnitude"))
+    for name, keys in _whole(state, component).items():
+        part = {role: state[key] for role, key in keys.items()}
+        down, up = part["down"], part["up"]
+        if up.dim() != down.dim() or down.dim() not in (2, 4) or up[0].numel() != down.shape[0]:
+            raise AtelierError(f"The LoRA's layer {name} has matrices of shapes {list(down.shape)} and "
+                               f"{list(up.shape)}, which do not fit together.", "Download or train it again.")
+        own = part["alpha"].item() if "alpha" in part else alpha if alpha is not None else down.shape[0]
+        weights[name] = LoraModule(down, up, float(own), part.get("magnitude"))
     return weights
 
 
 def unmatched(state: Mapping[str, Tensor], *, component: str = "unet") -> list[str]:
-    """The keys of `state` that `read_state` cannot place."""
-    return [key for key in state if _split(key, component) is None]
+    """The keys of `state` that `read_state` leaves out, in the order of the file."""
+    used = {key for keys in _whole(state, component).values() for key in keys.values()}
+    return [key for key in state if key not in used]
 
 
-def _split(key: str, component: str) -> tuple[str, str] | None:
-    for role, endings in (("down", _DOWN), ("up", _UP), ("magnitude", _MAGNITUDE), ("alpha", (".alpha",))):
+def _whole(state: Mapping[str, Tensor], component: str) -> dict[str, dict[str, str]]:
+    """The keys of each complete adapter: by layer name, then by role."""
+    parts: dict[str, dict[str, str]] = {}
+    for key in state:
+        name, role = _split(key, component)
+        if name is not None:
+            parts.setdefault(name, {})[role] = key
+    return {name: keys for name, keys in parts.items() if {"down", "up"} <= keys.keys() and "core" not in keys}
+
+
+def _split(key: str, component: str) -> tuple[str | None, str]:
+    for role, endings in _ENDINGS.items():
         for ending in endings:
             if key.endswith(ending):
-                name = _module_name(key[:-len(ending)], component)
-                return None if name is None else (name, role)
-    return None
+                return _layer_name(key[:-len(ending)], component), role
+    return None, ""
 
 
-def _module_name(stem: str, component: str) -> str | None:
+def _layer_name(stem: str, component: str) -> str | None:
     if stem.startswith("lora_"):
         return from_kohya(stem)
     if stem.startswith(_PEFT_PREFIX):
-        return with_text_model(f"{component}.{stem[len(_PEFT_PREFIX):]}")
-    if stem.split(".", 1)[0] in ("unet", "text_encoder", "text_encoder_2"):
-        return with_text_model(stem)
-    return None
+        return known_layer(component, stem[len(_PEFT_PREFIX):])
+    first, _, path = stem.partition(".")
+    if first not in COMPONENTS:
+        return from_comfy(stem)
+    if ".processor." in path:  # diffusers before 0.22, whose attention processors held the LoRA
+        path = path.replace(".processor.", ".").replace("to_out", "to_out.0")
+    return known_layer(first, path)
+
+
+def _release(package: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version(package).split(".")[:2])
 
 
 def _is_sdxl(weights: LoraWeights) -> bool:

@@ -1,27 +1,56 @@
-"""How LoRA files name a layer, as one table and two functions that invert each other.
+"""How LoRA files name a layer, and the way from every one of these names to diffusers' module path.
 
 kohya's sd-scripts write the module path with underscores for dots behind a prefix that names the component
 (`lora_unet_down_blocks_0_…`). Underscores inside a word are lost that way; `WORDS` lists the words of Stable
-Diffusion's modules that hold one, which is enough to undo it without the model at hand.
+Diffusion's modules that hold one, which is enough to undo it without the model at hand. SDXL files of kohya's, and
+ComfyUI's own, name the UNet's layers as checkpoints do (`input_blocks.1.1.…`); the converter's table translates those.
 """
 
 from __future__ import annotations
 
 import re
+from functools import lru_cache
+
+from ..convert.keys import KeyTable
+from ..convert.unet import UNetLayout
+
+FORMS = ("kohya", "diffusers", "peft")
+"""What a LoRA can be written as: see `atelier.lora.forms`."""
+
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+"""What a LoRA may stand on, by diffusers' folder names."""
 
 KOHYA_PREFIX = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
 """With two text encoders. A model with one names it `lora_te_` (below)."""
 
 KOHYA_SINGLE_TEXT_PREFIX = "lora_te_"
 
+COMFY_PREFIX = {"diffusion_model.": "unet", "text_encoders.clip_l.transformer.": "text_encoder",
+                "text_encoders.clip_h.transformer.": "text_encoder",
+                "text_encoders.clip_g.transformer.": "text_encoder_2"}
+"""In front of the layers in files that ComfyUI's own trainer and extractor write."""
+
 WORDS = (
     "down_blocks", "up_blocks", "mid_block", "transformer_blocks", "to_q", "to_k", "to_v", "to_out", "proj_in",
     "proj_out", "conv_in", "conv_out", "conv_shortcut", "time_emb_proj", "time_embedding", "add_embedding",
     "class_embedding", "linear_1", "linear_2", "text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj",
     "text_projection", "position_embedding", "token_embedding",
+    # in checkpoints' names of the UNet's layers
+    "input_blocks", "middle_block", "output_blocks", "in_layers", "out_layers", "emb_layers", "skip_connection",
+    "time_embed", "label_emb",
 )
 
 _JOINED = re.compile("|".join(sorted(map(re.escape, WORDS), key=len, reverse=True)) + "|_")
+
+_TRANSFORMER = r"transformer_blocks\.\d+\.(attn[12]\.(to_[qkv]|to_out\.0)|ff\.net\.(0\.proj|2))"
+_LAYER = {
+    "unet": re.compile(
+        rf"((down_blocks|up_blocks)\.\d+|mid_block)\.(attentions\.\d+\.({_TRANSFORMER}|proj_in|proj_out)|"
+        r"resnets\.\d+\.(conv1|conv2|conv_shortcut|time_emb_proj)|(down|up)samplers\.0\.conv)|"
+        r"conv_in|conv_out|(time|add)_embedding\.linear_[12]"),
+    "text": re.compile(r"text_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])|text_projection"),
+}
+"""Every linear and convolution layer of Stable Diffusion's UNet and text encoders, by module path."""
 
 
 def to_kohya(name: str, *, two_text_encoders: bool) -> str:
@@ -34,12 +63,36 @@ def to_kohya(name: str, *, two_text_encoders: bool) -> str:
 
 
 def from_kohya(key: str) -> str | None:
-    """The inverse of `to_kohya` for either text prefix; None for a key of another kind."""
+    """The inverse of `to_kohya` for either text prefix, with the UNet's layers named as by diffusers or as in
+    checkpoints; None for a key of another kind."""
     for component, prefix in (*KOHYA_PREFIX.items(), ("text_encoder", KOHYA_SINGLE_TEXT_PREFIX)):
         if key.startswith(prefix):
             path = _JOINED.sub(lambda match: match[0] if len(match[0]) > 1 else ".", key[len(prefix):])
-            return f"{component}.{path}"
+            return known_layer(component, path)
     return None
+
+
+def from_comfy(key: str) -> str | None:
+    """The layer of a key as ComfyUI's own nodes write it (`diffusion_model.input_blocks.1.1.…`); None for another."""
+    for prefix, component in COMFY_PREFIX.items():
+        if key.startswith(prefix):
+            return known_layer(component, key[len(prefix):])
+    return None
+
+
+def known_layer(component: str, path: str) -> str | None:
+    """`component.path` with the path as diffusers has it; None where Stable Diffusion has no such layer.
+
+    Args:
+        component: One of `COMPONENTS`.
+        path: A module path as diffusers, transformers or checkpoints name it.
+    """
+    if component == "unet":
+        match = _checkpoint_names().match_original(path)
+        path = match.diffusers[0] if match else path
+        return f"unet.{path}" if _LAYER["unet"].fullmatch(path) else None
+    name = with_text_model(f"{component}.{path}")
+    return name if _LAYER["text"].fullmatch(name.split(".", 1)[1]) else None
 
 
 def with_text_model(name: str) -> str:
@@ -51,3 +104,16 @@ def with_text_model(name: str) -> str:
     if component.startswith("text_encoder") and path.startswith("encoder."):
         return f"{component}.text_model.{path}"
     return name
+
+
+@lru_cache(maxsize=1)
+def _checkpoint_names() -> KeyTable:
+    """The converter's UNet table for a LoRA, which alone does not tell the layout.
+
+    Every published model has two residual blocks a level, so that only the place of an upsampler depends on whether a
+    transformer stands before it; both places are in the table, and no file has both.
+    """
+    levels = (2, 2, 2, 2)
+    blocks = sum(levels) + len(levels)
+    return KeyTable(pair for attention in (True, False)
+                    for pair in UNetLayout(levels, (attention,) * blocks).pairs())

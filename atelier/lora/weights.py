@@ -7,6 +7,7 @@ output channel: W' = m · (W + s·B·A) / ‖W + s·B·A‖.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -33,6 +34,12 @@ class LoraModule:
     def rank(self) -> int:
         """r, the inner width."""
         return self.down.shape[0]
+
+    @property
+    def finite(self) -> bool:
+        """True when no number in it is NaN or infinite."""
+        tensors = (self.down, self.up) if self.magnitude is None else (self.down, self.up, self.magnitude)
+        return math.isfinite(self.alpha) and all(bool(tensor.isfinite().all()) for tensor in tensors)
 
     def delta(self) -> Tensor:
         """(alpha / r) · B · A in float32, in the layer's weight shape. Leaves DoRA's magnitude out."""
@@ -68,7 +75,7 @@ def check_usable(weights: LoraWeights, origin: str) -> None:
     if not weights:
         raise AtelierError(f"{origin} holds no LoRA tensors at all.",
                            "Nothing was written; train again or choose another file.")
-    broken = [name for name, m in weights.items() if not (m.down.isfinite().all() and m.up.isfinite().all())]
+    broken = [name for name, m in weights.items() if not m.finite]
     if broken:
         raise AtelierError(f"{origin} holds NaN or infinite values in {len(broken)} of {len(weights)} adapters "
                            f"(first: {broken[0]}).",

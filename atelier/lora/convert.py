@@ -1,0 +1,122 @@
+"""Bring a LoRA from one program's form to another's: kohya, diffusers, PEFT, in every direction."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import AtelierError
+from .names import COMPONENTS, FORMS
+
+if TYPE_CHECKING:
+    import torch
+
+    from .weights import LoraWeights
+
+FAMILY_BY_TEXT_WIDTH = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x", 2048: "Stable Diffusion XL",
+                        1280: "Stable Diffusion XL refiner"}
+"""What a UNet belongs to, by the width of the text that its cross-attention reads."""
+
+_SHOWN = 5
+"""How many of the keys left out a report names."""
+
+_STALE = ("sshs_", "modelspec.hash_sha256", "lora_adapter_metadata", "format")
+"""What no longer holds in another form: hashes over the tensors, and the scale that diffusers' entry states."""
+
+
+@dataclass(frozen=True)
+class LoraConversion:
+    """The result of `convert_lora`."""
+
+    source: Path
+    destination: Path
+    form: str
+    family: str
+    """The family's name in words; empty where the layers do not tell."""
+    matched: int
+    """Tensors of the source that were converted."""
+    total: int
+    """Tensors of the source."""
+    unmatched: tuple[str, ...]
+    """Keys of the source that are no part of an adapter known here, and were left out."""
+    layers: dict[str, int]
+    """Adapted layers of each component."""
+    ranks: tuple[int, ...]
+    """Every rank that occurs, rising."""
+    scales: tuple[float, ...]
+    """Every alpha / rank that occurs, rising."""
+    dtype: str
+    """Type of the written tensors, in torch's words."""
+
+    def text(self) -> str:
+        """The report as lines for a person."""
+        def either(values: tuple[float, ...]) -> str:
+            return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
+
+        parts = ", ".join(f"{name} {count}" for name, count in self.layers.items())
+        lines = [f"{self.source.name} -> {self.destination} ({self.form})",
+                 f"{self.matched} of {self.total} keys matched",
+                 f"{f'{self.family}, ' if self.family else ''}{sum(self.layers.values())} layers ({parts}), "
+                 f"rank {either(self.ranks)}, alpha / rank {either(self.scales)}, {self.dtype}"]
+        if self.unmatched:
+            more = len(self.unmatched) - _SHOWN
+            lines.append(f"Left out: {', '.join(self.unmatched[:_SHOWN])}{f' and {more} more' if more > 0 else ''}")
+        return "\n".join(lines)
+
+
+def convert_lora(source: Path, destination: Path, form: str = "kohya") -> LoraConversion:
+    """Write the LoRA at `source` in another form. The layers' deltas stay what they were.
+
+    Read are kohya's files (layers named as by diffusers or as in checkpoints), diffusers', ComfyUI's and PEFT folders.
+    Tensors keep the type they are stored in; only where diffusers' form has alpha / rank folded into B, and that is no
+    power of two, they become float32, because the product would be rounded.
+
+    Args:
+        source: A `.safetensors` file or a PEFT folder.
+        destination: A `.safetensors` file; for "peft" a folder (see `atelier.lora.file.save_lora`).
+        form: "kohya", "diffusers" or "peft".
+
+    Raises:
+        AtelierError: no key of the source is known, its values are all zero or not finite, or the destination cannot
+            be written.
+    """
+    from .file import read_lora, save_lora
+
+    source, destination = Path(source), Path(destination)
+    if form not in FORMS:
+        raise AtelierError(f"LoRA form {form!r} is not known.", f"Choose one of: {', '.join(FORMS)}.")
+    if form != "peft" and destination.suffix != ".safetensors":
+        raise AtelierError(f"{destination} does not end in .safetensors.",
+                           f"A LoRA in {form} form is one file; give it that ending.")
+    if source.absolute() == destination.absolute():
+        raise AtelierError(f"{destination} is the LoRA to convert.", "Choose another destination.")
+    found = read_lora(source)
+    weights = found.weights
+    dtype = _dtype(weights, form)
+    kept = {key: value for key, value in found.metadata.items() if not key.startswith(_STALE)}
+    save_lora(destination, weights, form=form, metadata=kept, dtype=dtype)
+    counts = Counter(name.split(".", 1)[0] for name in weights)
+    return LoraConversion(
+        source, destination, form, _family(weights), found.keys - len(found.unmatched), found.keys, found.unmatched,
+        {name: counts[name] for name in COMPONENTS if name in counts},
+        tuple(sorted({module.rank for module in weights.values()})),
+        tuple(sorted({module.alpha / module.rank for module in weights.values()})),
+        str(dtype).removeprefix("torch."))
+
+
+def _dtype(weights: LoraWeights, form: str) -> torch.dtype:
+    import torch
+
+    folds = form == "diffusers" and any(math.frexp(module.alpha / module.rank)[0] != 0.5 for module in weights.values())
+    dtypes = {tensor.dtype for module in weights.values() for tensor in (module.down, module.up)}
+    return dtypes.pop() if len(dtypes) == 1 and not folds else torch.float32
+
+
+def _family(weights: LoraWeights) -> str:
+    for name, module in weights.items():
+        if name.endswith("attn2.to_k"):
+            return FAMILY_BY_TEXT_WIDTH.get(module.down.shape[1], "")
+    return ""
