@@ -14,18 +14,29 @@ import json
 import sys
 import tempfile
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "workflows"
-TITLES = {"finetune_then_generate": "Fine-tune then generate"}
+TITLES = {
+    "finetune_then_generate": "Fine-tune then generate",
+    "approach_1_pretrained_with_photo_fillers": "Approach 1, pretrained with photo fillers",
+    "approach_2_lora_style": "Approach 2, LoRA style",
+    "approach_3_all_generated": "Approach 3, all generated",
+    "chatgpt_prompts_base_vs_lora": "ChatGPT prompts, base and LoRA",
+    "img2img_10_vs_40_steps": "Image to image, 10 and 40 steps",
+    "cfg_sweep": "Guidance sweep",
+}
 """File names of the editor's form: the host shows them as the templates' titles."""
 
 WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 WIDTH, ROW, HEADER, TEXT_ROWS, GAP = 320, 24, 46, 4, 60
-OPTIONAL = 7
-"""The editor's shape number of a socket that may stay empty."""
+OPTIONAL, LIST = 7, 6
+"""The editor's shape numbers: of a socket that may stay empty, and of one that gives a list."""
+GROWING, MATCHED = "COMFY_AUTOGROW_V3", "COMFY_MATCHTYPE_V3"
+"""What the host calls an input of as many sockets as are linked, and a socket of the type that is linked to it."""
 
 
 def editor_form(api: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
@@ -53,22 +64,24 @@ def _node(number: int, node: dict[str, Any], info: dict[str, Any], api: dict[str
     inputs: list[dict[str, Any]] = []
     values: list[Any] = []
     lines = 0
-    for name, spec, optional in _specs(info):
+    for name, spec, optional in _specs(info, node["inputs"]):
         kind = "COMBO" if isinstance(spec[0], list) else spec[0]
         options = spec[1] if len(spec) > 1 else {}
         given = node["inputs"].get(name)
         linked = isinstance(given, list)
         widget = kind in WIDGETS and not options.get("forceInput")
         if linked or not widget:
+            if kind == MATCHED:
+                kind = _matched(node, api, nodes)
             socket: dict[str, Any] = {"name": name, "type": kind, "link": None}
+            if "." in name:
+                socket["label"] = name.split(".")[1]
             if optional:
                 socket["shape"] = OPTIONAL
             if widget:
                 socket["widget"] = {"name": name}
             if linked:
-                source = int(given[0])
-                kind = nodes[api[given[0]]["class_type"]]["output"][given[1]]
-                links.append([len(links) + 1, source, given[1], number, len(inputs), kind])
+                links.append([len(links) + 1, int(given[0]), given[1], number, len(inputs), _type(given, api, nodes)])
                 socket["link"] = len(links)
             inputs.append(socket)
         if widget:
@@ -77,8 +90,12 @@ def _node(number: int, node: dict[str, Any], info: dict[str, Any], api: dict[str
             if options.get("control_after_generate"):
                 values.append("fixed")
                 lines += 1
-    outputs = [{"name": name, "type": kind, "links": []}
-               for name, kind in zip(info["output_name"], info["output"], strict=True)]
+            if options.get("image_upload"):
+                values.append("image")
+                lines += 1
+    outputs = [{"name": name, "type": _type([str(number), slot], api, nodes), "links": [],
+                **({"shape": LIST} if is_list else {})}
+               for slot, (name, is_list) in enumerate(zip(info["output_name"], info["output_is_list"], strict=True))]
     meta = node["_meta"]
     height = HEADER + ROW * (max(len(inputs), len(outputs)) + lines)
     return {"id": number, "type": node["class_type"], "pos": meta["pos"], "size": meta.get("size", [WIDTH, height]),
@@ -86,10 +103,37 @@ def _node(number: int, node: dict[str, Any], info: dict[str, Any], api: dict[str
             "properties": {"Node name for S&R": node["class_type"]}, "widgets_values": values}
 
 
-def _specs(info: dict[str, Any]) -> list[tuple[str, list[Any], bool]]:
+def _specs(info: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
     """Every input as (name, what the host says of it, optional), in the order of the editor's widgets."""
-    return [(name, info["input"][part][name], part == "optional")
-            for part in ("required", "optional") for name in info["input_order"].get(part, [])]
+    for part in ("required", "optional"):
+        for name in info["input_order"].get(part, []):
+            spec = info["input"][part][name]
+            if spec[0] == GROWING:
+                yield from _grown(name, spec[1]["template"], given)
+            else:
+                yield name, spec, part == "optional"
+
+
+def _grown(name: str, template: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
+    """The sockets of a growing input that are linked, and one more, as the editor shows it."""
+    (spec,) = next(part for part in template["input"].values() if part).values()
+    names = template.get("names") or [f"{template['prefix']}{number}" for number in range(template["max"])]
+    count = sum(f"{name}.{part}" in given for part in names)
+    for number, part in enumerate(names[:count + 1]):
+        yield f"{name}.{part}", spec, number >= template["min"]
+
+
+def _type(source: list[Any], api: dict[str, Any], nodes: dict[str, Any]) -> str:
+    """The type of a node's output, where `source` is [the node's id, the output's place]."""
+    node = api[source[0]]
+    kind = nodes[node["class_type"]]["output"][source[1]]
+    return _matched(node, api, nodes) if kind == MATCHED else kind
+
+
+def _matched(node: dict[str, Any], api: dict[str, Any], nodes: dict[str, Any]) -> str:
+    """The type that a node's matching sockets take from the first of them that is linked."""
+    return next(_type(given, api, nodes) for name, given in node["inputs"].items()
+                if "." in name and isinstance(given, list))
 
 
 def _default(spec: list[Any]) -> Any:
