@@ -48,3 +48,9 @@ def test_the_digest_follows_every_field_and_part() -> None:
     others = [TrainConfig(steps=6), TrainConfig(steps=5, seed=1), TrainConfig(LoraConfig(rank=2), steps=5)]
     assert len({base.digest("a"), base.digest("b"), *(other.digest("a") for other in others)}) == 5
     assert base.digest("a") == TrainConfig(steps=5).digest("a")
+
+
+def test_whole_numbers_are_the_same_request() -> None:
+    one = TrainConfig(LoraConfig(alpha=8), TrainingOptions(max_grad_norm=1), steps=1)
+    other = TrainConfig(LoraConfig(alpha=8.0), TrainingOptions(max_grad_norm=1.0), steps=1)
+    assert one.digest("x") == other.digest("x")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import AtelierError
@@ -129,10 +130,20 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _save_checked(part: Path, state: dict[str, Tensor], header: dict[str, str], name: str) -> None:
-    save_file(state, part, metadata=header)
+    part.write_bytes(_in_order(save(state, metadata=header)))
     written = read_tensors(part)
     if written.keys() != state.keys() or any(not torch.equal(written[key], state[key]) for key in state):
         raise AtelierError(f"{name} did not read back as it was written.", "Check the disk, then save again.")
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same safetensors file with its metadata sorted: the library leaves their order to chance."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + data[end:]
 
 
 def _save_peft(path: Path, weights: LoraWeights, header: dict[str, str], dtype: torch.dtype) -> Path:

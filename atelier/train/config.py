@@ -31,6 +31,13 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     _require(value in allowed, name, value, f"Choose one of: {', '.join(allowed)}.")
 
 
+def _as_floats(config: Any) -> None:
+    """8 and 8.0 are the same request, with the same digest and the same header."""
+    for f in fields(config):
+        if f.type == "float" and isinstance(getattr(config, f.name), int):
+            object.__setattr__(config, f.name, float(getattr(config, f.name)))
+
+
 @dataclass(frozen=True)
 class LoraConfig:
     """The adapter: W' = W + (alpha / rank) · B · A on the chosen layers.
@@ -55,6 +62,7 @@ class LoraConfig:
     """Also put adapters on the text encoder's attention."""
 
     def __post_init__(self) -> None:
+        _as_floats(self)
         _require(1 <= self.rank <= 1024, "rank", self.rank, "Choose a whole number from 1 to 1024.")
         _require(self.alpha > 0, "alpha", self.alpha, "Choose a number above 0; alpha = rank gives scale 1.")
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "Choose a number from 0 up to but not including 1.")
@@ -142,6 +150,7 @@ class TrainingOptions:
     """Average the weights over time with this decay (0.999 is usual); 0 switches it off."""
 
     def __post_init__(self) -> None:
+        _as_floats(self)
         _one_of("optimizer", self.optimizer, ("adamw", "adamw8bit", "prodigy"))
         _one_of("schedule", self.schedule, ("constant", "linear", "cosine"))
         _one_of("monitor", self.monitor, ("validation", "epoch", "off"))
