@@ -46,6 +46,8 @@ def load_vae(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
              device: torch.device | str = "cpu") -> AutoencoderKL:
     """The VAE. Latents are `vae.config.scaling_factor` times what it encodes.
 
+    One whose configuration says that it overflows in float16 (`force_upcast`, as SDXL's does) comes in float32 instead.
+
     Raises:
         AtelierError: the model cannot be read, or has no VAE.
     """
@@ -54,6 +56,8 @@ def load_vae(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
     component = _component(model, "vae")
     with _no_memory():
         vae = cast("AutoencoderKL", AutoencoderKL.from_config(dict(component.config)))
+    if dtype == torch.float16 and component.config.get("force_upcast"):
+        dtype = torch.float32
     return _filled(vae, component, dtype, device)
 
 

@@ -62,13 +62,13 @@ class InputSource:
         masks = [self._keep(("mask", u.index, u.flip), lambda u=u: (self.data.mask(u.index, u.flip),))[0]
                  for u in batch]
         text = None if self.live_text else self._text(batch)
-        ids = [self._keep(("ids", u.index), lambda u=u: (self.data.time_ids(u.index),))[0]
+        ids = [self._keep(("ids", u.index, u.flip), lambda u=u: (self.data.time_ids(u.index, u.flip),))[0]
                for u in batch if self.size_ids]
         weights = [self.prior_weight if self.data.items[u.index].prior else 1.0 for u in batch]
         mean = _stack([m[0] for m in moments])
         return Inputs(
             mean, _stack([m[1] for m in moments]), text, tuple(self._caption(u) for u in batch),
-            _stack(ids).to(self.dtype) if ids else None,
+            _stack(ids) if ids else None,  # float32: in bfloat16 there is no 1023
             _stack([torch.ones_like(mean[0, :1]) if m is None else m for m in masks])
             if any(m is not None for m in masks) else None,
             torch.tensor(weights, device=self.device))

@@ -17,6 +17,7 @@ from ..dataset.cache import EncodedSet
 from ..dataset.encode import encode
 from ..dataset.types import TrainingSet
 from ..errors import AtelierError
+from ..families import family_of
 from ..files import whole_file
 from ..lora.file import load_lora, read_metadata, save_lora
 from ..models.handle import DiffusersModel
@@ -95,7 +96,18 @@ def train(name: str, model: DiffusersModel, data: TrainingSet, config: TrainConf
     return TrainReport(name, lora, job.store, outcome, reused=False)
 
 
+def _check_trainable(model: DiffusersModel) -> None:
+    family = family_of(model.family)
+    if family.in_channels != 4:
+        raise AtelierError(f"{model.path.name} takes {family.in_channels} latent channels: an inpainting or upscaling "
+                           "model.", "Train on the ordinary version of the model.")
+    if family.key == "sdxl-refiner":
+        raise AtelierError(f"{model.path.name} is a refiner, which only finishes what a base model began.",
+                           "Train on the base model.")
+
+
 def _train(job: _Job) -> Outcome:
+    _check_trainable(job.model)
     encoded = encode(job.data, job.model, job.place.cache, device=job.device, dtype=job.dtype, batch_size=4,
                      monitor=job.monitor, variants=job.config.options.caption_variants,
                      keep_tokens=job.config.options.keep_tokens)
@@ -130,10 +142,6 @@ def _train(job: _Job) -> Outcome:
 
 def _make_trainer(job: _Job, encoded: EncodedSet) -> tuple[Trainer, bool]:
     unet = load_unet(job.model, dtype=job.dtype, device=job.device)
-    channels = unet.config["in_channels"]
-    if channels != 4:
-        raise AtelierError(f"{job.model.path.name} takes {channels} latent channels: an inpainting or upscaling model.",
-                           "Train on the ordinary version of the model.")
     text = load_text(job.model, dtype=job.dtype, device=job.device) if job.config.lora.train_text_encoder else None
     checkpointing = needs_checkpointing(unet, encoded, job.config, job.device)
     if checkpointing:

@@ -66,7 +66,7 @@ class MemorySet:
     def mask(self, index: int, flip: bool) -> Tensor | None:
         return None
 
-    def time_ids(self, index: int) -> Tensor:
+    def time_ids(self, index: int, flip: bool) -> Tensor:
         return torch.zeros(6)
 
 
