@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import convert, dataset, grid, host, lora, models, options, prompts, routes, saving, score, tokens, train
+from . import convert, dataset, found, grid, host, lora, models, options, prompts, routes, saving, score, tokens, train
 
 NODES: list[type[io.ComfyNode]] = [
     *convert.NODES,
@@ -15,6 +15,7 @@ NODES: list[type[io.ComfyNode]] = [
     *lora.NODES,
     *prompts.NODES,
     *tokens.NODES,
+    *found.NODES,
     *score.NODES,
     *grid.NODES,
     *saving.NODES,

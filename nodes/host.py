@@ -144,6 +144,37 @@ def input_folder(text: str) -> Path:
     return path
 
 
+def input_pictures() -> list[str]:
+    """Names of the pictures in the host's input folder."""
+    folder = Path(folder_paths.get_input_directory())
+    names = [path.name for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    return sorted(folder_paths.filter_files_content_types(names, ["image"]))
+
+
+def has_input_file(name: str) -> bool:
+    """Whether a name from `input_pictures`, or of an uploaded file, stands for a file."""
+    return bool(folder_paths.exists_annotated_filepath(name))
+
+
+def input_file(name: str) -> Path:
+    """The file that such a name stands for; it may carry the host's mark for another folder, as in "a.png [output]"."""
+    return Path(folder_paths.get_annotated_filepath(name))
+
+
+def sampler_names() -> list[str]:
+    """The host's samplers."""
+    import comfy.samplers
+
+    return list(comfy.samplers.SAMPLER_NAMES)
+
+
+def scheduler_names() -> list[str]:
+    """The host's ways to space noise levels."""
+    import comfy.samplers
+
+    return list(comfy.samplers.SCHEDULER_NAMES)
+
+
 def disk_state(path: Path) -> str:
     """Digest over names, sizes and times of a file or of all files below a folder; it reads none of them.
 

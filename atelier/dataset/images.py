@@ -18,8 +18,8 @@ from ..errors import AtelierError
 MAX_PIXELS = 2 ** 27
 """Pictures above 134 megapixels are refused: a few kilobytes can claim to be gigabytes."""
 
-_DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError,
-                   MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
+DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError,
+                  MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
 """What Pillow's decoders raise on damaged files; they agree on no type of their own."""
 
 _ORIENTATION = 0x0112
@@ -156,7 +156,7 @@ def _opened(path: Path, data: bytes) -> Iterator[Image.Image]:
         raise UnreadablePicture(path, f"it claims {error} pixels, more than {MAX_PIXELS / 1e6:.0f} million") from error
     except Image.UnidentifiedImageError as error:
         raise UnreadablePicture(path, "it is not a picture of a known format") from error
-    except _DECODER_ERRORS as error:
+    except DECODER_ERRORS as error:
         raise UnreadablePicture(path, f"it is damaged ({error or type(error).__name__})") from error
 
 
@@ -175,7 +175,7 @@ def _has_alpha(image: Image.Image) -> bool:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         # Damaged EXIF says nothing about the pixels; every viewer shows such a picture as stored.
         return 1
 

@@ -1,0 +1,1 @@
+"""Prompts and settings found in pictures that other programs made."""

@@ -1,0 +1,105 @@
+"""The text that AUTOMATIC1111's web UI made common: prompt, negative prompt, and one line of `Name: value` pairs.
+
+Forge, CivitAI and many others write it too. Values with commas are JSON strings, lists or objects.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from .samplers import from_labels
+from .settings import Found, Lora, dicts, number, stem, text, whole
+
+_KEY = re.compile(r"\s*([A-Za-z][\w \-/+.]{0,60}?)\s*:\s*")
+_LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::(-?[\d.]+))?(?::[^<>]*)?>")
+_NEGATIVE = "Negative prompt:"
+
+
+def parse_infotext(written: str) -> Found:
+    """Read the text. What is missing or damaged stays empty; `Found.empty` tells whether anything was there."""
+    lines = written.replace("\r\n", "\n").strip().split("\n")
+    at = next((i for i in range(len(lines) - 1, -1, -1) if _is_settings(lines[i])), len(lines))
+    settings = read_pairs("\n".join(lines[at:at + 1]))
+    positive, _, negative = "\n".join(["", *lines[:at]]).partition("\n" + _NEGATIVE)
+    positive, loras = take_loras(positive)
+    sampler, scheduler = from_labels(text(settings.get("Sampler")), text(settings.get("Schedule type")))
+    size = re.match(r"\s*(\d{1,6})\s*x\s*(\d{1,6})", str(settings.get("Size", "")))
+    resources = settings.get("Civitai resources")
+    model = text(settings.get("Model")) or _resource_model(resources)
+    return Found(_program(settings), positive.strip(), negative.strip(), sampler, scheduler,
+                 whole(settings.get("Steps"), 100_000), number(settings.get("CFG scale")), whole(settings.get("Seed")),
+                 int(size[1]) if size else None, int(size[2]) if size else None, stem(model),
+                 text(settings.get("Model hash")), loras or _resource_loras(resources))
+
+
+def parse_summary(values: Mapping[str, Any]) -> Found:
+    """Read the JSON summary that CivitAI's generator puts beside its graph."""
+    positive, loras = take_loras(text(values.get("prompt")))
+    sampler, scheduler = from_labels(text(values.get("sampler")), text(values.get("scheduler")))
+    return Found("CivitAI", positive, text(values.get("negativePrompt")), sampler, scheduler,
+                 whole(values.get("steps"), 100_000), number(values.get("cfgScale")), whole(values.get("seed")),
+                 whole(values.get("width"), 10**6), whole(values.get("height"), 10**6), loras=loras)
+
+
+def take_loras(prompt: str) -> tuple[str, tuple[Lora, ...]]:
+    """The prompt without its `<lora:name:strength>`, and these."""
+    loras = tuple(Lora(match[1].strip(), _strength(match[2])) for match in _LORA.finditer(prompt))
+    plain = re.sub(r"[ \t]{2,}", " ", _LORA.sub("", prompt)) if loras else prompt
+    return re.sub(r"(,\s*)+$", "", plain.strip()) if loras else plain.strip(), loras
+
+
+def read_pairs(line: str) -> dict[str, Any]:
+    """`Name: value, Name: value, …`; the first of equal names counts."""
+    values: dict[str, Any] = {}
+    place = 0
+    while match := _KEY.match(line, place):
+        value, place = _value(line, match.end())
+        values.setdefault(match[1].strip(), value)
+        comma = line.find(",", place)
+        if comma < 0:
+            break
+        place = comma + 1
+    return values
+
+
+def _value(line: str, place: int) -> tuple[Any, int]:
+    """The value that begins at `place`, and where it ends."""
+    if line[place:place + 1] in ('"', "[", "{"):
+        try:
+            return json.JSONDecoder().raw_decode(line, place)
+        except (ValueError, RecursionError):
+            pass  # damaged: taken as plain text
+    comma = line.find(",", place)
+    end = len(line) if comma < 0 else comma
+    return line[place:end].strip(), end
+
+
+def _is_settings(line: str) -> bool:
+    known = read_pairs(line)
+    return "Steps" in known or len(known.keys() & {"Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}) >= 2
+
+
+def _program(settings: dict[str, Any]) -> str:
+    if "Civitai resources" in settings or "Civitai metadata" in settings:
+        return "CivitAI"
+    # Forge's versions begin with f or are called neo.
+    version = text(settings.get("Version"))
+    forge = bool(re.match(r"f\d|neo", version)) or "Distilled CFG Scale" in settings
+    return "Forge" if forge else "A1111"
+
+
+def _resource_model(resources: Any) -> str:
+    return next((text(each.get("modelName")) for each in dicts(resources) if each.get("type") == "checkpoint"), "")
+
+
+def _resource_loras(resources: Any) -> tuple[Lora, ...]:
+    return tuple(Lora(name, _strength(each.get("weight"))) for each in dicts(resources)
+                 if each.get("type") in ("lora", "lycoris") and (name := text(each.get("modelName"))))
+
+
+def _strength(value: Any) -> float:
+    strength = number(value)
+    return 1.0 if strength is None else strength

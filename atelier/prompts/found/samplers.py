@@ -1,0 +1,49 @@
+"""Names of samplers and schedulers elsewhere, and what the host calls them."""
+
+from __future__ import annotations
+
+_SAMPLERS = {
+    "euler": "euler", "euler a": "euler_ancestral", "lms": "lms", "heun": "heun", "dpm2": "dpm_2",
+    "dpm2 a": "dpm_2_ancestral", "dpm++ 2s a": "dpmpp_2s_ancestral", "dpm++ 2m": "dpmpp_2m", "dpm++ sde": "dpmpp_sde",
+    "dpm++ 2m sde": "dpmpp_2m_sde", "dpm++ 2m sde heun": "dpmpp_2m_sde_heun", "dpm++ 3m sde": "dpmpp_3m_sde",
+    "dpm fast": "dpm_fast", "dpm adaptive": "dpm_adaptive", "ddim": "ddim", "ddim cfg++": "euler_cfg_pp",
+    "unipc": "uni_pc", "lcm": "lcm", "ddpm": "ddpm", "deis": "deis", "ipndm": "ipndm", "ipndm_v": "ipndm_v",
+    "heunpp2": "heunpp2",
+}
+"""AUTOMATIC1111's and Forge's labels, in lower case and without a scheduler at their end."""
+
+_SCHEDULERS = {
+    "automatic": "normal", "uniform": "normal", "karras": "karras", "exponential": "exponential",
+    "polyexponential": "exponential", "sgm uniform": "sgm_uniform", "kl optimal": "kl_optimal", "simple": "simple",
+    "normal": "normal", "ddim": "ddim_uniform", "beta": "beta", "linear quadratic": "linear_quadratic",
+}
+
+_INVOKE = {
+    "ddim": "ddim", "ddpm": "ddpm", "deis": "deis", "dpmpp_2s": "dpmpp_2s_ancestral", "dpmpp_2m": "dpmpp_2m",
+    "dpmpp_sde": "dpmpp_sde", "dpmpp_2m_sde": "dpmpp_2m_sde", "heun": "heun", "lms": "lms", "unipc": "uni_pc",
+    "euler": "euler", "euler_a": "euler_ancestral", "kdpm_2": "dpm_2", "kdpm_2_a": "dpm_2_ancestral", "lcm": "lcm",
+    "plms": "ipndm", "pndm": "ipndm", "dpm_2": "dpm_2", "dpm_2_a": "dpm_2_ancestral", "dpmpp_2": "dpmpp_2m",
+    "dpmpp_3m": "dpmpp_3m_sde",
+}
+"""InvokeAI's names, without the "_k" that asks for Karras' noise levels and the "k_" of its first versions."""
+
+
+def from_labels(sampler: str, scheduler: str) -> tuple[str, str]:
+    """AUTOMATIC1111's labels as (sampler, scheduler) of the host; older versions put both into one label.
+
+    What has no counterpart stays as it is written.
+    """
+    label, spacing = sampler.strip(), scheduler.strip()
+    if not spacing:
+        for ending in ("Karras", "Exponential", "SGM Uniform"):
+            if label.endswith(" " + ending):
+                label, spacing = label.removesuffix(ending).strip(), ending
+    return _SAMPLERS.get(label.lower(), label), _SCHEDULERS.get(spacing.lower(), spacing)
+
+
+def from_invoke(scheduler: str) -> tuple[str, str]:
+    """InvokeAI's scheduler as (sampler, scheduler) of the host."""
+    name = scheduler.strip().removeprefix("k_")
+    spacing = "karras" if name.endswith("_k") else "normal" if name else ""
+    name = name.removesuffix("_k")
+    return _INVOKE.get(name, name), spacing

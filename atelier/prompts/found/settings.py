@@ -1,0 +1,96 @@
+"""What a picture says of how it was made."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA that a picture was made with."""
+
+    name: str
+    """As the program calls it, usually the file's name without ending."""
+    strength: float = 1.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """Prompt and settings of one picture. What the picture does not say is empty or None."""
+
+    program: str
+    """Whose form of metadata it was: "A1111", "Forge", "CivitAI", "InvokeAI" or "ComfyUI"."""
+    positive: str = ""
+    negative: str = ""
+    sampler: str = ""
+    """By the host's name where it has one, else as the program calls it."""
+    scheduler: str = ""
+    """The same for the spacing of the noise levels."""
+    steps: int | None = None
+    cfg: float | None = None
+    seed: int | None = None
+    width: int | None = None
+    height: int | None = None
+    model: str = ""
+    """As the program calls it, usually the file's name without ending."""
+    model_hash: str = ""
+    loras: tuple[Lora, ...] = ()
+
+    @property
+    def empty(self) -> bool:
+        """True when neither a prompt nor any setting was found."""
+        return not (self.positive or self.negative or self.steps is not None or self.seed is not None or self.model)
+
+
+_NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+
+
+def number(value: Any) -> float | None:
+    """A finite number from a number or a text that begins with one; None for anything else."""
+    if isinstance(value, str):
+        match = _NUMBER.match(value)
+        value = match.group() if match else None
+    if value is None or isinstance(value, bool | list | dict):
+        return None
+    try:
+        return float(value) if math.isfinite(float(value)) else None
+    except OverflowError:
+        return None
+
+
+def whole(value: Any, most: int = 2**64 - 1) -> int | None:
+    """A whole number from 0 to `most`, exact beyond 2^53; None for anything else."""
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdigit():
+        value = int(value.strip()[:40])
+    if not isinstance(value, int) or isinstance(value, bool):
+        inexact = number(value)
+        if inexact is None:
+            return None
+        value = int(inexact)
+    return value if 0 <= value <= most else None
+
+
+def text(value: Any) -> str:
+    """A text as it is; nothing for any other type."""
+    return value.strip() if isinstance(value, str) else ""
+
+
+def dicts(value: Any) -> list[dict[str, Any]]:
+    """The objects of a list; nothing for any other type."""
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
+
+
+def stem(name: str) -> str:
+    """A model file's name without folders and ending."""
+    last = re.split(r"[/\\]", name.strip())[-1]
+    return re.sub(r"\.(safetensors|ckpt|pt|pth|bin|gguf|sft)$", "", last, flags=re.IGNORECASE)
+
+
+def best_match(name: str, known: list[str]) -> str | None:
+    """The file among `known` (names with folders and endings) that `name` stands for, in upper or lower case."""
+    wanted = stem(name).casefold()
+    exact = [file for file in known if file.casefold().replace("\\", "/") == name.casefold().replace("\\", "/")]
+    return next(iter(exact or [file for file in known if wanted and stem(file).casefold() == wanted]), None)

@@ -1,0 +1,276 @@
+"""Prompts read from pictures that are made here by the rules of each program's format, whole and broken."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from atelier.dataset.images import UnreadablePicture
+from atelier.errors import AtelierError
+from atelier.prompts.found.infotext import parse_infotext, read_pairs
+from atelier.prompts.found.read import find_prompt, read_prompt, user_comment
+from atelier.prompts.found.settings import Found, Lora, best_match
+
+A1111 = """a cat, (neon-glasses:1.2),
+on two lines <lora:Neon Style_v2:0.75>, <lora:detail:-1>
+Negative prompt: blurry, "low quality",
+worst
+Steps: 28, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 18446744073709551615, Size: 512x768, \
+Model hash: 6ce0161689, Model: v1-5-pruned-emaonly, VAE: "a, b: c", Lora hashes: "Neon Style_v2: 12ab, detail: cd", \
+Version: v1.10.1"""
+BASE = {"positive": "a cat, (neon-glasses:1.2),\non two lines", "steps": 28, "cfg": 6.5, "seed": 2**64 - 1,
+        "sampler": "dpmpp_2m", "scheduler": "karras", "width": 512, "height": 768, "model": "v1-5-pruned-emaonly",
+        "model_hash": "6ce0161689", "program": "A1111", "negative": 'blurry, "low quality",\nworst',
+        "loras": (Lora("Neon Style_v2", 0.75), Lora("detail", -1.0))}
+
+
+def has(found: Found | None, **wanted: Any) -> None:
+    assert found is not None
+    assert {name: getattr(found, name) for name in wanted} == wanted
+
+
+def png(path: Path, **texts: str) -> Path:
+    info = PngInfo()
+    for keyword, text in texts.items():
+        # As the programs do: tEXt where Latin-1 will do, iTXt elsewhere; Pillow chooses so, too.
+        info.add_text(keyword.replace("_", "-") if keyword == "sd_metadata" else keyword, text)
+    Image.new("RGB", (16, 8)).save(path, pnginfo=info)
+    return path
+
+
+def with_exif(path: Path, *, comment: bytes | None = None, tags: dict[int, str] | None = None) -> Path:
+    exif = Image.Exif()
+    for tag, text in (tags or {}).items():
+        exif[tag] = text
+    if comment is not None:
+        exif.get_ifd(0x8769)[0x9286] = comment
+    Image.new("RGB", (16, 8)).save(path, exif=exif)
+    return path
+
+
+# AUTOMATIC1111, Forge, CivitAI ----------------------------------------------------------------------------------------
+
+def test_a1111_in_a_png(tmp_path: Path) -> None:
+    has(read_prompt(png(tmp_path / "bild ü.png", parameters=A1111)), **BASE)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+@pytest.mark.parametrize("code", ["utf-16-be", "utf-16-le", "utf-8", "ascii"])
+def test_a1111_in_exif(tmp_path: Path, ending: str, code: str) -> None:
+    marks = {"ascii": b"ASCII\0\0\0"}
+    path = with_exif(tmp_path / f"a.{ending}", comment=marks.get(code, b"UNICODE\0") + A1111.encode(code))
+    has(read_prompt(path), **BASE)
+
+
+def test_letters_beyond_ascii_survive_in_exif(tmp_path: Path) -> None:
+    text = "猫 と 犬, größe\nNegative prompt: 悪い\nSteps: 5, Seed: 1"
+    for code in ("utf-16-be", "utf-16-le"):
+        found = read_prompt(with_exif(tmp_path / "a.webp", comment=b"UNICODE\0" + text.encode(code)))
+        has(found, positive="猫 と 犬, größe", negative="悪い", steps=5)
+
+
+def test_newer_a1111_and_forge_name_the_schedule_apart() -> None:
+    has(parse_infotext("a\nSteps: 20, Sampler: Euler a, Schedule type: SGM Uniform, CFG scale: 1, Seed: 3"),
+        sampler="euler_ancestral", scheduler="sgm_uniform", program="A1111")
+    has(parse_infotext("a\nSteps: 20, Sampler: Euler, Schedule type: Simple, CFG scale: 1, Distilled CFG Scale: 3.5, "
+                       "Seed: 3, Size: 896x1152, Model: flux1-dev, Version: f2.0.1v1.10.1-previous-659-gc055f2d4"),
+        sampler="euler", scheduler="simple", program="Forge", cfg=1.0, model="flux1-dev")
+
+
+@pytest.mark.parametrize(("label", "names"), [
+    ("DPM++ 2M SDE Karras", ("dpmpp_2m_sde", "karras")), ("DDIM", ("ddim", "")), ("UniPC", ("uni_pc", "")),
+    ("DPM++ 2S a", ("dpmpp_2s_ancestral", "")), ("LMS Karras", ("lms", "karras")), ("Restart", ("Restart", ""))])
+def test_sampler_labels(label: str, names: tuple[str, str]) -> None:
+    found = parse_infotext(f"a\nSteps: 20, Sampler: {label}, Seed: 3")
+    assert (found.sampler, found.scheduler) == names
+
+
+def test_civitai_names_its_resources_in_json() -> None:
+    resources = [{"type": "checkpoint", "modelVersionId": 128713, "modelName": "DreamShaper, 8"},
+                 {"type": "lora", "weight": 0.6, "modelVersionId": 1, "modelName": "Detail: more"}]
+    found = parse_infotext(f"a cat\nNegative prompt: bad\nSteps: 25, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 4, "
+                           f"Size: 832x1216, Clip skip: 2, Civitai resources: {json.dumps(resources)}, "
+                           "Civitai metadata: {}")
+    has(found, program="CivitAI", model="DreamShaper, 8", loras=(Lora("Detail: more", 0.6),), width=832, cfg=7.0)
+
+
+def test_civitai_generator_writes_a_graph_and_a_summary(tmp_path: Path) -> None:
+    summary = {"prompt": "a fox", "negativePrompt": "bad", "steps": 25, "cfgScale": 3.5, "sampler": "Euler a",
+               "seed": 9}
+    value = {"6": {"class_type": "smZ CLIPTextEncode", "inputs": {"text": "other"}}, "extra": {"airs": []},
+             "extraMetadata": json.dumps(summary)}
+    path = with_exif(tmp_path / "a.jpg", comment=b"UNICODE\0" + json.dumps(value).encode("utf-16-be"))
+    has(read_prompt(path), program="CivitAI", positive="a fox", negative="bad", sampler="euler_ancestral", cfg=3.5,
+        seed=9)
+
+
+def test_pairs_keep_quotes_colons_and_commas() -> None:
+    assert read_pairs('Steps: 5, TI hashes: "a, b: \\"c\\"", RNG: CPU') == {
+        "Steps": "5", "TI hashes": 'a, b: "c"', "RNG": "CPU"}
+
+
+def test_the_settings_need_not_be_the_last_line_nor_there() -> None:
+    has(parse_infotext("a\nSteps: 5, Seed: 1\nTemplate: {a|b}"), positive="a", steps=5)
+    has(parse_infotext("a cat\nNegative prompt: dog"), positive="a cat", negative="dog", steps=None)
+    has(parse_infotext("Steps: 5, Seed: 1"), positive="", steps=5)
+    has(parse_infotext("Negative prompt: dog\nSteps: 5, Seed: 1"), positive="", negative="dog")
+
+
+# InvokeAI -------------------------------------------------------------------------------------------------------------
+
+def test_invoke_3_and_later(tmp_path: Path) -> None:
+    value = {"app_version": "5.4.2", "generation_mode": "sdxl_txt2img", "positive_prompt": "a cat", "seed": 7,
+             "negative_prompt": "dog", "width": 1024, "height": 768, "cfg_scale": 5.5, "steps": 30,
+             "scheduler": "dpmpp_2m_k",
+             "model": {"key": "x", "hash": "blake3:ab", "name": "Juggernaut XL v9", "base": "sdxl"},
+             "loras": [{"model": {"name": "pixel"}, "weight": 0.4}, {"lora": {"model_name": "old"}, "weight": 0}]}
+    has(read_prompt(png(tmp_path / "a.png", invokeai_metadata=json.dumps(value))), program="InvokeAI", positive="a cat",
+        negative="dog", width=1024, height=768, cfg=5.5, steps=30, sampler="dpmpp_2m", scheduler="karras", seed=7,
+        model="Juggernaut XL v9", model_hash="blake3:ab", loras=(Lora("pixel", 0.4), Lora("old", 0.0)))
+
+
+def test_invoke_2(tmp_path: Path) -> None:
+    value = {"model": "stable diffusion", "model_weights": "sd-1.5", "model_hash": "cc6cb", "image": {
+        "prompt": [{"prompt": "a cat [dog, blurry] in snow", "weight": 1}], "steps": 50, "cfg_scale": 7.5, "width": 512,
+        "height": 640, "seed": 12, "sampler": "k_euler_a"}}
+    has(read_prompt(png(tmp_path / "a.png", sd_metadata=json.dumps(value))), positive="a cat in snow", steps=50,
+        negative="dog, blurry", sampler="euler_ancestral", scheduler="normal", model="sd-1.5", seed=12)
+
+
+# ComfyUI --------------------------------------------------------------------------------------------------------------
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
+
+
+GRAPH = {
+    "4": node("CheckpointLoaderSimple", ckpt_name="sd1\\dream shaper.safetensors"),
+    "10": node("LoraLoader", lora_name="neon.safetensors", strength_model=0.8, strength_clip=1, model=["4", 0],
+               clip=["4", 1]),
+    "11": node("LoraLoader", lora_name="off.safetensors", strength_model=0, strength_clip=0, model=["10", 0],
+               clip=["10", 1]),
+    "5": node("EmptyLatentImage", width=512, height=640, batch_size=1),
+    "6": node("CLIPTextEncode", text=["12", 0], clip=["11", 1]),
+    "7": node("CLIPTextEncode", text="blurry", clip=["11", 1]),
+    "12": node("StringConcatenate", string_a="a cat", string_b=["13", 0], delimiter=", "),
+    "13": node("PrimitiveStringMultiline", value="in snow"),
+    "14": node("PrimitiveInt", value=99),
+    "3": node("KSampler", seed=["14", 0], steps=20, cfg=8, sampler_name="dpmpp_2m", scheduler="karras", denoise=1,
+              model=["11", 0], positive=["6", 0], negative=["7", 0], latent_image=["5", 0]),
+    "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
+    "9": node("SaveImage", images=["8", 0], filename_prefix="a"),
+}
+READ = {"program": "ComfyUI", "positive": "a cat, in snow", "negative": "blurry", "seed": 99, "steps": 20, "cfg": 8.0,
+        "sampler": "dpmpp_2m", "scheduler": "karras", "width": 512, "height": 640, "model": "dream shaper",
+        "loras": (Lora("neon", 0.8),)}
+
+
+def test_comfyui_png_and_webp(tmp_path: Path) -> None:
+    has(read_prompt(png(tmp_path / "a.png", prompt=json.dumps(GRAPH), workflow="{}")), **READ)
+    tags = {0x0110: "prompt:" + json.dumps(GRAPH), 0x010F: "workflow:{}"}
+    has(read_prompt(with_exif(tmp_path / "a.webp", tags=tags)), **READ)
+
+
+def test_the_first_of_two_passes_counts() -> None:
+    graph = {**GRAPH, "20": node("LatentUpscale", samples=["3", 0], width=1024, height=1280),
+             "1": node("KSampler", seed=1, steps=8, cfg=3, sampler_name="lcm", scheduler="simple", denoise=0.4,
+                       model=["11", 0], positive=["6", 0], negative=["7", 0], latent_image=["20", 0])}
+    has(find_prompt({"prompt": json.dumps(graph)}), **READ)
+
+
+def test_controlnet_keeps_the_sides_apart() -> None:
+    graph = {**GRAPH, "30": node("ControlNetApplyAdvanced", positive=["6", 0], negative=["7", 0], strength=1)}
+    graph["3"] = {**GRAPH["3"], "inputs": {**GRAPH["3"]["inputs"], "positive": ["30", 0], "negative": ["30", 1]}}
+    has(find_prompt({"prompt": json.dumps(graph)}), **READ)
+
+
+def test_the_custom_sampler() -> None:
+    graph = {**{key: GRAPH[key] for key in ("4", "10", "11", "5", "6", "7", "12", "13")},
+             "a": node("SamplerCustomAdvanced", noise=["b", 0], guider=["c", 0], sampler=["d", 0], sigmas=["e", 0],
+                       latent_image=["5", 0]),
+             "b": node("RandomNoise", noise_seed=99), "d": node("KSamplerSelect", sampler_name="dpmpp_2m"),
+             "c": node("CFGGuider", model=["11", 0], positive=["6", 0], negative=["7", 0], cfg=8),
+             "e": node("BasicScheduler", model=["11", 0], scheduler="karras", steps=20, denoise=1)}
+    has(find_prompt({"prompt": json.dumps(graph)}), **READ)
+
+
+def test_our_own_graph_is_read() -> None:
+    path = Path(__file__).parent.parent / "workflows" / "api" / "finetune_then_generate.json"
+    has(find_prompt({"prompt": path.read_text(encoding="utf-8")}), seed=7, steps=25, width=512,
+        positive="a photo of ohwx on a beach at sunset, detailed", negative="low quality, blurry, deformed",
+        model="v1-5-pruned-emaonly-fp16")
+
+
+# Broken ---------------------------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("texts", [
+    {"prompt": json.dumps(GRAPH)[:-30]}, {"prompt": "[1, 2]"}, {"prompt": "{" * 100_000}, {"prompt": "[" * 100_000},
+    {"prompt": '{"1": {"inputs": {}}}'}, {"invokeai_metadata": "null"}, {"invokeai_metadata": "{}"},
+    {"sd_metadata": '{"image": 3}'}, {"parameters": ""}, {"parameters": "just a caption"}, {"Software": "x"}, {}])
+def test_nothing_to_read_is_said_with_the_name(tmp_path: Path, texts: dict[str, str]) -> None:
+    with pytest.raises(AtelierError, match=r"broken\.png holds"):
+        read_prompt(png(tmp_path / "broken.png", **texts))
+
+
+def test_a_graph_that_bites_its_tail_and_lacks_nodes() -> None:
+    graph = {"1": node("KSampler", seed=5, steps="many", cfg=None, sampler_name=3, scheduler=["gone", 0],
+                       model=["1", 0], positive=["2", 0], negative=["gone", 1], latent_image=["2", 0]),
+             "2": node("Loop", text=["2", 0], conditioning=["2", 0]), "3": "no node", "4": {"inputs": []}}
+    graph["1"]["inputs"]["latent_image"] = ["gone", 0]
+    has(find_prompt({"prompt": json.dumps(graph)}), positive="", seed=5, steps=None, cfg=None, sampler="", scheduler="")
+
+
+def test_a_broken_field_does_not_hide_a_good_one(tmp_path: Path) -> None:
+    found = read_prompt(png(tmp_path / "a.png", parameters="\0\0", prompt=json.dumps(GRAPH)))
+    has(found, **READ)
+    odd = 'a\nSteps: many, Sampler: , CFG scale: nan, Seed: -1, Size: bigxsmall, Civitai resources: [{"type": "lora"'
+    has(parse_infotext(odd + "\nSteps: 4, Seed: 2"), steps=4, seed=2)
+    has(parse_infotext(odd), steps=None, cfg=None, seed=None, width=None, positive="a")
+
+
+def test_a_file_that_is_no_picture(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(png(tmp_path / "b.png", parameters=A1111).read_bytes()[:60])
+    for name in ("a.png", "none.png"):
+        with pytest.raises(UnreadablePicture, match=name):
+            read_prompt(tmp_path / name)
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_survived(written: str) -> None:
+    parse_infotext(written)
+    parse_infotext(f"{written}\nSteps: 5, {written}")
+
+
+_JSON = st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+                     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
+                         st.sampled_from(["inputs", "positive", "negative", "seed", "image", "prompt", "model", "loras",
+                                          "guider", "sigmas", "text", "1", "2"]), inner, max_size=4), max_leaves=20)
+
+
+@given(_JSON)
+def test_any_json_is_survived(value: Any) -> None:
+    for keyword in ("prompt", "invokeai_metadata", "sd-metadata", "UserComment"):
+        find_prompt({keyword: json.dumps(value)})
+
+
+@given(st.binary(max_size=60))
+def test_any_comment_is_survived(value: bytes) -> None:
+    user_comment(value)
+    user_comment(b"UNICODE\0" + value)
+
+
+# Names on this machine ------------------------------------------------------------------------------------------------
+
+def test_models_are_found_by_name_whatever_the_folder() -> None:
+    files = ["a/Dream Shaper.safetensors", "neon.safetensors", "b/neon.ckpt"]
+    assert best_match("dream shaper", files) == files[0]
+    assert best_match("b\\neon.ckpt", files) == files[2]
+    assert best_match("neon", files) == files[1]
+    assert best_match("other", files) is best_match("", files) is None
