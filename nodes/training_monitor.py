@@ -48,8 +48,7 @@ class TrainingMonitor(host.HostMonitor):
         self._news.notify()
 
     def preview(self, image: Image) -> None:
-        """Show a sample picture."""
-        super().preview(image)
+        """Show a sample picture: in the panel, not below it as well."""
         small = image.convert("RGB")
         small.thumbnail((SIDE, SIDE))
         stream = io.BytesIO()
@@ -66,6 +65,9 @@ class TrainingMonitor(host.HostMonitor):
             values = {**values, "memory_used": used, "memory_total": total}
         self._session.measure(values)
         self._news.notify()
+
+    def say(self, text: str) -> None:
+        """Nothing: the panel says it."""
 
     def stop_requested(self) -> bool:
         """True once "Stop and keep" was pressed."""

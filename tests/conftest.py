@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,33 +26,43 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-_skipped: list[str] = []
+_skipped: dict[str, list[str]] = {}
+"""Tests left out, by what they would need."""
+
+
+def _missing() -> dict[str, str]:
+    """What is not on this machine, by the marker of the tests that need it, and what to do."""
+    from tools import chromium, comfyui
+
+    missing = {}
+    if comfyui.find() is None:
+        why = comfyui.NO_CLONE.read_text(encoding="utf-8") if comfyui.NO_CLONE.is_file() else ""
+        missing["host"] = (f"ComfyUI: there is none at {', '.join(map(str, comfyui.places()))}"
+                           f"{f', and cloning it failed ({why})' if why else ''}. "
+                           "Set COMFYUI_PATH to the folder of its main.py to run them.")
+    if chromium.find() is None:
+        missing["browser"] = f"Chromium. {chromium.HELP}"
+    if shutil.which("node") is None:
+        missing["node"] = "Node.js 18 or newer, for the editor's scripts. Install it to run them."
+    return missing
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need ComfyUI where there is none, and keep count."""
-    from tools import comfyui
-
-    if comfyui.find() is not None:
-        return
-    for item in items:
-        if item.get_closest_marker("host") or item.get_closest_marker("browser"):
-            item.add_marker(pytest.mark.skip(reason="no ComfyUI"))
-            _skipped.append(item.nodeid)
+    """Skip the tests that need what this machine lacks, and keep count."""
+    for marker, need in _missing().items():
+        for item in items:
+            if item.get_closest_marker(marker):
+                item.add_marker(pytest.mark.skip(reason=f"no {need.split(':')[0].split('.')[0]}"))
+                _skipped.setdefault(need, []).append(item.nodeid)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Say how many tests were left out, and why, where everybody looks: on the last lines."""
-    from tools import comfyui
-
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if _skipped and reporter is not None:
-        why = comfyui.NO_CLONE.read_text(encoding="utf-8") if comfyui.NO_CLONE.is_file() else ""
-        reporter.write_line(
-            f"{len(_skipped)} tests were skipped because they need ComfyUI: there is none at "
-            f"{', '.join(map(str, comfyui.places()))}{f', and cloning it failed ({why})' if why else ''}. "
-            "Set COMFYUI_PATH to the folder of its main.py to run them.", yellow=True)
+    if reporter is not None:
+        for need, tests in _skipped.items():
+            reporter.write_line(f"{len(tests)} tests were skipped because they need {need}", yellow=True)
 
 
 @pytest.fixture(autouse=True)

@@ -1,0 +1,126 @@
+"""ComfyUI's editor in a real browser: open it, load graphs, press its buttons, look at what it shows.
+
+    with browser() as chromium, Editor(chromium, host) as editor:
+        editor.load(graph)
+        editor.run()
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from kit.host import Host
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+from tools import chromium
+
+READY = "window.app?.graph && window.app?.extensionManager && document.querySelector('[data-testid=queue-button]')"
+SECONDS = 90
+"""For anything the page should show, on a busy machine."""
+ARTEFACTS = Path(__file__).resolve().parent.parent.parent / "artefacts"
+"""Screenshots of the last run; not part of the repository."""
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Chromium without a window."""
+    path = chromium.find()
+    assert path is not None, "mark tests that need Chromium with `browser`"
+    with sync_playwright() as playwright:
+        # Where tests run as root, in containers, Chromium's own sandbox is not to be had.
+        running = playwright.chromium.launch(executable_path=str(path), args=["--no-sandbox", "--disable-gpu"])
+        yield running
+        running.close()
+
+
+class Editor:
+    """One page of the editor, with storage of its own."""
+
+    def __init__(self, chromium: Browser, host: Host, *, theme: str = "dark") -> None:
+        self._host, self._theme = host, theme
+        self._context = chromium.new_context(viewport={"width": 1500, "height": 1000}, locale="en-US")
+        self.page: Page = self._context.new_page()
+        self.page.set_default_timeout(SECONDS * 1000)
+        self.complaints: list[str] = []
+        """What the page's scripts threw, or wrote as an error, that names the pack."""
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", lambda message: self._listen(message.type, message.text))
+
+    def __enter__(self) -> Editor:
+        for name, value in (("Comfy.TutorialCompleted", True), ("Comfy.ColorPalette", self._theme),
+                            ("Comfy.Locale", "en")):
+            self._host.post(f"/settings/{name}", value)
+        self.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._context.close()
+
+    def _listen(self, kind: str, text: str) -> None:
+        if kind == "error" and "atelier" in text.lower():
+            self.complaints.append(text)
+
+    def open(self) -> None:
+        """Go to the editor, or reload it, and wait until it can be used."""
+        self.page.goto(f"http://127.0.0.1:{self._host.port}/")
+        self.page.wait_for_function(READY)
+
+    def load(self, graph: dict[str, Any]) -> None:
+        """Open a graph in the editor's form, as dropping its file would."""
+        self.page.evaluate("graph => app.loadGraphData(graph)", graph)
+
+    def api_form(self) -> dict[str, Any]:
+        """What "Export (API)" writes."""
+        return self.page.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def missing(self) -> list[str]:
+        """Types of nodes in the graph that the editor does not know."""
+        return self.page.evaluate(
+            "() => app.rootGraph.nodes.filter(node => !LiteGraph.registered_node_types[node.type]).map(n => n.type)")
+
+    def errors(self) -> list[str]:
+        """What the editor shows of failures: toasts and the overlay of errors."""
+        shown = self.page.locator("[data-testid=error-overlay], .p-toast-message-error, .p-toast-message-warn")
+        return shown.all_inner_texts()
+
+    def set_widget(self, node: int, name: str, value: Any) -> None:
+        """Write a value into a node's widget."""
+        self.page.evaluate("""([node, name, value]) => {
+            const widget = app.rootGraph.getNodeById(node).widgets.find(widget => widget.name === name);
+            widget.value = value;
+            widget.callback?.(value);
+        }""", [node, name, value])
+
+    def show(self, node: int, zoom: float = 1.0) -> None:
+        """Move the view to a node."""
+        self.page.evaluate("""([number, zoom]) => {
+            const node = app.rootGraph.getNodeById(number), { ds } = app.canvas;
+            ds.scale = zoom;
+            ds.offset[0] = 80 / zoom - node.pos[0];
+            ds.offset[1] = 110 / zoom - node.pos[1];
+            app.canvas.setDirty(true, true);
+        }""", [node, zoom])
+
+    def run(self) -> str:
+        """Press Run; returns the id of the prompt."""
+        with self.page.expect_response(lambda answer: answer.url.endswith("/api/prompt")
+                                       and answer.request.method == "POST") as answer:
+            self.page.get_by_test_id("queue-button").click()
+        value = answer.value.json()
+        assert answer.value.ok, value
+        return value["prompt_id"]
+
+    @property
+    def panel(self) -> Locator:
+        """The training panel (or all of them)."""
+        return self.page.locator(".atelier-panel")
+
+    def screenshot(self, name: str) -> Path:
+        """Keep a picture of the page among the artefacts."""
+        path = ARTEFACTS / f"{name}.png"
+        path.parent.mkdir(exist_ok=True)
+        self.page.screenshot(path=path)
+        return path

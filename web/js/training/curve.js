@@ -1,0 +1,120 @@
+/**
+ * Curves as numbers: smoothing, thinning, ranges, ticks. Nothing here knows of a page.
+ *
+ * A point is `[step, value]`; lists of points have rising steps.
+ */
+
+/**
+ * Exponential moving average, corrected for its start (Kingma & Ba 2015, section 3), as atelier/train/history.py does.
+ *
+ * @param {[number, number][]} points
+ * @param {number} weight Of the past: 0 changes nothing.
+ * @returns {[number, number][]}
+ */
+export function smooth(points, weight = 0.9) {
+  let average = 0;
+  let mass = 0;
+  return points.map(([step, value]) => {
+    average = weight * average + (1 - weight) * value;
+    mass = weight * mass + (1 - weight);
+    return [step, average / mass];
+  });
+}
+
+/**
+ * At most four points for each of `columns` equal parts of the steps: its first, lowest, highest and last. Drawn in so
+ * many pixels the line looks the same, spikes included.
+ *
+ * @param {[number, number][]} points
+ * @param {number} columns
+ * @returns {[number, number][]}
+ */
+export function thin(points, columns) {
+  if (points.length <= 4 * columns) return points;
+  const first = points[0][0];
+  const width = (points.at(-1)[0] - first) / columns;
+  const kept = [];
+  let start = 0;
+  while (start < points.length) {
+    const column = Math.floor((points[start][0] - first) / width);
+    let [end, low, high] = [start, start, start];
+    while (end + 1 < points.length && Math.floor((points[end + 1][0] - first) / width) === column) {
+      end += 1;
+      if (points[end][1] < points[low][1]) low = end;
+      if (points[end][1] > points[high][1]) high = end;
+    }
+    const chosen = [...new Set([start, low, high, end])].sort((a, b) => a - b);
+    kept.push(...chosen.map((index) => points[index]));
+    start = end + 1;
+  }
+  return kept;
+}
+
+/**
+ * Half as many points: neighbours become their mean, at the later one's step. The last point stays last.
+ *
+ * @param {[number, number][]} points
+ * @returns {[number, number][]}
+ */
+export function halve(points) {
+  const pairs = [];
+  for (let i = 0; i + 1 < points.length; i += 2) {
+    pairs.push([points[i + 1][0], (points[i][1] + points[i + 1][1]) / 2]);
+  }
+  return points.length % 2 ? [...pairs, points.at(-1)] : pairs;
+}
+
+/**
+ * The values an axis should show: all of the steady curves, and of the noisy one all but its rarest spikes.
+ *
+ * @param {[number, number][]} noisy
+ * @param {[number, number][][]} steady
+ * @returns {[number, number]} lowest and highest, never equal
+ */
+export function valueRange(noisy, ...steady) {
+  const sorted = noisy.map(([, value]) => value).sort((a, b) => a - b);
+  const cut = Math.floor(sorted.length * 0.02);
+  const seen = [...sorted.slice(cut, sorted.length - cut), ...steady.flat().map(([, value]) => value)];
+  if (!seen.length) return [0, 1];
+  let low = Infinity;
+  let high = -Infinity;
+  for (const value of seen) {
+    low = Math.min(low, value);
+    high = Math.max(high, value);
+  }
+  const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
+  // Losses are never negative: the room below them must not pretend they could be.
+  return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
+}
+
+/**
+ * Round numbers within [low, high], about `count` of them.
+ *
+ * @param {number} low
+ * @param {number} high
+ * @param {number} count
+ * @returns {number[]}
+ */
+export function ticks(low, high, count) {
+  if (!(high > low)) return [low];
+  const rough = (high - low) / count;
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
+  const found = [];
+  for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index += 1) {
+    found.push(Number((index * step).toPrecision(12)));
+  }
+  return found;
+}
+
+/**
+ * The straight line through (from[0], to[0]) and (from[1], to[1]).
+ *
+ * @param {[number, number]} from
+ * @param {[number, number]} to
+ * @returns {(value: number) => number}
+ */
+export function linear(from, to) {
+  const factor = (to[1] - to[0]) / (from[1] - from[0] || 1);
+  return (value) => to[0] + (value - from[0]) * factor;
+}

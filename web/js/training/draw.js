@@ -1,0 +1,102 @@
+/** The loss curve on a canvas. */
+
+import { linear, smooth, thin, ticks, valueRange } from "./curve.js";
+
+/** Colours that can be told apart on a dark and on a light ground, also by people who see red and green alike. */
+const PALETTES = {
+  dark: { training: "#6b7f99", smoothed: "#4da3ff", validation: "#ffb347", best: "#ffffff" },
+  light: { training: "#8fa3ba", smoothed: "#0b62c4", validation: "#b45309", best: "#111111" },
+};
+const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
+const FONT = "11px system-ui, sans-serif";
+
+/** @param {string} ground a CSS colour as the browser computes it: "rgb(34, 34, 34)" */
+export function paletteFor(ground) {
+  const [red, green, blue] = (ground.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number);
+  return PALETTES[0.299 * red + 0.587 * green + 0.114 * blue < 128 ? "dark" : "light"];
+}
+
+/**
+ * Draw a session's losses.
+ *
+ * @param {CanvasRenderingContext2D} context scaled so that one unit is one CSS pixel
+ * @param {{width: number, height: number}} size in CSS pixels
+ * @param {import("./session.js").Session} session
+ * @param {{palette: object, text: string, grid: string}} colours
+ */
+export function drawCurve(context, { width, height }, session, { palette, text, grid }) {
+  context.clearRect(0, 0, width, height);
+  const { losses, validation, values } = session;
+  const smoothed = smooth(losses);
+  const lastStep = losses.at(-1)?.[0] ?? 1;
+  const range = valueRange(losses, smoothed, validation);
+  const x = linear([0, Math.max(lastStep, 1)], [MARGIN.left, width - MARGIN.right]);
+  const y = linear(range, [height - MARGIN.bottom, MARGIN.top]);
+  const columns = Math.max(1, width - MARGIN.left - MARGIN.right);
+
+  axes(context, { width, height, x, y, range, lastStep, text, grid });
+  context.save();
+  context.beginPath();
+  context.rect(MARGIN.left, MARGIN.top, columns, height - MARGIN.top - MARGIN.bottom);
+  context.clip();
+  line(context, thin(losses, columns), x, y, palette.training, 1);
+  line(context, thin(smoothed, columns), x, y, palette.smoothed, 2);
+  line(context, validation, x, y, palette.validation, 2);
+  for (const [step, value] of validation) dot(context, x(step), y(value), 2.5, palette.validation);
+  context.restore();
+  const best = validation.find(([step]) => step === values.best_step)
+    ?? smoothed.find(([step]) => step === values.best_step);
+  if (best) star(context, x(best[0]), y(best[1]), palette.best);
+}
+
+function axes(context, { width, height, x, y, range, lastStep, text, grid }) {
+  context.font = FONT;
+  context.fillStyle = text;
+  context.strokeStyle = grid;
+  context.lineWidth = 1;
+  context.textAlign = "right";
+  context.textBaseline = "middle";
+  for (const value of ticks(range[0], range[1], 4)) {
+    const at = Math.round(y(value)) + 0.5;
+    context.beginPath();
+    context.moveTo(MARGIN.left, at);
+    context.lineTo(width - MARGIN.right, at);
+    context.stroke();
+    context.fillText(String(value), MARGIN.left - 6, at);
+  }
+  context.textAlign = "center";
+  context.textBaseline = "top";
+  for (const step of ticks(0, lastStep, 5).filter(Number.isInteger)) {
+    context.fillText(String(step), Math.min(x(step), width - MARGIN.right - 8), height - MARGIN.bottom + 5);
+  }
+}
+
+function line(context, points, x, y, colour, thickness) {
+  if (!points.length) return;
+  context.beginPath();
+  context.moveTo(x(points[0][0]), y(points[0][1]));
+  for (const [step, value] of points) context.lineTo(x(step), y(value));
+  context.strokeStyle = colour;
+  context.lineWidth = thickness;
+  context.lineJoin = "round";
+  context.stroke();
+}
+
+function dot(context, x, y, radius, colour) {
+  context.beginPath();
+  context.arc(x, y, radius, 0, 2 * Math.PI);
+  context.fillStyle = colour;
+  context.fill();
+}
+
+function star(context, x, y, colour) {
+  context.beginPath();
+  for (let point = 0; point < 10; point += 1) {
+    const radius = point % 2 ? 2.6 : 6.5;
+    const angle = (Math.PI / 5) * point - Math.PI / 2;
+    context.lineTo(x + radius * Math.cos(angle), y + radius * Math.sin(angle));
+  }
+  context.closePath();
+  context.fillStyle = colour;
+  context.fill();
+}
