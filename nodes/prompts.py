@@ -140,8 +140,8 @@ class WritePrompt(io.ComfyNode):
                 io.String.Input("idea", default="a cat wearing neon-glasses", multiline=True,
                                 tooltip="What the picture shows, in a few words."),
                 io.Combo.Input("example_set", options=[NO_EXAMPLES, *_examples().names()], default=NO_EXAMPLES,
-                               tooltip="Examples for a kind of model, from examples/ of the pack or user/atelier/"
-                                       "examples."),
+                               tooltip="Examples for a kind of model, from prompt_examples/ of the pack or "
+                                       "user/atelier/examples."),
                 io.String.Input("style", default="", tooltip="Words about the style, or nothing."),
                 io.Combo.Input("form", options=[form.value for form in Form], default=Form.TAGS.value,
                                tooltip="Tags suit SD1.5 and SD2, sentences SDXL; fields writes each part of the list "

@@ -33,7 +33,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SHIPPED = Path(__file__).parents[2] / "examples"
+SHIPPED = Path(__file__).parents[2] / "prompt_examples"
 """The sets that come with the pack."""
 
 
