@@ -11,11 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kit.clip_models import clip_config, letter_tokenizer, random_clip, random_pictures, save_clip
+from kit.clip_models import (
+    clip_config,
+    letter_tokenizer,
+    random_clip,
+    random_pictures,
+    reference_cosines,
+    reference_processor,
+    save_clip,
+)
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import CLIPConfig, CLIPModel, CLIPProcessor
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from atelier.errors import AtelierError
 from atelier.progress import Monitor
@@ -39,20 +46,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def scorer(folder: Path) -> Iterator[ClipScorer]:
     yield open_scorer(folder)
-
-
-def reference_processor(size: int = 32) -> CLIPImageProcessorPil:
-    return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
-
-
-def reference_cosines(folder: Path, pictures: list[Image.Image], texts: list[str]) -> torch.Tensor:
-    """The diagonal of `logits_per_image` over `exp(logit_scale)`: transformers' own forward pass."""
-    model = CLIPModel.from_pretrained(folder).eval()
-    words = letter_tokenizer()(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
-    pixels = reference_processor()(pictures, return_tensors="pt")["pixel_values"]
-    with torch.no_grad():
-        out = model(**words, pixel_values=pixels)
-    return torch.diag(out.logits_per_image) / model.logit_scale.exp()
 
 
 def cosines(scores: Any) -> torch.Tensor:

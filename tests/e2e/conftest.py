@@ -13,12 +13,12 @@ from kit.host import Host
 
 
 @pytest.fixture(scope="session")
-def put_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Host], str]:
-    """Put a Stable Diffusion 1.x checkpoint into a host's folder; returns its name."""
+def put_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
+    """Put a Stable Diffusion 1.x checkpoint into a host's folder, under its own name or another; returns the name."""
     made = write_sd1(tmp_path_factory.mktemp("checkpoint") / "small.safetensors")
 
-    def put(host: Host) -> str:
-        place = host.base / "models" / "checkpoints" / made.name
+    def put(host: Host, name: str = made.name) -> str:
+        place = host.base / "models" / "checkpoints" / name
         place.parent.mkdir(parents=True, exist_ok=True)
         if not place.exists():
             _link(made, place)
@@ -27,7 +27,7 @@ def put_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Host],
 
 
 @pytest.fixture(scope="session")
-def checkpoint(host: Host, put_checkpoint: Callable[[Host], str]) -> str:
+def checkpoint(host: Host, put_checkpoint: Callable[..., str]) -> str:
     """The checkpoint's name in the shared host."""
     return put_checkpoint(host)
 

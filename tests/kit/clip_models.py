@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from tokenizers import pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 
 def letter_tokenizer() -> CLIPTokenizer:
@@ -59,3 +60,17 @@ def random_pictures(sizes: list[tuple[int, int]], seed: int = 0) -> list[Image.I
     numbers = np.random.default_rng(seed)
     return [Image.fromarray(numbers.integers(0, 256, (5, 5, 3), dtype=np.uint8)).resize(size, Image.Resampling.BICUBIC)
             for size in sizes]
+
+
+def reference_processor(size: int = 32) -> CLIPImageProcessorPil:
+    return CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
+
+
+def reference_cosines(folder: Path, pictures: list[Image.Image], texts: list[str]) -> torch.Tensor:
+    """The diagonal of `logits_per_image` over `exp(logit_scale)`: transformers' own forward pass."""
+    model = CLIPModel.from_pretrained(folder).eval()
+    words = letter_tokenizer()(texts, padding=True, truncation=True, max_length=77, return_tensors="pt")
+    pixels = reference_processor()(pictures, return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        out = model(**words, pixel_values=pixels)
+        return torch.diag(out.logits_per_image) / model.logit_scale.exp()
