@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 from kit.host import Host
+from kit.small_workflows import FILES
 
-from tools.workflows import FOLDER, TITLES, editor_form, read_api, text_of
+from tools.workflows import FOLDER, GROWING, MATCHED, TITLES, WIDGETS, editor_form, read_api, text_of
 
 pytestmark = pytest.mark.host
+
+ANY = {"*", GROWING, MATCHED}
+"""Types that take or give whatever is linked."""
 
 
 @pytest.fixture(scope="module")
@@ -33,17 +37,30 @@ def test_every_input_is_given_and_known(nodes: dict[str, Any], name: str) -> Non
     api = read_api(name)
     for number, node in api.items():
         wanted = nodes[node["class_type"]]["input"]
-        known = wanted["required"].keys() | wanted.get("optional", {}).keys()
-        assert node["inputs"].keys() <= known, number
-        assert wanted["required"].keys() <= node["inputs"].keys(), number
+        known = wanted["required"] | wanted.get("optional", {})
+        # "images.image0" is a socket of the growing input "images".
+        given = {key.split(".")[0] for key in node["inputs"]}
+        assert given <= known.keys(), number
+        widgets = {key for key, spec in known.items() if is_widget(spec)}
+        assert wanted["required"].keys() | widgets <= given, number
         for key, value in node["inputs"].items():
-            spec = wanted["required"].get(key) or wanted["optional"][key]
+            spec = known[key.split(".")[0]]
             if isinstance(value, list):
                 source = nodes[api[value[0]]["class_type"]]["output"][value[1]]
-                assert source == spec[0] or spec[0] == "*", f"{number}.{key}"
+                assert source == spec[0] or {source, spec[0]} & ANY, f"{number}.{key}"
             elif spec[0] == "COMBO" or isinstance(spec[0], list):
                 options = spec[1]["options"] if spec[0] == "COMBO" else spec[0]
-                assert value in options or key == "checkpoint", f"{number}.{key}"
+                assert value in options or key in FILES.get(node["class_type"], ()), f"{number}.{key}"
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_a_note_says_what_to_change_first(name: str) -> None:
+    notes = [node["_meta"]["note"] for node in read_api(name).values() if "note" in node["_meta"]]
+    assert any(note.startswith("**") for note in notes)
+
+
+def is_widget(spec: list[Any]) -> bool:
+    return (isinstance(spec[0], list) or spec[0] in WIDGETS) and not (len(spec) > 1 and spec[1].get("forceInput"))
 
 
 def test_the_host_offers_them_as_templates(host: Host) -> None:
