@@ -113,6 +113,36 @@ def test_art_prompts_are_a_list_and_shown(host: Host, fake: FakeLlm) -> None:
     assert wrong.status == "error" and "dogs" in wrong.error
 
 
+def test_a_language_model_writes_art_prompts_for_the_categories(host: Host, fake: FakeLlm) -> None:
+    made = Graph(
+        llm=("AtelierLLM", {"endpoint": "custom", "base_url": fake.base_url, "model": "fake-model",
+                            "credential": "MY_KEY"}),
+        art=("AtelierRandomArtPrompts", {"count": 5, "categories": "animal, Space", "seed": 4, "llm": ["llm", 0]}),
+        show=("PreviewAny", {"source": ["art", 0]}))
+    # One of the first answer's subjects comes twice, so that one more prompt is asked for.
+    first = [("animal", "red fox", "snow"), ("animal", "heron", "reeds"), ("animal", "red foxes", "fog"),
+             ("space", "comet", "ice fields"), ("space", "ringed planet", "dust")]
+    fake.say(json.dumps({"prompts": [{"category": category, "subject": subject, "prompt": f"{subject} in {place}"}
+                                     for category, subject, place in first]}))
+    result = queue(host, made)
+    assert result.status == "success", result.error
+    prompts = result.outputs["show"]["text"]
+    assert len(set(prompts)) == 5 and {"red fox in snow", "comet in ice fields"} <= set(prompts)
+    assert "red foxes in fog" not in prompts
+    shown = result.text("art")
+    assert all(prompt in shown for prompt in prompts) and "By fake-model" in shown and "tokens sent" in shown
+    assert [r.headers["authorization"] for r in fake.requests] == [f"Bearer {CANARY}"] * 2
+    assert "red fox" in json.dumps(fake.requests[1].body), "what is taken is told"
+    # Another widget, so that the host runs the node again: answered from the cache, and by the word lists.
+    again = queue(host, made.change("art", on_error="offline"))
+    assert again.outputs["show"]["text"] == prompts and len(fake.requests) == 2
+    for _ in range(2):
+        fake.say(status=401, error={"error": {"message": "wrong key"}})
+    offline = queue(host, made.change("art", seed=5))
+    assert offline.status == "success" and "the offline writer (5), because: " in offline.text("art")
+    assert "wrong key" in offline.text("art") and len(set(offline.outputs["show"]["text"])) == 5
+
+
 def test_own_example_sets_are_listed_and_read_again(host: Host, fake: FakeLlm) -> None:
     folder = host.base / "user" / "atelier" / "examples"
     folder.mkdir(parents=True, exist_ok=True)
