@@ -4,7 +4,23 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import convert, dataset, found, grid, host, lora, models, options, prompts, routes, saving, score, tokens, train
+from . import (
+    convert,
+    dataset,
+    denoising,
+    found,
+    grid,
+    host,
+    lora,
+    models,
+    options,
+    prompts,
+    routes,
+    saving,
+    score,
+    tokens,
+    train,
+)
 
 NODES: list[type[io.ComfyNode]] = [
     *convert.NODES,
@@ -16,6 +32,7 @@ NODES: list[type[io.ComfyNode]] = [
     *prompts.NODES,
     *tokens.NODES,
     *found.NODES,
+    *denoising.NODES,
     *score.NODES,
     *grid.NODES,
     *saving.NODES,

@@ -192,6 +192,18 @@ def output_folder() -> Path:
     return Path(folder_paths.get_output_directory())
 
 
+def next_output_file(name: str, ending: str) -> tuple[Path, str]:
+    """A file in the output folder that does not exist yet, numbered as the host's own nodes do it, and its subfolder.
+
+    Args:
+        name: Below the output folder, with / between folders.
+    """
+    folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(name, str(output_folder()))
+    while (path := Path(folder) / f"{stem}_{number:05}_{ending}").exists():
+        number += 1
+    return path, subfolder
+
+
 def temp_folder() -> Path:
     """Where the host keeps pictures for this session; it empties the folder at start and end."""
     return Path(folder_paths.get_temp_directory())
