@@ -20,6 +20,42 @@ from .order import derived_seed
 _ADAPTER = "default"
 
 
+def put_adapters(component: str, module: nn.Module, config: LoraConfig) -> list[tuple[str, nn.Parameter]]:
+    """Freeze a module and wrap those of its layers that the configuration names.
+
+    Args:
+        component: "unet" or a text encoder's name; decides which layers.
+        module: Changed in place; may be on the meta device.
+        config: Rank, alpha, layers.
+
+    Returns:
+        The new parameters by name, in the module's arithmetic type, with the initial values that PEFT draws.
+
+    Raises:
+        AtelierError: no layer matches the chosen targets.
+    """
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import inject_adapter_in_model
+
+    first = next(module.parameters())
+    module.requires_grad_(False)
+    peft = PeftLoraConfig(
+        r=config.rank, lora_alpha=config.alpha,  # type: ignore[arg-type]  # a float works as well
+        lora_dropout=config.dropout, bias="none", use_dora=config.kind == "dora", use_rslora=config.rslora,
+        target_modules=TARGETS[config.targets] if component == "unet" else TEXT_TARGETS)
+    try:
+        with torch.random.fork_rng(devices=[]):  # initial values are drawn, but not from the caller's stream
+            # On meta, PEFT would leave its own parameters on the CPU.
+            inject_adapter_in_model(peft, module, _ADAPTER, low_cpu_mem_usage=first.is_meta)
+    except ValueError as error:
+        raise AtelierError(f"No layer of the {component} matches the targets {config.targets!r}.",
+                           "Choose other targets; this model may lack attention layers.") from error
+    made = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    for _, parameter in made:
+        parameter.data = parameter.data.to(first.dtype)
+    return made
+
+
 class Adapters:
     """The trainable part of a run.
 
@@ -39,33 +75,12 @@ class Adapters:
         self.names: list[str] = []
         self.parameters: list[nn.Parameter] = []
         for component, module in self.components.items():
-            self._inject(component, module)
+            for name, parameter in put_adapters(component, module, config):
+                self.names.append(f"{component}.{name}")
+                self.parameters.append(parameter)
         self.masters: list[Tensor] = [
             p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for p in self.parameters]
         self._init(seed)
-
-    def _inject(self, component: str, module: nn.Module) -> None:
-        from peft import LoraConfig as PeftLoraConfig
-        from peft import inject_adapter_in_model
-
-        targets = TARGETS[self.config.targets] if component == "unet" else TEXT_TARGETS
-        dtype = next(module.parameters()).dtype
-        module.requires_grad_(False)
-        peft = PeftLoraConfig(
-            r=self.config.rank, lora_alpha=self.config.alpha,  # type: ignore[arg-type]  # a float works as well
-            lora_dropout=self.config.dropout, target_modules=targets, bias="none",
-            use_dora=self.config.kind == "dora", use_rslora=self.config.rslora)
-        try:
-            with torch.random.fork_rng(devices=[]):  # PEFT draws initial values; `_init` replaces them
-                inject_adapter_in_model(peft, module, _ADAPTER)
-        except ValueError as error:
-            raise AtelierError(f"No layer of the {component} matches the targets {self.config.targets!r}.",
-                               "Choose other targets; this model may lack attention layers.") from error
-        for name, parameter in module.named_parameters():
-            if parameter.requires_grad:
-                parameter.data = parameter.data.to(dtype)
-                self.names.append(f"{component}.{name}")
-                self.parameters.append(parameter)
 
     @torch.no_grad()
     def _init(self, seed: int) -> None:

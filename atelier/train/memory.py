@@ -1,20 +1,23 @@
 """What a training step keeps in memory, counted before it starts.
 
-The largest share is what the forward pass keeps for the backward pass. It is counted, not guessed: the UNet is run
-once on torch's meta device (shapes without values, about a second) and every tensor that autograd would save is
-added up.
+The largest share is what the forward pass keeps for the backward pass. It is counted, not guessed: the UNet with its
+adapters is run once on torch's meta device (shapes without values, a few seconds) and every tensor that autograd would
+save is added up.
 """
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from ..dataset.cache import EncodedSet
-from .config import TrainConfig
+from .adapters import put_adapters
+from .config import LoraConfig, TrainConfig
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -23,56 +26,133 @@ HEADROOM = 1.15
 """Allowance over the count: allocator rounding, workspaces, the optimiser's temporaries."""
 
 
-def needs_checkpointing(unet: UNet2DConditionModel, data: EncodedSet, config: TrainConfig, device: torch.device
-                        ) -> bool:
+@dataclass(frozen=True)
+class StepMemory:
+    """Bytes on the device during a training step of the UNet. Text encoders and VAE are not among them."""
+
+    weights: int
+    """The frozen weights."""
+    adapters: int
+    """The adapters with their gradients, and float32 copies of both and the two moments of AdamW."""
+    activations: int
+    """What autograd keeps between forward and backward; with checkpointing, and while the largest block is redone."""
+
+    @property
+    def total(self) -> int:
+        """All of it, with `HEADROOM` on what is allocated anew in each step."""
+        return int(self.weights + self.adapters + self.activations * HEADROOM)
+
+
+def needs_checkpointing(unet: UNet2DConditionModel, data: EncodedSet, config: TrainConfig, device: torch.device,
+                        free: int | None = None) -> bool:
     """Decide `gradient_checkpointing`: "auto" switches it on when the card's free memory does not hold a step.
 
-    Devices that cannot tell their free memory (CPU, MPS) do without.
+    Args:
+        unet: Loaded, without adapters; its weights already count as used.
+        data: The largest picture decides.
+        config: Of the run.
+        device: Where it is done. Devices that cannot tell their free memory (CPU, MPS) do without checkpointing.
+        free: Bytes that are free, instead of what the device says.
     """
     choice = config.options.gradient_checkpointing
-    if choice != "auto" or device.type != "cuda":
+    if choice != "auto":
         return choice == "on"
-    free = torch.cuda.mem_get_info(device)[0]
-    return activation_bytes(unet, data, config) * HEADROOM > free
-
-
-def activation_bytes(unet: UNet2DConditionModel, data: EncodedSet, config: TrainConfig) -> int:
-    """Bytes that autograd keeps between forward and backward for the largest batch, without checkpointing."""
+    if free is None:
+        if device.type != "cuda":
+            return False
+        free = torch.cuda.mem_get_info(device)[0]
     item = max(data.items, key=lambda item: item.height * item.width)
-    batch, dtype = config.options.batch_size, unet.dtype
-    ghost = _ghost(unet)
-    kept: dict[int, int] = {}
+    need = step_memory(unet.config, config.lora, dtype=unet.dtype, batch=config.options.batch_size,
+                       height=item.height, width=item.width)
+    return need.total - need.weights > free
 
-    def count(tensor: Tensor) -> Tensor:
-        kept[id(tensor.untyped_storage())] = tensor.numel() * tensor.element_size()
-        alive.append(tensor)
+
+def step_memory(unet: Mapping[str, Any], lora: LoraConfig, *, dtype: torch.dtype, batch: int, height: int, width: int,
+                checkpointing: bool = False) -> StepMemory:
+    """Count what one step of training a LoRA on a UNet keeps.
+
+    Args:
+        unet: The UNet's diffusers configuration.
+        lora: Rank, kind and layers of the adapters.
+        dtype: Of the frozen weights and the arithmetic.
+        batch: Pictures per forward pass.
+        height: Of the latents.
+        width: Of the latents.
+        checkpointing: Each residual block and each transformer block is forgotten and computed again for its gradients
+            (Chen et al. 2016, https://arxiv.org/abs/1604.06174), as diffusers does it.
+    """
+    ghost = _ghost(unet, dtype)
+    weights = sum(p.numel() for p in ghost.parameters())
+    trained = sum(p.numel() for _, p in put_adapters("unet", ghost, lora))
+    outer, inner = _Kept(ghost), [0]
+
+    def redone(block: nn.Module, *given: Any) -> Any:
+        for tensor in given:
+            if isinstance(tensor, Tensor):
+                outer.add(tensor)
+        kept = _Kept(ghost)
+        with torch.autograd.graph.saved_tensors_hooks(kept.add, _same):
+            out = block(*given)
+        inner.append(kept.bytes)
+        return out
+
+    if checkpointing:
+        ghost.enable_gradient_checkpointing(redone)
+    ghost.train()
+    with torch.autograd.graph.saved_tensors_hooks(outer.add, _same):
+        ghost(*_inputs(ghost.config, dtype, batch, height, width))
+    # Adapters and their gradients in the arithmetic's type, unless the masters serve; masters, gradients, two moments.
+    doubled = 0 if dtype == torch.float32 else 2 * dtype.itemsize
+    return StepMemory(weights * dtype.itemsize, trained * (doubled + 4 * 4), outer.bytes + max(inner))
+
+
+class _Kept:
+    """Adds up the storages that autograd saves, each once; the model's own parameters do not count."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._own = {p.untyped_storage()._cdata for p in model.parameters()}
+        self._tensors: dict[int, Tensor] = {}  # kept alive, so that no address is used twice
+
+    def add(self, tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()._cdata
+        if storage not in self._own:
+            self._tensors[storage] = tensor
         return tensor
 
-    alive: list[Tensor] = []  # keeps ids from being used twice
-    width = ghost.config["cross_attention_dim"]
-    added: dict[str, Tensor] | None = None
-    if ghost.config.get("addition_embed_type") == "text_time":
-        pooled = ghost.config["projection_class_embeddings_input_dim"] - 6 * ghost.config["addition_time_embed_dim"]
-        added = {"text_embeds": torch.zeros(batch, pooled, device="meta", dtype=dtype),
-                 "time_ids": torch.zeros(batch, 6, device="meta", dtype=dtype)}
-    latents = torch.zeros(batch, ghost.config["in_channels"], item.height, item.width, device="meta", dtype=dtype,
-                          requires_grad=True)  # stands for the adapters: from the first layer on all is kept
-    text = torch.zeros(batch, 77, width if isinstance(width, int) else width[0], device="meta", dtype=dtype)
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        ghost(latents, torch.zeros(batch, device="meta"), text, added_cond_kwargs=added)
-    weights = {id(p.untyped_storage()) for p in ghost.parameters()}
-    return sum(size for key, size in kept.items() if key not in weights)
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.untyped_storage().nbytes() for tensor in self._tensors.values())
 
 
-def _ghost(unet: UNet2DConditionModel) -> Any:
-    """The same UNet without values, its attention keeping what the fused kernels keep."""
+def _same(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _ghost(config: Mapping[str, Any], dtype: torch.dtype) -> Any:
+    """The UNet without values, its attention keeping what the fused kernels keep."""
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
     with torch.device("meta"):
-        ghost: Any = type(unet).from_config(copy.deepcopy(dict(unet.config)))
-    ghost.to(unet.dtype)
-    ghost.requires_grad_(False)
+        ghost: Any = UNet2DConditionModel.from_config(copy.deepcopy(dict(config)))
+    nn.Module.to(ghost, dtype)  # diffusers' own warns of casting weights, of which there are none
     processor: Any = _CountedAttention()
     ghost.set_attn_processor(processor)
     return ghost
+
+
+def _inputs(config: Any, dtype: torch.dtype, batch: int, height: int, width: int) -> tuple[Any, ...]:
+    """What the UNet's forward takes by position, up to the added conditioning."""
+    def empty(*shape: int) -> Tensor:
+        return torch.zeros(shape, device="meta", dtype=dtype)
+
+    added: dict[str, Tensor] | None = None
+    if config.get("addition_embed_type") == "text_time":
+        pooled = config["projection_class_embeddings_input_dim"] - 6 * config["addition_time_embed_dim"]
+        added = {"text_embeds": empty(batch, pooled), "time_ids": empty(batch, 6)}
+    context = config["cross_attention_dim"]
+    text = empty(batch, 77, context if isinstance(context, int) else context[0])
+    latents, times = empty(batch, config["in_channels"], height, width), torch.zeros(batch, device="meta")
+    return latents, times, text, None, None, None, None, added
 
 
 class _FusedAttention(torch.autograd.Function):

@@ -1,0 +1,99 @@
+"""The memory estimate against what a real step's autograd saves, and what is decided by it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from kit.loras import published_unet
+from kit.training import MemorySet, parts, tiny_unet
+
+from atelier.train.adapters import Adapters
+from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
+from atelier.train.memory import needs_checkpointing, step_memory
+
+CPU = torch.device("cpu")
+
+
+def saved_bytes(unet: torch.nn.Module, lora: LoraConfig, batch: int, size: int, checkpointing: bool = False) -> int:
+    """Bytes of the storages that autograd holds after a real forward pass with adapters, parameters left out."""
+    adapters = Adapters({"unet": unet}, lora, seed=0)
+    adapters.train(True)
+    if checkpointing:
+        unet.enable_gradient_checkpointing()
+    own = {p.data_ptr() for p in unet.parameters()}
+    held: dict[int, torch.Tensor] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in own:
+            held[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        out = unet(torch.randn(batch, 4, size, size), torch.tensor([5] * batch), torch.randn(batch, 77, 32))[0]
+    assert out.requires_grad
+    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
+
+
+@pytest.mark.parametrize("targets", ["attention", "attention_ff_conv"])
+@pytest.mark.parametrize(("batch", "size"), [(1, 32), (3, 16)])
+def test_the_count_is_what_a_real_step_saves(batch: int, size: int, targets: str) -> None:
+    lora = LoraConfig(rank=4, targets=targets)
+    unet = tiny_unet()
+    estimate = step_memory(unet.config, lora, dtype=torch.float32, batch=batch, height=size, width=size)
+    assert estimate.activations == pytest.approx(saved_bytes(unet, lora, batch, size), rel=0.1)
+
+
+def test_checkpointing_keeps_the_blocks_inputs_and_redoes_one_block_at_a_time() -> None:
+    lora = LoraConfig(rank=4)
+    plain, little = (step_memory(tiny_unet().config, lora, dtype=torch.float32, batch=2, height=32, width=32,
+                                 checkpointing=on) for on in (False, True))
+    between = saved_bytes(tiny_unet(), lora, 2, 32, checkpointing=True)
+    # What lies between the blocks is there in any case; the rest is the largest block.
+    assert between * 0.9 < little.activations < plain.activations * 0.7
+    assert (little.weights, little.adapters) == (plain.weights, plain.adapters)
+
+
+def test_weights_and_adapters_are_counted_from_the_shapes() -> None:
+    unet = tiny_unet()
+    weights = sum(p.numel() for p in unet.parameters())
+    trained = Adapters({"unet": unet}, LoraConfig(rank=8), seed=0)
+    count = sum(p.numel() for p in trained.parameters)
+    full = step_memory(tiny_unet().config, LoraConfig(rank=8), dtype=torch.float32, batch=1, height=8, width=8)
+    half = step_memory(tiny_unet().config, LoraConfig(rank=8), dtype=torch.bfloat16, batch=1, height=8, width=8)
+    assert (full.weights, half.weights) == (4 * weights, 2 * weights)
+    # float32: weight, gradient, two moments. bfloat16: besides, a weight and a gradient of two bytes.
+    assert (full.adapters, half.adapters) == (16 * count, 20 * count)
+    assert half.activations < 0.6 * full.activations
+
+
+def test_auto_switches_on_when_the_budget_is_small() -> None:
+    unet, data = tiny_unet(), MemorySet.of(2, size=32)
+    need = step_memory(unet.config, LoraConfig(), dtype=torch.float32, batch=1, height=32, width=32)
+    room = need.total - need.weights
+    auto = TrainConfig(steps=1)
+    assert needs_checkpointing(unet, data, auto, CPU, free=room - 1)
+    assert not needs_checkpointing(unet, data, auto, CPU, free=room + 1)
+    assert needs_checkpointing(unet, data, TrainConfig(options=TrainingOptions(batch_size=2), steps=1), CPU,
+                               free=room + 1)
+    assert not needs_checkpointing(unet, data, auto, CPU), "a CPU does not tell what is free"
+    for choice, answer in (("on", True), ("off", False)):
+        config = TrainConfig(options=TrainingOptions(gradient_checkpointing=choice), steps=1)
+        assert needs_checkpointing(unet, data, config, CPU, free=room) is answer
+
+
+def test_counting_leaves_the_unet_as_it_was() -> None:
+    model = parts()
+    before = {name: p.requires_grad for name, p in model.unet.named_parameters()}
+    needs_checkpointing(model.unet, MemorySet.of(1), TrainConfig(steps=1), CPU, free=1)
+    assert {name: p.requires_grad for name, p in model.unet.named_parameters()} == before
+
+
+def test_published_models_are_counted_whole() -> None:
+    """Their published numbers of parameters; twice the pictures keep twice as much."""
+    sd1, sdxl = dict(published_unet("sd1").config), dict(published_unet("sdxl").config)
+    one, two = (step_memory(sd1, LoraConfig(rank=16), dtype=torch.bfloat16, batch=batch, height=64, width=64)
+                for batch in (1, 2))
+    assert one.weights == 2 * 859_520_964
+    assert two.activations == pytest.approx(2 * one.activations, rel=0.02)
+    assert step_memory(sdxl, LoraConfig(rank=16), dtype=torch.float16, batch=1, height=16,
+                       width=16).weights == 2 * 2_567_463_684
