@@ -96,6 +96,16 @@ def test_a_strip_keeps_its_text_off_its_edges() -> None:
         assert bar[:, :2].min() == 255 and bar[:, -2:].min() == 255, text
         assert bar[0].min() == 255 and bar[-1].min() == 255, text
         assert bar.min() < 128
+    tall = np.asarray(strip("a cat wearing neon-glasses on a red carpet at a festival of films " * 9, 256, 64))
+    assert tall[:5].min() == 255 and tall[-5:].min() == 255 and tall.min() < 128
+
+
+def test_small_words_keep_their_distance() -> None:
+    """Of "a a a a" in the smallest letters: all gaps between the words are alike, and wider than a letter's stroke."""
+    inked = np.asarray(strip("a a a a", 60, 15, largest=9)).min(axis=(0, 2)) < 200
+    edges = np.flatnonzero(np.diff(inked.astype(int)))
+    gaps = [int(right - left) for left, right in zip(edges[1:-1:2], edges[2::2], strict=True)]
+    assert len(gaps) == 3 and max(gaps) - min(gaps) <= 1 and min(gaps) >= 2, gaps
 
 
 def test_letters_no_font_has_are_not_drawn_as_boxes() -> None:

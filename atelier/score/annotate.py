@@ -22,7 +22,8 @@ def annotate(pictures: Sequence[Image.Image], scores: Scores) -> list[Image.Imag
 
 def _with_strip(picture: Image.Image, score: Score) -> Image.Image:
     width, height = picture.size
-    bar = strip(f"{score.value:.4f}  {score.text}", width, max(round(width * 0.09), 24))
+    # Room for two lines of a prompt, in letters that stay modest on large pictures.
+    bar = strip(f"{score.value:.4f} · {score.text}", width, max(round(width * 0.1), 30), largest=max(width // 28, 12))
     out = Image.new("RGB", (width, height + bar.height))
     out.paste(picture.convert("RGB"), (0, 0))
     out.paste(bar, (0, height))

@@ -14,6 +14,9 @@ Color = tuple[int, int, int]
 
 _SMALLEST = 9
 """Font size in pixels below which nobody reads; text that still does not fit is shortened."""
+_SHARPNESS = 4
+"""Letters are drawn this much larger and shrunk: at their own size every letter's width is rounded to whole pixels, and
+small words run into each other."""
 _SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "segoeui.ttf", "arial.ttf",
                  "Arial Unicode.ttf", "NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc")
 
@@ -28,24 +31,24 @@ def strip(text: str, width: int, height: int, *, ink: Color = (32, 32, 32), pape
     Args:
         largest: Font size in pixels not to exceed.
     """
-    picture = Image.new("RGB", (width, height), paper)
     if not text.strip() or _room(width, height) < 1:
-        return picture
+        return Image.new("RGB", (width, height), paper)
     name, words = _face(" ".join(text.split()))
     font, lines = _fit(name, words, _room(width, height), height, largest)
     line_height = _line_height(font)
-    top = (height - line_height * len(lines)) / 2
+    top = (height * _SHARPNESS - line_height * len(lines)) / 2
+    picture = Image.new("RGB", (width * _SHARPNESS, height * _SHARPNESS), paper)
     draw = ImageDraw.Draw(picture)
     for i, line in enumerate(lines):
-        draw.text((width / 2, round(top + i * line_height)), line, fill=ink, font=font, anchor="ma")
-    return picture
+        draw.text((picture.width / 2, round(top + i * line_height)), line, fill=ink, font=font, anchor="ma")
+    return picture.reduce(_SHARPNESS)
 
 
 def font_size(text: str, width: int, height: int) -> int:
     """The font size in pixels that `strip` would choose: strips look alike if all get the least of theirs."""
     name, words = _face(" ".join(text.split()))
     font, _ = _fit(name, words, _room(width, height), height, None)
-    return round(font.size)
+    return round(font.size / _SHARPNESS)
 
 
 def _room(width: int, height: int) -> int:
@@ -55,13 +58,15 @@ def _room(width: int, height: int) -> int:
 
 def _fit(name: str, text: str, room: int, height: int, largest: int | None
          ) -> tuple[ImageFont.FreeTypeFont, list[str]]:
+    """The font, `_SHARPNESS` times as large as it will be seen, and the lines."""
+    room, inner = room * _SHARPNESS, (height - 2 * (height // 12)) * _SHARPNESS
     for size in range(min(int(height / 1.6), largest or height), _SMALLEST - 1, -1):
-        font = _font(name, size)
+        font = _font(name, size * _SHARPNESS)
         lines = _wrap(text, font, room)
-        if len(lines) * _line_height(font) <= height and all(font.getlength(line) <= room for line in lines):
+        if len(lines) * _line_height(font) <= inner and all(font.getlength(line) <= room for line in lines):
             return font, lines
-    font = _font(name, _SMALLEST)
-    count = max(height // _line_height(font), 1)
+    font = _font(name, _SMALLEST * _SHARPNESS)
+    count = max(inner // _line_height(font), 1)
     lines = _wrap(text, font, room)
     kept = lines if len(lines) <= count else [*lines[:count - 1], " ".join(lines[count - 1:])]
     return font, [_shorten(line, font, room) for line in kept]
