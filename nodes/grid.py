@@ -208,7 +208,7 @@ class _Known:
 
 def _caption(kind: str, origin: Origin) -> str:
     score = f"{origin.score:.4f}" if origin.score is not None and "score" in kind else ""
-    return "  ".join(part for part in (origin.label, score, origin.prompt if "prompt" in kind else "") if part)
+    return " · ".join(part for part in (origin.label, score, origin.prompt if "prompt" in kind else "") if part)
 
 
 NODES: list[type[io.ComfyNode]] = [FillerImages, BlockGrid]
