@@ -28,6 +28,16 @@ TITLES = {
     "chatgpt_prompts_base_vs_lora": "ChatGPT prompts, base and LoRA",
     "img2img_10_vs_40_steps": "Image to image, 10 and 40 steps",
     "cfg_sweep": "Guidance sweep",
+    "sdxl_base": "SDXL",
+    "sdxl_turbo": "SDXL Turbo, 1 step",
+    "sdxl_lightning_unet_2_steps": "SDXL-Lightning UNet, 2 steps",
+    "sdxl_lightning_unet_4_steps": "SDXL-Lightning UNet, 4 steps",
+    "sdxl_lightning_unet_8_steps": "SDXL-Lightning UNet, 8 steps",
+    "sdxl_lightning_lora_2_steps": "SDXL-Lightning LoRA, 2 steps",
+    "sdxl_lightning_lora_4_steps": "SDXL-Lightning LoRA, 4 steps",
+    "sdxl_lightning_lora_8_steps": "SDXL-Lightning LoRA, 8 steps",
+    "sd_turbo_finetune_then_generate": "Fine-tune SD-Turbo then generate",
+    "model_merge_then_generate": "Merge models then generate",
 }
 """File names of the editor's form: the host shows them as the templates' titles."""
 

@@ -61,6 +61,7 @@ FILES = {
     "CheckpointLoaderSimple": {"ckpt_name"}, "AtelierConvertCheckpoint": {"checkpoint"},
     "AtelierOpenModel": {"model"}, "LoraLoader": {"lora_name"}, "LoadImage": {"image"},
     "AtelierCLIPScore": {"model"}, "AtelierImageFolder": {"folder"}, "AtelierFillerImages": {"folder"},
+    "UNETLoader": {"unet_name"}, "LoraLoaderModelOnly": {"lora_name"},
 }
 """Widgets that name a file or folder, by class."""
 
