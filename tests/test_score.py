@@ -8,6 +8,7 @@ import io
 import numpy as np
 import pytest
 from kit.clip_models import random_pictures
+from PIL import ImageFont
 
 from atelier.errors import AtelierError
 from atelier.score.annotate import annotate
@@ -100,12 +101,14 @@ def test_a_strip_keeps_its_text_off_its_edges() -> None:
     assert tall[:5].min() == 255 and tall[-5:].min() == 255 and tall.min() < 128
 
 
-def test_small_words_keep_their_distance() -> None:
-    """Of "a a a a" in the smallest letters: all gaps between the words are alike, and wider than a letter's stroke."""
-    inked = np.asarray(strip("a a a a", 60, 15, largest=9)).min(axis=(0, 2)) < 200
-    edges = np.flatnonzero(np.diff(inked.astype(int)))
-    gaps = [int(right - left) for left, right in zip(edges[1:-1:2], edges[2::2], strict=True)]
-    assert len(gaps) == 3 and max(gaps) - min(gaps) <= 1 and min(gaps) >= 2, gaps
+def test_small_letters_stand_as_the_font_spaces_them() -> None:
+    """Rounding each letter's width to whole pixels would run words into each other."""
+    text = "a cat wearing neon-glasses, impressionist style"
+    columns = np.flatnonzero(np.asarray(strip(text, 256, 15, largest=9)).min(axis=(0, 2)) < 200)
+    font = ImageFont.load_default(900)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    left, _, right, _ = font.getbbox(text)
+    assert columns[-1] - columns[0] + 1 == pytest.approx((right - left) / 100, abs=4)
 
 
 def test_letters_no_font_has_are_not_drawn_as_boxes() -> None:
