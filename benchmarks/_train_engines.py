@@ -1,0 +1,270 @@
+"""One engine of `benchmarks/train.py`, in a process of its own: load, warm up, train a few timed steps.
+
+Every engine trains a LoRA of the same rank on the same layers of the same weights, with the same pictures and
+captions, batch and optimiser; what differs is how a step is done. ComfyUI's node has no choice of layers: it trains
+all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path += [str(ROOT), str(ROOT / "tests")]
+
+RANK, RATE = 16, 1e-4
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a process is asked to do."""
+
+    engine: str
+    checkpoint: str
+    pictures: str
+    cache: str
+    size: int
+    batch: int
+    dtype: str
+    warmup: int
+    steps: int
+    comfyui: str = ""
+    bypass: bool = False
+
+
+class Done(Exception):
+    """Enough steps were seen."""
+
+
+class Clock:
+    """Called after every step; times those after the warm-up and ends the engine when it has them."""
+
+    def __init__(self, job: Job) -> None:
+        self.job, self.seen, self.began, self.seconds = job, 0, 0.0, 0.0
+
+    def __call__(self) -> None:
+        self.seen += 1
+        if self.seen == self.job.warmup:
+            synchronise()
+            self.began = time.perf_counter()
+        if self.seen == self.job.warmup + self.job.steps:
+            synchronise()
+            self.seconds = time.perf_counter() - self.began
+            raise Done
+
+
+def synchronise() -> None:
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def atelier(job: Job, clock: Clock) -> None:
+    """Our own loop, as a user's run has it: progress, losses read, everything cached."""
+    from atelier.dataset.folder import read_folder
+    from atelier.progress import Monitor
+    from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
+    from atelier.train.place import Workplace
+    from atelier.train.run import train
+
+    class Watch(Monitor):
+        def __init__(self) -> None:
+            self.training = False
+
+        def phase(self, name: str, total: int) -> None:
+            self.training = name == "training"
+
+        def check(self) -> None:
+            if self.training:  # asked before every step, so once more than steps were done
+                clock()
+
+    options = TrainingOptions(monitor="off", patience=0, batch_size=job.batch, learning_rate=RATE, schedule="constant",
+                              precision=job.dtype)
+    place = Workplace(Path(job.cache) / "loras", Path(job.cache) / f"runs {os.getpid()}", Path(job.cache) / "cache")
+    train("bench", _model(job), read_folder(Path(job.pictures), _folder(job)),
+          TrainConfig(LoraConfig(rank=RANK, alpha=RANK), options, steps=10_000), place, Watch())
+
+
+def diffusers_style(job: Job, clock: Clock) -> None:
+    """The steps of diffusers' `train_text_to_image_lora.py`: picture and caption are encoded every time."""
+    _reference(job, clock, cached=False)
+
+
+def kohya_style(job: Job, clock: Clock) -> None:
+    """The steps of sd-scripts' `train_network.py` with `--cache_latents`: captions are encoded every time."""
+    _reference(job, clock, cached=True)
+
+
+def _reference(job: Job, clock: Clock, *, cached: bool) -> None:
+    import torch
+    from diffusers import DDPMScheduler
+    from peft import LoraConfig
+    from torch.nn.functional import mse_loss
+
+    from atelier.models.load import load_scheduler_config, load_text, load_unet, load_vae
+    from atelier.train.config import TARGETS
+
+    device, dtype = _device(), _dtype(job)
+    model = _model(job)
+    unet, vae, text = (load(model, dtype=dtype, device=device) for load in (load_unet, load_vae, load_text))
+    unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian",
+                                target_modules=TARGETS["attention"]))
+    trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.data = parameter.data.float()  # as both scripts keep them, hence the autocast
+    optimizer = torch.optim.AdamW(trained, lr=RATE, weight_decay=0.01)
+    scheduler = DDPMScheduler.from_config({**load_scheduler_config(model), "_class_name": "DDPMScheduler"})
+    encoder = next(iter(text.encoders.values()))
+    tokenizer = next(iter(text.tokenizers.values()))
+    pixels, captions = _pixels(job, device, dtype)
+
+    def latents(rows: slice) -> torch.Tensor:
+        with torch.no_grad():
+            return vae.encode(pixels[rows]).latent_dist.sample() * vae.config["scaling_factor"]
+
+    kept = torch.cat([latents(slice(i, i + 1)) for i in range(len(pixels))]) if cached else None
+    mixed = torch.autocast(device.type, dtype=dtype) if dtype != torch.float32 else nullcontext()
+    unet.train()
+    step = 0
+    while True:
+        first = (step * job.batch) % (len(pixels) - job.batch + 1)
+        rows = slice(first, first + job.batch)
+        with mixed:
+            x = kept[rows] if kept is not None else latents(rows)
+            ids = tokenizer(captions[rows], padding="max_length", max_length=77, truncation=True,
+                            return_tensors="pt").input_ids.to(device)
+            with torch.no_grad():
+                words = encoder(ids)[0]
+            noise = torch.randn_like(x)
+            t = torch.randint(0, 1000, (len(x),), device=device)
+            loss = mse_loss(unet(scheduler.add_noise(x, noise, t), t, words, return_dict=False)[0].float(),
+                            noise.float())
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        loss.item()
+        step += 1
+        clock()
+
+
+def core(job: Job, clock: Clock) -> None:
+    """ComfyUI's `TrainLoraNode` as it comes (gradient checkpointing on), or its bypass mode without checkpointing."""
+    sys.path.insert(0, job.comfyui)
+    sys.argv = ["main.py", *([] if _cuda() else ["--cpu"])]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.sd
+    import comfy.utils
+    import torch
+    from comfy_extras.nodes_train import TrainLoraNode
+
+    model, clip, vae = comfy.sd.load_checkpoint_guess_config(job.checkpoint)[:3]
+    pixels, captions = _pixels(job, torch.device("cpu"), torch.float32)
+    with torch.inference_mode():
+        latents = [{"samples": vae.encode((picture.movedim(0, -1)[None] + 1) / 2)} for picture in pixels]
+        positive = [clip.encode_from_tokens_scheduled(clip.tokenize(caption)) for caption in captions]
+
+    class Node(TrainLoraNode):
+        hidden = type("Hidden", (), {"unique_id": "1", "prompt": None, "extra_pnginfo": None})()
+
+    comfy.utils.set_progress_bar_global_hook(lambda value, *rest, **more: clock() if value else None)
+    dtype = {"fp32": "fp32", "bf16": "bf16"}[job.dtype]
+    values: dict[str, Any] = {
+        "model": model, "batch_size": job.batch, "steps": 10_000, "grad_accumulation_steps": 1, "learning_rate": RATE,
+        "rank": RANK, "optimizer": "AdamW", "loss_function": "MSE", "seed": 0, "training_dtype": dtype,
+        "lora_dtype": "fp32" if dtype == "fp32" else "bf16", "quantized_backward": False, "algorithm": "LoRA",
+        "gradient_checkpointing": not job.bypass, "checkpoint_depth": 1, "offloading": False,
+        "existing_lora": "[None]", "bucket_mode": False, "bypass_mode": job.bypass}
+    Node.execute(latents=latents, positive=positive, **{name: [value] for name, value in values.items()})
+
+
+ENGINES: dict[str, Callable[[Job, Clock], None]] = {
+    "atelier-eager": atelier, "diffusers-style": diffusers_style,
+    "kohya-style": kohya_style, "core TrainLoraNode": core, "core, bypass": core,
+}
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _device() -> Any:
+    import torch
+
+    return torch.device("cuda" if _cuda() else "cpu")
+
+
+def _dtype(job: Job) -> Any:
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16}[job.dtype]
+
+
+def _model(job: Job) -> Any:
+    from atelier.models.open import open_model
+
+    return open_model(Path(job.checkpoint))
+
+
+def _folder(job: Job) -> Any:
+    from atelier.dataset.folder import FolderOptions
+    from atelier.dataset.types import Resolution
+
+    return FolderOptions(resolution=Resolution(job.size))
+
+
+def _pixels(job: Job, device: Any, dtype: Any) -> tuple[Any, list[str]]:
+    """All pictures `[N,3,H,W]` in -1..1 and their captions."""
+    import numpy as np
+    import torch
+    from PIL import Image
+
+    files = sorted(Path(job.pictures).glob("*.png"))
+    arrays = [np.asarray(Image.open(file).convert("RGB").resize((job.size, job.size))) for file in files]
+    pixels = torch.from_numpy(np.stack(arrays)).movedim(-1, 1).float() / 127.5 - 1
+    return pixels.to(device, dtype), [file.with_suffix(".txt").read_text("utf-8") for file in files]
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep standard output for the one line at the end."""
+    kept, sys.stdout = sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        sys.stdout = kept
+
+
+def _peak_mb() -> float:
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def main() -> None:
+    job = Job(**json.loads(sys.argv[1]))
+    clock = Clock(job)
+    with _quiet(), suppress(Done):
+        ENGINES[job.engine](job, clock)
+    print(json.dumps({"samples_per_s": job.steps * job.batch / clock.seconds, "peak_mb": _peak_mb()}))
+
+
+if __name__ == "__main__":
+    main()
