@@ -5,6 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import (
+    compare,
+    compare_parts,
     convert,
     dataset,
     denoising,
@@ -36,6 +38,8 @@ NODES: list[type[io.ComfyNode]] = [
     *score.NODES,
     *grid.NODES,
     *saving.NODES,
+    *compare.NODES,
+    *compare_parts.NODES,
 ]
 
 

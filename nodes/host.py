@@ -263,6 +263,13 @@ def workflow_id(node: Any) -> str:
     return str((extra.get("workflow") or {}).get("id") or "")
 
 
+def graph_builder() -> Any:
+    """For a node that expands into others: `node(class, **inputs)`, `out(slot)`, `finalize()`."""
+    from comfy_execution.graph_utils import GraphBuilder
+
+    return GraphBuilder()
+
+
 def nothing() -> Any:
     """For an output that has no value this time: nodes that need it are silently left out of the run."""
     from comfy_execution.graph_utils import ExecutionBlocker
@@ -281,6 +288,17 @@ def memory() -> tuple[int, int]:
     """(used, total) bytes of the device's memory, by all programs together."""
     total = int(management.get_total_memory(device()))
     return total - int(management.get_free_memory(device())), total
+
+
+def reset_peak_memory() -> None:
+    """Begin to measure `peak_memory` anew."""
+    if device().type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device())
+
+
+def peak_memory() -> int | None:
+    """Most bytes this program had on the device since `reset_peak_memory`; None where the device does not tell."""
+    return torch.cuda.max_memory_allocated(device()) if device().type == "cuda" else None
 
 
 @contextmanager
