@@ -170,7 +170,8 @@ def test_names_and_keys_of_contestants() -> None:
     same: dict[str, Any] = {"prompt": "a cat", "negative": "", "seed": 1, "size": (64, 64), "files": ["x"]}
     key = made.key(**same)
     assert replace(made, label="other").key(**same) == key
-    changes: list[dict[str, Any]] = [{"prompt": "a dog"}, {"negative": "b"}, {"seed": 2}, {"size": (64, 72)}, {"files": ["y"]}]
+    changes: list[dict[str, Any]] = [{"prompt": "a dog"}, {"negative": "b"}, {"seed": 2}, {"size": (64, 72)},
+                                     {"files": ["y"]}]
     others = [replace(made, strength=0.5).key(**same), *(made.key(**(same | change)) for change in changes)]
     assert len({key, *others}) == 7
     for values in ({"steps": 0}, {"precision": "fp4"}):
