@@ -49,7 +49,9 @@ function addPanel(node) {
     getMinHeight: () => HEIGHT,
   });
   widget.serialize = false;
-  // The plot and the samples that the node gives out are in the panel already.
+  // The plot and the samples that the node gives out are in the panel already. On the canvas, the editor shows such
+  // pictures from this method, which does nothing else; as page elements, it asks this flag.
+  node.onDrawBackground = () => {};
   node.hideOutputImages = true;
   const onRemoved = node.onRemoved;
   node.onRemoved = function (...rest) {

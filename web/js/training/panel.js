@@ -24,6 +24,11 @@ export class Panel {
     this.sample.addEventListener("click", () => this.press(this.sample, sample));
     this.resized = new ResizeObserver(() => this.redraw());
     this.resized.observe(this.canvas);
+    // The editor's theme is a class and variables on these two.
+    this.themed = new MutationObserver(() => this.redraw());
+    for (const element of [document.documentElement, document.body]) {
+      this.themed.observe(element, { attributes: true, attributeFilter: ["class", "style"] });
+    }
     this.show(undefined);
   }
 
@@ -155,6 +160,7 @@ export class Panel {
   /** The node is gone. */
   remove() {
     this.resized.disconnect();
+    this.themed.disconnect();
     cancelAnimationFrame(this.frame);
     this.element.remove();
   }
