@@ -270,6 +270,16 @@ def graph_builder() -> Any:
     return GraphBuilder()
 
 
+def run_image_model(model: Any, picture: torch.Tensor) -> torch.Tensor:
+    """One picture `[H, W, 3]` through an UPSCALE_MODEL, with the host's memory management; the result may be larger.
+
+    Up to 512 pixels a side it goes through whole.
+    """
+    from comfy_extras.nodes_upscale_model import ImageUpscaleWithModel
+
+    return ImageUpscaleWithModel.execute(model, picture[None]).result[0][0]
+
+
 def nothing() -> Any:
     """For an output that has no value this time: nodes that need it are silently left out of the run."""
     from comfy_execution.graph_utils import ExecutionBlocker

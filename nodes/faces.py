@@ -1,0 +1,69 @@
+"""The node that restores faces, found by the host's own face nodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..atelier.errors import AtelierError
+from . import host
+
+
+class RestoreFaces(io.ComfyNode):
+    """Align, restore, put back."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierRestoreFaces",
+            display_name="Restore Faces",
+            category="Atelier/picture",
+            description="Restores each face with a model such as GFPGAN: turned upright as the model knows faces, "
+                        "restored, and put back with a soft edge. The rest of the picture stays as it is.",
+            search_aliases=["gfpgan", "codeformer", "face", "restore", "detailer"],
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("image", tooltip="Pictures with or without faces."),
+                io.Custom("FACE_LANDMARKS").Input("face_landmarks", tooltip="From core's MediaPipe Face Landmarker, on "
+                                                                            "the same pictures. Set its num_faces."),
+                io.UpscaleModel.Input("restoration_model", tooltip="From core's Load Upscale Model: GFPGAN, "
+                                                                   "CodeFormer, RestoreFormer."),
+                io.Float.Input("strength", default=0.8, min=0, max=1, step=0.05,
+                               tooltip="0 keeps the faces, 1 replaces them entirely."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="The pictures with restored faces."),
+                io.Int.Output(display_name="faces", tooltip="How many faces were restored."),
+                io.String.Output(display_name="report", tooltip="How many in which picture."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image: Any, face_landmarks: dict[str, Any], restoration_model: Any,
+                strength: float) -> io.NodeOutput:
+        """Restore picture by picture; a picture without faces goes through untouched."""
+        import torch
+
+        from ..atelier.faces import five_points, restore
+
+        frames = face_landmarks["frames"]
+        if len(frames) != len(image) or tuple(face_landmarks["image_size"]) != tuple(image.shape[1:3]):
+            raise AtelierError(f"The landmarks are of {len(frames)} pictures of other size or number than the "
+                               f"{len(image)} given.", "Connect the same pictures to both nodes.")
+        monitor = host.HostMonitor()
+        monitor.phase("restoring faces", len(image))
+        done, lines = [], []
+        for number, (picture, faces) in enumerate(zip(image, frames, strict=True), 1):
+            monitor.check()
+            points = [five_points(face["landmarks_xy"]) for face in faces]
+            done.append(restore(picture, points, lambda face: host.run_image_model(restoration_model, face), strength))
+            lines.append(f"picture {number}: {len(points)} faces restored" if points else
+                         f"picture {number}: no face found, unchanged")
+            monitor.advance(number)
+        report = "\n".join(lines)
+        return io.NodeOutput(torch.stack(done), sum(map(len, frames)), report, ui={"text": (report,)})
+
+
+NODES: list[type[io.ComfyNode]] = [RestoreFaces]
