@@ -12,12 +12,13 @@ import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from kit.checkpoints import write_sd1, write_sd2, write_sdxl, write_sdxl_refiner
-from kit.pictures import write_pictures
+from kit.pictures import noise_picture, write_pictures
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from atelier.convert import to_folder
 from atelier.dataset.encode import encode
-from atelier.dataset.folder import FolderOptions, read_folder
+from atelier.dataset.folder import CaptionSource, FolderOptions, read_folder
 from atelier.dataset.types import Crop, Resolution, TrainingSet
 from atelier.errors import AtelierError
 from atelier.models.load import load_unet
@@ -25,6 +26,8 @@ from atelier.models.open import open_model
 from atelier.progress import Interrupted, Monitor
 from atelier.train import run as run_module
 from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
+from atelier.train.inputs import InputSource
+from atelier.train.order import Use
 from atelier.train.place import Workplace
 from atelier.train.presets import preset
 from atelier.train.run import train
@@ -175,6 +178,21 @@ def test_sdxl_gets_both_texts_the_pooled_one_and_sizes(config: TrainConfig, chec
     assert added["time_ids"].dtype == torch.float32
 
 
+def test_a_mirrored_picture_has_the_mirrored_crop(checkpoint: Callable[[str], Path], tmp_path: Path) -> None:
+    picture = Image.new("RGB", (303, 200), "grey")
+    picture.paste(noise_picture(120, 200), (0, 0))  # what there is to see is on the left
+    (tmp_path / "pictures").mkdir()
+    picture.save(tmp_path / "pictures" / "p.png")
+    options = FolderOptions(resolution=Resolution(64, Crop.FOCAL), captions=CaptionSource.FIXED, text="a fox")
+    data = replace(read_folder(tmp_path / "pictures", options), flip=True)
+    encoded = encode(data, open_model(checkpoint("sdxl")), tmp_path / "cache", device="cpu", dtype=torch.bfloat16,
+                     batch_size=1, monitor=Monitor())
+    source = InputSource(encoded, torch.device("cpu"), torch.bfloat16, prior_weight=1.0, live_text=False, size_ids=True)
+    ids = [source((Use(0, flip=flip),)).time_ids for flip in (False, True)]
+    # Scaled to 97 x 64, of which 33 columns on the right are cut, or mirrored on the left. In bfloat16 there is no 303.
+    assert [i.tolist() for i in ids if i is not None] == [[[200, 303, 0, 0, 64, 64]], [[200, 303, 0, 33, 64, 64]]]
+
+
 def test_the_published_recipe_runs_on_sd_turbo_as_it_stands(checkpoint: Callable[[str], Path], pictures: TrainingSet,
                                                             tmp_path: Path) -> None:
     config = preset("reference recipe")
@@ -200,13 +218,14 @@ def test_what_cannot_be_trained_is_refused_by_name(write: Callable[[Path], Path]
     assert not any((tmp_path / name).exists() for name in ("loras", "runs", "cache"))
 
 
-def test_sdxls_vae_never_computes_in_float16(checkpoint: Callable[[str], Path], pictures: TrainingSet, tmp_path: Path
-                                             ) -> None:
+@pytest.mark.parametrize("factor", [1, 3e4])
+def test_sdxls_vae_never_computes_in_float16(checkpoint: Callable[[str], Path], pictures: TrainingSet, tmp_path: Path,
+                                             factor: float, caplog: pytest.LogCaptureFixture) -> None:
     """Activations past 65504, as the published VAE has them, leave no trace in float16 training."""
     state = load_file(checkpoint("sdxl"))
     for name in ("weight", "bias"):
         key = f"first_stage_model.encoder.conv_in.{name}"
-        state[key] = state[key] * 3e4
+        state[key] = state[key].float() * factor
     save_file(state, tmp_path / "hot.safetensors")
     model = open_model(tmp_path / "hot.safetensors")
     half, full = (encode(pictures, model, tmp_path / "cache", device="cpu", dtype=dtype, batch_size=4,
@@ -214,6 +233,7 @@ def test_sdxls_vae_never_computes_in_float16(checkpoint: Callable[[str], Path], 
     for index in range(3):
         assert all(torch.equal(a, b) and a.isfinite().all()
                    for a, b in zip(half.moments(index, False), full.moments(index, False), strict=True))
+    assert "overflow" not in caplog.text
 
 
 def test_sdxl_trains_in_float16(checkpoint: Callable[[str], Path], pictures: TrainingSet, tmp_path: Path) -> None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.resnet import ResnetBlock2D
 from kit.loras import published_unet
 from kit.training import MemorySet, parts, tiny_unet
 
@@ -14,42 +19,65 @@ from atelier.train.memory import needs_checkpointing, step_memory
 CPU = torch.device("cpu")
 
 
-def saved_bytes(unet: torch.nn.Module, lora: LoraConfig, batch: int, size: int, checkpointing: bool = False) -> int:
-    """Bytes of the storages that autograd holds after a real forward pass with adapters, parameters left out."""
-    adapters = Adapters({"unet": unet}, lora, seed=0)
-    adapters.train(True)
-    if checkpointing:
-        unet.enable_gradient_checkpointing()
+Storages = dict[int, torch.Tensor]
+
+
+def adapted(lora: LoraConfig) -> Any:
+    unet = tiny_unet()
+    Adapters({"unet": unet}, lora, seed=0).train(True)
+    return unet
+
+
+def saved(unet: torch.nn.Module, run: Callable[[], Any]) -> Storages:
+    """What autograd holds after a real forward pass, by address, the model's parameters left out."""
     own = {p.data_ptr() for p in unet.parameters()}
-    held: dict[int, torch.Tensor] = {}
+    held: Storages = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
-        if tensor.untyped_storage().data_ptr() not in own:
-            held[tensor.untyped_storage().data_ptr()] = tensor
+        held[tensor.untyped_storage().data_ptr()] = tensor
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        out = unet(torch.randn(batch, 4, size, size), torch.tensor([5] * batch), torch.randn(batch, 77, 32))[0]
+        run()
+    return {address: tensor for address, tensor in held.items() if address not in own}
+
+
+def size_of(storages: Storages) -> int:
+    return sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
+
+
+def forward(unet: torch.nn.Module, batch: int, size: int) -> None:
+    out = unet(torch.randn(batch, 4, size, size), torch.tensor([5] * batch), torch.randn(batch, 77, 32))[0]
     assert out.requires_grad
-    return sum(tensor.untyped_storage().nbytes() for tensor in held.values())
 
 
 @pytest.mark.parametrize("targets", ["attention", "attention_ff_conv"])
 @pytest.mark.parametrize(("batch", "size"), [(1, 32), (3, 16)])
 def test_the_count_is_what_a_real_step_saves(batch: int, size: int, targets: str) -> None:
     lora = LoraConfig(rank=4, targets=targets)
-    unet = tiny_unet()
-    estimate = step_memory(unet.config, lora, dtype=torch.float32, batch=batch, height=size, width=size)
-    assert estimate.activations == pytest.approx(saved_bytes(unet, lora, batch, size), rel=0.1)
+    unet = adapted(lora)
+    estimate = step_memory(tiny_unet().config, lora, dtype=torch.float32, batch=batch, height=size, width=size)
+    assert estimate.activations == pytest.approx(size_of(saved(unet, lambda: forward(unet, batch, size))), rel=0.1)
 
 
 def test_checkpointing_keeps_the_blocks_inputs_and_redoes_one_block_at_a_time() -> None:
     lora = LoraConfig(rank=4)
     plain, little = (step_memory(tiny_unet().config, lora, dtype=torch.float32, batch=2, height=32, width=32,
                                  checkpointing=on) for on in (False, True))
-    between = saved_bytes(tiny_unet(), lora, 2, 32, checkpointing=True)
-    # What lies between the blocks is there in any case; the rest is the largest block.
-    assert between * 0.9 < little.activations < plain.activations * 0.7
+    unet = adapted(lora)
+    unet.enable_gradient_checkpointing()
+    given: list[tuple[torch.nn.Module, tuple[Any, ...]]] = []
+    hooks = [block.register_forward_pre_hook(lambda block, arguments: given.append((block, arguments)))
+             for block in unet.modules() if isinstance(block, ResnetBlock2D | BasicTransformerBlock)]
+    between = saved(unet, lambda: forward(unet, 2, 32))
+    for hook in hooks:
+        hook.remove()
+    inputs = [value for _, arguments in given for value in arguments if isinstance(value, torch.Tensor)]
+    between |= {value.untyped_storage().data_ptr(): value for value in inputs}
+    redone = [size_of(saved(unet, lambda b=block, a=arguments: b(*a))) for block, arguments in given]
+    assert little.activations == pytest.approx(size_of(between) + max(redone), rel=0.1)
+    assert max(redone) > 0.2 * little.activations, "the largest block must matter here"
+    assert little.activations < 0.7 * plain.activations
     assert (little.weights, little.adapters) == (plain.weights, plain.adapters)
 
 
