@@ -94,9 +94,13 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A running ComfyUI with the pack in it, shared by all tests. Mark such tests `host`."""
+    """A running ComfyUI with the pack in it, shared by all tests. Mark such tests `host`.
+
+    It has keys in its environment, of which no trace may be left in the end.
+    """
+    from kit.canary import watched
     from kit.host import Host
 
     # A space and letters beyond ASCII, as in many people's folders.
-    with Host(tmp_path_factory.mktemp("höst base")) as running:
+    with watched(Host(tmp_path_factory.mktemp("höst base"))) as running:
         yield running

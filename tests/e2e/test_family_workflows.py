@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from kit.canary import watched
 from kit.checkpoints import write_bare_unet, write_sd1, write_sd2, write_sdxl
 from kit.host import Host, Result
 from kit.shapes import draw_shapes
@@ -42,7 +43,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory, put_checkpoint: Callable[..
                         seed=steps)
         write_lora(models / "loras" / f"sdxl_lightning_{steps}step_lora.safetensors", seed=steps)
     draw_shapes(host.base / "input" / "my-pictures", count=3, size=SIZE)
-    with host:
+    with watched(host):
         yield host
 
 

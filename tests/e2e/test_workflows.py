@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from kit.host import Host
-from kit.small_workflows import FILES
 
 from tools.workflows import FOLDER, GROWING, MATCHED, TITLES, WIDGETS, editor_form, read_api, text_of
 
@@ -14,6 +13,13 @@ pytestmark = pytest.mark.host
 
 ANY = {"*", GROWING, MATCHED}
 """Types that take or give whatever is linked."""
+FILES = {
+    "CheckpointLoaderSimple": {"ckpt_name"}, "AtelierConvertCheckpoint": {"checkpoint"},
+    "AtelierOpenModel": {"model"}, "LoraLoader": {"lora_name"}, "LoadImage": {"image"},
+    "AtelierCLIPScore": {"model"}, "AtelierImageFolder": {"folder"}, "AtelierFillerImages": {"folder"},
+    "UNETLoader": {"unet_name"}, "LoraLoaderModelOnly": {"lora_name"},
+}
+"""Widgets that name a file or folder, by class."""
 
 
 @pytest.fixture(scope="module")

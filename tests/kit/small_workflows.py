@@ -23,7 +23,7 @@ from kit.shapes import draw_shapes
 from PIL import Image
 from safetensors.torch import save_file
 
-from tools.workflows import TITLES, read_api
+from tools.workflows import read_api
 
 SIZE = 64
 STYLES = ["Abstract_Expressionism", "Impressionism"]
@@ -56,18 +56,6 @@ CHANGES: dict[str, dict[str, Change]] = {
     "AtelierBlockGrid": {"cell_width": _to(0), "cell_height": _to(0)},
 }
 """What is made smaller, by class and widget: the new value from the shipped one."""
-
-FILES = {
-    "CheckpointLoaderSimple": {"ckpt_name"}, "AtelierConvertCheckpoint": {"checkpoint"},
-    "AtelierOpenModel": {"model"}, "LoraLoader": {"lora_name"}, "LoadImage": {"image"},
-    "AtelierCLIPScore": {"model"}, "AtelierImageFolder": {"folder"}, "AtelierFillerImages": {"folder"},
-    "UNETLoader": {"unet_name"}, "LoraLoaderModelOnly": {"lora_name"},
-}
-"""Widgets that name a file or folder, by class."""
-
-SUPPLIED = {"sd-v1-4.ckpt", "v1-5-pruned-emaonly-fp16.safetensors", "sd_turbo.safetensors", "my-subject.safetensors",
-            "example.png", "clip-vit-base-patch32", "my-pictures", "flickr8k"}
-"""Files and folders that `supply` makes."""
 
 
 def supply(host: Host) -> None:
@@ -104,14 +92,6 @@ def write_lora(path: Path, rank: int = 4) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(state, path)
     return path
-
-
-def runnable() -> list[str]:
-    """Names of the workflows whose files and folders `supply` makes."""
-    def asked(name: str) -> set[str]:
-        return {node["inputs"][widget] for node in read_api(name).values()
-                for widget in FILES.get(node["class_type"], ())}
-    return [name for name in TITLES if asked(name) <= SUPPLIED]
 
 
 def small(name: str, fake: FakeLlm) -> dict[str, Any]:
