@@ -59,6 +59,7 @@ class ImageFolder(io.ComfyNode):
             description="A training set from a folder of pictures and their captions. Shows the pictures as the "
                         "trainer will see them.",
             search_aliases=["dataset", "training images", "captions", "load folder"],
+            is_output_node=True,
             inputs=[
                 io.String.Input("folder", default="", placeholder="a folder in ComfyUI's input, or a full path",
                                 tooltip="Folder of pictures: a full path, or one relative to ComfyUI's input folder. "

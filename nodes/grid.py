@@ -13,7 +13,7 @@ from ..atelier.dataset.types import TrainingSet
 from ..atelier.errors import AtelierError
 from ..atelier.grid.compose import Fit, compose, parse_color
 from ..atelier.grid.layout import PRESETS, Gaps, Layout, Placement, arrange, rows_for
-from ..atelier.grid.manifest import Origin, describe
+from ..atelier.grid.manifest import Manifest, Origin, describe
 from ..atelier.score.result import Scores
 from . import host, sockets
 from .lists import one_each, only
@@ -92,6 +92,7 @@ class BlockGrid(io.ComfyNode):
                         "that says what is where.",
             search_aliases=["grid", "contact sheet", "collage", "xy plot", "image grid"],
             is_input_list=True,
+            is_output_node=True,
             inputs=[
                 io.Image.Input("images", tooltip="The unique pictures, one for each block."),
                 io.Int.Input("block", default=_LAYOUT.block, min=1, max=16,
@@ -174,7 +175,14 @@ class BlockGrid(io.ComfyNode):
         manifest = describe(layout, places, known, known_other, only(seed) if random else None)
         image = host.to_image_tensor([grid])
         return io.NodeOutput(image, json.dumps(manifest.to_json(), ensure_ascii=False),
-                             ui=ui.PreviewImage(image, cls=cls))
+                             ui={**ui.PreviewImage(image, cls=cls).as_dict(), "cells": tuple(_unique_cells(manifest))})
+
+
+def _unique_cells(manifest: Manifest) -> list[dict[str, Any]]:
+    """What the editor outlines: the unique cells, in shares of the grid's sides."""
+    return [{"x": cell.box.x / manifest.width, "y": cell.box.y / manifest.height,
+             "width": cell.box.width / manifest.width, "height": cell.box.height / manifest.height,
+             "label": cell.origin.label or cell.origin.prompt} for cell in manifest.cells if cell.unique]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
 from ..atelier.score.crop import Crop
@@ -84,7 +84,12 @@ class ClipScore(io.ComfyNode):
         table = scores.table()
         annotated = [host.to_image_tensor([picture]) for picture in annotate(pictures, scores)]
         return io.NodeOutput(scores, scores.mean, scores.csv() if only(table_format) == "csv" else table, annotated,
-                             ui=ui.PreviewText(table))
+                             ui={"text": (table,), "bars": tuple(_bars(scores))})
+
+
+def _bars(scores: Scores) -> list[dict[str, Any]]:
+    """What the editor draws: for each picture its text and value."""
+    return [{"label": f"{score.picture + 1} {score.text}", "value": score.value} for score in scores.items]
 
 
 class PickBest(io.ComfyNode):

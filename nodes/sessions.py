@@ -112,7 +112,11 @@ class Session:
                 self._pictures.popitem(last=False)
 
     def end(self, status: str, message: str = "") -> None:
-        """The run is over: "complete", "stopped early", "stopped by user", "reused", "cancelled" or "failed"."""
+        """The run is over: "complete", "stopped early", "stopped by user", "reused", "cancelled" or "failed".
+
+        Args:
+            message: What the user should know: why it failed, or what the result suffers from.
+        """
         with self._lock:
             self._status, self._message = status, message
             self._stop = self._sample = False

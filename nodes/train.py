@@ -99,10 +99,9 @@ def _output(cls: type[io.ComfyNode], report: Any, monitor: TrainingMonitor, warn
     plot = tensor([report.store.plot])
     samples = tensor(report.store.samples) if report.store.samples else None
     text = "\n".join(filter(None, [report.text(), warning]))
-    monitor.say(text)
     if report.reused:
         report.outcome.show(monitor)
-    monitor.end("reused" if report.reused else report.outcome.status)
+    monitor.end("reused" if report.reused else report.outcome.status, warning)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)
     return io.NodeOutput(state, str(report.lora.relative_to(host.model_folder("loras"))), plot,

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from kit.clip_models import clip_config, random_clip, save_clip
 from kit.editor import Editor, browser
+from kit.graphs import Graph
 from kit.host import Host
 from kit.shapes import draw_shapes
 from playwright.sync_api import Browser, Locator, expect
@@ -263,3 +265,53 @@ def test_help_is_shown_in_the_editor(editor: Editor) -> None:
     first_fault = written.split("## What goes wrong")[1].split("**")[1]
     expect(editor.page.get_by_role("heading", name="What goes wrong")).to_be_visible()
     expect(editor.page.get_by_text(first_fault)).to_be_visible()
+
+
+def test_results_are_shown_on_their_nodes(editor: Editor, host: Host) -> None:
+    """Scores as bars, unique cells outlined under the pointer, verdict and prompts as text."""
+    save_clip(host.base / "models" / "clip_score" / "shown", random_clip(clip_config()))
+    graph = Graph(**{
+        "1": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 2, "color": 0x3070A0}),
+        "2": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 6, "color": 0xA07030}),
+        "3": ("AtelierBlockGrid", {"images": ["1", 0], "fillers": ["2", 0], "block": 2, "cell_width": 0}),
+        "4": ("AtelierCLIPScore", {"images": ["1", 0], "text": "a blue picture", "model": "shown"}),
+        "5": ("AtelierWritePrompt", {"idea": "a lighthouse", "medium": "oil painting"}),
+        "6": ("CheckpointLoaderSimple", {"ckpt_name": read_api("finetune_then_generate")["1"]["inputs"]["checkpoint"]}),
+        "7": ("AtelierCheckTrigger", {"clip": ["6", 1], "word": "ohwx"}),
+        "8": ("AtelierImageFolder", {"folder": "editor"}),
+    }).fill(host)
+    # The list of CLIP models is read when the page loads.
+    editor.open()
+    editor.page.evaluate("graph => app.loadApiJson(graph, 'results')", graph)
+    editor.page.wait_for_function("() => app.rootGraph.nodes.length === 8")
+    done = ended(host, editor.run())
+    assert done["status"]["status_str"] == "success"
+
+    editor.show(4)
+    bars = editor.page.locator(".atelier-bars tr")
+    expect(bars).to_have_count(2)
+    scores = [bar["value"] for bar in done["outputs"]["4"]["bars"]]
+    assert [float(text) for text in bars.locator("td:last-child").all_inner_texts()] == pytest.approx(scores, abs=6e-4)
+
+    editor.show(3)
+    grid = editor.page.locator(".atelier-grid")
+    outlines = grid.locator("span")
+    expect(outlines).to_have_count(2)
+    assert "rgba(0, 0, 0, 0)" in outlines.first.evaluate("cell => getComputedStyle(cell).borderColor")
+    grid.hover()
+    assert "rgba(0, 0, 0, 0)" not in outlines.first.evaluate("cell => getComputedStyle(cell).borderColor")
+    # Where the outline is, the picture has the unique pictures' colour.
+    picture = host.picture(done["outputs"]["3"]["images"][0])
+    for outline in outlines.all():
+        x, y = outline.evaluate("""cell => [parseFloat(cell.style.left) + parseFloat(cell.style.width) / 2,
+                                            parseFloat(cell.style.top) + parseFloat(cell.style.height) / 2]""")
+        height, width, _ = picture.shape
+        assert picture[int(y / 100 * height), int(x / 100 * width)].tolist() == [0x30, 0x70, 0xA0]
+
+    texts = editor.page.locator("pre.atelier-result")
+    editor.show(5)
+    expect(texts.filter(has_text="oil painting")).to_contain_text("tokens")
+    editor.show(7)
+    expect(texts.filter(has_text="ohwx")).to_contain_text("one rare token")
+    sheet = host.picture(done["outputs"]["8"]["images"][0])
+    assert sheet.std() > 10

@@ -1,7 +1,11 @@
-/** The pack's part in the editor: the training panel on Train LoRA. The only file that meets the editor's scripts. */
+/**
+ * The pack's part in the editor: the training panel on Train LoRA, and results on the other nodes. The only file that
+ * meets the editor's scripts.
+ */
 
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { resultView } from "./results/view.js";
 import { Feed } from "./training/feed.js";
 import { Panel } from "./training/panel.js";
 import { executionIds } from "./training/session.js";
@@ -10,6 +14,9 @@ const TRAINER = "AtelierTrainLora";
 const EVENT = "atelier.training";
 const ROUTE = "/atelier/training";
 const HEIGHT = 390;
+const GRID = "AtelierBlockGrid";
+const RESULT_HEIGHT = 160;
+const GRID_HEIGHT = 320;
 
 const feed = new Feed(async () => {
   const answer = await api.fetchApi(ROUTE);
@@ -49,10 +56,7 @@ function addPanel(node) {
     getMinHeight: () => HEIGHT,
   });
   widget.serialize = false;
-  // The plot and the samples that the node gives out are in the panel already. On the canvas, the editor shows such
-  // pictures from this method, which does nothing else; as page elements, it asks this flag.
-  node.onDrawBackground = () => {};
-  node.hideOutputImages = true;
+  hidePictures(node); // the plot and the samples are in the panel already
   const onRemoved = node.onRemoved;
   node.onRemoved = function (...rest) {
     unsubscribe();
@@ -63,11 +67,54 @@ function addPanel(node) {
   requestAnimationFrame(update);
 }
 
+/** Keep the editor from showing the pictures that a node gives out below its widgets. */
+function hidePictures(node) {
+  // On the canvas, the editor shows them from this method, which does nothing else; as page elements, it asks the flag.
+  node.onDrawBackground = () => {};
+  node.hideOutputImages = true;
+}
+
+/** Show what the node gives the editor after each run; the widget is made when there is something. */
+function addResults(node) {
+  const frame = document.createElement("div");
+  frame.className = "atelier-result-frame";
+  let widget;
+  const show = (output) => {
+    const view = resultView(output, (image) => api.apiURL(`/view?${new URLSearchParams(image)}`));
+    if (!view) return;
+    removeProgressText(node);
+    frame.replaceChildren(view);
+    widget ??= node.addDOMWidget("atelier_result", "atelier_result", frame, {
+      serialize: false,
+      hideOnZoom: false,
+      getMinHeight: () => (node.comfyClass === GRID ? GRID_HEIGHT : RESULT_HEIGHT),
+    });
+    widget.serialize = false;
+  };
+  if (node.comfyClass === GRID) hidePictures(node);
+  const onExecuted = node.onExecuted;
+  node.onExecuted = function (output, ...rest) {
+    show(output);
+    return onExecuted?.apply(this, [output, ...rest]);
+  };
+}
+
+/** What a node told while it worked ("encoding 4/4") gives way to its result; the next run brings it back. */
+function removeProgressText(node) {
+  const index = node.widgets?.findIndex(({ name }) => name === "$$node-text-preview") ?? -1;
+  if (index >= 0) {
+    node.widgets[index].onRemove?.();
+    node.widgets.splice(index, 1);
+  }
+}
+
 function addStyle() {
-  const link = document.createElement("link");
-  link.rel = "stylesheet";
-  link.href = new URL("./training/panel.css", import.meta.url).href;
-  document.head.append(link);
+  for (const sheet of ["./training/panel.css", "./results/results.css"]) {
+    const link = document.createElement("link");
+    link.rel = "stylesheet";
+    link.href = new URL(sheet, import.meta.url).href;
+    document.head.append(link);
+  }
 }
 
 app.registerExtension({
@@ -80,6 +127,7 @@ app.registerExtension({
   },
   nodeCreated(node) {
     if (node.comfyClass === TRAINER) addPanel(node);
+    else if (node.comfyClass?.startsWith("Atelier")) addResults(node);
   },
   afterConfigureGraph() {
     feed.tell();

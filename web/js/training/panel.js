@@ -77,7 +77,7 @@ export class Panel {
     this.stop.disabled = !running || session.stopping;
     this.sample.disabled = !running || !session.can_sample || session.sample_asked;
     this.sample.title = running && !session.can_sample ? "Set a sample prompt in Training Options first." : "";
-    if (session?.status === "failed") this.note.textContent = session.message;
+    if (session?.message) set(this.note, session.message);
     this.redraw();
   }
 
