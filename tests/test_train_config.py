@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from atelier.errors import AtelierError
 from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions, config_from_dict
+from atelier.train.place import pick_dtype
 from atelier.train.presets import PRESETS, preset
 
 
@@ -54,3 +56,15 @@ def test_whole_numbers_are_the_same_request() -> None:
     one = TrainConfig(LoraConfig(alpha=8), TrainingOptions(max_grad_norm=1), steps=1)
     other = TrainConfig(LoraConfig(alpha=8.0), TrainingOptions(max_grad_norm=1.0), steps=1)
     assert one.digest("x") == other.digest("x")
+
+
+def test_bf16_is_for_processors_that_compute_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    for found, wanted in (({"avx512_bf16": True}, torch.bfloat16), ({"amx_bf16": True}, torch.bfloat16),
+                          ({"avx2": True}, torch.float32)):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=found: found, raising=False)
+        assert pick_dtype("auto", cpu) == wanted
+        assert pick_dtype("auto", cpu, sampling=True) == torch.float32
+        assert pick_dtype("fp32", cpu) == torch.float32
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert pick_dtype("auto", cpu) == torch.float32

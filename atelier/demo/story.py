@@ -133,7 +133,7 @@ def tell(story: Story, out: Path, *, device: str = "auto", monitor: Monitor | No
     training = timed("train", lambda: train(story.name, model, data, story.config, place, watch))
 
     where = pick_device(device)
-    dtype = pick_dtype("auto", where)
+    dtype = pick_dtype("auto", where, sampling=True)
     seeds = tuple(range(100, 100 + len(story.prompts)))
     plain = GenerateRequest(story.prompts, seeds, options=story.sampling, batch_size=story.batch_size)
     tuned = replace(plain, lora=training.lora)

@@ -20,9 +20,6 @@ FAMILY_BY_TEXT_WIDTH = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x
                         1280: "Stable Diffusion XL refiner"}
 """What a UNet belongs to, by the width of the text that its cross-attention reads."""
 
-_SHOWN = 5
-"""How many of the keys left out a report names."""
-
 _STALE = ("sshs_", "modelspec.hash_sha256", "lora_adapter_metadata", "format")
 """What no longer holds in another form: hashes over the tensors, and the scale that diffusers' entry states."""
 
@@ -42,6 +39,8 @@ class LoraConversion:
     """Tensors of the source."""
     unmatched: tuple[str, ...]
     """Keys of the source that are no part of an adapter known here, and were left out."""
+    left_out: str
+    """The same as a line for a person, with a few of them; empty where there are none."""
     layers: dict[str, int]
     """Adapted layers of each component."""
     ranks: tuple[int, ...]
@@ -61,10 +60,7 @@ class LoraConversion:
                  f"{self.matched} of {self.total} keys matched",
                  f"{f'{self.family}, ' if self.family else ''}{sum(self.layers.values())} layers ({parts}), "
                  f"rank {either(self.ranks)}, alpha / rank {either(self.scales)}, {self.dtype}"]
-        if self.unmatched:
-            more = len(self.unmatched) - _SHOWN
-            lines.append(f"Left out: {', '.join(self.unmatched[:_SHOWN])}{f' and {more} more' if more > 0 else ''}")
-        return "\n".join(lines)
+        return "\n".join([*lines, self.left_out] if self.left_out else lines)
 
 
 def convert_lora(source: Path, destination: Path, form: str = "kohya") -> LoraConversion:
@@ -100,7 +96,7 @@ def convert_lora(source: Path, destination: Path, form: str = "kohya") -> LoraCo
     save_lora(destination, weights, form=form, metadata=kept, dtype=dtype)
     counts = Counter(name.split(".", 1)[0] for name in weights)
     return LoraConversion(
-        source, destination, form, _family(weights), found.keys - len(found.unmatched), found.keys, found.unmatched,
+        source, destination, form, _family(weights), found.matched, found.keys, found.unmatched, found.left_out(),
         {name: counts[name] for name in COMPONENTS if name in counts},
         tuple(sorted({module.rank for module in weights.values()})),
         tuple(sorted({module.alpha / module.rank for module in weights.values()})),

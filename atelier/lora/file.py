@@ -34,6 +34,18 @@ class LoraFile:
     metadata: Mapping[str, str]
     """The header's string pairs; of a folder, none."""
 
+    @property
+    def matched(self) -> int:
+        """How many tensors are part of `weights`."""
+        return self.keys - len(self.unmatched)
+
+    def left_out(self, shown: int = 5) -> str:
+        """A line for a person that names some of `unmatched`; empty where there are none."""
+        if not self.unmatched:
+            return ""
+        more = len(self.unmatched) - shown
+        return f"Left out: {', '.join(self.unmatched[:shown])}{f' and {more} more' if more > 0 else ''}"
+
 
 def save_lora(path: Path, weights: LoraWeights, *, form: str = "kohya", metadata: Mapping[str, str] | None = None,
               dtype: torch.dtype = torch.float32) -> Path:
@@ -86,15 +98,26 @@ def read_lora(path: Path) -> LoraFile:
     Raises:
         AtelierError: not a readable LoRA file, or it holds no usable adapter.
     """
-    if path.is_dir():
-        return _read_peft(path)
-    state, metadata = read_tensors(path), read_metadata(path)
-    left = tuple(unmatched(state))
+    return _read_peft(path) if path.is_dir() else parse_lora(read_tensors(path), path.name, read_metadata(path))
+
+
+def parse_lora(state: Mapping[str, Tensor], origin: str, metadata: Mapping[str, str] | None = None) -> LoraFile:
+    """What is usable of a LoRA's state dict, and the rest.
+
+    Args:
+        state: Tensors by key.
+        origin: Where they come from, for messages.
+        metadata: The header's string pairs.
+
+    Raises:
+        AtelierError: it holds no usable adapter.
+    """
+    metadata, left = metadata or {}, tuple(unmatched(state))
     if state and len(left) == len(state):
-        raise AtelierError(f"{path.name}: none of its {len(state)} keys belongs to a LoRA of Stable Diffusion "
+        raise AtelierError(f"{origin}: none of its {len(state)} keys belongs to a LoRA of Stable Diffusion "
                            f"(first: {left[0]}).", "Choose a LoRA of Stable Diffusion 1, 2 or XL.")
     weights = scaled_by_header(read_state(state), metadata)
-    check_usable(weights, path.name)
+    check_usable(weights, origin)
     return LoraFile(weights, len(state), left, metadata)
 
 

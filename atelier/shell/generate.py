@@ -54,7 +54,8 @@ def run(arguments: argparse.Namespace) -> None:
     request = GenerateRequest(prompts, seeds, arguments.negative, options, arguments.lora, arguments.strength)
     device, monitor = pick_device(arguments.device), ShellMonitor()
     model = open_model(arguments.model, prediction_type=arguments.prediction_type)
-    pictures = generate(model, request, device=device, dtype=pick_dtype(arguments.precision, device), monitor=monitor)
+    dtype = pick_dtype(arguments.precision, device, sampling=True)
+    pictures = generate(model, request, device=device, dtype=dtype, monitor=monitor)
     monitor.close()
     saved = []
     for picture in pictures:

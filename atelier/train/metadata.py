@@ -13,18 +13,21 @@ from dataclasses import asdict
 
 from .. import __version__
 from ..dataset.types import TrainingSet
+from ..families import family_of
 from ..models.handle import DiffusersModel
 from .config import TrainConfig
 
 _BASE_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
-_ARCHITECTURE = {"sd1": "stable-diffusion-v1", "sd2": "stable-diffusion-v2-768-v",
-                 "sdxl": "stable-diffusion-xl-v1-base"}
 
 
 def lora_metadata(name: str, run: str, model: DiffusersModel, data: TrainingSet, config: TrainConfig, step: int
                   ) -> Mapping[str, str]:
     """The header of the LoRA file `name` whose weights are those after optimiser step `step` of run `run`."""
     lora, options, size = config.lora, config.options, data.resolution.size
+    velocity = model.prediction_type == "v_prediction"
+    architecture = family_of(model.family).modelspec
+    if model.family == "sd2" and velocity:
+        architecture = "stable-diffusion-v2-768-v"  # the standard has a name for this one
     tags = Counter(part.strip() for s in data.samples for part in s.captions[0].split(",") if part.strip())
     values: dict[str, object] = {
         "ss_output_name": name,
@@ -35,6 +38,7 @@ def lora_metadata(name: str, run: str, model: DiffusersModel, data: TrainingSet,
         "ss_network_args": json.dumps({"targets": lora.targets, "kind": lora.kind, "rslora": lora.rslora}),
         "ss_base_model_version": _BASE_VERSION.get(model.family, model.family),
         "ss_v2": model.family == "sd2",
+        "ss_v_parameterization": velocity,
         "ss_sd_model_name": model.path.name,
         "ss_sd_model_hash": model.fingerprint,
         "ss_learning_rate": options.learning_rate,
@@ -62,7 +66,7 @@ def lora_metadata(name: str, run: str, model: DiffusersModel, data: TrainingSet,
         "ss_seed": config.seed,
         "ss_tag_frequency": json.dumps({"training set": dict(tags.most_common(200))}, ensure_ascii=False),
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{_ARCHITECTURE.get(model.family, model.family)}/lora",
+        "modelspec.architecture": f"{architecture}/lora",
         "modelspec.implementation": "diffusers",
         "modelspec.title": name,
         "modelspec.resolution": f"{size}x{size}",

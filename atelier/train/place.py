@@ -35,17 +35,28 @@ def pick_device(name: str) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+def pick_dtype(precision: str, device: torch.device, *, sampling: bool = False) -> torch.dtype:
     """The arithmetic type for `precision` ("auto", "fp32", "bf16", "fp16") on `device`.
 
-    "auto" is bfloat16 where a CUDA card computes in it (compute capability 8 and up), float16 on older ones and float32
-    elsewhere: bfloat16 keeps float32's range, so it needs no loss scale.
+    "auto" is bfloat16 where the device computes in it (CUDA from compute capability 8 on, processors with AVX512-BF16
+    or AMX), float16 on older CUDA cards and float32 elsewhere: bfloat16 keeps float32's range, so it needs no loss
+    scale. Pictures drawn on a processor are worth the time that float32 takes there (`sampling`).
     """
     import torch
 
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     if precision in named:
         return named[precision]
+    if device.type == "cpu":
+        return torch.bfloat16 if _processor_has_bf16() and not sampling else torch.float32
     if device.type != "cuda":
         return torch.float32
     return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+
+
+def _processor_has_bf16() -> bool:
+    import torch
+
+    # Releases before 2.8 or so do not tell; float32 is right everywhere.
+    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
