@@ -109,7 +109,7 @@ class ExportCheckpoint(io.ComfyNode):
         from ..atelier.convert.anatomy import read_anatomy
         from ..atelier.convert.single_file import to_checkpoint
         from ..atelier.lora.bake import merge_of, state_digest
-        from ..atelier.lora.forms import read_state
+        from ..atelier.lora.file import parse_lora
 
         merged = lora if strength else None
         folder = host.model_folder("checkpoints")
@@ -118,10 +118,13 @@ class ExportCheckpoint(io.ComfyNode):
         monitor, report = host.HostMonitor(), made.report
         if report is None:
             options = ConvertOptions(precision=precision, prediction_type=model.prediction_type)
-            merge = None
+            merge, lines = None, []
             if merged is not None:
-                merge = merge_of(read_state(merged), read_anatomy(model.path), strength)
+                found = parse_lora(merged, "The LoRA")
+                merge = merge_of(found.weights, read_anatomy(model.path), strength)
+                lines = [f"LoRA merged at {strength:g}: {found.matched} of {found.keys} keys matched", found.left_out()]
             report = to_checkpoint(model.path, made.path, options, monitor, merge=merge).text()
+            report = "\n".join([report, *filter(None, lines)])
             made.remember(report)
         monitor.say(report)
         return io.NodeOutput(str(made.path.relative_to(folder)), report, ui={"text": (report,)})

@@ -21,6 +21,7 @@ from atelier.dataset.encode import encode
 from atelier.dataset.folder import CaptionSource, FolderOptions, read_folder
 from atelier.dataset.types import Crop, Resolution, TrainingSet
 from atelier.errors import AtelierError
+from atelier.lora.file import read_metadata
 from atelier.models.load import load_unet
 from atelier.models.open import open_model
 from atelier.progress import Interrupted, Monitor
@@ -109,10 +110,15 @@ def test_the_prediction_type_decides_what_is_learnt(checkpoint: Callable[[str], 
                                                     tmp_path: Path) -> None:
     """The same weights, taken once for an epsilon model and once for a v-prediction model."""
     seen = {}
-    for stated in ("epsilon", "v_prediction"):
+    named = {"epsilon": ("stable-diffusion-v2-512/lora", "False"),
+             "v_prediction": ("stable-diffusion-v2-768-v/lora", "True")}
+    for stated in named:
         model = open_model(checkpoint("sd2"), prediction_type=stated)
         report = train(stated, model, pictures, CONFIG, place(tmp_path), Monitor())
         seen[stated] = (report.outcome.history.losses[0], load_file(report.lora))
+        header = read_metadata(report.lora)
+        assert (header["modelspec.architecture"], header["ss_v_parameterization"]) == named[stated]
+        assert header["modelspec.prediction_type"] == stated
     (epsilon, first), (velocity, second) = seen.values()
     assert epsilon != velocity
     assert not all(torch.equal(first[key], second[key]) for key in first)
