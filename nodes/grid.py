@@ -132,10 +132,9 @@ class BlockGrid(io.ComfyNode):
                 io.String.Input("filler_prompts", optional=True, force_input=True, tooltip="Of generated fillers."),
                 io.String.Input("filler_sources", optional=True, force_input=True,
                                 tooltip="Where fillers come from, of Filler Images."),
-                io.String.Input("labels", default="", multiline=True, optional=True,
-                                placeholder="10 steps\n40 steps",
-                                tooltip="What sets the unique pictures apart, to write below them: one line for each, "
-                                        "or a list."),
+                io.String.Input("labels", default="", optional=True, placeholder="10 steps | 40 steps",
+                                tooltip="What sets the unique pictures apart, to write below them: one for each with | "
+                                        "or a new line between, or a list."),
             ],
             outputs=[
                 io.Image.Output(display_name="grid", tooltip="The whole grid."),
@@ -161,7 +160,8 @@ class BlockGrid(io.ComfyNode):
             gaps=PRESETS.get(only(gaps)) or Gaps(only(gap_inside), only(gap_between), only(margin)))
         needed = len(unique) * (layout.cells_of_block - 1)
         places = arrange(layout, len(unique), min(len(other), needed), Placement(only(placement)), only(seed))
-        lines = [line.strip() for text in labels or () for line in text.splitlines() if line.strip()]
+        lines = [label.strip() for text in labels or () for label in text.replace("|", "\n").splitlines()
+                 if label.strip()]
         known = _Known(prompts, seeds, only(scores) if scores else None, labels=lines).origins(images)
         known_other = _Known(filler_prompts, sources=filler_sources).origins(fillers or [])
         texts = {index: _caption(only(captions), (known if place.unique else known_other)[place.picture])
@@ -208,7 +208,7 @@ class _Known:
         sources = one_each(self.sources, batches, "sources") if self.sources else [""] * count
         if self.labels and len(self.labels) != count:
             raise AtelierError(f"There are {count} pictures and {len(self.labels)} labels.",
-                               f"Write {count} lines, one for each unique picture, or none.")
+                               f"Write {count} with | between, one for each unique picture, or none.")
         return [Origin(prompt, seed, source, score.value if score else None, label)
                 for prompt, seed, source, score, label
                 in zip(prompts, seeds, sources, scored, self.labels or [""] * count, strict=True)]

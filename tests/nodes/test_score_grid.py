@@ -123,16 +123,16 @@ def test_a_plain_grid_without_fillers_and_too_few(nodes: dict[str, Any]) -> None
         run(nodes["AtelierBlockGrid"], images=[batch(1)], fillers=[batch(2)])
 
 
-def test_labels_are_lines_or_a_list_one_for_each_picture(nodes: dict[str, Any]) -> None:
-    made = [run(nodes["AtelierBlockGrid"], images=[batch(2, (64, 32))], block=[1], labels=labels,
-                cell_width=[0], cell_height=[0]) for labels in (["cfg 1\n\n cfg 3 "], ["cfg 1", "cfg 3"])]
-    assert torch.equal(made[0][0], made[1][0]) and made[0][1] == made[1][1]
+def test_labels_are_one_text_or_a_list_one_for_each_picture(nodes: dict[str, Any]) -> None:
+    made = [run(nodes["AtelierBlockGrid"], images=[batch(2, (64, 32))], block=[1], cell_width=[0], cell_height=[0],
+                labels=labels) for labels in (["cfg 1\n\n cfg 3 "], ["cfg 1|cfg 3"], ["cfg 1", "cfg 3"])]
+    assert all(torch.equal(made[0][0], other[0]) and made[0][1] == other[1] for other in made[1:])
     grid, text = made[0]
     boxes = [cell["box"] for cell in json.loads(text)["cells"]]
     assert [cell["origin"]["label"] for cell in json.loads(text)["cells"]] == ["cfg 1", "cfg 3"]
     strips = [grid[0, box["y"] + 32:box["y"] + 52, box["x"]:box["x"] + 64] for box in boxes]
     assert all(strip.std() > 0.02 for strip in strips) and not torch.equal(*strips), "nothing is written"
-    with pytest.raises(Exception, match=r"2 pictures and 3 labels.* Write 2 lines"):
+    with pytest.raises(Exception, match=r"2 pictures and 3 labels.* Write 2 with"):
         run(nodes["AtelierBlockGrid"], images=[batch(2)], block=[1], labels=["a\nb\nc"])
 
 
