@@ -38,6 +38,18 @@ TITLES = {
     "sdxl_lightning_lora_8_steps": "SDXL-Lightning LoRA, 8 steps",
     "sd_turbo_finetune_then_generate": "Fine-tune SD-Turbo then generate",
     "model_merge_then_generate": "Merge models then generate",
+    "model_merge_sweep": "Merge sweep with scores",
+    "compare_lora_strengths": "LoRA at four strengths",
+    "lms_vs_ddim": "LMS and DDIM in 10, 20 and 40 steps",
+    "inpainting": "Inpainting",
+    "outpainting": "Outpainting",
+    "similar_pictures": "Similar pictures",
+    "chapter_1_tokens": "Chapter 1, tokens",
+    "chapter_2_embeddings": "Chapter 2, embeddings",
+    "chapter_3_noise": "Chapter 3, noise",
+    "chapter_4_unet": "Chapter 4, denoising",
+    "chapter_5_guidance": "Chapter 5, guidance",
+    "chapter_6_vae": "Chapter 6, the VAE",
 }
 """File names of the editor's form: the host shows them as the templates' titles."""
 

@@ -18,6 +18,7 @@ FILES = {
     "AtelierOpenModel": {"model"}, "LoraLoader": {"lora_name"}, "LoadImage": {"image"},
     "AtelierCLIPScore": {"model"}, "AtelierImageFolder": {"folder"}, "AtelierFillerImages": {"folder"},
     "UNETLoader": {"unet_name"}, "LoraLoaderModelOnly": {"lora_name"},
+    "AtelierModelToCompare": {"checkpoint", "lora"}, "AtelierCompareModels": {"score_model"},
 }
 """Widgets that name a file or folder, by class."""
 

@@ -1,0 +1,262 @@
+"""The workflows for learning and comparing, through the real host's queue with small models, judged by pixels."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from kit.checkpoints import write_sd1
+from kit.clip_models import clip_config, random_clip, save_clip
+from kit.host import Host, Result
+from kit.pictures import noise_picture
+from kit.small_workflows import node_of, write_lora
+from PIL import Image
+
+from atelier.study.token_picture import color_of
+from tools.workflows import read_api
+
+pytestmark = [pytest.mark.host, pytest.mark.slow]
+
+SIZE = 64
+SMALL: dict[str, dict[str, Any]] = {
+    "EmptyLatentImage": {"width": SIZE, "height": SIZE}, "ImageScale": {"width": SIZE, "height": SIZE},
+    "KSampler": {"steps": 2}, "KSamplerAdvanced": {"steps": 4}, "BasicScheduler": {"steps": 3},
+    "AtelierModelToCompare": {"steps": 2, "cfg": 5.0, "sampler": "euler", "scheduler": "normal"},
+    "AtelierCompareModels": {"width": SIZE, "height": SIZE, "seeds": 1},
+    "ImagePadForOutpaint": {"left": 32, "right": 32, "feathering": 8},
+}
+"""What is made smaller, by class, where it is not linked."""
+
+
+@pytest.fixture(scope="module")
+def studio(host: Host, put_checkpoint: Callable[..., str]) -> Host:
+    """The shared host with everything that these workflows name."""
+    put_checkpoint(host, "v1-5-pruned-emaonly-fp16.safetensors")
+    models, pictures = host.base / "models", host.base / "input"
+    if not (models / "checkpoints" / "sd-v1-4.ckpt").exists():
+        write_sd1(models / "checkpoints" / "sd-v1-4.ckpt", seed=1)
+    write_lora(models / "loras" / "my-subject.safetensors")
+    if not (models / "clip_score" / "clip-vit-base-patch32").exists():
+        save_clip(models / "clip_score" / "clip-vit-base-patch32", random_clip(clip_config()))
+    source().save(pictures / "example.png")
+    masked = source().convert("RGBA")
+    masked.putalpha(Image.fromarray(255 - hole().astype(np.uint8) * 255))
+    masked.save(pictures / "with-mask.png")
+    return host
+
+
+def source() -> Image.Image:
+    return noise_picture(SIZE, SIZE, 3)
+
+
+def hole() -> np.ndarray:
+    """Where the mask is open."""
+    inside = np.zeros((SIZE, SIZE), bool)
+    inside[24:40, 24:40] = True
+    return inside
+
+
+@pytest.fixture(scope="module")
+def graph(studio: Host) -> Callable[[str], dict[str, Any]]:
+    def small(name: str) -> dict[str, Any]:
+        made = copy.deepcopy(read_api(name))
+        for node in made.values():
+            node["inputs"] |= {widget: value for widget, value in SMALL.get(node["class_type"], {}).items()
+                               if not isinstance(node["inputs"][widget], list)}
+        return made
+    return small
+
+
+def queued(host: Host, made: dict[str, Any]) -> Result:
+    result = host.queue(made)
+    assert result.status == "success", result.error
+    return result
+
+
+def picture(result: Result, node: str) -> np.ndarray:
+    """The only picture of a node, as numbers that can be subtracted."""
+    found, = result.pictures(node)
+    return found.astype(int)
+
+
+def shown(host: Host, made: dict[str, Any], *outputs: list[Any]) -> list[np.ndarray]:
+    """Pictures of some IMAGE outputs of a graph, without the nodes that score and save."""
+    without = ("AtelierCLIPScore", "AtelierBlockGrid", "AtelierSaveTitled", "SaveImage")
+    bare = {number: node for number, node in made.items() if node["class_type"] not in without}
+    bare |= {f"show{i}": {"class_type": "PreviewImage", "inputs": {"images": output}}
+             for i, output in enumerate(outputs)}
+    result = queued(host, bare)
+    return [found.astype(int) for i in range(len(outputs)) for found in result.pictures(f"show{i}")]
+
+
+def cells(host: Host, title: str) -> tuple[list[np.ndarray], list[str]]:
+    """The pictures of a grid saved under a title, and their labels."""
+    folder = host.base / "output" / "atelier"
+    about = json.loads((folder / f"{title}.json").read_text(encoding="utf-8"))
+    with Image.open(folder / f"{title}.png") as file:
+        grid = np.asarray(file.convert("RGB")).astype(int)
+    made = sorted(about["grid"]["cells"], key=lambda cell: cell["picture"])
+    boxes = [cell["box"] for cell in made]
+    return ([grid[b["y"]:b["y"] + b["height"], b["x"]:b["x"] + b["width"]] for b in boxes],
+            [cell["origin"].get("label", "") for cell in made])
+
+
+def varied(pictures: list[np.ndarray]) -> None:
+    """They are pictures, and no two are the same."""
+    for one in pictures:
+        assert one.std() > 5, "an even picture: NaN, or nothing denoised"
+    for i, one in enumerate(pictures):
+        assert all(np.abs(one - other).mean() > 0.5 for other in pictures[:i])
+
+
+def test_inpainting_touches_the_mask_alone(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("inpainting")
+    result = picture(queued(studio, made), node_of(made, "SaveImage"))
+    before = np.asarray(source().convert("RGB")).astype(int)
+    far = np.ones((SIZE, SIZE), bool)
+    far[14:50, 14:50] = False  # the mask grows by 8 pixels and the host's resizing softens its edge
+    assert np.abs(result - before)[far].max() <= 1
+    assert np.abs(result - before)[hole()].mean() > 10
+
+
+def test_outpainting_keeps_the_picture_in_the_middle(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("outpainting")
+    result = picture(queued(studio, made), node_of(made, "SaveImage"))
+    assert result.shape == (SIZE, SIZE + 64, 3)
+    before = np.asarray(source().convert("RGB")).astype(int)
+    assert np.abs(result[:, 32 + 9:32 + SIZE - 9] - before[:, 9:-9]).max() <= 1
+    assert result[:, :30].std() > 5 and result[:, -30:].std() > 5
+
+
+def test_lms_and_ddim(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("lms_vs_ddim")
+    for node in made.values():
+        if node["class_type"] == "PrimitiveInt" and node["_meta"]["title"].endswith(" steps"):
+            node["inputs"]["value"] //= 5  # 2, 4 and 8
+    queued(studio, made)
+    pictures, labels = cells(studio, "LMS and DDIM")
+    varied(pictures)
+    assert labels == [f"{name}, {steps} steps" for steps in (10, 20, 40) for name in ("LMS", "DDIM")]
+    alone = copy.deepcopy(made)
+    alone[node_of(alone, "KSampler", "LMS")]["inputs"]["steps"] = 8
+    last, = shown(studio, {number: node for number, node in alone.items() if "DDIM" not in node["_meta"]["title"] and
+                           node["class_type"] != "BatchImagesNode"},
+                  [node_of(alone, "VAEDecode", "LMS pictures"), 0])
+    assert np.abs(last - pictures[4]).max() <= 1
+
+
+def test_mixtures_begin_and_end_with_the_models(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("model_merge_sweep")
+    queued(studio, made)
+    pictures, labels = cells(studio, "Mixtures of two models")
+    varied(pictures)
+    assert labels == ["A 0", "A 0.25", "A 0.5", "A 0.75", "A 1"]
+    for place, loader in ((0, node_of(made, "CheckpointLoaderSimple", "Model B")),
+                          (4, node_of(made, "CheckpointLoaderSimple", "Model A"))):
+        alone = copy.deepcopy(made)
+        sampler = alone[node_of(alone, "KSampler")]["inputs"]
+        sampler["model"] = [loader, 0]
+        for side in ("positive", "negative"):
+            alone[sampler[side][0]]["inputs"]["clip"] = [loader, 1]
+        expected, = shown(studio, alone, [node_of(alone, "VAEDecode"), 0])
+        assert np.abs(expected - pictures[place]).max() <= 1
+
+
+def test_a_lora_at_four_strengths(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("compare_lora_strengths")
+    compare = node_of(made, "AtelierCompareModels")
+    made[compare]["inputs"]["prompts"] = "a photo of ohwx"
+    made["all"] = {"class_type": "PreviewImage", "inputs": {"images": [compare, 4]}}
+    result = queued(studio, made)
+    none, *stronger = (found.astype(int) for found in result.pictures("all"))
+    changes = [np.abs(found - none).mean() for found in stronger]
+    assert 0.5 < changes[0] < changes[1] < changes[2]
+    table = result.text(node_of(made, "PreviewAny", "Table"))
+    assert all(label in table for label in ("without", "strength 0.4", "strength 0.7", "strength 1"))
+    assert picture(result, node_of(made, "SaveImage", "Save the grid")).shape[1] == 170 + 4 * (SIZE + 6)
+
+
+def test_similar_pictures_are_alike_and_not_the_same(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("similar_pictures")
+    result = queued(studio, made)
+    grid = picture(result, node_of(made, "SaveImage"))
+    assert grid.shape[1] == 15 + 3 * SIZE + 2 * 10 + 15
+    table = result.text(node_of(made, "PreviewAny"))
+    assert "likeness" in table and "n 6" in table
+    varied(shown(studio, made, [node_of(made, "VAEDecode"), 0]))
+
+
+def test_chapter_1_shows_tokens(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("chapter_1_tokens")
+    result = queued(studio, made)
+    table = result.text(node_of(made, "PreviewAny", "Tokens in a table"))
+    assert "clip_l: 12 tokens, 75 fit" in table and "majestic" in table and "1.3" in table
+    assert "one rare token" in result.text(node_of(made, "PreviewAny", "Verdict"))
+    boxes = picture(result, node_of(made, "SaveImage"))
+    assert (np.abs(boxes - color_of(1.3)).max(axis=-1) <= 1).sum() > 500, "no orange for the weight of 1.3"
+
+
+def test_chapter_2_goes_from_one_text_to_the_other(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("chapter_2_embeddings")
+    queued(studio, made)
+    pictures, labels = cells(studio, "Chapter 2, embeddings")
+    varied(pictures)
+    assert labels[0] == "0 of the first" and labels[-1] == "1 of the first"
+    alone = copy.deepcopy(made)
+    for place, title in ((0, "Second prompt, encoded"), (4, "Prompt, encoded")):
+        alone[node_of(alone, "KSampler")]["inputs"]["positive"] = [node_of(alone, "CLIPTextEncode", title), 0]
+        expected, = shown(studio, alone, [node_of(alone, "VAEDecode"), 0])
+        assert np.abs(expected - pictures[place]).max() <= 1
+
+
+def test_chapter_3_shows_the_noise_of_each_seed(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("chapter_3_noise")
+    queued(studio, made)
+    pictures = shown(studio, made, [node_of(made, "VAEDecode", "The noise"), 0],
+                     [node_of(made, "VAEDecode", "Pictures"), 0])
+    assert len(pictures) == 8
+    varied(pictures)
+
+
+def test_chapter_4_ends_with_the_samplers_own_picture(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("chapter_4_unet")
+    result = queued(studio, made)
+    *_, last = result.pictures(node_of(made, "PreviewImage"))
+    assert result.outputs[node_of(made, "AtelierDenoisingSteps")]["images"][1]["filename"].endswith(".webp")
+    # One node of core's does all that the chapter takes apart.
+    core = {number: node for number, node in made.items() if node["class_type"] in (
+        "CheckpointLoaderSimple", "PrimitiveStringMultiline", "PrimitiveInt", "CLIPTextEncode", "EmptyLatentImage")}
+    loader = node_of(made, "CheckpointLoaderSimple")
+    core["k"] = {"class_type": "KSampler", "_meta": {"title": "k"}, "inputs": {
+        "model": [loader, 0], "seed": [node_of(made, "PrimitiveInt"), 0], "steps": 3, "cfg": 7.0,
+        "sampler_name": "euler", "scheduler": "normal", "denoise": 1.0,
+        "positive": [node_of(made, "CLIPTextEncode", "Prompt, encoded"), 0],
+        "negative": [node_of(made, "CLIPTextEncode", "Negative prompt, encoded"), 0],
+        "latent_image": [node_of(made, "EmptyLatentImage"), 0]}}
+    core["d"] = {"class_type": "VAEDecode", "_meta": {"title": "d"},
+                 "inputs": {"samples": ["k", 0], "vae": [loader, 2]}}
+    expected, = shown(studio, core, ["d", 0])
+    assert np.abs(last.astype(int) - expected).max() <= 1
+    assert picture(result, node_of(made, "SaveImage")).shape[0] == 44 + 3 * (SIZE + 6) + 6
+
+
+def test_chapter_5_pulls_harder_at_higher_scales(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("chapter_5_guidance")
+    result = queued(studio, made)
+    strips = [picture(result, node_of(made, "SaveImage", f"Save cfg {cfg}")) for cfg in (1, 7, 20)]
+    finals = [strip[44:44 + SIZE, -SIZE - 6:-6] for strip in strips]
+    varied(finals)
+    assert np.abs(finals[2] - finals[0]).mean() > np.abs(finals[1] - finals[0]).mean()
+
+
+def test_chapter_6_shows_what_the_vae_loses(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    made = graph("chapter_6_vae")
+    queued(studio, made)
+    before, after, lost = shown(studio, made, [node_of(made, "BatchImagesNode"), 0])
+    assert np.abs(before - np.asarray(source().convert("RGB"))).max() <= 1
+    assert after.std() > 5
+    assert np.abs(lost - np.abs(before - after)).max() <= 2
