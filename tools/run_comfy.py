@@ -2,8 +2,8 @@
 
     python tools/run_comfy.py [--base FOLDER] [options of ComfyUI's main.py]
 
-The pack's own small demo model is put there. Models of the ComfyUI that is found are offered as well; nothing is
-written into it. Pictures, LoRAs and converted models land in the base folder.
+The pack's own small demo model and its pictures are put there. Models of the ComfyUI that is found are offered as
+well; nothing is written into it. Pictures, LoRAs and converted models land in the base folder.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def main() -> int:
         return 1
     base = arguments.base.expanduser().resolve()
     comfyui.install_pack(base)
-    _offer_demo_model(base)
+    _offer_demo(base)
     command = [sys.executable, str(host / "main.py"), "--base-directory", str(base), "--listen", "127.0.0.1",
                "--database-url", f"sqlite:///{(base / 'user' / 'comfyui.db').as_posix()}"]
     if host / "models" != base / "models":
@@ -49,13 +49,12 @@ def main() -> int:
         return 0
 
 
-def _offer_demo_model(base: Path) -> None:
-    """The small model that comes with the pack, so that there is something to press Run on."""
+def _offer_demo(base: Path) -> None:
+    """The small model and the pictures that come with the pack, so that there is something to press Run on."""
     sys.path.append(str(comfyui.ROOT))
-    from atelier.demo.expand import ASSET, FILE_NAME, expand
+    from atelier.demo.folders import fill_folders
 
-    if ASSET.is_file():
-        expand(base / "models" / "checkpoints" / FILE_NAME)
+    fill_folders(base)
 
 
 def _shared_models(host: Path, base: Path) -> Path:

@@ -14,7 +14,8 @@ from ..train.presets import preset
 from .clip import FOLDER_NAME, expand_clip
 from .drawing import STYLE_TEXT, held_out_prompts, pencil_caption
 from .expand import FILE_NAME, expand
-from .sets import pencil_pictures, photographs, plain_pictures
+from .folders import picture_folders
+from .sets import photographs
 from .story import Scoring, Story
 
 PENCIL = TrainConfig(
@@ -29,13 +30,13 @@ def pencil_story(out: Path, monitor: Monitor) -> Story:
     """Teach the model that ships a pencil style. Everything is made in `out`; nothing is downloaded."""
     model = expand(out / "models" / FILE_NAME, monitor)
     clip = expand_clip(out / "models" / FOLDER_NAME, monitor)
+    pencil, plain, fillers = picture_folders(out / "work" / "drawn")
     chosen = held_out_prompts(8)
     return Story(
-        model, pencil_pictures(out / "work" / "pencil", 32), plain_pictures(out / "work" / "plain", 32),
-        plain_pictures(out / "work" / "fillers", 24, seed=13), "pencil",
-        tuple(pencil_caption(spec) for spec, _ in chosen), tuple(words for _, words in chosen),
-        Resolution(128, Crop.CENTER), PENCIL, SamplingOptions(128, 128, steps=12, cfg=4.0),
-        Scoring(clip, STYLE_TEXT), "A pencil style for the demo model", batch_size=8)
+        model, pencil, plain, fillers, "pencil", tuple(pencil_caption(spec) for spec, _ in chosen),
+        tuple(words for _, words in chosen), Resolution(128, Crop.CENTER), PENCIL,
+        SamplingOptions(128, 128, steps=12, cfg=4.0), Scoring(clip, STYLE_TEXT), "A pencil style for the demo model",
+        batch_size=8)
 
 
 def own_model_story(model: Path, pictures: Path | None, out: Path, *, large: bool) -> Story:

@@ -19,9 +19,9 @@ def add(verbs: Any) -> None:
     add_device(parser)
     add_json(parser)
     parser.set_defaults(run=run)
-    model = verbs.add_parser("demo-model", help="write the demo model's checkpoint and its CLIP")
-    model.add_argument("destination", type=Path, nargs="?", default=Path("models"), metavar="FOLDER",
-                       help="ComfyUI's models folder, or any other (default: models)")
+    model = verbs.add_parser("demo-model", help="write the demo's model, CLIP and pictures into ComfyUI's folders")
+    model.add_argument("base", type=Path, nargs="?", default=Path("demo-model"), metavar="FOLDER",
+                       help="ComfyUI's folder, the one with models and input in it (default: demo-model)")
     add_json(model)
     model.set_defaults(run=run_model)
 
@@ -48,12 +48,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def run_model(arguments: argparse.Namespace) -> None:
-    """Expand the shipped assets to where ComfyUI looks for them."""
-    from ..demo.clip import FOLDER_NAME, expand_clip
-    from ..demo.expand import FILE_NAME, expand
+    """Write what the template "Try it without downloads" needs."""
+    from ..demo.folders import fill_folders
 
     monitor = ShellMonitor()
-    model = expand(arguments.destination / "checkpoints" / FILE_NAME, monitor)
-    clip = expand_clip(arguments.destination / "clip_score" / FOLDER_NAME, monitor)
+    written = fill_folders(arguments.base, monitor)
     monitor.close()
-    show(arguments, f"{model}\n{clip}", {"model": model, "clip": clip})
+    show(arguments, "\n".join(map(str, written)), written)
