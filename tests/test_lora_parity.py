@@ -72,7 +72,7 @@ def trained(case: Case, checkpoint: Path, folder: Path) -> Path:
                            FolderOptions(resolution=Resolution(64)))
     rate = 1e-3 if case.lora.kind == "dora" else 3e-3
     options = TrainingOptions(monitor="off", patience=0, learning_rate=rate, text_learning_rate=rate,
-                              schedule="constant")
+                              schedule="constant", precision="fp32")
     model = open_model(checkpoint, prediction_type=case.prediction)
     place = Workplace(folder / "loras", folder / "runs", folder / "cache", "cpu")
     return train(case.name, model, pictures, TrainConfig(case.lora, options, steps=3), place, Monitor()).lora

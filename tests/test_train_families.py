@@ -33,7 +33,8 @@ from atelier.train.place import Workplace
 from atelier.train.presets import preset
 from atelier.train.run import train
 
-OPTIONS = TrainingOptions(monitor="off", patience=0, learning_rate=1e-2, text_learning_rate=1e-2, caption_dropout=0.2)
+OPTIONS = TrainingOptions(monitor="off", patience=0, learning_rate=1e-2, text_learning_rate=1e-2, caption_dropout=0.2,
+                          precision="fp32")
 CONFIG = TrainConfig(LoraConfig(rank=4, alpha=8), OPTIONS, steps=3)
 WITH_TEXT = replace(CONFIG, lora=replace(CONFIG.lora, train_text_encoder=True))
 
