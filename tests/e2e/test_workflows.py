@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from kit.host import Host
@@ -72,3 +73,7 @@ def is_widget(spec: list[Any]) -> bool:
 
 def test_the_host_offers_them_as_templates(host: Host) -> None:
     assert sorted(host.get_json("/workflow_templates")["ComfyUI-Atelier"]) == sorted(TITLES.values())
+    for title in TITLES.values():
+        # The host lists the templates of every folder it knows, and serves those of the first.
+        served = host.get(f"/api/workflow_templates/ComfyUI-Atelier/{quote(title)}.json")
+        assert served.decode() == (FOLDER / f"{title}.json").read_text(encoding="utf-8")
