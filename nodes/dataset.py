@@ -12,6 +12,7 @@ from ..atelier.dataset.hub import HubQuery, read_hub
 from ..atelier.dataset.types import Crop, Resolution
 from ..atelier.errors import AtelierError
 from . import host, sockets
+from .checks import verdict
 
 _FOLDER = FolderOptions()
 _SIZE = Resolution()
@@ -93,6 +94,11 @@ class ImageFolder(io.ComfyNode):
                 io.Image.Output(display_name="preview", tooltip="The first pictures as the trainer will see them."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        """The folder must be there."""
+        return verdict(host.input_folder, folder)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, masks: str | None = None, prior: str | None = None,

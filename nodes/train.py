@@ -11,6 +11,7 @@ from ..atelier.files import file_name
 from ..atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 from ..atelier.train.presets import PRESETS, preset
 from . import host, sockets
+from .checks import verdict
 from .tokens import trigger_warning
 from .training_monitor import TrainingMonitor, watched
 
@@ -59,6 +60,11 @@ class TrainLora(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="What was done, in a few lines."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        """The name must be that of a file."""
+        return verdict(file_name, name)
 
     @classmethod
     def execute(cls, model: Any, training_set: Any, name: str, preset: str, length: int, unit: str, seed: int,

@@ -315,3 +315,16 @@ def test_results_are_shown_on_their_nodes(editor: Editor, host: Host) -> None:
     expect(texts.filter(has_text="ohwx")).to_contain_text("one rare token")
     sheet = host.picture(done["outputs"]["8"]["images"][0])
     assert sheet.std() > 10
+
+
+def test_a_bad_value_is_shown_on_its_node_and_not_trained_on(editor: Editor, host: Host) -> None:
+    editor.load(main_workflow())
+    make_small(editor, "bad", 5, 15)
+    editor.set_widget(2, "folder", "no such folder")
+    prompt = editor.run()
+    editor.page.wait_for_function("() => app.rootGraph.getNodeById(2).has_errors")
+    marked = editor.page.evaluate("() => app.rootGraph.nodes.filter(node => node.has_errors).map(node => node.id)")
+    assert [str(number) for number in marked] == ["2"]
+    assert any("no such folder is not a folder" in text for text in editor.errors()), editor.errors()
+    # The host runs what does not depend on it: the conversion.
+    assert ended(host, prompt)["outputs"].keys() == {"1"}

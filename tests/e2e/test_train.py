@@ -156,20 +156,21 @@ def test_a_killed_process_loses_only_the_work_since_the_last_save(
     assert not list(host.base.rglob("*.part")), "half files are left"
 
 
-@pytest.mark.parametrize(("changes", "says"), [
-    ({"data": {"folder": "no such folder"}}, r"no such folder is not a folder\. Type an existing folder"),
-    ({"train": {"name": "../escape"}}, r"'\.\./escape' cannot be a file name\. Use letters"),
-    ({"options": {"patience": 3}}, r"monitor and patience .* Early stopping needs"),
-    ({"data": {"captions": "template", "caption": "{nonsense}"}}, r"unknown field \{nonsense\}"),
+@pytest.mark.parametrize(("status", "changes", "says"), [
+    # Before it runs, so that the editor marks the node. Output nodes that do not depend on it run all the same.
+    ("rejected", {"data": {"folder": "no such folder"}}, r"no such folder is not a folder\. Type an existing folder"),
+    ("rejected", {"train": {"name": "../escape"}}, r"'\.\./escape' cannot be a file name\. Use letters"),
+    ("error", {"options": {"patience": 3}}, r"monitor and patience .* Early stopping needs"),
+    ("error", {"data": {"captions": "template", "caption": "{nonsense}"}}, r"unknown field \{nonsense\}"),
 ])
-def test_a_mistake_is_answered_in_one_sentence(host: Host, checkpoint: str, pictures: Path, changes: dict[str, Any],
-                                               says: str) -> None:
+def test_a_mistake_is_answered_in_one_sentence(host: Host, checkpoint: str, pictures: Path, status: str,
+                                               changes: dict[str, Any], says: str) -> None:
     graph = training(checkpoint, pictures, "mistake", 3)
     assert graph.nodes.keys() >= changes.keys()
     for node, values in changes.items():
         graph.change(node, **values)
     result = host.queue(graph.fill(host))
-    assert result.status == "error"
+    assert result.status == status
     assert re.search(says, result.error), result.error
     assert "\n" not in result.error
     assert "Traceback" not in result.error

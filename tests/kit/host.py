@@ -47,7 +47,8 @@ class Result:
     """What became of a queued graph."""
 
     status: str
-    """"success", "error", "interrupted", "rejected" (before the run) or "lost" (the process is gone)."""
+    """"success", "error", "interrupted", "rejected" (before the run, in whole or part) or "lost" (the process is
+    gone)."""
     error: str = ""
     """What the user reads."""
     events: list[Event] = field(default_factory=list)
@@ -204,7 +205,8 @@ class Host:
         channel = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={client}", timeout=timeout)
         try:
             try:
-                prompt = self.post("/prompt", {"prompt": graph, "client_id": client})["prompt_id"]
+                answer = self.post("/prompt", {"prompt": graph, "client_id": client})
+                prompt = answer["prompt_id"]
             except urllib.error.HTTPError as error:
                 return Result("rejected", _rejection(json.loads(error.read())), host=self)
             status, message = "", ""
@@ -224,6 +226,9 @@ class Host:
         finally:
             channel.close()
         history = self._history(prompt)
+        if answer["node_errors"]:
+            # The host runs what does not depend on the faulty nodes.
+            status, message = "rejected", _rejection(answer)
         return Result(status, message, events, history.get("outputs", {}), self)
 
     def _history(self, prompt: str) -> dict[str, Any]:
@@ -263,7 +268,7 @@ def _event(message: str | bytes) -> Event | None:
 
 def _rejection(answer: dict[str, Any]) -> str:
     """What the editor shows for a graph that is not even started."""
-    parts = [answer["error"]["message"]]
+    parts = [answer["error"]["message"]] if "error" in answer else []
     for node in answer.get("node_errors", {}).values():
         parts += [f"{error['message']}: {error['details']}" for error in node["errors"]]
     return "; ".join(parts)
