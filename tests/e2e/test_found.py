@@ -1,0 +1,54 @@
+"""A picture that the host has saved, read again by the host, and drawn again from what was read."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from kit.graphs import Graph
+from kit.host import Host
+from PIL import Image
+
+pytestmark = pytest.mark.host
+
+SAMPLING = {"seed": 2**60 + 1, "steps": 3, "cfg": 3.5, "sampler_name": "euler", "scheduler": "karras"}
+
+
+def drawing(checkpoint: object, positive: object, negative: object, sampling: dict[str, object],
+            size: tuple[object, object]) -> Graph:
+    return Graph(
+        load=("CheckpointLoaderSimple", {"ckpt_name": checkpoint}),
+        positive=("CLIPTextEncode", {"clip": ["load", 1], "text": positive}),
+        negative=("CLIPTextEncode", {"clip": ["load", 1], "text": negative}),
+        empty=("EmptyLatentImage", {"width": size[0], "height": size[1]}),
+        sample=("KSampler", {"model": ["load", 0], "positive": ["positive", 0], "negative": ["negative", 0],
+                             "latent_image": ["empty", 0], **sampling}),
+        decode=("VAEDecode", {"samples": ["sample", 0], "vae": ["load", 2]}),
+        save=("SaveImage", {"images": ["decode", 0], "filename_prefix": "read me"}))
+
+
+def test_a_saved_picture_is_drawn_again_from_what_it_says(host: Host, checkpoint: str) -> None:
+    first = host.queue(drawing(checkpoint, "a fox, größer", "blurry", SAMPLING, (64, 72)).fill(host))
+    assert first.status == "success", first.error
+    name = first.outputs["save"]["images"][0]["filename"]
+    shutil.copy(host.base / "output" / name, host.base / "input" / "läs mich.png")
+    again = drawing(["read", 9], ["read", 0], ["read", 1],
+                    {"seed": ["read", 6], "steps": ["read", 4], "cfg": ["read", 5], "sampler_name": ["read", 2],
+                     "scheduler": ["read", 3]}, (["read", 7], ["read", 8]))
+    again.nodes["read"] = ("AtelierReadPrompt", {"image": "läs mich.png"})
+    host.free()  # or the host would hand out the first picture, as the same inputs made it
+    second = host.queue(again.fill(host))
+    assert second.status == "success", second.error
+    text = second.text("read")
+    assert "Made with ComfyUI." in text and "seed: 1152921504606846977" in text and f"here as {checkpoint}" in text
+    assert second.pictures("save")[0].shape == (72, 64, 3)
+    assert np.array_equal(first.pictures("save")[0], second.pictures("save")[0])
+
+
+def test_a_picture_without_a_prompt_is_named(host: Host) -> None:
+    Image.new("RGB", (8, 8)).save(host.base / "input" / "plain.png")
+    failed = host.queue(Graph(read=("AtelierReadPrompt", {"image": "plain.png"})).fill(host))
+    assert failed.status == "error" and "plain.png holds no metadata" in failed.error
+    missing = host.queue(Graph(read=("AtelierReadPrompt", {"image": "gone.png"})).fill(host))
+    assert missing.status == "rejected" and "no picture 'gone.png'" in missing.error
