@@ -20,6 +20,7 @@ from atelier.study.comparison import Comparison, Shot
 from atelier.study.comparison_picture import CAPTION, GAP, HEADER, SIDE, draw_bars, draw_grid
 from atelier.study.contestant import Contestant, advice_for, distinct
 from atelier.study.paired import holm, sign_flip_p
+from atelier.study.side import beside
 
 
 @pytest.mark.parametrize("count", [2, 6, 11, 16])
@@ -139,10 +140,18 @@ def test_labels_never_leave_their_places() -> None:
     made = comparison()
     made = Comparison((long + "1", long + "2"), (long, "b", "c"), made.seeds, made.shots)
     grid = np.asarray(draw_grid(made, pictures(made))).astype(int)
-    for x in (SIDE - 1, SIDE + 120, SIDE + 125):  # the edge of the side column, and the gaps beside the pictures
+    for x in (0, SIDE - 1, SIDE + 120, SIDE + 125):  # the edges of the side column, and the gaps beside the pictures
         assert (grid[:, x] == 255).all()
     assert (grid[HEADER - 2:HEADER] == 255).all()
     assert grid[:HEADER, SIDE:].min() < 100 and grid[HEADER:, :SIDE].min() < 100
+
+
+@pytest.mark.parametrize("side", [64, 256, 768])
+def test_labels_are_readable_beside_pictures_of_any_size(side: int) -> None:
+    label = np.asarray(beside("a large red square · seed 3", 170, side, 17)).min(axis=2) < 100
+    rows = np.flatnonzero(label.any(axis=1))
+    assert label.sum() > 250 and 20 < rows.max() - rows.min() < 70
+    assert abs((rows.max() + rows.min()) / 2 - side / 2) < 6
 
 
 def test_bars_are_as_long_as_the_means() -> None:

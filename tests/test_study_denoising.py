@@ -26,7 +26,7 @@ def steps(count: int, *, guidance: bool = True) -> list[Step]:
 def cells(strip: Image.Image, columns: int, rows: int, size: tuple[int, int] = (120, 80)) -> list[list[np.ndarray]]:
     """The pictures of the first band, found by the numbers the module documents."""
     pixels = np.asarray(strip)
-    return [[pixels[44 + r * (size[1] + 6):, 84 + c * (size[0] + 6):][:size[1], :size[0]] for c in range(columns)]
+    return [[pixels[44 + r * (size[1] + 6):, 112 + c * (size[0] + 6):][:size[1], :size[0]] for c in range(columns)]
             for r in range(rows)]
 
 
@@ -50,14 +50,14 @@ def test_every_third_of_ten() -> None:
 
 def test_pictures_stand_untouched_at_their_places() -> None:
     shown = draw_strip(steps(3), picture(200))
-    assert shown.size == (84 + 4 * 126 + 6, 44 + 3 * 86 + 6)
+    assert shown.size == (112 + 4 * 126 + 6, 44 + 3 * 86 + 6)
     grid = cells(shown, 4, 3)
     for column, step in enumerate(steps(3)):
         assert np.array_equal(grid[0][column], np.asarray(step.prediction))
         assert step.noisy is not None and np.array_equal(grid[1][column], np.asarray(step.noisy))
         assert (grid[2][column] == np.asarray(heat(np.array([[(column + 1) / 3]]), 1.0))[0, 0]).all()
     assert np.array_equal(grid[0][3], np.asarray(picture(200)))
-    assert (np.asarray(shown)[44 + 86:, 84 + 3 * 126:] == 255).all()
+    assert (np.asarray(shown)[44 + 86:, 112 + 3 * 126:] == 255).all()
 
 
 def test_rows_without_pictures_and_rows_not_wanted_take_no_room() -> None:
@@ -67,18 +67,18 @@ def test_rows_without_pictures_and_rows_not_wanted_take_no_room() -> None:
 
 def test_many_steps_go_on_below_and_cells_shrink() -> None:
     shown = draw_strip(steps(9), picture(1), rows=("prediction",), columns=4, cell=60)
-    assert shown.size == (84 + 4 * 66 + 6, 3 * (44 + 46 + 6))
+    assert shown.size == (112 + 4 * 66 + 6, 3 * (44 + 46 + 6))
     assert draw_strip(steps(2), picture(1), cell=4000).size == draw_strip(steps(2), picture(1)).size
 
 
 def test_labels_tell_the_steps_apart() -> None:
     pixels = np.asarray(draw_strip(steps(3), picture(0)))
-    labels = [pixels[:44, 84 + c * 126:][:, :120] for c in range(4)]
+    labels = [pixels[:44, 112 + c * 126:][:, :120] for c in range(4)]
     assert all(label.min() < 100 for label in labels)
     assert not np.array_equal(labels[0], labels[1])
     assert steps(1)[0].labels == ("step 1", "σ 14.6 · t 999")
     assert Step(2, 0.5, None, picture(0)).labels == ("step 2", "σ 0.5")
-    assert (pixels[44:, :84].reshape(-1, 84 * 3).min(axis=1) < 100).any(), "names of the rows"
+    assert (pixels[44:, :112].reshape(-1, 112 * 3).min(axis=1) < 100).any(), "names of the rows"
 
 
 def test_heat_runs_from_black_to_white() -> None:

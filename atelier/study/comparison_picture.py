@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..score.label import font_size, strip
 from .comparison import Comparison
+from .side import beside, size_beside
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -45,10 +46,10 @@ def draw_grid(comparison: Comparison, pictures: Mapping[tuple[int, int, int], Im
     for m, label in enumerate(comparison.models):
         out.paste(strip(label, width, HEADER - GAP, largest=size), (SIDE + m * (width + GAP), GAP // 2))
     names = [f"{comparison.prompts[p]} · seed {seed}" for p, seed in rows]
-    side = min(LARGEST, *(font_size(name, SIDE - 2 * GAP, height) for name in names))
+    side = min(LARGEST, *(size_beside(name, SIDE, height) for name in names))
     for row, (p, seed) in enumerate(rows):
         top = HEADER + row * step
-        out.paste(strip(names[row], SIDE - 2 * GAP, height, largest=side), (GAP, top))
+        out.paste(beside(names[row], SIDE, height, side), (0, top))
         for m in range(len(comparison.models)):
             left = SIDE + m * (width + GAP)
             picture = pictures[m, p, seed].convert("RGB")

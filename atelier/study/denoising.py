@@ -12,13 +12,14 @@ import numpy as np
 from ..errors import AtelierError
 from ..files import whole_file
 from ..score.label import font_size, strip
+from .side import beside, size_beside
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 PAPER = (255, 255, 255)
-GAP, HEADER, LINE, ROW_NAME = 6, 44, 20, 84
-"""Pixels between cells, above each column, of each of the two lines there, and left of the rows."""
+GAP, HEADER, LINE, ROW_NAME, ROW_FONT = 6, 44, 20, 112, 14
+"""Pixels between cells, above each column, of each of the two lines there, left of the rows, and of letters there."""
 LABEL = 28
 """Height of the label below an animation's pictures."""
 LAST_FRAME = 4
@@ -101,10 +102,10 @@ def draw_strip(steps: Sequence[Step], result: Image, *, rows: Sequence[str] = tu
                 kind = Image.Resampling.NEAREST if row == "guidance" else Image.Resampling.LANCZOS
                 sized = picture if picture.size == (width, height) else picture.resize((width, height), kind)
                 out.paste(sized, (left, top + HEADER + index * (height + GAP)))
-    named = min((font_size(ROWS[row], ROW_NAME - GAP, height) for row in shown), default=12)
+    named = min((size_beside(ROWS[row], ROW_NAME, height) for row in shown), default=ROW_FONT)
     for band in range(bands):
         for index, row in enumerate(shown):
-            label = strip(ROWS[row], ROW_NAME - GAP, height, largest=min(named, 15))
+            label = beside(ROWS[row], ROW_NAME, height, min(named, ROW_FONT))
             out.paste(label, (0, band * band_height + HEADER + index * (height + GAP)))
     return out
 

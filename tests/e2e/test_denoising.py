@@ -66,7 +66,7 @@ def test_steps_rows_labels_and_animation(host: Host, checkpoint: str) -> None:
     assert np.abs(frames[-2].astype(int) - frames[-1]).max() <= 1
     assert np.array_equal(frames[-2], result.pictures("show_clean")[0])
     strip, = result.pictures("strip")
-    cell, left, top, gap = 64, 84, 44, 6
+    cell, left, top, gap = 64, 112, 44, 6
     assert strip.shape == (top + 3 * (cell + gap) + gap, left + 6 * (cell + gap) + gap, 3)
     rows = [[strip[top + r * (cell + gap):, left + c * (cell + gap):][:cell, :cell] for c in range(6)]
             for r in range(3)]
