@@ -325,6 +325,9 @@ def test_a_bad_value_is_shown_on_its_node_and_not_trained_on(editor: Editor, hos
     editor.page.wait_for_function("() => app.rootGraph.getNodeById(2).has_errors")
     marked = editor.page.evaluate("() => app.rootGraph.nodes.filter(node => node.has_errors).map(node => node.id)")
     assert [str(number) for number in marked] == ["2"]
-    assert any("no such folder is not a folder" in text for text in editor.errors()), editor.errors()
+    assert any("Image Folder rejected the value for folder" in text for text in editor.errors()), editor.errors()
+    editor.page.get_by_text("View details").click()
+    editor.page.get_by_role("button", name="Info for Image Folder - folder").click()
+    expect(editor.page.get_by_text("no such folder is not a folder").first).to_be_visible()
     # The host runs what does not depend on it: the conversion.
     assert ended(host, prompt)["outputs"].keys() == {"1"}
