@@ -119,6 +119,8 @@ def test_pairs_keep_quotes_colons_and_commas() -> None:
 def test_the_settings_need_not_be_the_last_line_nor_there() -> None:
     has(parse_infotext("a\nSteps: 5, Seed: 1\nTemplate: {a|b}"), positive="a", steps=5)
     has(parse_infotext("a cat\nNegative prompt: dog"), positive="a cat", negative="dog", steps=None)
+    has(parse_infotext("a sign, Negative prompt: no\nNegative prompt: dog\nSteps: 5, Seed: 1"), negative="dog",
+        positive="a sign, Negative prompt: no")
     has(parse_infotext("Steps: 5, Seed: 1"), positive="", steps=5)
     has(parse_infotext("Negative prompt: dog\nSteps: 5, Seed: 1"), positive="", negative="dog")
 
@@ -179,10 +181,11 @@ def test_comfyui_png_and_webp(tmp_path: Path) -> None:
 
 
 def test_the_first_of_two_passes_counts() -> None:
-    graph = {**GRAPH, "20": node("LatentUpscale", samples=["3", 0], width=1024, height=1280),
-             "1": node("KSampler", seed=1, steps=8, cfg=3, sampler_name="lcm", scheduler="simple", denoise=0.4,
-                       model=["11", 0], positive=["6", 0], negative=["7", 0], latent_image=["20", 0])}
-    has(find_prompt({"prompt": json.dumps(graph)}), **READ)
+    second = {"20": node("LatentUpscale", samples=["3", 0], width=1024, height=1280),
+              "1": node("KSampler", seed=1, steps=8, cfg=3, sampler_name="lcm", scheduler="simple", denoise=0.4,
+                        model=["11", 0], positive=["6", 0], negative=["7", 0], latent_image=["20", 0])}
+    for graph in (GRAPH | second, second | GRAPH):
+        has(find_prompt({"prompt": json.dumps(graph)}), **READ)
 
 
 def test_controlnet_keeps_the_sides_apart() -> None:

@@ -71,6 +71,7 @@ def test_colours_say_the_weight_and_red_what_is_beyond() -> None:
 
 @pytest.mark.parametrize(("word", "verdict"), [("ohwx", Verdict.RARE), ("sks", Verdict.RARE), ("dog", Verdict.COMMON),
                                                ("a red Dog", Verdict.COMMON), ("rlph", Verdict.SEVERAL),
+                                               ("impressionism", Verdict.COMMON),
                                                ("ohwx person", Verdict.SEVERAL)])
 def test_verdicts(word: str, verdict: Verdict) -> None:
     check = check_trigger(word, ids(word), ENTRIES)
