@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
-from ..atelier.dataset.types import TrainingSet
 from ..atelier.errors import AtelierError
 from ..atelier.grid.compose import Fit, compose, parse_color
 from ..atelier.grid.layout import PRESETS, Gaps, Layout, Placement, arrange, rows_for
-from ..atelier.grid.manifest import Manifest, Origin, describe
-from ..atelier.score.result import Scores
 from . import host, sockets
 from .lists import one_each, only
+
+if TYPE_CHECKING:
+    from ..atelier.dataset.types import TrainingSet
+    from ..atelier.grid.manifest import Manifest, Origin
+    from ..atelier.score.result import Scores
 
 _CUSTOM = "custom"
 _LAYOUT = Layout()
@@ -152,6 +154,8 @@ class BlockGrid(io.ComfyNode):
                 filler_prompts: list[str] | None = None, filler_sources: list[str] | None = None,
                 labels: list[str] | None = None) -> io.NodeOutput:
         """Arrange, draw and describe."""
+        from ..atelier.grid.manifest import describe
+
         unique = [picture for batch in images for picture in host.from_image_tensor(batch)]
         other = [picture for batch in fillers or () for picture in host.from_image_tensor(batch)]
         rows, across = rows_for(len(unique), only(columns))
@@ -197,6 +201,8 @@ class _Known:
 
     def origins(self, batches: Sequence[Any]) -> list[Origin]:
         """What is known of each single picture."""
+        from ..atelier.grid.manifest import Origin
+
         count = sum(len(batch) for batch in batches)
         if self.scores is not None and len(self.scores.items) != count:
             raise AtelierError(f"There are {count} pictures and {len(self.scores.items)} scores.",

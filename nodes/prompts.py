@@ -8,7 +8,6 @@ from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
 from ..atelier.prompts.art_request import CATEGORIES, MOST_PROMPTS, ArtRequest
-from ..atelier.prompts.credentials import CredentialStore
 from ..atelier.prompts.endpoints import CUSTOM, ENDPOINTS, LanguageModel
 from ..atelier.prompts.examples import SHIPPED, ExampleLibrary
 from ..atelier.prompts.fields import CLIP_BUDGET, Form, PromptFields
@@ -17,6 +16,7 @@ from . import host, sockets
 if TYPE_CHECKING:
     from ..atelier.prompts.answer_cache import AnswerCache
     from ..atelier.prompts.client import ChatClient, Usage
+    from ..atelier.prompts.credentials import CredentialStore
     from ..atelier.prompts.request import WrittenPrompt
 
 BY_ENDPOINT = "by endpoint"
@@ -39,6 +39,8 @@ def _examples() -> ExampleLibrary:
 
 
 def _credentials() -> CredentialStore:
+    from ..atelier.prompts.credentials import CredentialStore
+
     return CredentialStore(host.work_folder("credentials.toml"))
 
 

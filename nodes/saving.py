@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
 from ..atelier.errors import AtelierError
 from ..atelier.files import file_name
-from ..atelier.grid.saving import Details, save_titled
-from ..atelier.score.result import Scores
 from . import host, sockets
 from .lists import one_each, only
+
+if TYPE_CHECKING:
+    from ..atelier.score.result import Scores
 
 
 class SaveTitled(io.ComfyNode):
@@ -53,6 +54,8 @@ class SaveTitled(io.ComfyNode):
                 model: list[str], seeds: list[int] | None = None, scores: list[Scores] | None = None,
                 manifest: list[str] | None = None) -> io.NodeOutput:
         """Write picture after picture, each with its sidecars."""
+        from ..atelier.grid.saving import Details, save_titled
+
         below = file_name(only(folder)) if only(folder).strip() else ""
         pictures = [picture for batch in images for picture in host.from_image_tensor(batch)]
         scored = only(scores) if scores else None

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
 from ..atelier.score.crop import Crop
 from ..atelier.score.definitions import Definition
-from ..atelier.score.result import Scores
 from . import host, sockets
 from .lists import one_each, only, singles
+
+if TYPE_CHECKING:
+    from ..atelier.score.result import Scores
 
 
 class ClipScore(io.ComfyNode):

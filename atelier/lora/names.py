@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from ..convert.keys import KeyTable
-from ..convert.unet import UNetLayout
+if TYPE_CHECKING:
+    from ..convert.keys import KeyTable
 
 FORMS = ("kohya", "diffusers", "peft")
 """What a LoRA can be written as: see `atelier.lora.forms`."""
@@ -113,6 +114,10 @@ def _checkpoint_names() -> KeyTable:
     Every published model has two residual blocks a level, so that only the place of an upsampler depends on whether a
     transformer stands before it; both places are in the table, and no file has both.
     """
+    # Nodes read this module's lists when the host starts; the table is for those who read a file.
+    from ..convert.keys import KeyTable
+    from ..convert.unet import UNetLayout
+
     levels = (2, 2, 2, 2)
     blocks = sum(levels) + len(levels)
     return KeyTable(pair for attention in (True, False)

@@ -56,14 +56,20 @@ def test_loading_costs_little_and_imports_nothing_heavy(tmp_path: Path) -> None:
         import comfy_api.latest, nodes, server
         before = set(sys.modules)
         load_pack(base)
-        seconds = []
+        seconds, yardstick = [], []
+        dataclass = "from dataclasses import dataclass\\n@dataclass(frozen=True)\\nclass Five:\\n" + "".join(
+            f"  field{i}: int = {i}\\n" for i in range(5))
         for attempt in range(8):
+            start = time.process_time()
+            for _ in range(40):
+                exec(dataclass, {})
+            yardstick.append(time.process_time() - start)
             for name in [name for name in sys.modules if "ComfyUI-Atelier" in name]:
                 del sys.modules[name]
             start = time.process_time()
             classes = node_classes(load_pack(base))
             seconds.append(time.process_time() - start)
-        print("RESULT", json.dumps({"seconds": seconds, "nodes": len(classes),
+        print("RESULT", json.dumps({"seconds": seconds, "yardstick": yardstick, "nodes": len(classes),
                                     "new": sorted(set(sys.modules) - before)}))
     """)
     command = [sys.executable, "-W", "ignore", "-c", code, str(ROOT / "tests"), str(ROOT), str(tmp_path)]
@@ -77,5 +83,5 @@ def test_loading_costs_little_and_imports_nothing_heavy(tmp_path: Path) -> None:
                if "ComfyUI-Atelier" not in name and name.split(".")[0] not in sys.stdlib_module_names]
     assert not foreign, f"loading the pack imports {foreign}"
     assert result["nodes"]
-    # Processor seconds of the fastest of eight: what else the machine does at the moment hardly counts.
-    assert min(result["seconds"]) < 0.05, result["seconds"]
+    # 50 ms on the machine where making eighty small dataclasses took as long; a slow or busy one is no reason to fail.
+    assert min(result["seconds"]) < 2 * min(result["yardstick"]), result
