@@ -65,7 +65,9 @@ def test_wrong_use_is_two(capsys, arguments: tuple[str, ...]) -> None:
     assert "usage: atelier" in err
 
 
-@pytest.mark.parametrize("verb", ["inspect", "convert", "train", "generate", "score", "grid", "demo", "demo-model"])
+@pytest.mark.parametrize("verb", [
+    "inspect", "convert", "lora-convert", "train", "generate", "score", "grid", "demo", "demo-model",
+])
 def test_each_verb_has_help(capsys, verb: str) -> None:
     code, out, _ = shell(capsys, verb, "--help")
     assert code == 0
@@ -129,6 +131,18 @@ def test_train_and_generate(capsys, checkpoint: Path, config: Path, tmp_path: Pa
     assert (np.asarray(Image.open(tuned[0]["file"])) != pictures[0]).any()
     assert len({row["file"] for row in plain + zero + tuned}) == 6, "nothing is overwritten"
     assert json.loads(Image.open(tuned[0]["file"]).info["atelier"])["lora"] == "fox.safetensors"
+
+
+def test_a_lora_goes_from_form_to_form(capsys, tmp_path: Path, config: Path) -> None:
+    assert shell(capsys, "train", config)[0] == 0
+    lora = tmp_path / "loras" / "fox.safetensors"
+    diffusers, back = tmp_path / "diffusers.safetensors", tmp_path / "back.safetensors"
+    code, out, err = shell(capsys, "lora-convert", lora, diffusers, "--to", "diffusers", "--json")
+    assert code == 0, err
+    assert (values := json.loads(out))["matched"] == values["total"] == len(load_file(lora))
+    assert all(name.startswith("unet.") for name in load_file(diffusers))
+    assert shell(capsys, "lora-convert", diffusers, back)[0] == 0
+    assert load_file(back).keys() == load_file(lora).keys()
 
 
 @pytest.mark.parametrize(("line", "said"), [

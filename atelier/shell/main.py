@@ -14,10 +14,10 @@ from collections.abc import Sequence
 
 from ..errors import AtelierError
 from ..progress import Interrupted
-from . import convert, demo, generate, grid, inspect, score, train
+from . import convert, demo, generate, grid, inspect, lora_convert, score, train
 from .monitor import interrupts_kept
 
-VERBS = (inspect, convert, train, generate, score, grid, demo)
+VERBS = (inspect, convert, lora_convert, train, generate, score, grid, demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,28 @@
+"""`atelier lora-convert`: a LoRA from one form to another."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..lora.names import FORMS
+from .output import add_json, show
+
+
+def add(verbs: Any) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser("lora-convert", help="convert a LoRA between the forms of kohya, diffusers and PEFT")
+    parser.add_argument("source", type=Path, metavar="SRC", help="a LoRA file, or a PEFT folder")
+    parser.add_argument("destination", type=Path, metavar="DST", help="a .safetensors file; a folder for --to peft")
+    parser.add_argument("--to", choices=FORMS, default=FORMS[0], help=f"what to write (default: {FORMS[0]})")
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Convert, and say how many keys matched."""
+    from ..lora.convert import convert_lora
+
+    made = convert_lora(arguments.source, arguments.destination, arguments.to)
+    show(arguments, made.text(), vars(made))
