@@ -63,6 +63,8 @@ def models(host: Host, put_checkpoint: Callable[..., str]) -> Iterator[None]:
     yield
     for file in made:
         file.unlink()
+        if not any(file.parent.iterdir()):
+            file.parent.rmdir()
 
 
 @pytest.fixture

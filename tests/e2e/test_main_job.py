@@ -67,7 +67,9 @@ def test_the_pictures_are_pictures_and_differ(result: Result) -> None:
 
 
 def test_every_stage_ran_and_showed_itself(result: Result, graph: dict[str, Any]) -> None:
-    assert result.ran() == set(graph)
+    # The host may still know the rest (texts, numbers, an empty latent) from another test.
+    stages = {name for name, node in graph.items() if node["class_type"].startswith(("Atelier", "KSampler"))}
+    assert stages <= result.ran()
     assert "parameters in float16" in result.text("1")
     assert result.pictures("2")[0].std() > 10, "no contact sheet"
     assert "12 of 12 steps" in result.text("4")

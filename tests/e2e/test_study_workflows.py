@@ -40,7 +40,7 @@ def studio(host: Host, put_checkpoint: Callable[..., str]) -> Host:
     if not (models / "checkpoints" / "sd-v1-4.ckpt").exists():
         write_sd1(models / "checkpoints" / "sd-v1-4.ckpt", seed=1)
     write_lora(models / "loras" / "my-subject.safetensors")
-    if not (models / "clip_score" / "clip-vit-base-patch32").exists():
+    if not (models / "clip_score" / "clip-vit-base-patch32" / "config.json").exists():
         save_clip(models / "clip_score" / "clip-vit-base-patch32", random_clip(clip_config()))
     source().save(pictures / "example.png")
     masked = source().convert("RGBA")
