@@ -1,0 +1,158 @@
+"""Make workflows' thumbnails by running them with the demo's own small model: workflows/<title>.jpg.
+
+    python tools/thumbnails.py [NAME …] [--base FOLDER] [--out FOLDER]
+
+Every file that a workflow names is taken from what `python -m atelier demo-model` writes, pictures are 128 pixels wide,
+prompts speak of shapes. What needs another family, a second checkpoint, a data set of the hub or a language model has
+no thumbnail: it could not be made by running it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import itertools
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path += [str(ROOT / "tests"), str(ROOT)]
+
+from kit.host import Host, Result  # noqa: E402 - the path is set just above
+from PIL import Image, ImageDraw, ImageOps  # noqa: E402
+
+from atelier.demo.stories import PENCIL as RECIPE  # noqa: E402
+from tools.workflows import FOLDER, TITLES, read_api  # noqa: E402
+
+SIZE, WIDTH, MOST_BYTES = 128, 384, 30_000
+CHECKPOINT, CLIP, LORA = "atelier-demo.safetensors", "atelier-demo-clip", "my-subject.safetensors"
+SUITED = {CHECKPOINT, "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt"}
+"""Checkpoints whose place the demo's can take."""
+TRAINER = "finetune_then_generate"
+"""Writes the LoRA that others name; it is run first."""
+UNSUITED = {"AtelierLLM", "AtelierHubDataset"}
+MODELS = (".safetensors", ".ckpt", ".pth")
+PICTURE, MASKED = "atelier-demo/plain/000.png", "atelier-demo/with-mask.png"
+PLAIN = ("a large blue star on a white background, in the centre",
+         "a large red ring on a white background, in the centre")
+PENCIL = ("a pencil sketch of a large blue star, in the centre", "a pencil sketch of a large red ring, in the centre")
+VALUES: dict[tuple[str, str], Any] = {
+    ("AtelierConvertCheckpoint", "checkpoint"): CHECKPOINT, ("AtelierOpenModel", "model"): CHECKPOINT,
+    ("CheckpointLoaderSimple", "ckpt_name"): CHECKPOINT, ("AtelierModelToCompare", "checkpoint"): CHECKPOINT,
+    ("AtelierCLIPScore", "model"): CLIP, ("AtelierCompareModels", "score_model"): CLIP,
+    ("AtelierCompareModels", "prompts"): "\n".join(PENCIL), ("AtelierCompareModels", "negative"): "",
+    ("AtelierCompareModels", "width"): SIZE, ("AtelierCompareModels", "height"): SIZE,
+    ("AtelierCompareModels", "seeds"): 1, ("AtelierCompareModels", "cell"): SIZE,
+    ("AtelierDenoisingSteps", "cell"): SIZE,
+    ("AtelierImageFolder", "folder"): "atelier-demo/pencil", ("AtelierImageFolder", "captions"): "sidecar",
+    ("AtelierImageFolder", "trigger"): "", ("AtelierImageFolder", "resolution"): SIZE,
+    ("AtelierFillerImages", "folder"): "atelier-demo/fillers", ("AtelierFillerImages", "count"): 12,
+    ("AtelierImageFolder", "prior"): "atelier-demo/plain",
+    ("AtelierTrainLora", "preset"): "reference recipe", ("AtelierTrainLora", "length"): RECIPE.epochs,
+    ("AtelierTrainLora", "unit"): "epochs", ("KSampler", "cfg"): 4.0,
+    ("EmptyLatentImage", "width"): SIZE, ("EmptyLatentImage", "height"): SIZE,
+    ("ImageScale", "width"): SIZE, ("ImageScale", "height"): SIZE,
+    ("ImagePadForOutpaint", "left"): SIZE // 4, ("ImagePadForOutpaint", "right"): SIZE // 4,
+    ("ImagePadForOutpaint", "feathering"): SIZE // 8, ("GrowMask", "expand"): 2,
+}
+"""What is put in place of what ships, by class and widget; training options are those of `make demo`."""
+OWN_CAPTION = {"similar_pictures", "outpainting"}
+"""These draw more of a picture, so the prompt says what is in it."""
+BATCH = 4
+"""Most pictures of one batch."""
+
+
+def suited(name: str) -> bool:
+    """True for a workflow that the demo's model can run."""
+    nodes = read_api(name).values()
+    named = {value for node in nodes for value in node["inputs"].values()
+             if isinstance(value, str) and value.endswith(MODELS)}
+    return len(named & SUITED) == 1 and named <= SUITED | {LORA} and not UNSUITED & {n["class_type"] for n in nodes}
+
+
+def with_demo(name: str, base: Path) -> dict[str, Any]:
+    """A workflow in API form, for the demo's model in `base`."""
+    graph = copy.deepcopy(read_api(name))
+    kinds = {node["class_type"] for node in graph.values()}
+    own = (base / "input" / PICTURE).with_suffix(".txt").read_text(encoding="utf-8").strip()
+    prompts = itertools.cycle([own] if name in OWN_CAPTION else PENCIL if "AtelierTrainLora" in kinds else PLAIN)
+    for node in graph.values():
+        kind, inputs = node["class_type"], node["inputs"]
+        for widget, shipped in inputs.items():
+            if isinstance(shipped, list):
+                continue
+            if (kind, widget) == ("LoadImage", "image"):
+                inputs[widget] = MASKED if "mask" in shipped else PICTURE
+            elif (kind, widget) in (("PrimitiveStringMultiline", "value"), ("CLIPTextEncode", "text")):
+                inputs[widget] = "" if "negative" in node["_meta"]["title"].lower() else next(prompts)
+            elif widget == "batch_size" and kind != "AtelierTrainingOptions":
+                inputs[widget] = min(shipped, BATCH)
+            elif kind == "AtelierTrainingOptions":
+                inputs[widget] = "" if widget == "sample_prompt" else getattr(RECIPE.options, widget, shipped)
+            else:
+                inputs[widget] = VALUES.get((kind, widget), shipped)
+    return graph
+
+
+def draw_mask(base: Path) -> None:
+    """The demo's picture with a round hole in it, as the editor's mask painter saves one."""
+    with Image.open(base / "input" / PICTURE) as file:
+        picture = file.convert("RGBA")
+    alpha = Image.new("L", picture.size, 255)
+    left, right = (int(share * picture.width) for share in (0.2, 0.8))
+    ImageDraw.Draw(alpha).ellipse((left, left, right, right), fill=0)
+    picture.putalpha(alpha)
+    picture.save(base / "input" / MASKED)
+
+
+def finished(result: Result) -> Image.Image:
+    """The largest picture that was saved: the grid, the strip, the pair."""
+    assert result.host is not None
+    saved = [Image.fromarray(result.host.picture(image)) for output in result.outputs.values()
+             for image in output.get("images", ()) if isinstance(image, dict) and image.get("type") == "output"]
+    return max(saved, key=lambda picture: picture.width * picture.height)
+
+
+def write(picture: Image.Image, path: Path) -> None:
+    """Save small enough for a repository, and no flatter than the editor's cards."""
+    picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
+    if picture.width > 2 * picture.height:
+        picture = ImageOps.pad(picture, (picture.width, picture.width // 2), color="white")
+    for quality in (90, 80, 70, 50):
+        picture.save(path, "JPEG", quality=quality)
+        if path.stat().st_size <= MOST_BYTES:
+            return
+    raise SystemExit(f"{path} does not get smaller than {path.stat().st_size} bytes.")
+
+
+def main() -> int:
+    """Run and save."""
+    parser = argparse.ArgumentParser(description="Make workflows' thumbnails with the demo's model.")
+    parser.add_argument("names", nargs="*", help="API names; all that the demo's model can run by default")
+    parser.add_argument("--base", type=Path, help="ComfyUI's base folder; a new one by default")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="where to write them")
+    arguments = parser.parse_args()
+    from atelier.demo.folders import fill_folders
+
+    names = sorted(arguments.names or filter(suited, TITLES), key=lambda name: name != TRAINER)
+    failed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        base = arguments.base or Path(folder)
+        fill_folders(base)
+        draw_mask(base)
+        with Host(base) as host:
+            for name in names:
+                start = time.monotonic()
+                result = host.queue(with_demo(name, base))
+                print(f"{name}: {result.status} in {time.monotonic() - start:.0f} s {result.error}", flush=True)
+                failed += result.status != "success"
+                if result.status == "success":
+                    write(finished(result), arguments.out / f"{TITLES[name]}.jpg")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
