@@ -112,6 +112,11 @@ class Adapters:
                 master.grad = added if master.grad is None else master.grad.add_(added)
                 parameter.grad = None
 
+    def drop_gradients(self) -> None:
+        """Forget all gradients."""
+        for tensor in (*self.parameters, *self.masters):
+            tensor.grad = None
+
     @torch.no_grad()
     def load(self, tensors: list[Tensor]) -> None:
         """Set the masters, in the order of `names`, and publish them."""

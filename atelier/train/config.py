@@ -146,6 +146,8 @@ class TrainingOptions:
     """Of the frozen weights and the arithmetic: "auto", "fp32", "bf16", "fp16". Adapters are always kept in float32."""
     gradient_checkpointing: str = "auto"
     """"auto" (only when memory demands it), "on" or "off"."""
+    compile: str = "off"
+    """"on" compiles the UNet (torch.compile), which takes minutes before the first step; "off"."""
     ema_decay: float = 0.0
     """Average the weights over time with this decay (0.999 is usual); 0 switches it off."""
 
@@ -157,6 +159,7 @@ class TrainingOptions:
         _one_of("form", self.form, ("kohya", "diffusers"))
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
         _one_of("gradient_checkpointing", self.gradient_checkpointing, ("auto", "on", "off"))
+        _one_of("compile", self.compile, ("on", "off"))
         for name in ("learning_rate", "batch_size", "gradient_accumulation", "caption_variants", "sample_steps",
                      "validation_pictures"):
             _require(getattr(self, name) > 0, name, getattr(self, name), "Choose a number above 0.")

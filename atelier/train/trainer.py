@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from ..dataset.cache import EncodedSet
 from ..models.text import TextBatch, TextStack
 from .adapters import Adapters
+from .compiled import MaybeCompiled
 from .config import TrainConfig
 from .history import History
 from .inputs import Inputs, InputSource
@@ -55,6 +56,7 @@ class Trainer:
         self.parts, self.config, self.device = parts, config, parts.device
         components = {"unet": parts.unet, **(parts.text.encoders if parts.text else {})}
         self.adapters = Adapters(components, config.lora, config.seed)
+        self.unet = MaybeCompiled(parts.unet, options.compile == "on")
         self.optimizer = make_optimizer(self.adapters.names, self.adapters.masters, options)
         self.objective = Objective.of(parts.scheduler_config, parts.device, min_snr_gamma=options.min_snr_gamma)
         self.source = InputSource(data, parts.device, parts.dtype, prior_weight=options.prior_weight,
@@ -98,14 +100,13 @@ class Trainer:
             reading them would make the host wait for it.
         """
         options = self.config.options
-        batches = self._batches()
         self.adapters.train(True)
-        total = torch.zeros((), device=self.device)
-        for index, batch in enumerate(batches):
-            loss = self._loss(self.source(batch), derived_seed("step", self.config.seed, self.step, index))
-            (loss * (self.loss_scale / len(batches))).backward()
-            self.adapters.collect_gradients(1 / self.loss_scale)
-            total += loss.detach() / len(batches)
+        try:
+            total = self._accumulate()
+        except self.unet.errors() as error:
+            self.unet.give_up(error)
+            self.adapters.drop_gradients()
+            total = self._accumulate()  # draws the same numbers: each batch has a stream of its own
         masters = self.adapters.masters
         norm = torch.nn.utils.clip_grad_norm_(masters, options.max_grad_norm or float("inf"))
         finite = norm.isfinite() & total.isfinite()
@@ -122,6 +123,17 @@ class Trainer:
             update_average(self.average, masters, options.ema_decay, self.step)
         return total, finite
 
+    def _accumulate(self) -> Tensor:
+        """Gradients of the step's batches into the masters; returns the mean loss."""
+        batches = self._batches()
+        total = torch.zeros((), device=self.device)
+        for index, batch in enumerate(batches):
+            loss = self._loss(self.source(batch), derived_seed("step", self.config.seed, self.step, index))
+            (loss * (self.loss_scale / len(batches))).backward()
+            self.adapters.collect_gradients(1 / self.loss_scale)
+            total += loss.detach() / len(batches)
+        return total
+
     @torch.no_grad()
     def validate(self) -> float:
         """Mean loss on fixed pictures, noise and timesteps, without dropout or loss weighting."""
@@ -134,7 +146,9 @@ class Trainer:
             inputs = self.source((use,))
             noise = self._noise(inputs.mean, seed)
             timesteps = torch.tensor([t], device=self.device)
-            prediction = self._predict(inputs, self.objective.noisy(inputs.mean, noise, timesteps), timesteps)
+            # The plain UNet: single pictures without dropout would only be compiled once more.
+            prediction = self._predict(self.parts.unet, inputs, self.objective.noisy(inputs.mean, noise, timesteps),
+                                       timesteps)
             target = self.objective.target(inputs.mean, noise, timesteps)
             losses.append((prediction.float() - target).square().mean())
         if self.average is not None:
@@ -155,18 +169,17 @@ class Trainer:
         t = torch.randint(self.objective.timesteps, shape[:1], generator=stream, device=self.device)
         if self.config.lora.dropout:
             torch.manual_seed(seed)  # PEFT's dropout draws from the global stream, which `Loop` restores
-        prediction = self._predict(inputs, self.objective.noisy(latents, noise, t), t)
+        prediction = self._predict(self.unet, inputs, self.objective.noisy(latents, noise, t), t)
         return self.objective.loss(prediction, self.objective.target(latents, noise, t), t, weights=inputs.weights,
                                    mask=inputs.mask)
 
-    def _predict(self, inputs: Inputs, noisy: Tensor, t: Tensor) -> Tensor:
+    def _predict(self, unet: Callable[..., Any], inputs: Inputs, noisy: Tensor, t: Tensor) -> Tensor:
         text = inputs.text if self.parts.text is None else self._encode(inputs.captions)
         assert text is not None
         added = None
         if text.pooled is not None:
             added = {"text_embeds": text.pooled, "time_ids": inputs.time_ids}
-        return self.parts.unet(noisy.to(self.parts.dtype), t, text.embeds, added_cond_kwargs=added,
-                               return_dict=False)[0]
+        return unet(noisy.to(self.parts.dtype), t, text.embeds, added_cond_kwargs=added, return_dict=False)[0]
 
     def _encode(self, captions: tuple[str, ...]) -> TextBatch:
         assert self.parts.text is not None
