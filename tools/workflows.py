@@ -44,6 +44,10 @@ TITLES = {
     "inpainting": "Inpainting",
     "outpainting": "Outpainting",
     "similar_pictures": "Similar pictures",
+    "depth_to_image": "Depth to image",
+    "upscale_real_esrgan": "Upscale with Real-ESRGAN",
+    "upscale_x4_tiles": "Upscale with the x4 upscaler, in tiles",
+    "sdxl_lightning_side_by_side": "SDXL-Lightning, 2, 4 and 8 steps side by side",
     "chapter_1_tokens": "Chapter 1, tokens",
     "chapter_2_embeddings": "Chapter 2, embeddings",
     "chapter_3_noise": "Chapter 3, noise",
@@ -53,7 +57,9 @@ TITLES = {
 }
 """File names of the editor's form: the host shows them as the templates' titles."""
 
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+CHOICE = "COMFY_DYNAMICCOMBO_V3"
+"""What the host calls a choice that brings inputs of its own: "output" brings "output.normalization", …"""
+WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", CHOICE}
 WIDTH, ROW, HEADER, TEXT_ROWS, GAP = 320, 24, 46, 4, 60
 OPTIONAL, LIST = 7, 6
 """The editor's shape numbers: of a socket that may stay empty, and of one that gives a list."""
@@ -86,7 +92,7 @@ def _node(number: int, node: dict[str, Any], info: dict[str, Any], api: dict[str
     inputs: list[dict[str, Any]] = []
     values: list[Any] = []
     lines = 0
-    for name, spec, optional in _specs(info, node["inputs"]):
+    for name, spec, optional in specs(info, node["inputs"]):
         kind = "COMBO" if isinstance(spec[0], list) else spec[0]
         options = spec[1] if len(spec) > 1 else {}
         given = node["inputs"].get(name)
@@ -125,15 +131,17 @@ def _node(number: int, node: dict[str, Any], info: dict[str, Any], api: dict[str
             "properties": {"Node name for S&R": node["class_type"]}, "widgets_values": values}
 
 
-def _specs(info: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
+def specs(info: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
     """Every input as (name, what the host says of it, optional), in the order of the editor's widgets."""
     for part in ("required", "optional"):
         for name in info["input_order"].get(part, []):
             spec = info["input"][part][name]
             if spec[0] == GROWING:
                 yield from _grown(name, spec[1]["template"], given)
-            else:
-                yield name, spec, part == "optional"
+                continue
+            yield name, spec, part == "optional"
+            if spec[0] == CHOICE:
+                yield from _chosen(name, spec[1]["options"], given)
 
 
 def _grown(name: str, template: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
@@ -143,6 +151,14 @@ def _grown(name: str, template: dict[str, Any], given: dict[str, Any]) -> Iterat
     count = sum(f"{name}.{part}" in given for part in names)
     for number, part in enumerate(names[:count + 1]):
         yield f"{name}.{part}", spec, number >= template["min"]
+
+
+def _chosen(name: str, options: list[dict[str, Any]], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
+    """The inputs that come with what was chosen."""
+    inputs = next(option["inputs"] for option in options if option["key"] == given[name])
+    for part in ("required", "optional"):
+        for inner, spec in inputs.get(part, {}).items():
+            yield f"{name}.{inner}", spec, part == "optional"
 
 
 def _type(source: list[Any], api: dict[str, Any], nodes: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ import pytest
 import torch
 from kit.canary import watched
 from kit.checkpoints import write_bare_unet, write_sd1, write_sd2, write_sdxl
+from kit.clip_models import clip_config, random_clip, save_clip
 from kit.host import Host, Result
 from kit.shapes import draw_shapes
 from kit.small_workflows import SIZE, node_of
@@ -144,6 +145,25 @@ def test_lightning_lora(studio: Host, steps: int) -> None:
     assert lora["lora_name"] == f"sdxl_lightning_{steps}step_lora.safetensors"
     lora["strength_model"] = 0.0
     assert differ(found, picture(queue(studio, graph), graph)), "the LoRA changes nothing"
+
+
+def test_lightning_side_by_side(studio: Host) -> None:
+    save_clip(studio.base / "models" / "clip_score" / "clip-vit-base-patch32", random_clip(clip_config()))
+    graph = small("sdxl_lightning_side_by_side")
+    compare = node_of(graph, "AtelierCompareModels")
+    alone = {steps: small(f"sdxl_lightning_lora_{steps}_steps") for steps in STEPS}
+    prompts = graph[compare]["inputs"]["prompts"].split("\n")
+    assert prompts[0] == alone[2][node_of(alone[2], "CLIPTextEncode")]["inputs"]["text"]
+    graph[compare]["inputs"] |= {"width": SIZE, "height": SIZE, "prompts": prompts[0], "seeds": 1, "cell": 0}
+    graph["all"] = {"class_type": "PreviewImage", "inputs": {"images": [compare, 4]}}
+    result = queue(studio, graph)
+    drawn = [found.astype(int) for found in result.pictures("all")]
+    for found, workflow in zip(drawn, alone.values(), strict=True):
+        # The host cuts to levels, we round.
+        assert np.abs(found - picture(queue(studio, workflow), workflow)).max() <= 1
+    assert differ(drawn[0], drawn[1]) and differ(drawn[1], drawn[2])
+    table = result.text(node_of(graph, "PreviewAny", "Table"))
+    assert all(f"{steps} steps" in table for steps in STEPS) and "clip-vit-base-patch32, cosine" in table
 
 
 def test_sd_turbo_is_fine_tuned_and_draws(studio: Host) -> None:

@@ -8,11 +8,11 @@ from urllib.parse import quote
 import pytest
 from kit.host import Host
 
-from tools.workflows import FOLDER, GROWING, MATCHED, TITLES, WIDGETS, editor_form, read_api, text_of
+from tools.workflows import FOLDER, MATCHED, TITLES, WIDGETS, editor_form, read_api, specs, text_of
 
 pytestmark = pytest.mark.host
 
-ANY = {"*", GROWING, MATCHED}
+ANY = {"*", MATCHED}
 """Types that take or give whatever is linked."""
 FILES = {
     "CheckpointLoaderSimple": {"ckpt_name"}, "AtelierConvertCheckpoint": {"checkpoint"},
@@ -20,6 +20,7 @@ FILES = {
     "AtelierCLIPScore": {"model"}, "AtelierImageFolder": {"folder"}, "AtelierFillerImages": {"folder"},
     "UNETLoader": {"unet_name"}, "LoraLoaderModelOnly": {"lora_name"},
     "AtelierModelToCompare": {"checkpoint", "lora"}, "AtelierCompareModels": {"score_model"},
+    "LoadDA3Model": {"model_name"}, "ControlNetLoader": {"control_net_name"}, "UpscaleModelLoader": {"model_name"},
 }
 """Widgets that name a file or folder, by class."""
 
@@ -44,18 +45,16 @@ def test_the_editors_form_is_made_from_the_api_form(nodes: dict[str, Any], name:
 def test_every_input_is_given_and_known(nodes: dict[str, Any], name: str) -> None:
     api = read_api(name)
     for number, node in api.items():
-        wanted = nodes[node["class_type"]]["input"]
-        known = wanted["required"] | wanted.get("optional", {})
-        # "images.image0" is a socket of the growing input "images".
-        given = {key.split(".")[0] for key in node["inputs"]}
-        assert given <= known.keys(), number
-        widgets = {key for key, spec in known.items() if is_widget(spec)}
-        assert wanted["required"].keys() | widgets <= given, number
+        listed = list(specs(nodes[node["class_type"]], node["inputs"]))
+        known = {key: spec for key, spec, _ in listed}
+        assert node["inputs"].keys() <= known.keys(), number
+        wanted = {key for key, spec, optional in listed if not optional or is_widget(spec)}
+        assert wanted <= node["inputs"].keys(), number
         for key, value in node["inputs"].items():
-            spec = known[key.split(".")[0]]
+            spec = known[key]
             if isinstance(value, list):
                 source = nodes[api[value[0]]["class_type"]]["output"][value[1]]
-                assert source == spec[0] or {source, spec[0]} & ANY, f"{number}.{key}"
+                assert source in spec[0].split(",") or {source, spec[0]} & ANY, f"{number}.{key}"
             elif spec[0] == "COMBO" or isinstance(spec[0], list):
                 options = spec[1]["options"] if spec[0] == "COMBO" else spec[0]
                 assert value in options or key in FILES.get(node["class_type"], ()), f"{number}.{key}"

@@ -40,6 +40,8 @@ class VaeShape:
     mult: tuple[int, ...] = (1, 2, 4, 4)
     res_blocks: int = 2
     latent: int = 4
+    decoder: int | None = None
+    """The decoder's channels where they are not the encoder's."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,8 @@ def vae_shapes(shape: VaeShape) -> Shapes:
     yield from _vae_middle("encoder.mid", width)
     yield from _norm("encoder.norm_out", width)
     yield from _conv("encoder.conv_out", 2 * z, width)
+    widths = [(shape.decoder or shape.channels) * m for m in shape.mult]
+    width = widths[-1]
     yield from _conv("decoder.conv_in", width, z)
     yield from _vae_middle("decoder.mid", width)
     for level in reversed(range(len(widths))):
