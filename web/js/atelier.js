@@ -13,7 +13,7 @@ import { executionIds } from "./training/session.js";
 const TRAINER = "AtelierTrainLora";
 const EVENT = "atelier.training";
 const ROUTE = "/atelier/training";
-const HEIGHT = 390;
+const [WIDTH, HEIGHT] = [400, 390];
 const GRID = "AtelierBlockGrid";
 const RESULT_HEIGHT = 160;
 const GRID_HEIGHT = 320;
@@ -56,6 +56,8 @@ function addPanel(node) {
     getMinHeight: () => HEIGHT,
   });
   widget.serialize = false;
+  // For a new node; one of a saved workflow gets its own size after this.
+  node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
   hidePictures(node); // the plot and the samples are in the panel already
   const onRemoved = node.onRemoved;
   node.onRemoved = function (...rest) {

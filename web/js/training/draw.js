@@ -5,10 +5,10 @@ import { linear, smooth, thin, ticks, valueRange } from "./curve.js";
 /** Colours that can be told apart on a dark and on a light ground, also by people who see red and green alike. */
 const PALETTES = {
   dark: { training: "#6b7f99", smoothed: "#4da3ff", validation: "#ffb347", best: "#ffffff" },
-  light: { training: "#8fa3ba", smoothed: "#0b62c4", validation: "#b45309", best: "#111111" },
+  light: { training: "#5b6f8a", smoothed: "#0b62c4", validation: "#b45309", best: "#111111" },
 };
 const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
-const FONT = "11px system-ui, sans-serif";
+const FONT = "12px system-ui, sans-serif";
 
 /** @param {string} ground a CSS colour as the browser computes it: "rgb(34, 34, 34)" */
 export function paletteFor(ground) {

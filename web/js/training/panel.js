@@ -5,8 +5,9 @@ import { duration, headline, loss, memory, pace, position, rate, secondsLeft } f
 import { smooth } from "./curve.js";
 
 const CURVES = { training: "training", smoothed: "smoothed", validation: "validation", best: "★ best" };
-const NUMBERS = { pace: "Speed", left: "Time left", loss: "Loss", rate: "Rate", memory: "Memory" };
+const NUMBERS = { pace: "Speed", left: "Time left", loss: "Loss", rate: "Learning rate", memory: "Memory" };
 const IDLE = "Press Run to train. The loss curve appears here.";
+const EARLY = "The loss curve begins with the first step.";
 
 export class Panel {
   /**
@@ -38,6 +39,9 @@ export class Panel {
     this.position = make("span", { class: "atelier-position" });
     this.bar = make("progress", { class: "atelier-bar", "aria-label": "Progress of training", max: "1" });
     this.canvas = make("canvas", { class: "atelier-curve", role: "img" });
+    this.hint = make("p", { class: "atelier-hint" });
+    const plot = make("div", { class: "atelier-plot" });
+    plot.append(this.hint, this.canvas);
     this.legend = make("ul", { class: "atelier-legend", "aria-hidden": "true" });
     for (const [name, text] of Object.entries(CURVES)) {
       this.legend.append(make("li", { "data-curve": name }, text));
@@ -58,7 +62,7 @@ export class Panel {
     head.append(this.title, this.position);
     const buttons = make("div", { class: "atelier-buttons" });
     buttons.append(this.stop, this.sample);
-    this.element.append(head, this.bar, this.canvas, this.legend, this.numbers, this.pictures, buttons, this.note);
+    this.element.append(head, this.bar, plot, this.legend, this.numbers, this.pictures, buttons, this.note);
   }
 
   /** Show a session, or that there is none. */
@@ -71,6 +75,7 @@ export class Panel {
     this.element.dataset.status = session?.status ?? "idle";
     set(this.title, session ? headline(session) : "Not trained yet");
     set(this.position, session ? position(session.values) : "");
+    set(this.hint, !session ? IDLE : running && !session.losses.length ? EARLY : "");
     this.showBar(session, running);
     this.showNumbers(session, running);
     this.showPictures(session);
@@ -148,11 +153,7 @@ export class Panel {
       item.hidden = item.dataset.curve in has && !has[item.dataset.curve];
     }
     const colours = { palette, text: style.color, grid: style.getPropertyValue("--atelier-grid") };
-    if (this.session?.losses.length) {
-      drawCurve(context, { width, height }, this.session, colours);
-    } else {
-      drawNothing(context, { width, height }, this.session ? "" : IDLE, style.color);
-    }
+    if (this.session?.losses.length) drawCurve(context, { width, height }, this.session, colours);
     this.legend.hidden = !this.session?.losses.length;
     this.canvas.setAttribute("aria-label", describe(this.session));
   }
@@ -172,14 +173,6 @@ function describe(session) {
   const [first, last] = [session.losses[0][1], smooth(session.losses).at(-1)[1]];
   const best = session.values.best_step ? `, best at step ${session.values.best_step}` : "";
   return `Loss curve over ${session.losses.at(-1)[0]} steps: from ${loss(first)}, now about ${loss(last)}${best}`;
-}
-
-function drawNothing(context, { width, height }, words, colour) {
-  context.clearRect(0, 0, width, height);
-  context.font = "12px system-ui, sans-serif";
-  context.fillStyle = colour;
-  context.textAlign = "center";
-  context.fillText(words, width / 2, height / 2);
 }
 
 function make(name, attributes, text = "") {
