@@ -275,7 +275,7 @@ class WeightedPrompt(io.ComfyNode):
 def _told(written: WrittenPrompt) -> str:
     cut = ", cut to the budget" if written.cut else ""
     return (f"{written.positive}\n\nNegative: {written.negative}\n\n{written.title}\n\n"
-            f"{written.tokens}{cut}. By {written.source}{_cost(written.cost)}.")
+            f"{written.tokens} of {CLIP_BUDGET}{cut}. By {written.source}{_cost(written.cost)}.")
 
 
 def _cost(usage: Usage) -> str:
