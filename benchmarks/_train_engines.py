@@ -88,7 +88,7 @@ def atelier(job: Job, clock: Clock) -> None:
                 clock()
 
     options = TrainingOptions(monitor="off", patience=0, batch_size=job.batch, learning_rate=RATE, schedule="constant",
-                              precision=job.dtype)
+                              precision=job.dtype, compile="on" if job.engine == "atelier-compiled" else "off")
     place = Workplace(Path(job.cache) / "loras", Path(job.cache) / f"runs {os.getpid()}", Path(job.cache) / "cache")
     train("bench", _model(job), read_folder(Path(job.pictures), _folder(job)),
           TrainConfig(LoraConfig(rank=RANK, alpha=RANK), options, steps=10_000), place, Watch())
@@ -190,7 +190,7 @@ def core(job: Job, clock: Clock) -> None:
 
 
 ENGINES: dict[str, Callable[[Job, Clock], None]] = {
-    "atelier-eager": atelier, "diffusers-style": diffusers_style,
+    "atelier-eager": atelier, "atelier-compiled": atelier, "diffusers-style": diffusers_style,
     "kohya-style": kohya_style, "core TrainLoraNode": core, "core, bypass": core,
 }
 

@@ -41,6 +41,7 @@ class Row:
 
 def measure(args: argparse.Namespace, work: Path) -> list[Row]:
     import comfyui
+    import torch
     from kit.checkpoints import write_sd1
     from kit.pictures import write_pictures
 
@@ -49,8 +50,8 @@ def measure(args: argparse.Namespace, work: Path) -> list[Row]:
     checkpoint = write_sd1(work / "model.safetensors", SHAPES[args.size])
     pictures = write_pictures(work / "pictures", [(args.pixels, args.pixels)] * max(8, args.batch))
     host = comfyui.find()
-    engines = ["atelier-eager", "diffusers-style", "kohya-style", *(CORE if host and args.size != "smallest" else ())]
-    engines = [engine for engine in engines if engine in (args.engines or engines)]
+    engines = args.engines or ["atelier-eager", *(["atelier-compiled"] if torch.cuda.is_available() else []),
+                               "diffusers-style", "kohya-style", *(CORE if host and args.size != "smallest" else ())]
     rows = {engine: Row(engine) for engine in engines}
     jobs = {engine: Job(engine, str(checkpoint), str(pictures), str(work / "cache"), args.pixels, args.batch,
                         args.dtype, args.warmup, args.steps, str(host or ""), CORE.get(engine, False))
@@ -123,7 +124,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--warmup", type=int, default=2)
     parser.add_argument("--steps", type=int, default=5)
-    parser.add_argument("--engines", nargs="+", help="only these")
+    parser.add_argument("--engines", nargs="+", metavar="ENGINE",
+                        help="only these, atelier-eager among them; on a processor atelier-compiled only runs if named")
     parser.add_argument("--json", action="store_true", help="end with one line for programs")
     args = parser.parse_args()
     args.pixels = args.pixels or PIXELS[args.size]
