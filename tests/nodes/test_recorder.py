@@ -14,8 +14,8 @@ pytestmark = pytest.mark.host
 
 UNET = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1],
         "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1],
-        "transformer_depth_middle": -1, "context_dim": 32, "num_heads": 4, "use_spatial_transformer": True, "legacy": False,
-        "use_linear_in_transformer": False, "adm_in_channels": None, "use_temporal_attention": False,
+        "transformer_depth_middle": -1, "context_dim": 32, "num_heads": 4, "use_spatial_transformer": True,
+        "legacy": False, "use_linear_in_transformer": False, "adm_in_channels": None, "use_temporal_attention": False,
         "dtype": torch.float32}
 
 
