@@ -94,7 +94,7 @@ def test_table_and_csv_say_the_same() -> None:
     made = comparison()
     lines = made.table().split("\n")
     assert lines[0].split() == ["model", "mean", "std", "n", "to", "best", "s/picture", "peak", "GB"]
-    assert lines[1].startswith("tuned, with a very long name that goes") and lines[1].endswith("best")
+    assert lines[1].startswith("tuned, with a…") and lines[1].endswith("best")
     mean = statistics.fmean(made.scores(0))
     assert lines[2].split()[:4] == ["plain", f"{mean:.4f}", f"{np.std(made.scores(0)):.4f}", "9"]
     assert lines[2].split()[5:7] == ["0.50", "2.00"]
@@ -102,6 +102,14 @@ def test_table_and_csv_say_the_same() -> None:
     rows = list(csv.DictReader(io.StringIO(made.csv())))
     assert len(rows) == 18 and rows[0]["prompt"] == "prompt 0, of a cat"
     assert statistics.fmean(float(row["score"]) for row in rows if row["model"] == "plain") == pytest.approx(mean)
+
+
+def test_long_names_stay_apart_in_narrow_columns() -> None:
+    made = comparison()
+    names = tuple(f"one-checkpoint-with-a-long-name + my-style at {strength}" for strength in (0.4, 0.7))
+    lines = Comparison(names, made.prompts, made.seeds, made.shots).table().split("\n")
+    head = next(line for line in lines if line.startswith("mean by prompt"))
+    assert "at 0.4" in head and "at 0.7" in head and head.count("one-che…") == 2 and len(head) < 100
 
 
 def test_without_scores_there_are_times_only() -> None:
@@ -173,7 +181,7 @@ def test_a_contestant_is_sampled_as_its_kind_wants(tmp_path: Path) -> None:
 
 def test_names_and_keys_of_contestants() -> None:
     made = Contestant("sub/base.safetensors", "euler", "normal", 20, 7.0, "neon.safetensors", 0.4, "bf16")
-    assert made.name == "base + neon × 0.4, bf16"
+    assert made.name == "base + neon at 0.4, bf16"
     assert replace(made, label=" tuned ").name == "tuned"
     assert distinct(["a", "b", "a", "a (2)"]) == ("a", "b", "a (2)", "a (2) (2)")
     same: dict[str, Any] = {"prompt": "a cat", "negative": "", "seed": 1, "size": (64, 64), "files": ["x"]}

@@ -118,7 +118,7 @@ class Comparison:
         head = ["model", *(["mean", "std", "n", "to best"] if standings else []), "s/picture", "peak GB"]
         rows = []
         for model in order:
-            row = [_short(self.models[model])]
+            row = [_squeezed(self.models[model], 40)]
             if standings:
                 s = by_model[model]
                 row += [f"{s.mean:.4f}", f"{s.std:.4f}", str(s.n), f"{s.difference:+.4f}" if s.p is not None else "–"]
@@ -127,7 +127,7 @@ class Comparison:
         lines = [line + (f"  {note}" if note else "") for line, note in
                  zip(_aligned([head, *rows]), ["", *notes], strict=True)]
         if standings:
-            per_prompt = [["mean by prompt", *(_short(self.models[m], 18) for m in order)]]
+            per_prompt = [["mean by prompt", *(_squeezed(self.models[m], 24) for m in order)]]
             per_prompt += [[_short(prompt), *(f"{statistics.fmean(self.scores(m, p)):.4f}" for m in order)]
                            for p, prompt in enumerate(self.prompts)]
             lines += ["", *_aligned(per_prompt), "", self.scored_by]
@@ -158,6 +158,13 @@ def _gigabytes(value: int | None) -> str:
 def _short(text: str, length: int = 40) -> str:
     line = " ".join(text.split())
     return line if len(line) <= length else line[:length - 1] + "…"
+
+
+def _squeezed(name: str, length: int) -> str:
+    """A model's name, without its middle if it is long: LoRAs and strengths tell names apart and stand at the end."""
+    line = " ".join(name.split())
+    head = (length - 1) // 3
+    return line if len(line) <= length else f"{line[:head]}…{line[head + 1 - length:]}"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:

@@ -48,7 +48,7 @@ class Contestant:
         """The label, or one made of the files' names, the strength and the precision."""
         if self.label.strip():
             return self.label.strip()
-        lora = f" + {_stem(self.lora)} × {self.strength:g}" if self.lora else ""
+        lora = f" + {_stem(self.lora)} at {self.strength:g}" if self.lora else ""
         return f"{_stem(self.checkpoint)}{lora}" + ("" if self.precision == "default" else f", {self.precision}")
 
     def key(self, prompt: str, negative: str, seed: int, size: tuple[int, int], files: Sequence[str]) -> str:

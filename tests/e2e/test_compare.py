@@ -97,7 +97,7 @@ def test_the_pictures_are_the_hosts_and_the_numbers_those_by_hand(host: Host, mo
     scorer = open_scorer(host.base / "models" / "clip_score" / "tiny clip")
     by_hand = scorer.score([Image.fromarray(p) for p in pictures], PROMPTS * 3)
     assert [float(row["score"]) for row in rows] == pytest.approx([item.value for item in by_hand.items], abs=1e-6)
-    assert [row["model"] for row in rows] == ["small"] * 2 + ["small + loud × 0.8"] * 2 + ["the twin"] * 2
+    assert [row["model"] for row in rows] == ["small"] * 2 + ["small + loud at 0.8"] * 2 + ["the twin"] * 2
     assert all(float(row["seconds"]) > 0 for row in rows)
     table = result.text("table")
     assert "too few pairs to tell" in table and "tiny clip, cosine" in table and PROMPTS[1] in table
