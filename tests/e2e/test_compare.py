@@ -71,8 +71,10 @@ def forget(host: Host) -> None:
 
 def test_the_pictures_are_the_hosts_and_the_numbers_those_by_hand(host: Host, models: dict[str, str]) -> None:
     forget(host)
+    logged = len(host.log())
     result = host.queue(graph(models).fill(host))
     assert result.status == "success", result.error
+    assert host.log()[logged:].count("model weight dtype") == 2, "each checkpoint is loaded once, for LoRAs too"
     pictures = result.pictures("pictures")
     assert len(pictures) == 6 == len(kept(host))
     plain, tuned, twin = pictures[0:2], pictures[2:4], pictures[4:6]
@@ -143,6 +145,16 @@ def test_one_more_seed_makes_only_its_own_pictures(host: Host, models: dict[str,
     second = host.queue(alone)
     assert second.status == "success" and len(kept(host)) == 2 and set(before) < set(kept(host))
     assert np.array_equal(first.pictures("pictures")[0], second.pictures("pictures")[0])
+
+
+def test_lower_precision_is_a_model_of_its_own(host: Host, models: dict[str, str]) -> None:
+    made = graph(models, prompts=PROMPTS[0], score_model="none").change("compare", models=["tuned", 0])
+    made.change("tuned", lora="none", strength=1.0, precision="bf16").nodes.pop("twin")
+    result = host.queue(made.fill(host))
+    assert result.status == "success", result.error
+    full, lower = (found.astype(int) for found in result.pictures("pictures"))
+    assert 0 < np.abs(full - lower).mean() < 20
+    assert "small, bf16" in result.text("table")
 
 
 def test_mistakes_reach_the_user(host: Host, models: dict[str, str]) -> None:
