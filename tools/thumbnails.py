@@ -33,7 +33,8 @@ SUITED = {CHECKPOINT, "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt"}
 """Checkpoints whose place the demo's can take."""
 TRAINER = "finetune_then_generate"
 """Writes the LoRA that others name; it is run first."""
-UNSUITED = {"AtelierLLM", "AtelierHubDataset"}
+UNSUITED = {"AtelierLLM", "AtelierHubDataset", "ImagePadForOutpaint"}
+"""The demo's model draws one shape in the centre, nothing that could stand around it."""
 MODELS = (".safetensors", ".ckpt", ".pth")
 PICTURE, MASKED = "atelier-demo/plain/000.png", "atelier-demo/with-mask.png"
 PLAIN = ("a large blue star on a white background, in the centre",
@@ -55,12 +56,11 @@ VALUES: dict[tuple[str, str], Any] = {
     ("AtelierTrainLora", "unit"): "epochs", ("KSampler", "cfg"): 4.0,
     ("EmptyLatentImage", "width"): SIZE, ("EmptyLatentImage", "height"): SIZE,
     ("ImageScale", "width"): SIZE, ("ImageScale", "height"): SIZE,
-    ("ImagePadForOutpaint", "left"): SIZE // 4, ("ImagePadForOutpaint", "right"): SIZE // 4,
-    ("ImagePadForOutpaint", "feathering"): SIZE // 8, ("GrowMask", "expand"): 2,
+    ("GrowMask", "expand"): 2,
 }
 """What is put in place of what ships, by class and widget; training options are those of `make demo`."""
-OWN_CAPTION = {"similar_pictures", "outpainting"}
-"""These draw more of a picture, so the prompt says what is in it."""
+OWN_CAPTION = {"similar_pictures"}
+"""These draw more like a picture, so the prompt says what is in it."""
 BATCH = 4
 """Most pictures of one batch."""
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
+import time
+import urllib.error
 from typing import Any
 from urllib.parse import quote
 
 import pytest
+from kit.fake_llm import FakeLlm
+from kit.graphs import Graph
 from kit.host import Host
+from kit.named_files import NAMED, named_files
+from PIL import Image
 
+from tools.thumbnails import MOST_BYTES, suited
 from tools.workflows import FOLDER, MATCHED, TITLES, WIDGETS, editor_form, read_api, specs, text_of
 
 pytestmark = pytest.mark.host
 
 ANY = {"*", MATCHED}
 """Types that take or give whatever is linked."""
-FILES = {
-    "CheckpointLoaderSimple": {"ckpt_name"}, "AtelierConvertCheckpoint": {"checkpoint"},
-    "AtelierOpenModel": {"model"}, "LoraLoader": {"lora_name"}, "LoadImage": {"image"},
-    "AtelierCLIPScore": {"model"}, "AtelierImageFolder": {"folder"}, "AtelierFillerImages": {"folder"},
-    "UNETLoader": {"unet_name"}, "LoraLoaderModelOnly": {"lora_name"},
-    "AtelierModelToCompare": {"checkpoint", "lora"}, "AtelierCompareModels": {"score_model"},
-    "LoadDA3Model": {"model_name"}, "ControlNetLoader": {"control_net_name"}, "UpscaleModelLoader": {"model_name"},
-}
-"""Widgets that name a file or folder, by class."""
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +55,7 @@ def test_every_input_is_given_and_known(nodes: dict[str, Any], name: str) -> Non
                 assert source in spec[0].split(",") or {source, spec[0]} & ANY, f"{number}.{key}"
             elif spec[0] == "COMBO" or isinstance(spec[0], list):
                 options = spec[1]["options"] if spec[0] == "COMBO" else spec[0]
-                assert value in options or key in FILES.get(node["class_type"], ()), f"{number}.{key}"
+                assert value in options or key in NAMED.get(node["class_type"], ()), f"{number}.{key}"
 
 
 @pytest.mark.parametrize("name", TITLES)
@@ -76,3 +74,44 @@ def test_the_host_offers_them_as_templates(host: Host) -> None:
         # The host lists the templates of every folder it knows, and serves those of the first.
         served = host.get(f"/api/workflow_templates/ComfyUI-Atelier/{quote(title)}.json")
         assert served.decode() == (FOLDER / f"{title}.json").read_text(encoding="utf-8")
+
+
+def test_the_host_takes_every_api_form(host: Host) -> None:
+    """As it ships, what it names being there. A job that waits for an answer holds the queue up, so none is run."""
+    with FakeLlm() as fake, named_files(host.base):
+        fake.say(delay=600)
+        host.post("/prompt", {"prompt": Graph(
+            llm=("AtelierLLM", {"endpoint": "custom", "base_url": fake.base_url, "model": "m"}),
+            write=("AtelierWritePrompt", {"llm": ["llm", 0], "idea": "held up"})).fill(host)})
+        try:
+            for name in TITLES:
+                assert refusal(host, read_api(name)) is None, name
+            broken = read_api("cfg_sweep")
+            broken["1"]["inputs"]["ckpt_name"] = "not there.safetensors"
+            assert "not there.safetensors" in str(refusal(host, broken)), "what this test relies on is blind"
+        finally:
+            host.post("/queue", {"clear": True})
+            while any(host.get_json("/queue").values()):
+                host.interrupt()
+                time.sleep(0.2)
+
+
+def refusal(host: Host, graph: dict[str, Any]) -> Any:
+    """What the host finds wrong with a graph before it is run."""
+    try:
+        return host.post("/prompt", {"prompt": graph})["node_errors"] or None
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
+def test_thumbnails_are_small_served_and_of_workflows_that_make_them(host: Host) -> None:
+    files = sorted(FOLDER.glob("*.jpg"))
+    names = {title: name for name, title in TITLES.items()}
+    assert {file.stem for file in files} <= names.keys()
+    for file in files:
+        assert suited(names[file.stem]), f"{file.name} cannot have been made by running it"
+        assert file.stat().st_size <= MOST_BYTES
+        with Image.open(file) as picture:
+            assert picture.format == "JPEG" and max(picture.size) <= 384
+        assert host.get(f"/api/workflow_templates/ComfyUI-Atelier/{quote(file.name)}") == file.read_bytes()
+    assert sum(file.stat().st_size for file in files) < 1_000_000
