@@ -34,6 +34,15 @@ def test_a_help_page_names_every_input(node: str) -> None:
     assert named >= ENGLISH[node]["inputs"].keys()
 
 
+def test_the_glossary_explains_what_beginners_meet_first() -> None:
+    glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    entries = re.findall(r"^\*\*(.+?)\.\*\*", glossary, re.MULTILINE)
+    explained = {word for entry in entries for word in entry.split(", ")}
+    assert explained >= {"Base model", "Checkpoint", "CFG", "LoRA", "PEFT", "Text encoder", "U-Net", "VAE", "Seed",
+                         "Fine-tuning"}
+    assert "(docs/glossary.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
+
+
 def test_there_is_another_language() -> None:
     assert LANGUAGES
 
