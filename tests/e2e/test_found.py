@@ -44,6 +44,13 @@ def test_a_saved_picture_is_drawn_again_from_what_it_says(host: Host, checkpoint
     assert "Made with ComfyUI." in text and "seed: 1152921504606846977" in text and f"here as {checkpoint}" in text
     assert second.pictures("save")[0].shape == (72, 64, 3)
     assert np.array_equal(first.pictures("save")[0], second.pictures("save")[0])
+    # What was read as the caption of a training set.
+    third = host.queue(Graph(read=again.nodes["read"], photo=("LoadImage", {"image": "läs mich.png"}),
+                             set=("AtelierImagesToTrainingSet", {"images": ["photo", 0], "captions": ["read", 0],
+                                                                 "trigger": ""}),
+                             show=("PreviewAny", {"source": ["set", 0]})).fill(host))
+    assert third.status == "success", third.error
+    assert "captions=('a fox, größer',)" in third.text("show")
 
 
 def test_a_picture_without_a_prompt_is_named(host: Host) -> None:
