@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from kit.training import MemorySet, parts
+from diffusers import DDPMScheduler
+from kit.training import MemorySet, parts, scheduler_config
 
 from atelier.errors import AtelierError
 from atelier.lora.file import load_lora
@@ -195,3 +196,22 @@ def test_progress_reports_every_step_on_the_cpu(tmp_path: Path) -> None:
     monitor = StopAt()
     _loop(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=5), monitor).run()
     assert [m["step"] for m in monitor.measured if "loss" in m] == [1, 2, 3, 4, 5]
+
+
+def test_validation_is_the_mean_of_single_comparisons() -> None:
+    """Against diffusers' noise and a forward pass for each picture and timestep alone."""
+    data = MemorySet.of(12)
+    trainer = Trainer(parts(), data, TrainConfig(LoraConfig(rank=4), replace(
+        QUIET, monitor="validation", patience=9, validation_pictures=2, validation_timesteps=9), steps=5))
+    trainer.train_step()
+    scheduler, unet, losses = DDPMScheduler.from_config(scheduler_config()), trainer.parts.unet.eval(), []
+    plan = replace(trainer.validation, batch_size=1)
+    for use, (t,), (seed,) in plan.batches(1000):
+        mean = data.moments(use.index, False)[0][None]
+        noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            noisy = scheduler.add_noise(mean, noise, torch.tensor([t]))
+            prediction = unet(noisy, t, data.text(use.index, 0).embeds[None]).sample
+        losses.append(torch.nn.functional.mse_loss(prediction, noise).item())
+    assert len(losses) == len(plan.uses) * 9
+    assert trainer.validate() == pytest.approx(sum(losses) / len(losses), rel=1e-5)

@@ -142,18 +142,17 @@ class Trainer:
         if self.average is not None:
             self.adapters.load(self.average)
         losses = []
-        for use, t, seed in self.validation.rows(self.objective.timesteps):
-            inputs = self.source((use,))
-            noise = self._noise(inputs.mean, seed)
-            timesteps = torch.tensor([t], device=self.device)
-            # The plain UNet: single pictures without dropout would only be compiled once more.
-            prediction = self._predict(self.parts.unet, inputs, self.objective.noisy(inputs.mean, noise, timesteps),
-                                       timesteps)
-            target = self.objective.target(inputs.mean, noise, timesteps)
-            losses.append((prediction.float() - target).square().mean())
+        for use, timesteps, seeds in self.validation.batches(self.objective.timesteps):
+            inputs = self.source((use,) * len(seeds))
+            noise = torch.cat([self._noise(inputs.mean[:1], seed) for seed in seeds])
+            t = torch.tensor(timesteps, device=self.device)
+            # The plain UNet: other batches without dropout would only be compiled once more.
+            prediction = self._predict(self.parts.unet, inputs, self.objective.noisy(inputs.mean, noise, t), t)
+            target = self.objective.target(inputs.mean, noise, t)
+            losses.append((prediction.float() - target).square().mean(dim=(1, 2, 3)))
         if self.average is not None:
             self.adapters.load(kept)
-        return torch.stack(losses).mean().item()
+        return torch.cat(losses).mean().item()
 
     def _loss(self, inputs: Inputs, seed: int) -> Tensor:
         stream = torch.Generator(self.device).manual_seed(seed)

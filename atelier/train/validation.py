@@ -15,6 +15,8 @@ from .order import Use, derived_seed
 
 HOLDOUT_FROM = 10
 """A set smaller than this gives no picture away: validation then uses training pictures."""
+BATCH_WITHOUT_GRADIENTS = 4
+"""So many fit where one picture trains, since nothing is kept for a backward pass."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,8 @@ class ValidationPlan:
     timesteps: int
     """How many, evenly spread over the schedule."""
     seed: int
+    batch_size: int
+    """Comparisons made at once."""
 
     @staticmethod
     def of(items: tuple[EncodedItem, ...], options: TrainingOptions, seed: int) -> ValidationPlan:
@@ -36,11 +40,14 @@ class ValidationPlan:
         count = min(options.validation_pictures, len(own) // 10 if held_out else len(own))
         chosen = random.Random(f"atelier validation/{seed}").sample(own, count)
         uses = tuple(Use(item.index) for item in sorted(chosen, key=lambda item: item.index))
-        return ValidationPlan(uses, held_out, options.validation_timesteps, seed)
+        return ValidationPlan(uses, held_out, options.validation_timesteps, seed,
+                              max(options.batch_size, BATCH_WITHOUT_GRADIENTS))
 
-    def rows(self, schedule: int) -> Iterator[tuple[Use, int, int]]:
-        """(picture, timestep, noise seed) of every comparison, for a schedule of so many timesteps."""
+    def batches(self, schedule: int) -> Iterator[tuple[Use, list[int], list[int]]]:
+        """(picture, timesteps, noise seeds) of the comparisons, for a schedule of so many timesteps."""
         for use in self.uses:
-            for index in range(self.timesteps):
-                t = int((index + 0.5) * schedule / self.timesteps)
-                yield use, t, derived_seed("validation", self.seed, use.index, index)
+            rows = [(int((index + 0.5) * schedule / self.timesteps),
+                     derived_seed("validation", self.seed, use.index, index)) for index in range(self.timesteps)]
+            for start in range(0, len(rows), self.batch_size):
+                timesteps, seeds = zip(*rows[start:start + self.batch_size], strict=True)
+                yield use, list(timesteps), list(seeds)
