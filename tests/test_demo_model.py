@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
 from kit import demo_pipeline
 from kit.demo_pixels import look
 from safetensors import safe_open
@@ -17,12 +18,16 @@ from atelier.demo.drawing import held_out_prompts
 from atelier.errors import AtelierError
 from atelier.models.open import open_model
 from atelier.progress import Interrupted, Monitor
+from atelier.train.place import pick_dtype
 
 if TYPE_CHECKING:
+    from diffusers import StableDiffusionPipeline
     from kit.host import Host
 
-PROMPTS = held_out_prompts(32)
-"""Every held-out triple of colour, shape and background once."""
+PROMPTS = held_out_prompts(64)
+"""Every held-out triple of colour, shape and background twice."""
+HOSTS = 12
+"""So many of them are drawn in the host, too."""
 
 
 @pytest.fixture(scope="module")
@@ -86,11 +91,9 @@ def test_a_damaged_asset_is_named(tmp_path: Path) -> None:
         asset.read(damaged)
 
 
-@pytest.fixture(scope="module")
-def drawn(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> list[np.ndarray]:
-    """The held-out prompts as diffusers draws them."""
-    pipeline = demo_pipeline.load(checkpoint, tmp_path_factory.mktemp("configurations"))
-    return demo_pipeline.sample(pipeline, [words for _, words in PROMPTS])
+@pytest.fixture
+def pipeline(checkpoint: Path, tmp_path: Path) -> StableDiffusionPipeline:
+    return demo_pipeline.load(checkpoint, tmp_path / "configurations")
 
 
 def right(pictures: list[np.ndarray]) -> dict[str, float]:
@@ -101,17 +104,19 @@ def right(pictures: list[np.ndarray]) -> dict[str, float]:
 
 
 @pytest.mark.slow
-def test_held_out_prompts_are_drawn_no_worse_than_measured(drawn: list[np.ndarray]) -> None:
-    # What the shipped model reaches (docs/demo-model.md), not what it is meant to: 97, 97 and 90 %.
-    found = right(drawn)
-    assert found["color"] >= 0.80, found
-    assert found["background"] >= 0.65, found
-    assert found["shape"] >= 0.80, found
+def test_held_out_prompts_are_drawn_right(pipeline: StableDiffusionPipeline) -> None:
+    # In bfloat16 where the processor computes in it, which is several times faster.
+    pipeline.to(pick_dtype("auto", torch.device("cpu")))
+    found = right(demo_pipeline.sample(pipeline, [words for _, words in PROMPTS]))
+    assert found["color"] >= 0.97, found
+    assert found["background"] >= 0.97, found
+    assert found["shape"] >= 0.90, found
 
 
 @pytest.mark.host
 @pytest.mark.slow
-def test_the_hosts_sampler_draws_the_same(checkpoint: Path, drawn: list[np.ndarray], host: Host) -> None:
+def test_the_hosts_sampler_draws_the_same(checkpoint: Path, pipeline: StableDiffusionPipeline, host: Host) -> None:
+    drawn = demo_pipeline.sample(pipeline, [words for _, words in PROMPTS[:HOSTS]])
     models = host.base / "models" / "checkpoints"
     models.mkdir(parents=True, exist_ok=True)
     expand.expand(models / expand.FILE_NAME)
@@ -120,8 +125,7 @@ def test_the_hosts_sampler_draws_the_same(checkpoint: Path, drawn: list[np.ndarr
         "empty": {"class_type": "CLIPTextEncode", "inputs": {"text": "", "clip": ["model", 1]}},
         "latent": {"class_type": "EmptyLatentImage", "inputs": {"width": 128, "height": 128, "batch_size": 1}},
     }
-    count = 12
-    for i, (_, words) in enumerate(PROMPTS[:count]):
+    for i, (_, words) in enumerate(PROMPTS[:HOSTS]):
         graph[f"text{i}"] = {"class_type": "CLIPTextEncode", "inputs": {"text": words, "clip": ["model", 1]}}
         graph[f"sample{i}"] = {"class_type": "KSampler", "inputs": {
             "model": ["model", 0], "positive": [f"text{i}", 0], "negative": ["empty", 0], "latent_image": ["latent", 0],
@@ -132,7 +136,7 @@ def test_the_hosts_sampler_draws_the_same(checkpoint: Path, drawn: list[np.ndarr
         graph[f"show{i}"] = {"class_type": "PreviewImage", "inputs": {"images": [f"picture{i}", 0]}}
     result = host.queue(graph)
     assert result.status == "success", result.error
-    pictures = [result.pictures(f"show{i}")[0] for i in range(count)]
-    assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(pictures, drawn, strict=False)]) < 3
-    here, there = right(pictures), right(drawn[:count])
+    pictures = [result.pictures(f"show{i}")[0] for i in range(HOSTS)]
+    assert np.mean([np.abs(a.astype(int) - b).mean() for a, b in zip(pictures, drawn, strict=True)]) < 3
+    here, there = right(pictures), right(drawn)
     assert all(abs(here[field] - there[field]) <= 0.05 for field in here), (here, there)
