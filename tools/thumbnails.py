@@ -24,9 +24,10 @@ sys.path += [str(ROOT / "tests"), str(ROOT)]
 from kit.host import Host, Result  # noqa: E402 - the path is set just above
 from PIL import Image, ImageDraw, ImageOps  # noqa: E402
 
-from atelier.demo.stories import PENCIL as RECIPE  # noqa: E402
+from atelier.train.presets import preset  # noqa: E402
 from tools.workflows import FOLDER, TITLES, read_api  # noqa: E402
 
+RECIPE = preset("demo model")
 SIZE, WIDTH, MOST_BYTES = 128, 384, 30_000
 CHECKPOINT, CLIP, LORA = "atelier-demo.safetensors", "atelier-demo-clip", "my-subject.safetensors"
 SUITED = {CHECKPOINT, "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt"}
@@ -52,8 +53,8 @@ VALUES: dict[tuple[str, str], Any] = {
     ("AtelierImageFolder", "trigger"): "", ("AtelierImageFolder", "resolution"): SIZE,
     ("AtelierFillerImages", "folder"): "atelier-demo/fillers", ("AtelierFillerImages", "count"): 12,
     ("AtelierImageFolder", "prior"): "atelier-demo/plain",
-    ("AtelierTrainLora", "preset"): "reference recipe", ("AtelierTrainLora", "length"): RECIPE.epochs,
-    ("AtelierTrainLora", "unit"): "epochs", ("KSampler", "cfg"): 4.0,
+    ("AtelierTrainLora", "preset"): "demo model", ("AtelierTrainLora", "length"): RECIPE.epochs,
+    ("AtelierTrainLora", "unit"): "epochs", ("KSampler", "cfg"): 2.0,
     ("EmptyLatentImage", "width"): SIZE, ("EmptyLatentImage", "height"): SIZE,
     ("ImageScale", "width"): SIZE, ("ImageScale", "height"): SIZE,
     ("GrowMask", "expand"): 2,

@@ -11,7 +11,7 @@ from .sets import pencil_pictures, plain_pictures
 
 PICTURES = "atelier-demo"
 """Folder below `input` with the demo's pictures."""
-TRAINED, FILLERS = 32, 24
+SKETCHES, PLAIN, FILLERS = 64, 24, 24
 """How many pictures of each kind."""
 
 
@@ -37,9 +37,9 @@ def picture_folders(folder: Path) -> tuple[Path, Path, Path]:
     """Folders of pencil sketches, plain pictures and fillers below `folder`; drawn unless they are there."""
     pencil, plain, fillers = folder / "pencil", folder / "plain", folder / "fillers"
     if not pencil.is_dir():
-        pencil_pictures(pencil, TRAINED)
+        pencil_pictures(pencil, SKETCHES)
     if not plain.is_dir():
-        plain_pictures(plain, TRAINED)
+        plain_pictures(plain, PLAIN)
     if not fillers.is_dir():
         plain_pictures(fillers, FILLERS, seed=13)
     return pencil, plain, fillers

@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 
 PAPER = np.array((238.0, 226.0, 198.0))
-NEAR = 38.0
+NEAR = 45.0
 """A frame this near to the paper's colour is paper; the lightest plain background is 53 away."""
 SEPARATE = 28.0
 
@@ -16,8 +16,8 @@ SEPARATE = 28.0
 def is_pencil(picture: Image.Image | np.ndarray) -> bool:
     """Whether it lies on paper and has a dark, grey outline."""
     rgb = np.asarray(picture, dtype=np.float32)
-    dark_grey = (rgb.max(axis=2) < 130) & (np.ptp(rgb, axis=2) < 60)
-    return bool(np.linalg.norm(_frame(rgb) - PAPER) < NEAR and dark_grey.mean() > 0.008)
+    dark_grey = (rgb.max(axis=2) < 150) & (np.ptp(rgb, axis=2) < 70)
+    return bool(np.linalg.norm(_frame(rgb) - PAPER) < NEAR and dark_grey.mean() > 0.004)
 
 
 def look_pencil(picture: Image.Image | np.ndarray) -> Seen:
