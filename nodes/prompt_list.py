@@ -1,0 +1,56 @@
+"""The node that hands on several prompts, one after another."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..atelier.errors import AtelierError
+
+MOST_SEEDS = 2**63
+
+
+class PromptList(io.ComfyNode):
+    """Several prompts of a person's own, each with a seed, and the style they share."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierPromptList",
+            display_name="Prompt List",
+            category="Atelier/prompts",
+            description="Several prompts at once, one a line. What follows runs once for each, with a seed of its own.",
+            search_aliases=["prompts", "lines", "batch prompts", "text list", "multiple prompts", "prompt from file"],
+            inputs=[
+                io.String.Input("text", multiline=True,
+                                tooltip="One prompt a line. Empty lines and lines that begin with # are left out."),
+                io.String.Input("before", default="", tooltip="Put before every line, such as: a pencil sketch of"),
+                io.String.Input("after", default="", tooltip="Put after every line, such as: , soft light"),
+                io.Int.Input("seed", default=0, min=0, max=MOST_SEEDS - 1,
+                             control_after_generate=io.ControlAfterGenerate.fixed,
+                             tooltip="Seed of the first prompt; each further one has the next."),
+            ],
+            outputs=[
+                io.String.Output(display_name="prompts", is_output_list=True,
+                                 tooltip="A list: what follows runs once for each."),
+                io.Int.Output(display_name="seeds", is_output_list=True, tooltip="A list: a seed for each prompt."),
+                io.String.Output(display_name="lines", is_output_list=True,
+                                 tooltip="A list: the lines alone, to score what is shown and not how it is drawn."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, text: str, before: str, after: str, seed: int) -> io.NodeOutput:
+        """Split into lines."""
+        lines = [line.strip() for line in text.splitlines()]
+        lines = [line for line in lines if line and not line.startswith("#")]
+        if not lines:
+            raise AtelierError("text holds no prompt.", "Write one prompt a line.")
+        # A space before, but none between a line and a comma.
+        start = before.rstrip() + " " if before.strip() else ""
+        end = after if after.startswith((",", ".", ";", " ")) or not after.strip() else f" {after}"
+        seeds = [(seed + i) % MOST_SEEDS for i in range(len(lines))]
+        return io.NodeOutput([f"{start}{line}{end.rstrip()}" for line in lines], seeds, lines)
+
+
+NODES: list[type[io.ComfyNode]] = [PromptList]
