@@ -21,6 +21,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "workflows"
 TITLES = {
+    "try_it_without_downloads": "Try it without downloads",
     "finetune_then_generate": "Fine-tune then generate",
     "approach_1_pretrained_with_photo_fillers": "Approach 1, pretrained with photo fillers",
     "approach_2_lora_style": "Approach 2, LoRA style",
