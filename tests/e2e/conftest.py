@@ -1,15 +1,19 @@
-"""A small random model for the hosts of these tests: made once, linked into each."""
+"""What these tests share: a small random model, made once and linked into each host, and a browser."""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from kit.checkpoints import write_sd1
 from kit.host import Host
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 
 @pytest.fixture(scope="session")
@@ -30,6 +34,15 @@ def put_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., st
 def checkpoint(host: Host, put_checkpoint: Callable[..., str]) -> str:
     """The checkpoint's name in the shared host."""
     return put_checkpoint(host)
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A browser. Mark such tests `browser`."""
+    from kit.editor import browser
+
+    with browser() as running:
+        yield running
 
 
 def _link(source: Path, place: Path) -> None:

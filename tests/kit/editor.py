@@ -8,18 +8,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from kit.host import Host
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, TimeoutError, sync_playwright
 
 from tools import chromium
 
 READY = "window.app?.graph && window.app?.extensionManager && document.querySelector('[data-testid=queue-button]')"
 SECONDS = 90
 """For anything the page should show, on a busy machine."""
+FAILURES = "[data-testid=error-overlay], .p-toast-message-error, .p-toast-message-warn"
+"""Where the editor tells of failures: toasts and the overlay of errors."""
+REMEMBER = """selector => {
+    window.failuresShown = [];
+    new MutationObserver(changes => {
+        for (const node of changes.flatMap(change => [...change.addedNodes])) {
+            if (node.nodeType !== Node.ELEMENT_NODE) continue;
+            const shown = node.matches(selector) ? node : node.querySelector(selector);
+            if (shown) window.failuresShown.push(shown.innerText);
+        }
+    }).observe(document, { childList: true, subtree: true });
+}"""
+EMPTY: dict[str, Any] = {"nodes": [], "links": [], "version": 0.4}
+"""A graph."""
 ARTEFACTS = Path(__file__).resolve().parent.parent.parent / "artefacts"
 """Screenshots of the last run; not part of the repository."""
 
@@ -44,6 +58,7 @@ class Editor:
         self._context = chromium.new_context(viewport={"width": 1500, "height": 1000}, locale="en-US")
         self.page: Page = self._context.new_page()
         self.page.set_default_timeout(SECONDS * 1000)
+        self.page.add_init_script(f"({REMEMBER})({FAILURES!r})")
         self.complaints: list[str] = []
         """What the page's scripts threw, or wrote as an error, that names the pack."""
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
@@ -54,6 +69,12 @@ class Editor:
                             ("Comfy.Locale", "en")):
             self._host.post(f"/settings/{name}", value)
         self.open()
+        # The editor begins with a graph of its own; it names models that are not there, and says so once it has looked.
+        with suppress(TimeoutError):
+            self.page.wait_for_selector(FAILURES, timeout=5000)
+        self.load(EMPTY)
+        self.page.wait_for_function("selector => !document.querySelector(selector)", arg=FAILURES)
+        self.page.evaluate("window.failuresShown = []")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -83,9 +104,12 @@ class Editor:
             "() => app.rootGraph.nodes.filter(node => !LiteGraph.registered_node_types[node.type]).map(n => n.type)")
 
     def errors(self) -> list[str]:
-        """What the editor shows of failures: toasts and the overlay of errors."""
-        shown = self.page.locator("[data-testid=error-overlay], .p-toast-message-error, .p-toast-message-warn")
-        return shown.all_inner_texts()
+        """The failures that the editor shows now."""
+        return self.page.locator(FAILURES).all_inner_texts()
+
+    def errors_so_far(self) -> list[str]:
+        """The failures that it has shown since the page was opened, those that went by themselves included."""
+        return self.page.evaluate("window.failuresShown")
 
     def set_widget(self, node: int, name: str, value: Any) -> None:
         """Write a value into a node's widget."""

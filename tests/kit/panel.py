@@ -1,0 +1,132 @@
+"""The training panel in a real browser: what its curve covers, what it says, and whether it can be read."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from kit.editor import Editor
+from playwright.sync_api import Locator
+
+
+def steps_drawn(panel: Locator) -> int:
+    """How many steps the curve says it covers."""
+    found = re.search(r"over (\d+) steps", panel.locator("canvas").get_attribute("aria-label") or "")
+    return int(found[1]) if found else 0
+
+
+def wait_for_steps(panel: Locator, count: int) -> int:
+    """Wait until the curve covers `count` steps; returns how many it does."""
+    end = time.monotonic() + 300
+    while (seen := steps_drawn(panel)) < count:
+        assert time.monotonic() < end, f"{seen} steps: {panel.inner_text()}"
+        time.sleep(0.1)
+    return seen
+
+
+def seconds_left(panel: Locator) -> int:
+    """What stands below "Time left"."""
+    minutes, seconds = panel.locator("[data-value=left]").inner_text().split(":")
+    return 60 * int(minutes) + int(seconds)
+
+
+def curve_width(panel: Locator) -> float:
+    """How much of the canvas' width the smoothed curve covers, seen in its pixels."""
+    return panel.locator("canvas").evaluate("""canvas => {
+        const { width, height } = canvas;
+        const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+        const columns = new Set();
+        for (let i = 0; i < pixels.length; i += 4) {
+            // Strong blue: no other line has it.
+            if (pixels[i + 3] > 200 && pixels[i + 2] > 150 && pixels[i] < 110) columns.add((i / 4) % width);
+        }
+        return columns.size / width;
+    }""")
+
+
+ALONE = """panel => {
+    const { offsetWidth: width, offsetHeight: height } = panel;
+    const frame = document.createElement("div");
+    frame.style = `position: fixed; left: 0; top: 0; width: ${width}px; height: ${height}px`;
+    frame.home = panel.parentNode;
+    for (const element of document.body.children) element.style.visibility = "hidden";
+    document.body.append(frame);
+    frame.append(panel);
+}"""
+BACK = """panel => {
+    const frame = panel.parentNode;
+    frame.home.append(panel);
+    frame.remove();
+    for (const element of document.body.children) element.style.visibility = "";
+}"""
+
+
+def faults(editor: Editor, panel: Locator) -> list[str]:
+    """What axe-core finds wrong with the panel, and the contrast that it cannot tell.
+
+    It gives contrast up where layers lie above or below the text, as those of the editor do; so they are hidden.
+    """
+    panel.evaluate(ALONE)
+    try:
+        found = Axe().run(editor.page, context=".atelier-panel").response
+    finally:
+        panel.evaluate(BACK)
+    judged = {rule["id"] for rule in found["passes"] + found["violations"]}
+    assert {"color-contrast", "button-name"} <= judged, judged
+    unknown = [fault for fault in found["incomplete"] if fault["id"] == "color-contrast"]
+    return [f"{fault['id']}: {node['html'][:200]} {node['failureSummary']}"
+            for fault in found["violations"] + unknown for node in fault["nodes"]]
+
+
+def cut_off(panel: Locator) -> list[str]:
+    """Texts, buttons and numbers that do not fit into the panel, or into their own box."""
+    return panel.evaluate("""panel => {
+        const frame = panel.getBoundingClientRect();
+        return [...panel.querySelectorAll("strong, span, li, dt, dd, button, p")].filter(element => {
+            const box = element.getBoundingClientRect();
+            if (!box.width || element.closest(".atelier-samples")) return false;
+            return element.scrollWidth > element.clientWidth + 1 && getComputedStyle(element).display !== "inline"
+                || box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1;
+        }).map(element => element.textContent);
+    }""")
+
+
+def smallest_text(panel: Locator) -> float:
+    """In pixels of the screen, the page's zoom included."""
+    return panel.evaluate("""panel => {
+        const scale = panel.getBoundingClientRect().width / panel.offsetWidth;
+        const sizes = [...panel.querySelectorAll("*")].filter(element => element.textContent && element.offsetWidth)
+            .map(element => parseFloat(getComputedStyle(element).fontSize));
+        return scale * Math.min(...sizes);
+    }""")
+
+
+def session(workflow: str, node: str, **changes: Any) -> dict[str, Any]:
+    """What the server would tell of a training in its 240th step of 1200."""
+    losses = [[step, 0.1 + 0.2 * 0.99 ** step + 0.02 * (step % 3)] for step in range(1, 241)]
+    return {
+        "prompt": "made", "node": node, "workflow": workflow, "number": 1, "status": "running", "message": "",
+        "phase": {"name": "training", "done": 240, "total": 1200}, "losses": losses,
+        "validation": losses[19::20], "samples": [80, 160, 240], "can_sample": True, "stopping": False,
+        "sample_asked": False, "values": {
+            "step": 240, "steps": 1200, "epoch": 6.0, "lr": 1e-4, "steps_per_second": 0.13, "best_step": 160,
+            "memory_used": 21.9e9, "memory_total": 24.3e9}, **changes}
+
+
+ENCODING = {"phase": {"name": "encoding", "done": 37, "total": 120}, "losses": [], "validation": [], "samples": [],
+            "values": {}}
+FAILED = {"status": "failed", "message": r"Picture C:\Users\me\Pictures\my dog\IMG_1234.png cannot be read: the file "
+                                         "is damaged. Replace it, or set unreadable to skip."}
+STATES: dict[str, dict[str, Any]] = {"training": {}, "encoding": ENCODING, "failed": FAILED,
+                                     "stopped": {"status": "stopped by user"}}
+"""What `session` differs by, in states that look different."""
+
+
+def tell(editor: Editor, news: dict[str, Any]) -> None:
+    """Send the page an event as the server would."""
+    editor.page.evaluate("""async news => {
+        const { api } = await import("/scripts/api.js");
+        api.dispatchEvent(new CustomEvent("atelier.training", { detail: news }));
+    }""", news)
