@@ -85,7 +85,7 @@ def picture(result: Result, node: str) -> np.ndarray:
 
 def shown(host: Host, made: dict[str, Any], *outputs: list[Any]) -> list[np.ndarray]:
     """Pictures of some IMAGE outputs of a graph, without the nodes that score and save."""
-    without = ("AtelierCLIPScore", "AtelierBlockGrid", "AtelierSaveTitled", "SaveImage")
+    without = ("AtelierCLIPScore", "AtelierBlockGrid", "AtelierSaveTitled", "SaveImage", "PreviewAny")
     bare = {number: node for number, node in made.items() if node["class_type"] not in without}
     bare |= {f"show{i}": {"class_type": "PreviewImage", "inputs": {"images": output}}
              for i, output in enumerate(outputs)}
