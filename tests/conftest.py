@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-_skipped: dict[str, list[str]] = {}
-"""Tests left out, by what they would need."""
-
 
 def _missing() -> dict[str, str]:
     """What is not on this machine, by the marker of the tests that need it, and what to do."""
@@ -48,12 +46,11 @@ def _missing() -> dict[str, str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need what this machine lacks, and keep count."""
+    """Skip the tests that need what this machine lacks."""
     for marker, need in _missing().items():
         for item in items:
             if item.get_closest_marker(marker):
-                item.add_marker(pytest.mark.skip(reason=f"no {need.split(':')[0].split('.')[0]}"))
-                _skipped.setdefault(need, []).append(item.nodeid)
+                item.add_marker(pytest.mark.skip(reason=f"they need {need}"))
 
 
 @pytest.hookimpl(trylast=True)
@@ -61,8 +58,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     """Say how many tests were left out, and why, where everybody looks: on the last lines."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
-        for need, tests in _skipped.items():
-            reporter.write_line(f"{len(tests)} tests were skipped because they need {need}", yellow=True)
+        reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ()))
+        for reason, count in reasons.items():
+            reporter.write_line(f"{count} tests were skipped because {reason}", yellow=True)
 
 
 @pytest.fixture(autouse=True)

@@ -54,7 +54,7 @@ VALUES: dict[tuple[str, str], Any] = {
     ("AtelierFillerImages", "folder"): "atelier-demo/fillers", ("AtelierFillerImages", "count"): 12,
     ("AtelierImageFolder", "prior"): "atelier-demo/plain",
     ("AtelierTrainLora", "preset"): "demo model", ("AtelierTrainLora", "length"): RECIPE.epochs,
-    ("AtelierTrainLora", "unit"): "epochs", ("KSampler", "cfg"): 2.0,
+    ("AtelierTrainLora", "unit"): "epochs", ("KSampler", "cfg"): 1.5,
     ("EmptyLatentImage", "width"): SIZE, ("EmptyLatentImage", "height"): SIZE,
     ("ImageScale", "width"): SIZE, ("ImageScale", "height"): SIZE,
     ("GrowMask", "expand"): 2,

@@ -17,7 +17,7 @@ from .folders import picture_folders
 from .sets import photographs
 from .story import Scoring, Story
 
-GUIDANCE = 2.0
+GUIDANCE = 1.5
 """More makes a young LoRA's colours harsh."""
 
 

@@ -28,7 +28,7 @@ PRESETS: dict[str, TrainConfig] = {
         TrainingOptions(learning_rate=2e-3, batch_size=4, min_snr_gamma=0.5, noise_offset=0.15, prior_weight=0.5,
                         ema_decay=0.98, patience=3, min_delta=0.0005, validate_every=25, validation_pictures=6,
                         sample_prompt="a pencil sketch of a large red star, in the centre", sample_steps=12,
-                        sample_cfg=2.0),
+                        sample_cfg=1.5),
         epochs=19),
 }
 """By name, the first being the default."""

@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
+BATCH = 4
+"""Pictures encoded at once on a processor."""
 STOP, SAMPLE = "/atelier/training/stop", "/atelier/training/sample"
 
 
@@ -118,18 +120,22 @@ def test_stop_while_encoding_keeps_the_first_step(host: Host, checkpoint: str, p
     assert load_file(host.base / "models" / "loras" / "early.safetensors")
 
 
-def test_an_interrupt_while_encoding_ends_the_run(host: Host, checkpoint: str, pictures: Path) -> None:
-    interrupted: list[bool] = []
+def test_an_interrupt_while_encoding_ends_within_a_batch(host: Host, checkpoint: str) -> None:
+    draw_shapes(host.base / "input" / "many", count=80)
+    reached: list[int] = []
 
     def cancel(event: Event) -> None:
-        if event.kind == "atelier.training" and event.data["phase"]["name"] == "encoding" and not interrupted:
-            interrupted.append(True)
+        if event.kind == "atelier.training" and event.data["phase"]["name"] == "encoding" and not reached:
             host.interrupt()
-    graph = training(checkpoint, pictures, "never", 40).change("data", captions="template", caption="never {trigger}")
+            reached.append(session(host, node="train")["phase"]["done"])
+    graph = training(checkpoint, Path("many"), "never", 40).change("data", resolution=128)
     result = host.queue(graph.fill(host), cancel)
     assert result.status == "interrupted"
     assert not losses(result, "train")
-    assert session(host, node="train")["status"] == "cancelled"
+    ended = session(host, node="train")
+    assert (ended["status"], ended["phase"]["name"]) == ("cancelled", "encoding")
+    # Pictures and captions; those of the running batch may still be counted.
+    assert ended["phase"]["done"] <= reached[0] + BATCH < ended["phase"]["total"]
     assert not host.post(STOP, {})["reached"]
 
 

@@ -37,13 +37,17 @@ def look_pencil(picture: Image.Image | np.ndarray) -> Seen:
 
 
 def _color(pixels: np.ndarray) -> str:
-    """The palette's colour that most of the strokes' pixels are nearest to; faint ones are half paper."""
-    strokes = pixels[np.linalg.norm(pixels - PAPER, axis=1) > SEPARATE]
-    if not len(strokes):
+    """The palette's colour that most strokes tint the paper with: pencil is translucent, so the direction tells, not
+    the distance."""
+    tints = pixels - PAPER
+    tints = tints[np.linalg.norm(tints, axis=1) > SEPARATE]
+    if not len(tints):
         return "white"
     names = [name for name in COLORS if name not in ("grey", "pink", "brown")]
-    distances = np.stack([np.linalg.norm(strokes - np.array(COLORS[name]), axis=1) for name in names])
-    return names[int(np.bincount(distances.argmin(axis=0), minlength=len(names)).argmax())]
+    towards = np.stack([np.array(COLORS[name]) - PAPER for name in names])
+    towards /= np.linalg.norm(towards, axis=1, keepdims=True)
+    nearest_each = (tints @ towards.T).argmax(axis=1)
+    return names[int(np.bincount(nearest_each, minlength=len(names)).argmax())]
 
 
 def _frame(rgb: np.ndarray) -> np.ndarray:
