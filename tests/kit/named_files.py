@@ -41,5 +41,5 @@ def named_files(base: Path) -> Iterator[None]:
     yield
     for file in made:
         file.unlink()
-        if not any(file.parent.iterdir()):
+        if file.name == "config.json":  # of a model's own folder; the host's folders stay
             file.parent.rmdir()
