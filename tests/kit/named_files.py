@@ -41,5 +41,6 @@ def named_files(base: Path) -> Iterator[None]:
     yield
     for file in made:
         file.unlink()
-        if file.name == "config.json":  # of a model's own folder; the host's folders stay
+        # A model's own folder; the host's folders stay.
+        if file.name == "config.json" and not any(file.parent.iterdir()):
             file.parent.rmdir()
