@@ -178,7 +178,8 @@ def core(job: Job, clock: Clock) -> None:
     class Node(TrainLoraNode):
         hidden = type("Hidden", (), {"unique_id": "1", "prompt": None, "extra_pnginfo": None})()
 
-    comfy.utils.set_progress_bar_global_hook(lambda value, *rest, **more: clock() if value else None)
+    # Not the host's hook: it hears of a step now and then only.
+    comfy.utils.ProgressBar.update_absolute = lambda bar, value, *rest, **more: clock()
     dtype = {"fp32": "fp32", "bf16": "bf16"}[job.dtype]
     values: dict[str, Any] = {
         "model": model, "batch_size": job.batch, "steps": 10_000, "grad_accumulation_steps": 1, "learning_rate": RATE,
