@@ -138,6 +138,9 @@ class TrainingOptionsNode(io.ComfyNode):
                         "Names in the LoRA file: kohya for ComfyUI and A1111, diffusers for Python.", advanced=True),
                 _number("ema_decay", "Average the weights over time; 0.999 is usual, 0 is off.", 0.99999, 0.001,
                         round=1e-5, advanced=True),
+                _choice("compile", ["off", "on"],
+                        "Compile the UNet: minutes before the first step, then faster ones on many cards. Where it "
+                        "cannot be compiled, training goes on without.", advanced=True),
             ],
             outputs=[sockets.TrainingOptions.Output(display_name="options", tooltip="For Train LoRA.")],
         )

@@ -24,8 +24,8 @@ class PromptList(io.ComfyNode):
             inputs=[
                 io.String.Input("text", multiline=True,
                                 tooltip="One prompt a line. Empty lines and lines that begin with # are left out."),
-                io.String.Input("before", default="", tooltip="Put before every line, such as: a pencil sketch of"),
-                io.String.Input("after", default="", tooltip="Put after every line, such as: , soft light"),
+                io.String.Input("before", default="", tooltip="Put before every line, such as 'a pencil sketch of'."),
+                io.String.Input("after", default="", tooltip="Put after every line, such as ', soft light'."),
                 io.Int.Input("seed", default=0, min=0, max=MOST_SEEDS - 1,
                              control_after_generate=io.ControlAfterGenerate.fixed,
                              tooltip="Seed of the first prompt; each further one has the next."),

@@ -36,9 +36,12 @@ def checkpoint(host: Host, put_checkpoint: Callable[..., str]) -> str:
     return put_checkpoint(host)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A browser. Mark such tests `browser`."""
+    """A browser. Mark such tests `browser`.
+
+    Not for the session: as long as it is there, an event loop runs in this thread, and nobody else can start one.
+    """
     from kit.editor import browser
 
     with browser() as running:

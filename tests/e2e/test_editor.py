@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,8 +24,9 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def page(chromium: Browser, host: Host) -> Iterator[Editor]:
+def page(chromium: Browser, host: Host, put_checkpoint: Callable[..., str]) -> Iterator[Editor]:
     """One page for all tests: each loads what it needs."""
+    put_checkpoint(host, CHECKPOINT)
     supply(host)
     save_clip(host.base / "models" / "clip_score" / "shown", random_clip(clip_config()))
     with named_files(host.base), Editor(chromium, host) as running:
