@@ -34,7 +34,8 @@ _FIELD_HELP = {
 }
 
 
-def _examples() -> ExampleLibrary:
+def example_library() -> ExampleLibrary:
+    """The sets of the user, then those of the pack."""
     return ExampleLibrary((host.work_folder("examples"), SHIPPED))
 
 
@@ -141,7 +142,7 @@ class WritePrompt(io.ComfyNode):
             inputs=[
                 io.String.Input("idea", default="a cat wearing neon-glasses", multiline=True,
                                 tooltip="What the picture shows, in a few words."),
-                io.Combo.Input("example_set", options=[NO_EXAMPLES, *_examples().names()], default=NO_EXAMPLES,
+                io.Combo.Input("example_set", options=[NO_EXAMPLES, *example_library().names()], default=NO_EXAMPLES,
                                tooltip="Examples for a kind of model, from prompt_examples/ of the pack or "
                                        "user/atelier/examples."),
                 io.String.Input("style", default="", tooltip="Words about the style, or nothing."),
@@ -166,7 +167,7 @@ class WritePrompt(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, example_set: str | None = None, **_: Any) -> str:
         """Change when the example set's file does."""
-        return _examples().fingerprint(example_set or "")
+        return example_library().fingerprint(example_set or "")
 
     @classmethod
     def execute(cls, idea: str, example_set: str, style: str, form: str, token_budget: int, seed: int, on_error: str,
@@ -178,7 +179,7 @@ class WritePrompt(io.ComfyNode):
         from .clip_encoder import token_counter
 
         monitor = host.HostMonitor()
-        examples = None if example_set == NO_EXAMPLES else _examples().get(example_set)
+        examples = None if example_set == NO_EXAMPLES else example_library().get(example_set)
         request = PromptRequest(idea, style, Form(form), PromptFields(**fields), token_budget, examples, seed)
         counter = token_counter(clip) if clip is not None else None
         if llm is None:

@@ -81,17 +81,34 @@ class ExampleLibrary:
         Raises:
             AtelierError: there is no such set or its file is wrong; the message names file and key.
         """
+        file = self._found(name)
+        return self.parse(self.text(name), file)
+
+    def text(self, name: str) -> str:
+        """The set's file as it is written; raises like `get`."""
+        file = self._found(name)
+        try:
+            return file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise AtelierError(f"{file} is not valid TOML: {error}.", "Save it as UTF-8.") from error
+        except OSError as error:
+            raise AtelierError(f"{file} cannot be read: {error.strerror}.", "Choose another set.") from error
+
+    @staticmethod
+    def parse(text: str, file: Path) -> ExampleSet:
+        """A set from its text; `file` names it. Raises like `get`."""
+        try:
+            table = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise AtelierError(f"{file} is not valid TOML: {error}.", "Mend that line.") from error
+        return _read(table, file)
+
+    def _found(self, name: str) -> Path:
         file = self._find(name)
         if file is None:
             known = ", ".join(self.names()) or "none"
             raise AtelierError(f"There is no example set {name!r}.", f"Choose one of these: {known}.")
-        try:
-            table = tomllib.loads(file.read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise AtelierError(f"{file} is not valid TOML: {error}.", "Mend that line.") from error
-        except OSError as error:
-            raise AtelierError(f"{file} cannot be read: {error.strerror}.", "Choose another set.") from error
-        return _read(table, file)
+        return file
 
     def _find(self, name: str) -> Path | None:
         if not name or Path(name).name != name:  # A name, not a way out of the folder.

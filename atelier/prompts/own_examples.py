@@ -1,0 +1,82 @@
+"""Examples of a person's own: prompts that worked, added to an example set.
+
+Comments and order of the file stay as they are, since examples are only put at its end.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..errors import AtelierError
+from ..files import file_name, write_text
+from .examples import Example, ExampleLibrary, ExampleSet
+from .fields import Form
+
+LONGEST_IDEA = 8
+"""Words of an idea that is taken from the prompt."""
+
+
+def example_of(positive: str, negative: str = "", idea: str = "", title: str = "") -> Example:
+    """An example of a prompt that was found without the idea it was made from.
+
+    Args:
+        idea: If empty, the prompt up to its first comma or full stop, at most eight words.
+        title: If empty, the idea with a capital first letter.
+
+    Raises:
+        AtelierError: the prompt is empty.
+    """
+    positive, negative, idea, title = (" ".join(text.split()) for text in (positive, negative, idea, title))
+    if not positive:
+        raise AtelierError("positive is empty: an example needs a prompt.", "Connect or write one.")
+    first = positive.replace(".", ",").split(",")[0].strip() or positive
+    idea = idea or " ".join(first.split()[:LONGEST_IDEA])
+    return Example(idea, positive, negative, title or idea[:1].upper() + idea[1:])
+
+
+def add_example(library: ExampleLibrary, name: str, example: Example, form: Form) -> ExampleSet:
+    """Put an example at the end of the set `name` in the library's first folder; the file is whole at every moment.
+
+    A set that is only in another folder, such as one of the pack's, is copied first and hidden by its copy from then
+    on. A set that does not exist begins with this example, its form and its negative prompt as the usual one. An
+    example whose positive prompt the set has already is not added again.
+
+    Returns:
+        The set as it is now.
+
+    Raises:
+        AtelierError: the name is no file name, or the set's file is wrong, has another form or cannot be written.
+    """
+    if Path(file_name(name)).name != name:
+        raise AtelierError(f"{name!r} cannot be the name of an example set.", "Leave out folders and spaces around it.")
+    if form not in (Form.TAGS, Form.SENTENCES):
+        raise AtelierError(f"form is {form.value}.", "Example sets hold tags or sentences.")
+    file = library.folders[0] / f"{name}.toml"
+    if name in library.names():
+        old = library.get(name)
+        if old.form is not form:
+            raise AtelierError(f"The example set {name!r} holds {old.form.value}, this prompt is to be {form.value}.",
+                               f"Choose the form {old.form.value}, or another set.")
+        if any(known.positive == example.positive for known in old.examples):
+            return old
+        text = library.text(name).rstrip("\n") + "\n"
+    else:
+        text = _table("", description="Own examples", form=form.value, negative=example.negative)
+    # The usual negative prompt is what an empty one means in the file.
+    entry = _table("[[example]]\n", idea=example.idea, positive=example.positive, negative=example.negative,
+                   title=example.title)
+    text = f"{text}\n{entry}"
+    added = library.parse(text, file)  # before it is written: an unusual file may not take another entry
+    write_text(file, text)
+    return added
+
+
+def _table(head: str, **values: str) -> str:
+    return head + "".join(f"{key} = {_quoted(value)}\n" for key, value in values.items())
+
+
+def _quoted(text: str) -> str:
+    """A TOML basic string. JSON's escapes are TOML's, but for what JSON leaves bare: DEL and halves of a character."""
+    escaped = json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007F")
+    return "".join("\N{REPLACEMENT CHARACTER}" if "\ud800" <= c <= "\udfff" else c for c in escaped)

@@ -1,0 +1,58 @@
+"""The node that keeps prompts as examples for Write Prompt."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..atelier.errors import AtelierError
+from ..atelier.prompts.fields import Form
+from .prompts import NO_EXAMPLES, example_library
+
+
+class AddPromptExample(io.ComfyNode):
+    """A prompt that worked, put into an example set of one's own."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierAddPromptExample",
+            display_name="Add Prompt Example",
+            category="Atelier/prompts",
+            description="Puts a prompt that worked, such as one from Read Prompt, into an example set for Write "
+                        "Prompt.",
+            search_aliases=["example set", "few-shot", "collect prompts", "prompt library", "save prompt"],
+            is_output_node=True,
+            inputs=[
+                io.String.Input("positive", default="", multiline=True, tooltip="The prompt."),
+                io.String.Input("name", default="my examples",
+                                tooltip="The example set. A new one is begun in user/atelier/examples; one that comes "
+                                        "with the pack is copied there first."),
+                io.Combo.Input("form", options=[Form.TAGS.value, Form.SENTENCES.value], default=Form.TAGS.value,
+                               tooltip="How the prompt is worded. A set holds one of the two."),
+                io.String.Input("negative", default="", optional=True, multiline=True,
+                                tooltip="The negative prompt. Nothing: the set's usual one."),
+                io.String.Input("idea", default="", optional=True,
+                                tooltip="What a person would have asked for. Nothing: the prompt's first words."),
+                io.String.Input("title", default="", optional=True, tooltip="The picture's title. Nothing: the idea."),
+            ],
+            # Any: the host's combos take nothing else from a link.
+            outputs=[io.AnyType.Output(display_name="example_set", tooltip="The set's name, for Write Prompt.")],
+        )
+
+    @classmethod
+    def execute(cls, positive: str, name: str, form: str, negative: str = "", idea: str = "",
+                title: str = "") -> io.NodeOutput:
+        """Add it, unless the set has it."""
+        from ..atelier.prompts.own_examples import add_example, example_of
+
+        if name == NO_EXAMPLES:
+            raise AtelierError(f"{name!r} cannot be the name of an example set: it stands for no examples.",
+                               "Choose another name.")
+        added = add_example(example_library(), name, example_of(positive, negative, idea, title), Form(form))
+        count = len(added.examples)
+        text = f"{name}: {count} example{'s' * (count > 1)}, {form}"
+        return io.NodeOutput(name, ui={"text": (text,)})
+
+
+NODES: list[type[io.ComfyNode]] = [AddPromptExample]
