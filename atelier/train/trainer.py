@@ -19,6 +19,7 @@ from .inputs import Inputs, InputSource
 from .objective import Objective
 from .optimizers import make_optimizer, rate_factor, set_rate, update_average
 from .order import Batch, Order, derived_seed, groups, steps_per_epoch
+from .packed import pack_frozen
 from .stopping import Stopper
 from .validation import ValidationPlan
 
@@ -56,6 +57,8 @@ class Trainer:
         self.parts, self.config, self.device = parts, config, parts.device
         components = {"unet": parts.unet, **(parts.text.encoders if parts.text else {})}
         self.adapters = Adapters(components, config.lora, config.seed)
+        if options.compile == "off":  # the compiler arranges weights itself
+            pack_frozen(parts.unet)
         self.unet = MaybeCompiled(parts.unet, options.compile == "on")
         self.optimizer = make_optimizer(self.adapters.names, self.adapters.masters, options)
         self.objective = Objective.of(parts.scheduler_config, parts.device, min_snr_gamma=options.min_snr_gamma)
