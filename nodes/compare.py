@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
 from . import host, sockets
+from .checks import verdict
 
 if TYPE_CHECKING:
     from ..atelier.study.contestant import Contestant
@@ -55,6 +57,12 @@ class ModelToCompare(io.ComfyNode):
             outputs=[sockets.ComparedModels.Output(display_name="models",
                                                    tooltip="For Compare Models, or the next Model to Compare.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, checkpoint: str | None = None, lora: str | None = None) -> bool | str:
+        """Say before the run that a file is missing."""
+        found = verdict(partial(host.model_path, "checkpoints"), checkpoint)
+        return found if found is not True or lora == NO_LORA else verdict(partial(host.model_path, "loras"), lora)
 
     @classmethod
     def execute(cls, checkpoint: str, lora: str, strength: float, label: str, sampler: str, scheduler: str, steps: int,
@@ -114,6 +122,11 @@ class CompareModels(io.ComfyNode):
                 io.Image.Output(display_name="pictures", tooltip="All pictures: by model, then prompt, then seed."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, score_model: str | None = None) -> bool | str:
+        """Say before the run that the CLIP model is missing."""
+        return score_model == NO_SCORE or verdict(host.clip_score_path, score_model)
 
     @classmethod
     def fingerprint_inputs(cls, score_model: str | None = None, **_: Any) -> str:

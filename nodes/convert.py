@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..atelier.convert.options import PRECISIONS, ConvertOptions
 from ..atelier.files import file_name
 from . import host, sockets
+from .checks import verdict
 from .made import place_for
 
 _OPTIONS = ConvertOptions()
@@ -50,9 +51,14 @@ class ConvertCheckpoint(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
+        """Say before the run that a file is missing."""
+        return verdict(_source, checkpoint)
+
+    @classmethod
     def fingerprint_inputs(cls, checkpoint: str | None = None, **_: Any) -> str:
         """Change when the file does."""
-        return host.disk_state(host.model_path("checkpoints", checkpoint)) if checkpoint else ""
+        return host.disk_state(_source(checkpoint)) if checkpoint else ""
 
     @classmethod
     def execute(cls, checkpoint: str, precision: str, prediction_type: str) -> io.NodeOutput:
@@ -60,7 +66,7 @@ class ConvertCheckpoint(io.ComfyNode):
         from ..atelier.convert.folder import to_folder
         from ..atelier.models.open import open_model
 
-        source = host.model_path("checkpoints", checkpoint)
+        source = _source(checkpoint)
         ending = "" if precision == _OPTIONS.precision else f"-{precision}"
         wanted = host.model_folder("diffusers") / f"{Path(checkpoint).with_suffix('')}{ending}"
         made = place_for(wanted, "folder", open_model(source).fingerprint, precision, prediction_type)
@@ -128,6 +134,10 @@ class ExportCheckpoint(io.ComfyNode):
             made.remember(report)
         monitor.say(report)
         return io.NodeOutput(str(made.path.relative_to(folder)), report, ui={"text": (report,)})
+
+
+def _source(name: str) -> Path:
+    return host.model_path("checkpoints", name)
 
 
 NODES: list[type[io.ComfyNode]] = [ConvertCheckpoint, ExportCheckpoint]

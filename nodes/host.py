@@ -41,12 +41,12 @@ def model_path(kind: str, name: str) -> Path:
     """The file that a name from `model_names` stands for.
 
     Raises:
-        AtelierError: there is no such file any more.
+        AtelierError: there is no such file.
     """
     found = folder_paths.get_full_path(kind, name)
     if found is None:
         raise AtelierError(f"There is no file {name!r} in the {kind} folders.",
-                           "Choose another one, or reload the node list after adding it.")
+                           "Choose another one, or put it there and press R in the editor.")
     return Path(found)
 
 
@@ -69,10 +69,12 @@ def diffusers_path(name: str) -> Path:
     Raises:
         AtelierError: there is no such folder any more.
     """
-    for root in map(Path, folder_paths.get_folder_paths("diffusers")):
-        if (root / name / "model_index.json").is_file():
-            return root / name
-    raise AtelierError(f"There is no diffusers model {name!r}.", "Choose another one.")
+    if name in diffusers_names():  # a name, not a way out of the folder
+        for root in map(Path, folder_paths.get_folder_paths("diffusers")):
+            if (root / name / "model_index.json").is_file():
+                return root / name
+    raise AtelierError(f"There is no diffusers model {name!r} in the diffusers folders.",
+                       "Choose another one, or put it there and press R in the editor.")
 
 
 def peft_names() -> list[str]:
@@ -94,10 +96,12 @@ def peft_path(name: str) -> Path:
     Raises:
         AtelierError: there is no such folder any more.
     """
-    for root in map(Path, folder_paths.get_folder_paths("loras")):
-        if (root / name).is_dir():
-            return root / name
-    raise AtelierError(f"There is no PEFT folder {name!r} in the loras folders.", "Choose another one.")
+    if name in peft_names():
+        for root in map(Path, folder_paths.get_folder_paths("loras")):
+            if (root / name).is_dir():
+                return root / name
+    raise AtelierError(f"There is no PEFT folder {name!r} in the loras folders.",
+                       "Choose another one, or put it there and press R in the editor.")
 
 
 def clip_score_names() -> list[str]:
@@ -118,7 +122,9 @@ def clip_score_path(name: str) -> Path:
     for root in _clip_score_folders():
         if name in clip_score_names() and (root / name).exists():
             return root / name
-    raise AtelierError(f"There is no CLIP model {name!r} in models/clip_score.", "Choose another one.")
+    raise AtelierError(f"There is no CLIP model {name!r} in models/clip_score.",
+                       "Choose another one, or put one there, such as the files of openai/clip-vit-base-patch32 in a "
+                       "folder of that name, and press R in the editor.")
 
 
 def _clip_score_folders() -> list[Path]:

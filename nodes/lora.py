@@ -10,6 +10,7 @@ from comfy_api.latest import io
 from ..atelier.files import file_name
 from ..atelier.lora.names import FORMS
 from . import host, sockets, weights
+from .checks import verdict
 from .made import place_for
 
 _FOLDER = "PEFT: "
@@ -79,6 +80,11 @@ class ConvertLora(io.ComfyNode):
                 io.String.Output(display_name="report", tooltip="How many keys matched, and what was left out."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, lora: str | None = None) -> bool | str:
+        """Say before the run that a file is missing."""
+        return verdict(_path, lora)
 
     @classmethod
     def fingerprint_inputs(cls, lora: str | None = None, **_: Any) -> str:

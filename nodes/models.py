@@ -8,6 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from . import host, sockets, weights
+from .checks import verdict
 
 _FOLDER = "diffusers: "
 """In front of folders among the names of checkpoints."""
@@ -36,6 +37,11 @@ class OpenModel(io.ComfyNode):
             outputs=[sockets.DiffusersModel.Output(display_name="model",
                                                    tooltip="For Train LoRA, Load for Sampling or Export Checkpoint.")],
         )
+
+    @classmethod
+    def validate_inputs(cls, model: str | None = None) -> bool | str:
+        """Say before the run that a file is missing."""
+        return verdict(_path, model)
 
     @classmethod
     def fingerprint_inputs(cls, model: str | None = None, **_: Any) -> str:

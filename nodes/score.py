@@ -10,6 +10,7 @@ from ..atelier.errors import AtelierError
 from ..atelier.score.crop import Crop
 from ..atelier.score.definitions import Definition
 from . import host, sockets
+from .checks import verdict
 from .lists import one_each, only, singles
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class ClipScore(io.ComfyNode):
                                 tooltip="The pictures with their score below."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, model: Any = None) -> bool | str:
+        """Say before the run that the CLIP model is missing."""
+        return verdict(host.clip_score_path, model[0] if model else None)
 
     @classmethod
     def fingerprint_inputs(cls, model: Any = None, **_: Any) -> str:

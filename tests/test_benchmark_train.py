@@ -1,8 +1,9 @@
-"""The benchmark of training at its smallest: ours is not slower than the loop of diffusers' example script."""
+"""The benchmarks of training at their smallest: ours is not slower than the loop of diffusers' example script."""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,16 +12,27 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
-SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "train.py"
+BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 
 
 def test_ours_is_not_the_slower_one() -> None:
     # The script compares medians of alternating rounds and exits with 1 where ours is slower.
-    run = subprocess.run([sys.executable, str(SCRIPT), "--size", "smallest", "--steps", "60", "--json", "--engines",
-                          "atelier-eager", "diffusers-style"], capture_output=True, encoding="utf-8", timeout=600)
+    run = subprocess.run([sys.executable, str(BENCHMARKS / "train.py"), "--size", "smallest", "--steps", "60", "--json",
+                          "--engines", "atelier-eager", "diffusers-style"],
+                         capture_output=True, encoding="utf-8", timeout=600)
     assert run.returncode == 0, run.stdout[-1000:] + run.stderr[-2000:]
     result = json.loads(run.stdout.splitlines()[-1])
     rows = {row["engine"]: row for row in result["rows"]}
     assert rows.keys() == {"atelier-eager", "diffusers-style"}
     assert all(row["samples_per_s"] > 0 and row["peak_mb"] > 0 for row in rows.values())
     assert rows["diffusers-style"]["ours_is"] >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="pages cannot be given back on this system")
+def test_the_way_to_the_first_step_is_measured() -> None:
+    run = subprocess.run([sys.executable, str(BENCHMARKS / "first_step.py"), "--size", "smallest", "--rounds", "1",
+                          "--json"], capture_output=True, encoding="utf-8", timeout=600)
+    assert run.returncode == 0, run.stdout[-1000:] + run.stderr[-2000:]
+    result = json.loads(run.stdout.splitlines()[-1])
+    floor, ours = (row["seconds"] for row in result["rows"])
+    assert 0 <= floor < ours and result["ratio"] > 1

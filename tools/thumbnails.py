@@ -3,8 +3,9 @@
     python tools/thumbnails.py [NAME …] [--base FOLDER] [--out FOLDER]
 
 Every file that a workflow names is taken from what `python -m atelier demo-model` writes, pictures are 128 pixels wide,
-prompts speak of shapes. What needs another family, a second checkpoint, a data set of the hub or a language model has
-no thumbnail: it could not be made by running it.
+prompts speak of shapes. The second checkpoint of a workflow is the demo's with the LoRA merged into it. In place of a
+language model a server answers with a prompt of the demo. What needs another family, a data set of the hub or many
+prompts has no thumbnail: it could not be made by running it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import copy
 import itertools
+import json
 import sys
 import tempfile
 import time
@@ -21,29 +23,39 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "tests"), str(ROOT)]
 
-from kit.host import Host, Result  # noqa: E402 - the path is set just above
+from kit.fake_llm import FakeLlm  # noqa: E402 - the path is set just above
+from kit.host import Host, Result  # noqa: E402
 from PIL import Image, ImageDraw, ImageOps  # noqa: E402
 
+from atelier.convert.anatomy import read_anatomy  # noqa: E402
+from atelier.convert.single_file import to_checkpoint  # noqa: E402
+from atelier.lora.bake import merge_of  # noqa: E402
+from atelier.lora.file import load_lora  # noqa: E402
 from atelier.train.presets import preset  # noqa: E402
 from tools.workflows import FOLDER, TITLES, read_api  # noqa: E402
 
 RECIPE = preset("demo model")
 SIZE, WIDTH, MOST_BYTES = 128, 384, 30_000
 CHECKPOINT, CLIP, LORA = "atelier-demo.safetensors", "atelier-demo-clip", "my-subject.safetensors"
-SUITED = {CHECKPOINT, "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt"}
+MERGED = "atelier-demo-pencil.safetensors"
+SUITED = {CHECKPOINT, "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt", "Deliberate_v2.safetensors"}
 """Checkpoints whose place the demo's can take."""
 TRAINER = "finetune_then_generate"
 """Writes the LoRA that others name; it is run first."""
-UNSUITED = {"AtelierLLM", "AtelierHubDataset", "ImagePadForOutpaint"}
-"""The demo's model draws one shape in the centre, nothing that could stand around it."""
+UNSUITED = {"AtelierRandomArtPrompts", "AtelierHubDataset", "ImagePadForOutpaint"}
+"""The demo's model draws one shape in the centre, nothing that could stand around it, and no art."""
 MODELS = (".safetensors", ".ckpt", ".pth")
 PICTURE, MASKED = "atelier-demo/plain/000.png", "atelier-demo/with-mask.png"
 PLAIN = ("a large blue star on a white background, in the centre",
          "a large red ring on a white background, in the centre")
 PENCIL = ("a pencil sketch of a large blue star, in the centre", "a pencil sketch of a large red ring, in the centre")
+WRITTEN = {"positive": PENCIL[0], "negative": "", "title": "A Blue Star"}
+"""What the language model answers."""
+KEY = "DEMO_KEY"
 VALUES: dict[tuple[str, str], Any] = {
     ("AtelierConvertCheckpoint", "checkpoint"): CHECKPOINT, ("AtelierOpenModel", "model"): CHECKPOINT,
-    ("CheckpointLoaderSimple", "ckpt_name"): CHECKPOINT, ("AtelierModelToCompare", "checkpoint"): CHECKPOINT,
+    ("AtelierModelToCompare", "checkpoint"): CHECKPOINT,
+    ("AtelierLLM", "endpoint"): "custom", ("AtelierLLM", "credential"): KEY, ("AtelierWritePrompt", "idea"): "a star",
     ("AtelierCLIPScore", "model"): CLIP, ("AtelierCompareModels", "score_model"): CLIP,
     ("AtelierCompareModels", "prompts"): "\n".join(PENCIL), ("AtelierCompareModels", "negative"): "",
     ("AtelierCompareModels", "width"): SIZE, ("AtelierCompareModels", "height"): SIZE,
@@ -71,15 +83,16 @@ def suited(name: str) -> bool:
     nodes = read_api(name).values()
     named = {value for node in nodes for value in node["inputs"].values()
              if isinstance(value, str) and value.endswith(MODELS)}
-    return len(named & SUITED) == 1 and named <= SUITED | {LORA} and not UNSUITED & {n["class_type"] for n in nodes}
+    return bool(named & SUITED) and named <= SUITED | {LORA} and not UNSUITED & {n["class_type"] for n in nodes}
 
 
-def with_demo(name: str, base: Path) -> dict[str, Any]:
-    """A workflow in API form, for the demo's model in `base`."""
+def with_demo(name: str, base: Path, llm: str) -> dict[str, Any]:
+    """A workflow in API form, for the demo's model in `base` and the language model at the address `llm`."""
     graph = copy.deepcopy(read_api(name))
     kinds = {node["class_type"] for node in graph.values()}
     own = (base / "input" / PICTURE).with_suffix(".txt").read_text(encoding="utf-8").strip()
     prompts = itertools.cycle([own] if name in OWN_CAPTION else PENCIL if "AtelierTrainLora" in kinds else PLAIN)
+    checkpoints = itertools.chain([CHECKPOINT], itertools.repeat(MERGED))
     for node in graph.values():
         kind, inputs = node["class_type"], node["inputs"]
         for widget, shipped in inputs.items():
@@ -87,6 +100,10 @@ def with_demo(name: str, base: Path) -> dict[str, Any]:
                 continue
             if (kind, widget) == ("LoadImage", "image"):
                 inputs[widget] = MASKED if "mask" in shipped else PICTURE
+            elif (kind, widget) == ("CheckpointLoaderSimple", "ckpt_name"):
+                inputs[widget] = next(checkpoints)
+            elif (kind, widget) == ("AtelierLLM", "base_url"):
+                inputs[widget] = llm
             elif (kind, widget) in (("PrimitiveStringMultiline", "value"), ("CLIPTextEncode", "text")):
                 inputs[widget] = "" if "negative" in node["_meta"]["title"].lower() else next(prompts)
             elif widget == "batch_size" and kind != "AtelierTrainingOptions":
@@ -107,6 +124,22 @@ def draw_mask(base: Path) -> None:
     ImageDraw.Draw(alpha).ellipse((left, left, right, right), fill=0)
     picture.putalpha(alpha)
     picture.save(base / "input" / MASKED)
+
+
+def merge_pencil(base: Path) -> None:
+    """The demo's checkpoint with the LoRA that the first workflow has trained."""
+    folder = base / "models"
+    source, lora = folder / "checkpoints" / CHECKPOINT, folder / "loras" / LORA
+    if lora.is_file() and not (source.parent / MERGED).exists():
+        to_checkpoint(source, source.parent / MERGED, merge=merge_of(load_lora(lora), read_anatomy(source)))
+
+
+def write_key(base: Path, address: str) -> None:
+    """Let the stand-in's address have a key, as every address must."""
+    file = base / "user" / "atelier" / "credentials.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(f'[{KEY}]\nkey = "none-is-needed"\nbase_urls = ["{address}"]\n', encoding="utf-8")
+    file.chmod(0o600)
 
 
 def finished(result: Result) -> Image.Image:
@@ -144,10 +177,13 @@ def main() -> int:
         base = arguments.base or Path(folder)
         fill_folders(base)
         draw_mask(base)
-        with Host(base) as host:
+        with FakeLlm() as llm, Host(base) as host:
+            write_key(base, llm.base_url)
             for name in names:
                 start = time.monotonic()
-                result = host.queue(with_demo(name, base))
+                llm.say(json.dumps(WRITTEN))
+                result = host.queue(with_demo(name, base, llm.base_url))
+                merge_pencil(base)
                 print(f"{name}: {result.status} in {time.monotonic() - start:.0f} s {result.error}", flush=True)
                 failed += result.status != "success"
                 if result.status == "success":

@@ -11,6 +11,8 @@ import pytest
 from kit.fake_llm import GOOD, FakeLlm
 from kit.graphs import Graph
 from kit.host import Host, Result
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 pytestmark = pytest.mark.host
 
@@ -58,6 +60,26 @@ def test_one_question_gives_prompt_negative_and_title_and_is_not_repeated(host: 
     # Another widget, so that the host runs the node again, and the same question.
     again = queue(host, graph(fake.base_url, 1, example_set="sdxl", form="sentences", on_error="offline"))
     assert "write" in again.ran() and "from the cache" in again.text("write") and len(fake.requests) == 1
+
+
+def test_pictures_one_likes_become_examples_for_the_writer(host: Host, fake: FakeLlm) -> None:
+    picture = PngInfo()
+    picture.add_text("parameters", "a fox, deep snow <lora:x:1>\nNegative prompt: fog\nSteps: 9, Seed: 1")
+    Image.new("RGB", (8, 8)).save(host.base / "input" / "liked.png", pnginfo=picture)
+    made = graph(fake.base_url, 11, idea="a hare", example_set=["add", 0])
+    made.nodes["read"] = ("AtelierReadPrompt", {"image": "liked.png"})
+    made.nodes["add"] = ("AtelierAddPromptExample", {"positive": ["read", 0], "negative": ["read", 1],
+                                                     "name": "größer"})
+    for _ in range(2):  # the second time everything is there already
+        result = queue(host, made)
+        assert result.status == "success", result.error
+        made.change("add", idea="a red fox")
+    assert result.text("add") == "größer: 1 example, tags"
+    request, = fake.requests
+    assert [message["content"] for message in request.body["messages"][1:]] == [
+        "a fox", json.dumps({"positive": "a fox, deep snow", "negative": "fog", "title": "A fox"}), "a hare"]
+    reserved = queue(host, made.change("add", name="none"))
+    assert reserved.status == "error" and "'none' cannot be the name" in reserved.error
 
 
 def test_a_failure_stops_the_graph_or_is_written_offline(host: Host, fake: FakeLlm) -> None:

@@ -1,0 +1,146 @@
+"""How soon training begins: from the request to the first step on a warm cache, beside reading the UNet from disk.
+
+    python benchmarks/first_step.py [--size smallest|full] [--dtype bf16] [--rounds 3] [--json]
+
+Pictures and captions are in the cache; the checkpoint is not in the system's: its pages are given back before each
+measurement. The floor is a plain read of the bytes that belong to the UNet. Every measurement is a process of its own,
+its imports not counted: a host has long done them. Engines take turns. Linux only, where pages can be given back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path += [str(ROOT), str(ROOT / "tests")]
+
+SHAPES = {"smallest": "tiny", "full": "full"}
+FLOOR, OURS = "reading the UNet", "request to first step"
+
+
+def forget(file: Path) -> None:
+    """Have the system give back the pages of a file, so that it is read from the disk."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def read_unet(checkpoint: Path, job: dict[str, Any]) -> float:
+    """Seconds to read every byte of the UNet's tensors."""
+    from atelier.checkpoint.header import read_header
+
+    spans = [(tensor.begin, tensor.end) for name, tensor in read_header(checkpoint).tensors.items()
+             if name.startswith("model.diffusion_model.")]
+    forget(checkpoint)
+    began = time.perf_counter()
+    with checkpoint.open("rb", buffering=0) as file:
+        for start, end in spans:
+            file.seek(start)
+            left = end - start
+            while left:
+                left -= len(file.read(min(left, 2**24)))
+    return time.perf_counter() - began
+
+
+class Begun(Exception):
+    """The first step is about to be done."""
+
+
+def to_first_step(checkpoint: Path, job: dict[str, Any]) -> float:
+    """Seconds from asking for a LoRA to its first training step. The first call of a job fills the cache."""
+    import diffusers.models.unets.unet_2d_condition
+    import peft  # noqa: F401 - what the host has imported by the second run
+    import transformers  # noqa: F401
+
+    from atelier.dataset.folder import FolderOptions, read_folder
+    from atelier.dataset.types import Resolution
+    from atelier.models.open import open_model
+    from atelier.progress import Monitor
+    from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
+    from atelier.train.place import Workplace
+    from atelier.train.run import train
+
+    class Watch(Monitor):
+        training = False
+
+        def phase(self, name: str, total: int) -> None:
+            self.training = name == "training"
+
+        def check(self) -> None:
+            if self.training:
+                raise Begun
+
+    assert diffusers.models.unets.unet_2d_condition
+    work = Path(job["work"])
+    options = TrainingOptions(monitor="off", patience=0, precision=job["dtype"])
+    place = Workplace(work / "loras", work / f"runs {os.getpid()}", work / "cache")
+    forget(checkpoint)
+    began = time.perf_counter()
+    try:
+        train("bench", open_model(checkpoint),
+              read_folder(work / "pictures", FolderOptions(resolution=Resolution(job["pixels"]))),
+              TrainConfig(LoraConfig(rank=16), options, steps=10), place, Watch())
+    except Begun:
+        return time.perf_counter() - began
+    raise SystemExit("There was no first step.")
+
+
+ENGINES = {FLOOR: read_unet, OURS: to_first_step}
+
+
+def measured(engine: str, job: dict[str, Any]) -> float:
+    """Seconds of one engine in a process of its own."""
+    run = subprocess.run([sys.executable, __file__, "--job", json.dumps({**job, "engine": engine})],
+                         capture_output=True, text=True, encoding="utf-8", cwd=ROOT)
+    if run.returncode:
+        raise SystemExit(f"{engine} failed:\n{run.stderr[-3000:]}")
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", choices=SHAPES, default="full")
+    parser.add_argument("--dtype", choices=("fp32", "bf16"), default="bf16")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", action="store_true", help="end with one line for programs")
+    parser.add_argument("--job", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.job:
+        job = json.loads(args.job)
+        print(json.dumps(ENGINES[job["engine"]](Path(job["checkpoint"]), job)))
+        return
+    from kit.checkpoints import write_sd1
+    from kit.pictures import write_pictures
+
+    pixels = 64 if args.size == "smallest" else 128
+    with tempfile.TemporaryDirectory(prefix="atelier-bench-") as folder:
+        checkpoint = write_sd1(Path(folder) / "model.safetensors", SHAPES[args.size])
+        write_pictures(Path(folder) / "pictures", [(pixels, pixels)] * 8)
+        job = {"checkpoint": str(checkpoint), "work": folder, "dtype": args.dtype, "pixels": pixels}
+        measured(OURS, job)  # fills the cache of pictures and captions
+        seconds = {engine: [] for engine in ENGINES}
+        for number in range(args.rounds):
+            for engine in ENGINES:
+                seconds[engine].append(measured(engine, job))
+                print(f"round {number + 1}: {engine} {seconds[engine][-1]:.2f} s", file=sys.stderr, flush=True)
+    ratio = statistics.median(ours / floor for ours, floor in zip(seconds[OURS], seconds[FLOOR], strict=True))
+    print(f"SD1.x {args.size}, {args.dtype}, {args.rounds} rounds, medians")
+    for engine, found in seconds.items():
+        print(f"{engine:24} {statistics.median(found):7.2f} s")
+    print(f"{'ratio':24} {ratio:7.2f}")
+    if args.json:
+        print(json.dumps({"rows": [{"engine": engine, "seconds": round(statistics.median(found), 3)}
+                                   for engine, found in seconds.items()], "ratio": round(ratio, 3)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""What a person reads when a model, a key or a package is missing: what it is, and what to do."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import urllib.error
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.graphs import Graph
+from kit.host import Host
+from kit.pictures import write_pictures
+
+pytestmark = pytest.mark.host
+
+GONE = "gone.safetensors"
+
+
+def test_a_missing_model_is_said_before_the_run(host: Host, checkpoint: str) -> None:
+    file = f"There is no file '{GONE}' in the {{}} folders. Choose another one, or put it there and press R"
+    graph = Graph(
+        convert=("AtelierConvertCheckpoint", {"checkpoint": GONE}),
+        image=("EmptyImage", {"width": 64, "height": 64}),
+        score=("AtelierCLIPScore", {"images": ["image", 0], "text": "a cat", "model": GONE}),
+        lora=("AtelierConvertLora", {"lora": GONE, "form": "kohya"}),
+        peft=("AtelierConvertLora", {"lora": "PEFT: ../../input", "form": "kohya"}),
+        compared=("AtelierModelToCompare", {"checkpoint": checkpoint, "lora": GONE}),
+        compare=("AtelierCompareModels", {"models": ["compared", 0], "score_model": GONE}),
+        show=("PreviewAny", {"source": ["compare", 2]}),
+        opened=("AtelierOpenModel", {"model": "diffusers: ../input"}),
+        export=("AtelierExportCheckpoint", {"model": ["opened", 0], "name": "never"}),
+    ).fill(host)
+    clip = f"There is no CLIP model '{GONE}' in models/clip_score. Choose another"
+    names = {"convert": file.format("checkpoints"), "lora": file.format("loras"), "compared": file.format("loras"),
+             "peft": "There is no PEFT folder '../../input' in the loras folders. Choose another",
+             "score": clip, "compare": clip,
+             "opened": "There is no diffusers model '../input' in the diffusers folders. Choose another"}
+    said = refusals(host, graph)
+    assert said.keys() == names.keys()
+    for node, text in names.items():
+        assert text in said[node], said[node]
+
+
+def refusals(host: Host, graph: dict[str, Any]) -> dict[str, str]:
+    """What the host says of each node before it runs anything."""
+    try:
+        answer = host.post("/prompt", {"prompt": graph, "client_id": "asks"})
+    except urllib.error.HTTPError as error:
+        answer = json.loads(error.read())
+    assert "prompt_id" not in answer, "the host runs it"
+    return {node: " ".join(each["details"] for each in found["errors"])
+            for node, found in answer["node_errors"].items()}
+
+
+def test_a_missing_key_is_named_with_the_places_for_it(host: Host) -> None:
+    graph = Graph(llm=("AtelierLLM", {"endpoint": "OpenRouter", "model": "any"}),
+                  write=("AtelierWritePrompt", {"llm": ["llm", 0], "seed": 4242}))
+    failed = host.queue(graph.fill(host))
+    assert failed.status == "error"
+    assert "The credential OPENROUTER_API_KEY has no key. Set the environment variable" in failed.error
+    assert "credentials.toml" in failed.error
+
+
+@pytest.mark.skipif(importlib.util.find_spec("prodigyopt") is not None, reason="the package is installed")
+def test_a_missing_package_is_named_with_its_installation(host: Host, checkpoint: str) -> None:
+    folder: Path = host.base / "input" / "missing package"
+    write_pictures(folder, [(64, 64)] * 3)
+    graph = Graph(
+        opened=("AtelierOpenModel", {"model": checkpoint}),
+        data=("AtelierImageFolder", {"folder": folder.name, "captions": "sidecar", "resolution": 64}),
+        options=("AtelierTrainingOptions", {"optimizer": "prodigy", "monitor": "off", "patience": 0}),
+        train=("AtelierTrainLora", {"model": ["opened", 0], "training_set": ["data", 0], "options": ["options", 0],
+                                    "name": "no package", "length": 2}))
+    failed = host.queue(graph.fill(host))
+    assert failed.status == "error"
+    assert "The Prodigy optimiser needs the Python package 'prodigyopt', which is not installed" in failed.error
+    assert "pip install prodigyopt" in failed.error
