@@ -37,7 +37,7 @@ from .trainer import Parts, Trainer
 
 log = logging.getLogger("atelier")
 
-_FORMAT = "1"
+_FORMAT = "2"
 """Part of a run's digest; grows when training the same request would give other weights."""
 
 
