@@ -45,9 +45,8 @@ def read_unet(checkpoint: Path, job: dict[str, Any]) -> float:
     with checkpoint.open("rb", buffering=0) as file:
         for start, end in spans:
             file.seek(start)
-            left = end - start
-            while left:
-                left -= len(file.read(min(left, 2**24)))
+            while start < end and (block := file.read(min(end - start, 2**24))):
+                start += len(block)
     return time.perf_counter() - began
 
 
@@ -57,7 +56,7 @@ class Begun(Exception):
 
 def to_first_step(checkpoint: Path, job: dict[str, Any]) -> float:
     """Seconds from asking for a LoRA to its first training step. The first call of a job fills the cache."""
-    import diffusers.models.unets.unet_2d_condition
+    import diffusers.models.unets.unet_2d_condition  # noqa: F401
     import peft  # noqa: F401 - what the host has imported by the second run
     import transformers  # noqa: F401
 
@@ -79,7 +78,6 @@ def to_first_step(checkpoint: Path, job: dict[str, Any]) -> float:
             if self.training:
                 raise Begun
 
-    assert diffusers.models.unets.unet_2d_condition
     work = Path(job["work"])
     options = TrainingOptions(monitor="off", patience=0, precision=job["dtype"])
     place = Workplace(work / "loras", work / f"runs {os.getpid()}", work / "cache")

@@ -12,7 +12,7 @@ def verdict(check: Callable[[Any], Any], value: Any) -> bool | str:
     """What `validate_inputs` returns: True, or the sentence that a person reads.
 
     Args:
-        check: Raises `AtelierError` for a bad value, at once and reading no file.
+        check: Raises `AtelierError` for a bad value, at once: it may list folders, but reads no file.
         value: Of a widget; None where a link gives it later, which is checked when the node runs.
     """
     if value is None:

@@ -61,8 +61,9 @@ class ModelToCompare(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, checkpoint: str | None = None, lora: str | None = None) -> bool | str:
         """Say before the run that a file is missing."""
-        found = verdict(partial(host.model_path, "checkpoints"), checkpoint)
-        return found if found is not True or lora == NO_LORA else verdict(partial(host.model_path, "loras"), lora)
+        named = {"checkpoints": checkpoint, "loras": None if lora == NO_LORA else lora}
+        verdicts = (verdict(partial(host.model_path, kind), name) for kind, name in named.items())
+        return next((found for found in verdicts if found is not True), True)
 
     @classmethod
     def execute(cls, checkpoint: str, lora: str, strength: float, label: str, sampler: str, scheduler: str, steps: int,
@@ -140,6 +141,8 @@ class CompareModels(io.ComfyNode):
         """Ask the host for the pictures that are missing, then for the result."""
         from ..atelier.study.contestant import distinct
 
+        if score_model != NO_SCORE:
+            host.clip_score_path(score_model)  # rather than when all is drawn
         texts = tuple(dict.fromkeys(line.strip() for line in prompts.splitlines() if line.strip()))
         if not texts:
             raise AtelierError("There are no prompts to compare with.", "Write at least one line.")

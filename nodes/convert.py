@@ -52,7 +52,7 @@ class ConvertCheckpoint(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, checkpoint: str | None = None) -> bool | str:
-        """Say before the run that a file is missing."""
+        """Say before the run that the checkpoint is missing."""
         return verdict(_source, checkpoint)
 
     @classmethod

@@ -5,7 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
+from ..atelier.files import file_name
 from ..atelier.prompts.fields import Form
+from .checks import verdict
 from .prompts import NO_EXAMPLES, example_library
 
 
@@ -41,18 +43,28 @@ class AddPromptExample(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        """Say before the run that a set cannot have this name."""
+        return verdict(_check_name, name)
+
+    @classmethod
     def execute(cls, positive: str, name: str, form: str, negative: str = "", idea: str = "",
                 title: str = "") -> io.NodeOutput:
         """Add it, unless the set has it."""
         from ..atelier.prompts.own_examples import add_example, example_of
 
-        if name == NO_EXAMPLES:
-            raise AtelierError(f"{name!r} cannot be the name of an example set: it stands for no examples.",
-                               "Choose another name.")
+        _check_name(name)
         added = add_example(example_library(), name, example_of(positive, negative, idea, title), Form(form))
         count = len(added.examples)
-        text = f"{name}: {count} example{'s' * (count > 1)}, {form}"
-        return io.NodeOutput(name, ui={"text": (text,)})
+        text = f"{added.name}: {count} example{'s' * (count > 1)}, {form}"
+        return io.NodeOutput(added.name, ui={"text": (text,)})
+
+
+def _check_name(name: str) -> None:
+    if name == NO_EXAMPLES:
+        raise AtelierError(f"{name!r} cannot be the name of an example set: it stands for no examples.",
+                           "Choose another name.")
+    file_name(name)
 
 
 NODES: list[type[io.ComfyNode]] = [AddPromptExample]

@@ -38,15 +38,15 @@ def model_names(kind: str) -> list[str]:
 
 
 def model_path(kind: str, name: str) -> Path:
-    """The file that a name from `model_names` stands for.
+    """The file that a name from `model_names` stands for; a name of another system's spelling (`\\`, `/`) is one too.
 
     Raises:
-        AtelierError: there is no such file.
+        AtelierError: no such file is listed.
     """
-    found = folder_paths.get_full_path(kind, name)
+    listed = {known.replace("\\", "/"): known for known in model_names(kind)}.get(str(name).replace("\\", "/"))
+    found = folder_paths.get_full_path(kind, listed) if listed else None
     if found is None:
-        raise AtelierError(f"There is no file {name!r} in the {kind} folders.",
-                           "Choose another one, or put it there and press R in the editor.")
+        raise _missing(f"file {name!r} in the {kind} folders")
     return Path(found)
 
 
@@ -57,74 +57,84 @@ def model_folder(kind: str) -> Path:
 
 def diffusers_names() -> list[str]:
     """Diffusers folders in the host's model folders, by their path below `models/diffusers`; up to two levels deep."""
-    found = {index.parent.relative_to(root).as_posix()
-             for root in map(Path, folder_paths.get_folder_paths("diffusers"))
-             for pattern in ("*/model_index.json", "*/*/model_index.json") for index in root.glob(pattern)}
-    return sorted(found)
+    return sorted(_diffusers_folders())
 
 
 def diffusers_path(name: str) -> Path:
     """The folder that a name from `diffusers_names` stands for.
 
     Raises:
-        AtelierError: there is no such folder any more.
+        AtelierError: there is no such folder.
     """
-    if name in diffusers_names():  # a name, not a way out of the folder
-        for root in map(Path, folder_paths.get_folder_paths("diffusers")):
-            if (root / name / "model_index.json").is_file():
-                return root / name
-    raise AtelierError(f"There is no diffusers model {name!r} in the diffusers folders.",
-                       "Choose another one, or put it there and press R in the editor.")
+    return _listed(_diffusers_folders(), name, f"diffusers model {name!r} in the diffusers folders")
 
 
 def peft_names() -> list[str]:
     """PEFT folders in the host's LoRA folders, by their path below; those with a folder for each component count
     once."""
-    found: set[str] = set()
-    for root in map(Path, folder_paths.get_folder_paths("loras")):
-        for config in root.rglob("adapter_config.json"):
-            folder = config.parent
-            whole = folder.parent if folder.name in ("unet", "text_encoder", "text_encoder_2") else folder
-            if whole != root:
-                found.add(whole.relative_to(root).as_posix())
-    return sorted(found)
+    return sorted(_peft_folders())
 
 
 def peft_path(name: str) -> Path:
     """The folder that a name from `peft_names` stands for.
 
     Raises:
-        AtelierError: there is no such folder any more.
+        AtelierError: there is no such folder.
     """
-    if name in peft_names():
-        for root in map(Path, folder_paths.get_folder_paths("loras")):
-            if (root / name).is_dir():
-                return root / name
-    raise AtelierError(f"There is no PEFT folder {name!r} in the loras folders.",
-                       "Choose another one, or put it there and press R in the editor.")
+    return _listed(_peft_folders(), name, f"PEFT folder {name!r} in the loras folders")
 
 
 def clip_score_names() -> list[str]:
     """CLIP models in `models/clip_score`: folders with a configuration, and single weight files."""
-    found = set()
-    for root in _clip_score_folders():
-        found |= {config.parent.name for config in root.glob("*/config.json")}
-        found |= {file.name for file in root.glob("*.safetensors")}
-    return sorted(found)
+    return sorted(_clip_models())
 
 
 def clip_score_path(name: str) -> Path:
     """The folder or file that a name from `clip_score_names` stands for.
 
     Raises:
-        AtelierError: there is no such model any more.
+        AtelierError: there is no such model.
     """
+    return _listed(_clip_models(), name, f"CLIP model {name!r} in models/clip_score",
+                   "one there, such as the files of openai/clip-vit-base-patch32 in a folder of that name,")
+
+
+def _listed(known: dict[str, Path], name: str, what: str, put: str = "it there") -> Path:
+    if name not in known:
+        raise _missing(what, put)
+    return known[name]
+
+
+def _missing(what: str, put: str = "it there") -> AtelierError:
+    return AtelierError(f"There is no {what}.", f"Choose another one, or put {put} and press R in the editor.")
+
+
+def _diffusers_folders() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for root in map(Path, folder_paths.get_folder_paths("diffusers")):
+        for pattern in ("*/model_index.json", "*/*/model_index.json"):
+            for index in root.glob(pattern):
+                found.setdefault(index.parent.relative_to(root).as_posix(), index.parent)
+    return found
+
+
+def _peft_folders() -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for root in map(Path, folder_paths.get_folder_paths("loras")):
+        for config in root.rglob("adapter_config.json"):
+            folder = config.parent
+            whole = folder.parent if folder.name in ("unet", "text_encoder", "text_encoder_2") else folder
+            if whole != root:
+                found.setdefault(whole.relative_to(root).as_posix(), whole)
+    return found
+
+
+def _clip_models() -> dict[str, Path]:
+    found: dict[str, Path] = {}
     for root in _clip_score_folders():
-        if name in clip_score_names() and (root / name).exists():
-            return root / name
-    raise AtelierError(f"There is no CLIP model {name!r} in models/clip_score.",
-                       "Choose another one, or put one there, such as the files of openai/clip-vit-base-patch32 in a "
-                       "folder of that name, and press R in the editor.")
+        for path in (*(config.parent for config in root.glob("*/config.json")), *root.glob("*.safetensors")):
+            found.setdefault(path.name, path)
+    return found
 
 
 def _clip_score_folders() -> list[Path]:

@@ -83,7 +83,7 @@ class ConvertLora(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, lora: str | None = None) -> bool | str:
-        """Say before the run that a file is missing."""
+        """Say before the run that the LoRA is missing."""
         return verdict(_path, lora)
 
     @classmethod
@@ -112,7 +112,8 @@ class ConvertLora(io.ComfyNode):
         return io.NodeOutput(str(made.path.relative_to(folder)), state, report, ui={"text": (report,)})
 
 
-def _path(name: str) -> Path:
+def _path(name: str | None) -> Path:
+    name = name or ""  # a graph saved where there was none to choose
     if name.startswith(_FOLDER):
         return host.peft_path(name.removeprefix(_FOLDER))
     return host.model_path("loras", name)

@@ -40,7 +40,7 @@ class OpenModel(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model: str | None = None) -> bool | str:
-        """Say before the run that a file is missing."""
+        """Say before the run that the model is missing."""
         return verdict(_path, model)
 
     @classmethod
@@ -82,7 +82,8 @@ class LoadForSampling(io.ComfyNode):
         return io.NodeOutput(*weights.load_model(model))
 
 
-def _path(name: str) -> Path:
+def _path(name: str | None) -> Path:
+    name = name or ""  # a graph saved where there was none to choose
     if name.startswith(_FOLDER):
         return host.diffusers_path(name.removeprefix(_FOLDER))
     return host.model_path("checkpoints", name)

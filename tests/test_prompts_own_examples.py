@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atelier.errors import AtelierError
@@ -41,6 +42,14 @@ def test_what_is_there_is_not_added_again(library: ExampleLibrary, tmp_path: Pat
     assert len(made.examples) == 1
 
 
+def test_names_are_one_in_upper_and_lower_case(library: ExampleLibrary, tmp_path: Path) -> None:
+    add_example(library, "Größer", example_of("a fox"), Form.TAGS)
+    again = add_example(library, unicodedata.normalize("NFD", "größer"), example_of("a hare"), Form.TAGS)
+    assert (again.name, len(again.examples)) == ("Größer", 2)
+    assert add_example(library, "SDXL", example_of("A fox."), Form.SENTENCES).name == "sdxl"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_a_persons_own_file_keeps_its_comments(library: ExampleLibrary, tmp_path: Path) -> None:
     written = 'form = "sentences" # mine\n\n[[example]]\nidea = "x"\npositive = "X."\ntitle = "X"\n# the end'
     (tmp_path / "mine.toml").write_text(written, encoding="utf-8")
@@ -58,12 +67,14 @@ def test_a_set_of_the_pack_is_copied_first(library: ExampleLibrary, tmp_path: Pa
 
 @pytest.mark.parametrize(("positive", "idea"), [
     ("a fox, snow", "a fox"), ("A fox in the snow. Cold.", "A fox in the snow"), (", fox", ", fox"),
+    ("(masterpiece:1.2), [best] quality", "masterpiece"), ("a lens f/1.8 wide open.", "a lens f/1.8 wide open"),
     ("one two three four five six seven eight nine ten", "one two three four five six seven eight"),
 ])
 def test_an_idea_is_taken_from_the_prompt(positive: str, idea: str) -> None:
     assert example_of(positive).idea == idea
 
 
+@settings(deadline=None)
 @given(st.text(st.characters(codec=None), min_size=1).filter(str.strip))
 def test_any_text_can_be_kept(text: str) -> None:
     from tempfile import TemporaryDirectory
@@ -78,9 +89,10 @@ def test_any_text_can_be_kept(text: str) -> None:
 
 def test_what_cannot_be_added_leaves_the_file_alone(library: ExampleLibrary, tmp_path: Path) -> None:
     inline = 'form = "tags"\nexample = [{idea = "a", positive = "b", title = "c"}]\n'
-    for name, text in (("inline", inline), ("broken", "form = tags")):
+    for name, text, says in (("inline", inline, "lists its examples in another way"),
+                             ("broken", "form = tags", "is not valid TOML")):
         (tmp_path / f"{name}.toml").write_text(text, encoding="utf-8")
-        with pytest.raises(AtelierError, match=rf"{name}\.toml is not valid TOML"):
+        with pytest.raises(AtelierError, match=rf"{name}\.toml {says}"):
             add_example(library, name, example_of("x"), Form.TAGS)
         assert (tmp_path / f"{name}.toml").read_text("utf-8") == text
     with pytest.raises(AtelierError, match="'sdxl' holds sentences, this prompt is to be tags"):

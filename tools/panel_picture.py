@@ -1,6 +1,6 @@
 """Make the README's picture of the training panel: docs/images/training-panel.png.
 
-    python tools/panel_picture.py [--step 300]
+    python tools/panel_picture.py [--step 200]
 
 Opens the template "Try it without downloads" in ComfyUI's editor, presses Run, and takes the picture of Train LoRA
 when that many steps are done. It needs ComfyUI and Chromium, as the browser tests do.
@@ -36,6 +36,7 @@ PLACE = """() => {
 }"""
 """Moves the view to the trainer, away from the editor's own buttons; gives its size."""
 FRAME = 14
+"""Pixels around the node."""
 TITLE = 30
 """Height of a node's title in pixels; positions begin below it."""
 
@@ -43,7 +44,7 @@ TITLE = 30
 def main() -> int:
     """Train, look, save."""
     parser = argparse.ArgumentParser(description="Make the README's picture of the training panel.")
-    parser.add_argument("--step", type=int, default=300)
+    parser.add_argument("--step", type=int, default=200)
     arguments = parser.parse_args()
     graph = json.loads((FOLDER / f"{TITLES['try_it_without_downloads']}.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:

@@ -5,7 +5,8 @@
 Every file that a workflow names is taken from what `python -m atelier demo-model` writes, pictures are 128 pixels wide,
 prompts speak of shapes. The second checkpoint of a workflow is the demo's with the LoRA merged into it. In place of a
 language model a server answers with a prompt of the demo. What needs another family, a data set of the hub or many
-prompts has no thumbnail: it could not be made by running it.
+prompts has no thumbnail: it could not be made by running it. A LoRA and the second checkpoint come from
+finetune_then_generate, so name that too.
 """
 
 from __future__ import annotations
@@ -137,6 +138,8 @@ def merge_pencil(base: Path) -> None:
 def write_key(base: Path, address: str) -> None:
     """Let the stand-in's address have a key, as every address must."""
     file = base / "user" / "atelier" / "credentials.toml"
+    if file.exists():
+        raise SystemExit(f"{file} exists already: choose another --base.")
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(f'[{KEY}]\nkey = "none-is-needed"\nbase_urls = ["{address}"]\n', encoding="utf-8")
     file.chmod(0o600)

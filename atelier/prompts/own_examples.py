@@ -1,11 +1,13 @@
 """Examples of a person's own: prompts that worked, added to an example set.
 
-Comments and order of the file stay as they are, since examples are only put at its end.
+Comments in the file stay, since examples are only put at its end.
 """
 
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from pathlib import Path
 
 from ..errors import AtelierError
@@ -21,7 +23,7 @@ def example_of(positive: str, negative: str = "", idea: str = "", title: str = "
     """An example of a prompt that was found without the idea it was made from.
 
     Args:
-        idea: If empty, the prompt up to its first comma or full stop, at most eight words.
+        idea: If empty, the prompt up to its first comma or sentence, without weights, at most eight words.
         title: If empty, the idea with a capital first letter.
 
     Raises:
@@ -30,7 +32,8 @@ def example_of(positive: str, negative: str = "", idea: str = "", title: str = "
     positive, negative, idea, title = (" ".join(text.split()) for text in (positive, negative, idea, title))
     if not positive:
         raise AtelierError("positive is empty: an example needs a prompt.", "Connect or write one.")
-    first = positive.replace(".", ",").split(",")[0].strip() or positive
+    bare = re.sub(r"[()\[\]{}]", "", re.sub(r":[\d.]+(?=[)\]])", "", positive))
+    first = re.split(r",|\.(?=\s|$)", bare)[0].strip() or positive
     idea = idea or " ".join(first.split()[:LONGEST_IDEA])
     return Example(idea, positive, negative, title or idea[:1].upper() + idea[1:])
 
@@ -38,9 +41,10 @@ def example_of(positive: str, negative: str = "", idea: str = "", title: str = "
 def add_example(library: ExampleLibrary, name: str, example: Example, form: Form) -> ExampleSet:
     """Put an example at the end of the set `name` in the library's first folder; the file is whole at every moment.
 
-    A set that is only in another folder, such as one of the pack's, is copied first and hidden by its copy from then
-    on. A set that does not exist begins with this example, its form and its negative prompt as the usual one. An
-    example whose positive prompt the set has already is not added again.
+    Names that differ in upper and lower case alone are one, as they are on many disks. A set that is only in another
+    folder, such as one of the pack's, is copied first and hidden by its copy from then on. A set that does not exist
+    begins with this example, its form and its negative prompt as the usual one. An example whose positive prompt the
+    set has already is not added again.
 
     Returns:
         The set as it is now.
@@ -52,6 +56,7 @@ def add_example(library: ExampleLibrary, name: str, example: Example, form: Form
         raise AtelierError(f"{name!r} cannot be the name of an example set.", "Leave out folders and spaces around it.")
     if form not in (Form.TAGS, Form.SENTENCES):
         raise AtelierError(f"form is {form.value}.", "Example sets hold tags or sentences.")
+    name = next((known for known in library.names() if _folded(known) == _folded(name)), name)
     file = library.folders[0] / f"{name}.toml"
     if name in library.names():
         old = library.get(name)
@@ -67,13 +72,21 @@ def add_example(library: ExampleLibrary, name: str, example: Example, form: Form
     entry = _table("[[example]]\n", idea=example.idea, positive=example.positive, negative=example.negative,
                    title=example.title)
     text = f"{text}\n{entry}"
-    added = library.parse(text, file)  # before it is written: an unusual file may not take another entry
+    try:
+        added = library.parse(text, file)
+    except AtelierError as error:  # before it is written: the old text was read above, so it is the new entry
+        raise AtelierError(f"{file} lists its examples in another way.",
+                           "Write them as [[example]] to add to them.") from error
     write_text(file, text)
     return added
 
 
 def _table(head: str, **values: str) -> str:
     return head + "".join(f"{key} = {_quoted(value)}\n" for key, value in values.items())
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _quoted(text: str) -> str:

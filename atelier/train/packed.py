@@ -25,8 +25,8 @@ MEMORY_SHARE = 0.5
 must compute as it began."""
 
 _NOMINAL = 16
-"""Side of the feature map that convolutions are prepared for. Any serves every other; only 1 × 1 kernels, which are left
-as they are, have layouts of their own for small maps."""
+"""Side of the feature map that convolutions are prepared for. Any serves every other; only 1 × 1 kernels, which are
+left as they are, have layouts of their own for small maps."""
 
 
 def pack_frozen(module: nn.Module) -> int:

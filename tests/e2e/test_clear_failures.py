@@ -54,12 +54,26 @@ def refusals(host: Host, graph: dict[str, Any]) -> dict[str, str]:
             for node, found in answer["node_errors"].items()}
 
 
+@pytest.mark.parametrize("name", ["../checkpoints/{}", "/{}", "sub/../{}", "", None, 3])
+def test_a_name_leads_to_no_file_that_is_not_listed(host: Host, checkpoint: str, name: Any) -> None:
+    typed = name.format(checkpoint) if isinstance(name, str) else name
+    done = host.queue(Graph(convert=("AtelierConvertCheckpoint", {"checkpoint": typed})).fill(host))
+    assert done.status in ("rejected", "error")
+    assert f"There is no file {typed!r} in the checkpoints folders" in done.error, done.error
+    assert not list((host.base / "models").glob("small*"))
+
+
 def test_a_missing_key_is_named_with_the_places_for_it(host: Host) -> None:
-    graph = Graph(llm=("AtelierLLM", {"endpoint": "OpenRouter", "model": "any"}),
+    file = host.base / "user" / "atelier" / "credentials.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text('[FORGOTTEN_KEY]\nbase_urls = ["http://127.0.0.1:9/v1"]\n', encoding="utf-8")
+    file.chmod(0o600)
+    graph = Graph(llm=("AtelierLLM", {"endpoint": "custom", "base_url": "http://127.0.0.1:9/v1", "model": "any",
+                                      "credential": "FORGOTTEN_KEY"}),
                   write=("AtelierWritePrompt", {"llm": ["llm", 0], "seed": 4242}))
     failed = host.queue(graph.fill(host))
     assert failed.status == "error"
-    assert "The credential OPENROUTER_API_KEY has no key. Set the environment variable" in failed.error
+    assert "The credential FORGOTTEN_KEY has no key. Set the environment variable FORGOTTEN_KEY" in failed.error
     assert "credentials.toml" in failed.error
 
 

@@ -79,7 +79,7 @@ def test_pictures_one_likes_become_examples_for_the_writer(host: Host, fake: Fak
     assert [message["content"] for message in request.body["messages"][1:]] == [
         "a fox", json.dumps({"positive": "a fox, deep snow", "negative": "fog", "title": "A fox"}), "a hare"]
     reserved = queue(host, made.change("add", name="none"))
-    assert reserved.status == "error" and "'none' cannot be the name" in reserved.error
+    assert reserved.status == "rejected" and "'none' cannot be the name" in reserved.error
 
 
 def test_a_failure_stops_the_graph_or_is_written_offline(host: Host, fake: FakeLlm) -> None:
