@@ -27,6 +27,12 @@ if not DTYPES:
     pytest.skip("this build of PyTorch cannot rearrange weights", allow_module_level=True)
 
 
+@pytest.fixture(autouse=True)
+def all_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The layers of tests are small."""
+    monkeypatch.setattr(packed, "SMALLEST", 0)
+
+
 def results(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor]:
     """What the layer gives, and the gradient of its input for an uneven gradient of that."""
     x = x.detach().requires_grad_()
@@ -71,6 +77,12 @@ def test_only_frozen_regular_layers_change() -> None:
     layers["trained"] = nn.Linear(4, 4)
     assert pack_frozen(layers) == 2
     assert {name for name, layer in layers.items() if "forward" in vars(layer)} == {"conv", "linear"}
+
+
+def test_small_layers_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packed, "SMALLEST", 17)
+    layers = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 5)]).requires_grad_(False)
+    assert pack_frozen(layers) == 1 and "forward" in vars(layers[1])
 
 
 def test_other_types_than_the_weights_go_to_the_plain_layer() -> None:

@@ -24,13 +24,16 @@ MEMORY_SHARE = 0.5
 """Weights and copies may take so much of the machine's memory. All of it, not what is free: a run that goes on later
 must compute as it began."""
 
+SMALLEST = 2 ** 17
+"""Fewest numbers of a weight that is worth it; with fewer, calling costs more than rearranging."""
+
 _NOMINAL = 16
 """Side of the feature map that convolutions are prepared for. Any serves every other; only 1 × 1 kernels, which are
 left as they are, have layouts of their own for small maps."""
 
 
 def pack_frozen(module: nn.Module) -> int:
-    """Have a module's frozen convolutions and linear layers keep rearranged copies of their weights.
+    """Have a module's large frozen convolutions and linear layers keep rearranged copies of their weights.
 
     Only on a processor, in float32 or bfloat16, where this build of PyTorch can do it, and if the machine has the
     memory. The module's parameters stay as they are; it must not be copied, moved or cast afterwards.
@@ -56,7 +59,7 @@ def pack_frozen(module: nn.Module) -> int:
 def _kernel_for(module: nn.Module) -> _Kernel | None:
     """How to compute a layer; None for one that stays as it is."""
     weight = getattr(module, "weight", None)
-    if not isinstance(weight, Tensor) or weight.requires_grad:
+    if not isinstance(weight, Tensor) or weight.requires_grad or weight.numel() < SMALLEST:
         return None
     if type(module) is nn.Linear:
         return _LinearKernel()

@@ -108,6 +108,7 @@ class Trainer:
             total = self._accumulate()
         except self.unet.errors() as error:
             self.unet.give_up(error)
+            pack_frozen(self.parts.unet)
             self.adapters.drop_gradients()
             total = self._accumulate()  # draws the same numbers: each batch has a stream of its own
         masters = self.adapters.masters

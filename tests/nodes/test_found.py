@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +16,7 @@ pytestmark = pytest.mark.host
 
 
 @pytest.fixture
-def read(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
+def read(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """Run the node on a picture with this infotext; the machine has one checkpoint and one LoRA."""
     import folder_paths
 
@@ -25,7 +26,7 @@ def read(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> A
         file.parent.mkdir(parents=True)
         file.touch()
         monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], {".safetensors"}))
-        folder_paths.filename_list_cache.pop(kind, None)
+        monkeypatch.delitem(folder_paths.filename_list_cache, kind, raising=False)
 
     def run(text: str) -> Any:
         info = PngInfo()
@@ -34,7 +35,9 @@ def read(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> A
         node = node_classes(pack)["AtelierReadPrompt"]
         assert node.validate_inputs(image="a.png") is True  # pyright: ignore[reportAttributeAccessIssue]
         return node.execute(image="a.png").result  # pyright: ignore[reportAttributeAccessIssue]
-    return run
+    yield run
+    for kind in ("checkpoints", "loras"):  # what the host remembers of these folders, which go now
+        folder_paths.filename_list_cache.pop(kind, None)
 
 
 def test_everything_said_arrives(read: Any) -> None:
