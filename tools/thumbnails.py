@@ -43,6 +43,8 @@ SUITED = {CHECKPOINT, "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt", "D
 """Checkpoints whose place the demo's can take."""
 TRAINER = "finetune_then_generate"
 """Writes the LoRA that others name; it is run first."""
+TAUGHT = {"AtelierTrainLora", "ModelMergeSimple"}
+"""Where these are, the pencil of the LoRA is what can be seen."""
 UNSUITED = {"AtelierRandomArtPrompts", "AtelierHubDataset", "ImagePadForOutpaint"}
 """The demo's model draws one shape in the centre, nothing that could stand around it, and no art."""
 MODELS = (".safetensors", ".ckpt", ".pth")
@@ -92,7 +94,7 @@ def with_demo(name: str, base: Path, llm: str) -> dict[str, Any]:
     graph = copy.deepcopy(read_api(name))
     kinds = {node["class_type"] for node in graph.values()}
     own = (base / "input" / PICTURE).with_suffix(".txt").read_text(encoding="utf-8").strip()
-    prompts = itertools.cycle([own] if name in OWN_CAPTION else PENCIL if "AtelierTrainLora" in kinds else PLAIN)
+    prompts = itertools.cycle([own] if name in OWN_CAPTION else PENCIL if TAUGHT & kinds else PLAIN)
     checkpoints = itertools.chain([CHECKPOINT], itertools.repeat(MERGED))
     for node in graph.values():
         kind, inputs = node["class_type"], node["inputs"]
@@ -185,8 +187,8 @@ def main() -> int:
             for name in names:
                 start = time.monotonic()
                 llm.say(json.dumps(WRITTEN))
-                result = host.queue(with_demo(name, base, llm.base_url))
                 merge_pencil(base)
+                result = host.queue(with_demo(name, base, llm.base_url))
                 print(f"{name}: {result.status} in {time.monotonic() - start:.0f} s {result.error}", flush=True)
                 failed += result.status != "success"
                 if result.status == "success":
