@@ -43,6 +43,8 @@ SUITED = {CHECKPOINT, "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt", "D
 """Checkpoints whose place the demo's can take."""
 TRAINER = "finetune_then_generate"
 """Writes the LoRA that others name; it is run first."""
+MADE_FOR_IT = "try_it_without_downloads"
+"""Runs as it ships."""
 TAUGHT = {"AtelierTrainLora", "ModelMergeSimple"}
 """Where these are, the pencil of the LoRA is what can be seen."""
 UNSUITED = {"AtelierRandomArtPrompts", "AtelierHubDataset", "ImagePadForOutpaint"}
@@ -92,6 +94,8 @@ def suited(name: str) -> bool:
 def with_demo(name: str, base: Path, llm: str) -> dict[str, Any]:
     """A workflow in API form, for the demo's model in `base` and the language model at the address `llm`."""
     graph = copy.deepcopy(read_api(name))
+    if name == MADE_FOR_IT:
+        return graph
     kinds = {node["class_type"] for node in graph.values()}
     own = (base / "input" / PICTURE).with_suffix(".txt").read_text(encoding="utf-8").strip()
     prompts = itertools.cycle([own] if name in OWN_CAPTION else PENCIL if TAUGHT & kinds else PLAIN)
