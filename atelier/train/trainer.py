@@ -108,7 +108,7 @@ class Trainer:
             total = self._accumulate()
         except self.unet.errors() as error:
             self.unet.give_up(error)
-            pack_frozen(self.parts.unet)
+            pack_frozen(self.parts.unet)  # as a run that is not to be compiled does from the start
             self.adapters.drop_gradients()
             total = self._accumulate()  # draws the same numbers: each batch has a stream of its own
         masters = self.adapters.masters
