@@ -7,7 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from atelier.errors import AtelierError
@@ -74,6 +74,7 @@ def test_an_idea_is_taken_from_the_prompt(positive: str, idea: str) -> None:
     assert example_of(positive).idea == idea
 
 
+@example("a\x7fb \ud800 \" \\ c")
 @settings(deadline=None)
 @given(st.text(st.characters(codec=None), min_size=1).filter(str.strip))
 def test_any_text_can_be_kept(text: str) -> None:
