@@ -40,6 +40,7 @@ def page(chromium: Browser, host: Host, put_checkpoint: Callable[..., str]) -> I
 
 @pytest.fixture
 def editor(page: Editor) -> Iterator[Editor]:
+    page.complaints.clear()  # each test answers for its own
     yield page
     assert not page.complaints
 

@@ -68,6 +68,21 @@ test("ticks are round, inside, and about as many as asked for", () => {
   assert.deepEqual(ticks(3, 3, 4), [3]);
 });
 
+test("values that differ by rounding alone are shown as one, with room around it", () => {
+  let apart = 0;
+  for (let i = 1; i <= 1000; i += 1) {
+    const first = [[1, Math.abs(Math.sin(i))]]; // as after the first step: its average is the same but for rounding
+    const smoothed = smooth(first);
+    apart += Number(smoothed[0][1] !== first[0][1]);
+    const [low, high] = valueRange(first, smoothed);
+    assert.ok(high - low > 0.1 * first[0][1], `${low}..${high}`);
+    const found = ticks(low, high, 4);
+    assert.ok(found.length >= 1 && found.length <= 6, `${low}..${high}: ${found}`);
+  }
+  assert.ok(apart > 0);
+  assert.deepEqual(ticks(0.3, 0.3 + Number.EPSILON / 4, 4), [0.3]);
+});
+
 test("the scale maps ends to ends, and a range without width to its start", () => {
   const scale = linear([10, 20], [100, 0]);
   assert.deepEqual([scale(10), scale(15), scale(20)], [100, 50, 0]);

@@ -82,9 +82,14 @@ export function valueRange(noisy, ...steady) {
     low = Math.min(low, value);
     high = Math.max(high, value);
   }
-  const room = (high - low) * 0.06 || Math.abs(high) * 0.1 || 1;
+  const room = narrow(low, high) ? Math.abs(high) * 0.1 || 1 : (high - low) * 0.06;
   // Losses are never negative: the room below them must not pretend they could be.
   return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
+}
+
+/** Whether two values differ by rounding alone: numbers have no room for ticks between them, nor a picture for lines. */
+function narrow(low, high) {
+  return high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high));
 }
 
 /**
@@ -96,7 +101,7 @@ export function valueRange(noisy, ...steady) {
  * @returns {number[]}
  */
 export function ticks(low, high, count) {
-  if (!(high > low)) return [low];
+  if (!(high > low) || narrow(low, high)) return [low];
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
