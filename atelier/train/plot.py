@@ -72,7 +72,8 @@ def loss_plot(history: History, *, title: str, best_step: int = 0, steps_per_epo
 def _axes(train: Points, looks: Points, width: int, height: int) -> Axes:
     values = [y for _, y in (*train, *looks) if math.isfinite(y)] or [0.0, 1.0]
     low, high = min(values), max(values)
-    room = (high - low) * 0.12 or max(abs(high), 1e-3) * 0.1  # a flat or single-step loss still needs a height
+    flat = high - low <= 1e-9 * abs(high)  # as after a single step, whose average differs from it by rounding
+    room = max(abs(high), 1e-3) * 0.1 if flat else (high - low) * 0.12
     last = max([x for x, _ in (*train, *looks)], default=1.0)
     return Axes(width, height, max(last, 1.0), max(0.0, low - room), high + room)
 

@@ -1,0 +1,56 @@
+"""The loss plot, read back from its pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import ImageColor
+
+from atelier.train import plot
+from atelier.train.history import History, smoothed
+from atelier.train.plot import loss_plot
+
+
+def where(picture, colour: str, *, top: int = 46) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the pixels of a colour below `top`, where the legend ends."""
+    far = np.abs(np.asarray(picture).astype(int) - ImageColor.getrgb(colour)).max(axis=-1)
+    far[:top] = 255
+    return np.nonzero(far < 24)
+
+
+def test_validation_losses_lie_where_their_numbers_say() -> None:
+    """On a straight line when they are, the best one marked at its own place."""
+    looks = [(20, 0.9), (40, 0.7), (60, 0.5), (80, 0.3)]
+    picture = loss_plot(History([0.6] * 100, validation=looks), title="plain", best_step=80)
+    rows, columns = where(picture, plot.VALIDATION)
+    slope, start = np.polyfit(columns, rows, 1)
+    assert np.abs(start + slope * columns - rows).max() < 6  # the dots' radius and the line's width
+    assert slope > 0  # downwards
+    best_rows, best_columns = where(picture, plot.BEST)
+    assert best_columns.mean() == pytest.approx(columns.max(), abs=8)
+    assert best_rows.mean() == pytest.approx(rows.max(), abs=8)
+
+
+def test_the_smoothed_curve_is_drawn_over_the_steps() -> None:
+    losses = [1.0 - 0.005 * i for i in range(100)]
+    rows, columns = where(loss_plot(History(losses), title="plain"), plot.TRAIN)
+    across = np.unique(columns)
+    drawn = np.array([rows[columns == x].mean() for x in across])
+    wanted = np.interp(np.interp(across, (across[0], across[-1]), (1, 100)), range(1, 101), smoothed(losses))
+    assert across[-1] - across[0] > 800
+    assert np.corrcoef(drawn, wanted)[0, 1] == pytest.approx(-1, abs=1e-3)
+
+
+@pytest.mark.parametrize("loss", [0.1974753737449646, 0.0, 3e-7, 40.0])
+def test_a_single_step_has_lines_of_its_own(loss: float) -> None:
+    """Its average differs from it by rounding alone; lines that close would all bear one number."""
+    history = History([loss], epochs=[(1, loss)])
+    rows, _ = where(loss_plot(history, title="plain"), plot.GRID)
+    lines = np.flatnonzero(np.bincount(rows) > 400)
+    assert 3 <= len(lines[np.insert(np.diff(lines) > 1, 0, True)]) <= 9
+
+
+def test_losses_that_are_no_numbers_do_not_cost_the_plot() -> None:
+    history = History([0.5, float("nan"), float("inf"), 0.4], validation=[(4, float("nan"))])
+    assert loss_plot(history, title="plain", best_step=4).size == (960, 540)
+    assert loss_plot(History(), title="plain").size == (960, 540)
