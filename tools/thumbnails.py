@@ -4,9 +4,9 @@
 
 Every file that a workflow names is taken from what `python -m atelier demo-model` writes, pictures are 128 pixels wide,
 prompts speak of shapes. The second checkpoint of a workflow is the demo's with the LoRA merged into it. In place of a
-language model a server answers with a prompt of the demo. What needs another family, a data set of the hub or many
-prompts has no thumbnail: it could not be made by running it. A LoRA and the second checkpoint come from
-finetune_then_generate, so name that too.
+language model a server answers with prompts of the demo, in place of a data set of the hub there is one of its
+sketches. What needs another family has no thumbnail: it could not be made by running it. A LoRA and the second
+checkpoint come from finetune_then_generate, so name that too.
 """
 
 from __future__ import annotations
@@ -24,14 +24,19 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "tests"), str(ROOT)]
 
-from kit.fake_llm import FakeLlm  # noqa: E402 - the path is set just above
+from datasets import Dataset  # noqa: E402 - the path is set just above
+from datasets import Image as ImageColumn  # noqa: E402
+from kit.fake_llm import FakeLlm  # noqa: E402
 from kit.host import Host, Result  # noqa: E402
 from PIL import Image, ImageDraw, ImageOps  # noqa: E402
 
 from atelier.convert.anatomy import read_anatomy  # noqa: E402
 from atelier.convert.single_file import to_checkpoint  # noqa: E402
+from atelier.demo.drawing import caption, random_specs  # noqa: E402
 from atelier.lora.bake import merge_of  # noqa: E402
 from atelier.lora.file import load_lora  # noqa: E402
+from atelier.prompts.distinct import Distinct  # noqa: E402
+from atelier.prompts.random_art import ArtPrompt  # noqa: E402
 from atelier.train.presets import preset  # noqa: E402
 from tools.workflows import FOLDER, TITLES, read_api  # noqa: E402
 
@@ -39,7 +44,8 @@ RECIPE = preset("demo model")
 SIZE, WIDTH, MOST_BYTES = 128, 384, 30_000
 CHECKPOINT, CLIP, LORA = "atelier-demo.safetensors", "atelier-demo-clip", "my-subject.safetensors"
 MERGED = "atelier-demo-pencil.safetensors"
-SUITED = {CHECKPOINT, "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt", "Deliberate_v2.safetensors"}
+SUITED = {CHECKPOINT, "sd_turbo.safetensors", "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt",
+          "Deliberate_v2.safetensors"}
 """Checkpoints whose place the demo's can take."""
 TRAINER = "finetune_then_generate"
 """Writes the LoRA that others name; it is run first."""
@@ -47,15 +53,17 @@ MADE_FOR_IT = "try_it_without_downloads"
 """Runs as it ships."""
 TAUGHT = {"AtelierTrainLora", "ModelMergeSimple"}
 """Where these are, the pencil of the LoRA is what can be seen."""
-UNSUITED = {"AtelierRandomArtPrompts", "AtelierHubDataset", "ImagePadForOutpaint"}
-"""The demo's model draws one shape in the centre, nothing that could stand around it, and no art."""
+UNSUITED = {"ConditioningZeroOut", "ImagePadForOutpaint"}
+"""The demo's model draws in twelve steps, not in four without guidance, and nothing that could stand around a shape."""
 MODELS = (".safetensors", ".ckpt", ".pth")
-PICTURE, MASKED = "atelier-demo/plain/000.png", "atelier-demo/with-mask.png"
+PICTURE, MASKED, DATA_SET = "atelier-demo/plain/000.png", "atelier-demo/with-mask.png", "atelier-demo/saved"
 PLAIN = ("a large blue star on a white background, in the centre",
          "a large red ring on a white background, in the centre")
 PENCIL = ("a pencil sketch of a large blue star, in the centre", "a pencil sketch of a large red ring, in the centre")
 WRITTEN = {"positive": PENCIL[0], "negative": "", "title": "A Blue Star"}
 """What the language model answers."""
+ART, MANY = "object", 12
+"""The category it is asked for when many prompts are wanted, and how many."""
 KEY = "DEMO_KEY"
 VALUES: dict[tuple[str, str], Any] = {
     ("AtelierConvertCheckpoint", "checkpoint"): CHECKPOINT, ("AtelierOpenModel", "model"): CHECKPOINT,
@@ -68,7 +76,12 @@ VALUES: dict[tuple[str, str], Any] = {
     ("AtelierDenoisingSteps", "cell"): SIZE,
     ("AtelierImageFolder", "folder"): "atelier-demo/pencil", ("AtelierImageFolder", "captions"): "sidecar",
     ("AtelierImageFolder", "trigger"): "", ("AtelierImageFolder", "resolution"): SIZE,
-    ("AtelierFillerImages", "folder"): "atelier-demo/fillers", ("AtelierFillerImages", "count"): 12,
+    ("AtelierFillerImages", "folder"): "atelier-demo/fillers", ("AtelierFillerImages", "count"): MANY,
+    ("AtelierRandomArtPrompts", "categories"): ART, ("AtelierRandomArtPrompts", "count"): MANY,
+    ("AtelierRandomArtPrompts", "on_error"): "stop",
+    ("AtelierHubDataset", "dataset"): DATA_SET, ("AtelierHubDataset", "column"): "", ("AtelierHubDataset", "value"): "",
+    ("AtelierHubDataset", "caption"): "{text}", ("AtelierHubDataset", "resolution"): SIZE,
+    ("StringConcatenate", "delimiter"): "", ("StringConcatenate", "string_b"): "",
     ("AtelierImageFolder", "prior"): "atelier-demo/plain",
     ("AtelierTrainLora", "preset"): "demo model", ("AtelierTrainLora", "length"): RECIPE.epochs,
     ("AtelierTrainLora", "unit"): "epochs", ("KSampler", "cfg"): 1.5,
@@ -133,6 +146,25 @@ def draw_mask(base: Path) -> None:
     picture.save(base / "input" / MASKED)
 
 
+def save_data_set(base: Path) -> None:
+    """The demo's sketches with their captions, as a data set on disk."""
+    sketches = sorted((base / "input" / "atelier-demo" / "pencil").glob("*.png"))
+    rows = [{"image": str(file), "text": file.with_suffix(".txt").read_text(encoding="utf-8").strip()}
+            for file in sketches]
+    Dataset.from_list(rows).cast_column("image", ImageColumn()).save_to_disk(base / "input" / DATA_SET)
+
+
+def written(name: str) -> str:
+    """What the language model says to a workflow: many prompts where it asks for them."""
+    if "AtelierRandomArtPrompts" not in {node["class_type"] for node in read_api(name).values()}:
+        return json.dumps(WRITTEN)
+    seen = Distinct()
+    several = [ArtPrompt(ART, f"{spec.color} {spec.shape}", caption(spec)) for spec in random_specs(10 * MANY, seed=5)]
+    return json.dumps({"prompts": [
+        {"category": one.category, "subject": one.subject, "prompt": one.text}
+        for one in several if seen.add(one.subject, one.text)][:MANY]})
+
+
 def merge_pencil(base: Path) -> None:
     """The demo's checkpoint with the LoRA that the first workflow has trained."""
     folder = base / "models"
@@ -186,11 +218,12 @@ def main() -> int:
         base = arguments.base or Path(folder)
         fill_folders(base)
         draw_mask(base)
+        save_data_set(base)
         with FakeLlm() as llm, Host(base) as host:
             write_key(base, llm.base_url)
             for name in names:
                 start = time.monotonic()
-                llm.say(json.dumps(WRITTEN))
+                llm.say(written(name))
                 merge_pencil(base)
                 result = host.queue(with_demo(name, base, llm.base_url))
                 print(f"{name}: {result.status} in {time.monotonic() - start:.0f} s {result.error}", flush=True)
