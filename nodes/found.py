@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from . import host
 
 if TYPE_CHECKING:
-    from ..atelier.prompts.found.settings import Found
+    from ..atelier.dataset.found.settings import Found
 
 DEFAULTS: dict[str, Any] = {"sampler": "euler", "scheduler": "normal", "steps": 20, "cfg": 7.0, "seed": 0}
 """What is taken where a picture does not say."""
@@ -65,8 +65,8 @@ class ReadPrompt(io.ComfyNode):
         """Read the file's metadata; its pixels do not matter."""
         from PIL import Image
 
-        from ..atelier.prompts.found.read import read_prompt
-        from ..atelier.prompts.found.settings import best_match
+        from ..atelier.dataset.found.read import read_prompt
+        from ..atelier.dataset.found.settings import best_match
 
         path = host.input_file(image)
         found = read_prompt(path)
@@ -87,7 +87,7 @@ def _known(name: str, value: Any) -> Any:
 
 
 def _report(found: Found, values: dict[str, Any], checkpoint: str | None) -> str:
-    from ..atelier.prompts.found.settings import best_match
+    from ..atelier.dataset.found.settings import best_match
 
     lines = [f"Made with {found.program}.", "", found.positive, "", f"Negative: {found.negative or '–'}", ""]
     for name, value in values.items():

@@ -59,7 +59,7 @@ def test_what_is_not_said_gets_a_default_that_is_named(read: Any) -> None:
 def test_sampler_names_are_the_hosts(pack: ModuleType) -> None:
     import comfy.samplers
 
-    from atelier.prompts.found import samplers
+    from atelier.dataset.found import samplers
 
     assert {*samplers._SAMPLERS.values(), *samplers._INVOKE.values()} <= set(comfy.samplers.SAMPLER_NAMES)
     assert set(samplers._SCHEDULERS.values()) <= set(comfy.samplers.SCHEDULER_NAMES)

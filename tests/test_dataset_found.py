@@ -14,9 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from atelier.dataset.images import UnreadablePicture
 from atelier.errors import AtelierError
-from atelier.prompts.found.infotext import parse_infotext, read_pairs
-from atelier.prompts.found.read import find_prompt, read_prompt, user_comment
-from atelier.prompts.found.settings import Found, Lora, best_match
+from atelier.dataset.found.infotext import parse_infotext, read_pairs
+from atelier.dataset.found.read import find_prompt, read_prompt, user_comment
+from atelier.dataset.found.settings import Found, Lora, best_match
 
 A1111 = """a cat, (neon-glasses:1.2),
 on two lines <lora:Neon Style_v2:0.75>, <lora:detail:-1>

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...dataset.images import DECODER_ERRORS, UnreadablePicture, read_file
+from ..images import DECODER_ERRORS, UnreadablePicture, read_file
 from ...errors import AtelierError
 from .graph import parse_graph
 from .infotext import parse_infotext, parse_summary
