@@ -6,6 +6,7 @@ https://arxiv.org/abs/1812.04948) at 512 pixels; a picture merely cut into tiles
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -41,17 +42,22 @@ def five_points(mesh: np.ndarray) -> np.ndarray:
     return np.stack([*eyes, mesh[_MESH_NOSE, :2], *mesh[list(_MESH_MOUTH), :2]])
 
 
+def can_be_aligned(points: np.ndarray) -> bool:
+    """Whether five points `[5, 2]` can be a face at all: numbers, and not all within one pixel."""
+    return bool(np.isfinite(points).all()) and float(((points - points.mean(axis=0)) ** 2).sum()) >= 1
+
+
 def alignment(points: np.ndarray) -> np.ndarray:
     """The similarity `[2, 3]` (turn, scale, shift) that takes five points closest to `TEMPLATE`: least squares (Umeyama
     1991, https://doi.org/10.1109/34.88573).
 
     Raises:
-        AtelierError: the points lie all at one place.
+        AtelierError: `can_be_aligned` says no.
     """
+    if not can_be_aligned(points):
+        raise AtelierError("The landmarks of a face lie at one point or are no numbers.", "Detect the faces anew.")
     source, target = points - points.mean(axis=0), TEMPLATE - TEMPLATE.mean(axis=0)
     spread = (source ** 2).sum()
-    if spread < 1:
-        raise AtelierError("The landmarks of a face lie at one point.", "Detect the faces anew.")
     # In the plane, as complex numbers: turn and scale are one factor.
     real = (source * target).sum() / spread
     imaginary = (source[:, 0] * target[:, 1] - source[:, 1] * target[:, 0]).sum() / spread
@@ -60,7 +66,7 @@ def alignment(points: np.ndarray) -> np.ndarray:
 
 
 def aligned(picture: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
-    """The face as models know it: `[512, 512, 3]` from a picture `[H, W, 3]`, edges repeated beyond its sides."""
+    """The face as models know it: `[512, 512, 3]` float32 from a picture `[H, W, 3]`, its edges repeated outside."""
     return _sampled(picture, _inverse(matrix), (SIZE, SIZE), (0, 0), "bicubic").clamp(0, 1)
 
 
@@ -69,8 +75,9 @@ def restore(picture: torch.Tensor, faces: list[np.ndarray], model: Callable[[tor
     """The picture with each face restored and put back; every pixel outside the faces stays bit for bit.
 
     Args:
-        picture: `[H, W, 3]` float, 0..1.
-        faces: Five points `[5, 2]` in pixels for each face. Smaller faces come last, over the larger ones.
+        picture: `[H, W, 3]`, or `[H, W, 4]` with alpha, which stays; float of any precision, 0..1.
+        faces: Five points `[5, 2]` in pixels for each face. Smaller faces come last, over the larger ones; those that
+            `can_be_aligned` denies are left out.
         model: Restores an aligned face, `[512, 512, 3]` to the same or another size, 0..1.
         strength: 0 keeps the picture, 1 puts in the restored faces entirely.
 
@@ -82,10 +89,10 @@ def restore(picture: torch.Tensor, faces: list[np.ndarray], model: Callable[[tor
     result = picture.clone()
     if strength == 0:
         return result
-    matrices = sorted((alignment(points) for points in faces), key=lambda m: np.hypot(m[0, 0], m[1, 0]))
-    for matrix in matrices:
-        face = _to_size(model(aligned(result, matrix)))
-        _put_back(result, face, matrix, strength)
+    colours = result[..., :3]
+    for matrix in sorted((alignment(points) for points in faces if can_be_aligned(points)), key=_scale):
+        face = _to_size(model(aligned(colours, matrix)).float())
+        _put_back(colours, face, matrix, strength)
     return result
 
 
@@ -95,10 +102,11 @@ def _put_back(picture: torch.Tensor, face: torch.Tensor, matrix: np.ndarray, str
         return
     size, corner = (right - left, bottom - top), (left, top)
     there = picture[top:bottom, left:right]
-    share = strength * _sampled(_mask().to(picture), matrix, size, corner, "bilinear")
-    restored = _sampled(face.to(picture), matrix, size, corner, "bicubic").clamp(0, 1)
+    before = there.float()
+    share = strength * _sampled(_mask().to(before), matrix, size, corner, "bilinear")
+    restored = _sampled(face.to(before), matrix, size, corner, "bicubic").clamp(0, 1)
     # Where nothing comes in, not even the rounding of a sum may touch the picture.
-    there.copy_((there + (restored - there) * share).where(share > 0, there))
+    there.copy_((before + (restored - before) * share).where(share > 0, before))
 
 
 def _mask() -> torch.Tensor:
@@ -123,19 +131,27 @@ def _sampled(source: torch.Tensor, matrix: np.ndarray, size: tuple[int, int], co
              mode: str) -> torch.Tensor:
     """`source` `[h, w, C]` seen through `matrix`, which takes pixels of the result to pixels of the source.
 
+    Where a pixel of the result covers several of the source, it is the mean of samples no more than one pixel apart:
+    fine patterns become even instead of coarse ones that were never there.
+
     Args:
         size: (width, height) of the result.
         corner: Pixel that the result's upper left one stands for, before `matrix`.
+
+    Returns:
+        `[height, width, C]` float32: halves cannot tell the pixels of a large picture apart.
     """
     import torch
 
-    y, x = torch.meshgrid(torch.arange(size[1]) + corner[1], torch.arange(size[0]) + corner[0], indexing="ij")
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1).double() @ torch.from_numpy(matrix).T
-    scale = torch.tensor([source.shape[1], source.shape[0]])
-    grid = ((places * 2 + 1) / scale - 1).to(source)
-    seen = torch.nn.functional.grid_sample(source.movedim(-1, 0)[None], grid[None], mode=mode, padding_mode="border",
+    times = max(math.ceil(_scale(matrix) - 1e-6), 1)
+    x, y = ((torch.arange(length * times, dtype=torch.float64) + 0.5) / times - 0.5 + start
+            for length, start in zip(size, corner, strict=True))
+    grid = torch.stack([((row[0] * x[None, :] + row[1] * y[:, None] + row[2]) * 2 + 1) / length - 1
+                        for row, length in zip(matrix, (source.shape[1], source.shape[0]), strict=True)], dim=-1)
+    colours = source.float().movedim(-1, 0)[None]
+    seen = torch.nn.functional.grid_sample(colours, grid.to(colours)[None], mode=mode, padding_mode="border",
                                            align_corners=False)
-    return seen[0].movedim(0, -1)
+    return torch.nn.functional.avg_pool2d(seen, times)[0].movedim(0, -1)
 
 
 def _to_size(face: torch.Tensor) -> torch.Tensor:
@@ -150,3 +166,8 @@ def _to_size(face: torch.Tensor) -> torch.Tensor:
 def _inverse(matrix: np.ndarray) -> np.ndarray:
     turn = np.linalg.inv(matrix[:, :2])
     return np.column_stack([turn, -turn @ matrix[:, 2]])
+
+
+def _scale(matrix: np.ndarray) -> float:
+    """How many pixels one pixel becomes, along a side."""
+    return float(np.hypot(matrix[0, 0], matrix[1, 0]))

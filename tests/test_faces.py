@@ -9,7 +9,7 @@ import torch
 from kit.faces import FACE, drawn, mesh, turned
 
 from atelier.errors import AtelierError
-from atelier.faces import SIZE, TEMPLATE, aligned, alignment, five_points, restore
+from atelier.faces import SIZE, TEMPLATE, aligned, alignment, can_be_aligned, five_points, restore
 
 
 def inverted(face: torch.Tensor) -> torch.Tensor:
@@ -106,3 +106,63 @@ def test_no_faces_half_a_face_and_wrong_strength() -> None:
     assert torch.equal(restore(picture, [away], inverted), picture)
     with pytest.raises(AtelierError, match=r"strength is 1\.5"):
         restore(picture, [FACE], inverted, 1.5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_pictures_of_half_precision_come_back_as_they_should(dtype: torch.dtype) -> None:
+    points = turned(FACE, 20, 0.4, (900, 500))
+    picture = drawn([points], 1100, 700).to(dtype)
+    done = restore(picture, [points], inverted, 1.0)
+    exact = restore(picture.float(), [points], inverted, 1.0)
+    assert done.dtype == dtype
+    torch.testing.assert_close(done, exact.to(dtype), atol=0, rtol=0)
+    outside = (exact == picture.float()).all(dim=-1)
+    assert outside.float().mean() > 0.9 and torch.equal(done[outside], picture[outside])
+
+
+def test_alpha_stays_and_the_model_sees_colours() -> None:
+    points = turned(FACE, 10, 0.3, (110, 90))
+    picture = drawn([points], 220, 180)
+    alpha = torch.rand(180, 220, 1, generator=torch.Generator().manual_seed(0))
+    done = restore(torch.cat([picture, alpha], dim=-1), [points], inverted, 1.0)
+    assert torch.equal(done[..., 3:], alpha)
+    assert torch.equal(done[..., :3], restore(picture, [points], inverted, 1.0))
+
+
+@pytest.mark.parametrize("broken", [turned(FACE, 0, 0.002, (50, 50)), np.full((5, 2), np.nan),
+                                    np.where(np.eye(5, 2) > 0, np.inf, FACE)])
+def test_a_face_without_size_or_place_is_left_out_and_the_others_are_restored(broken: np.ndarray) -> None:
+    points = turned(FACE, 10, 0.3, (110, 90))
+    picture = drawn([points], 220, 180)
+    assert can_be_aligned(points) and not can_be_aligned(broken)
+    done = restore(picture, [broken, points, broken], inverted, 1.0)
+    assert torch.equal(done, restore(picture, [points], inverted, 1.0))
+    assert torch.equal(restore(picture, [broken], inverted, 1.0), picture)
+    with pytest.raises(AtelierError, match="at one point or are no numbers"):
+        alignment(broken)
+
+
+def test_a_face_three_times_the_models_size_is_averaged() -> None:
+    picture = torch.rand(3 * SIZE, 3 * SIZE, 3, generator=torch.Generator().manual_seed(0))
+    face = aligned(picture, alignment(TEMPLATE * 3 + 1))  # pixel n of the face is the middle of the n-th three
+    expected = skimage.transform.downscale_local_mean(picture.numpy(), (3, 3, 1))
+    np.testing.assert_allclose(face.numpy(), expected, atol=1e-4)
+
+
+def chessboard(side: int) -> torch.Tensor:
+    """Squares of single pixels: of every few of them taken alone, a coarse pattern appears."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    return ((x + y) % 2).float()[..., None].expand(-1, -1, 3)
+
+
+@pytest.mark.parametrize("degrees", [0, 30])
+def test_fine_patterns_of_a_large_face_become_even(degrees: float) -> None:
+    face = aligned(chessboard(1600), alignment(turned(FACE, degrees, 3.0, (800, 760))))
+    assert face[100:400, 100:400].std() < 0.1 and face.mean() == pytest.approx(0.5, abs=0.02)
+
+
+@pytest.mark.parametrize("degrees", [0, 30])
+def test_fine_patterns_put_back_in_a_small_face_become_even(degrees: float) -> None:
+    points = turned(FACE, degrees, 0.2, (60, 60))
+    done = restore(torch.full((120, 120, 3), 0.5), [points], lambda face: chessboard(SIZE), 1.0)
+    assert (done - 0.5).abs().max() < 0.1
