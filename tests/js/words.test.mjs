@@ -15,6 +15,15 @@ test("phases have names, and a count where there is something to count", () => {
   assert.equal(headline({ status: "stopped by user", phase: {} }), "Stopped, best weights kept");
 });
 
+test("stop is said beside what still goes on, and only a training step is the last one", () => {
+  const stopping = { stopping: true };
+  assert.equal(headline(running({ name: "encoding", done: 37, total: 5000 }, stopping)),
+    "Encoding pictures and captions, 37 of 5000 · will stop");
+  assert.equal(headline(running({ name: "sampling", done: 2, total: 20 }, stopping)),
+    "Drawing a sample, 2 of 20 · will stop");
+  assert.equal(headline(running({ name: "saving", done: 0, total: 1 }, stopping)), "Saving");
+});
+
 test("step and epoch", () => {
   assert.equal(position({ step: 120, steps: 1200, epoch: 3 }), "step 120 of 1200 · epoch 3.0 of 30");
   assert.equal(position({ step: 1, steps: 10, epoch: 0.25 }), "step 1 of 10 · epoch 0.3 of 3");

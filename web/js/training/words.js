@@ -21,10 +21,11 @@ const ENDINGS = {
 /** What happens now, or how it ended. */
 export function headline({ status, phase, stopping }) {
   if (status !== "running") return ENDINGS[status] ?? status;
-  if (stopping) return "Stopping after this step";
+  if (stopping && phase.name === "training") return "Stopping after this step";
   const name = PHASES[phase.name] ?? phase.name;
   const counted = phase.name !== "training" && phase.total > 1;
-  return counted ? `${name}, ${phase.done} of ${phase.total}` : name;
+  const now = counted ? `${name}, ${phase.done} of ${phase.total}` : name;
+  return stopping && phase.name !== "saving" ? `${now} · will stop` : now;
 }
 
 /** "step 120 of 1200 · epoch 3.0 of 30"; empty before the first step. */
