@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { paletteFor } from "../../web/js/training/draw.js";
+import { drawCurve, paletteFor } from "../../web/js/training/draw.js";
 
 /** WCAG 2.2: relative luminance of a colour "#rrggbb". */
 function luminance(colour) {
@@ -29,4 +29,49 @@ test("every curve stands out from the ground it is drawn on, in the editor's dar
       assert.ok(contrast(colour, ground) >= 3, `${name} ${colour} on ${ground}: ${contrast(colour, ground)}`);
     }
   }
+});
+
+/** A canvas' context that measures letters as seven pixels wide and notes what is drawn where. */
+function notingContext() {
+  const noted = { texts: [], fills: [], path: [] };
+  const context = {
+    font: "", textAlign: "", fillStyle: "",
+    measureText(text) {
+      assert.ok(context.font, "measured in the font that it is written in");
+      return { width: 7 * String(text).length };
+    },
+    fillText(text, x) { noted.texts.push({ text, x, align: context.textAlign }); },
+    beginPath() { noted.path = []; },
+    lineTo(x, y) { noted.path.push([x, y]); },
+    fill() { noted.fills.push({ colour: context.fillStyle, path: noted.path }); },
+  };
+  for (const name of ["clearRect", "save", "restore", "rect", "clip", "moveTo", "stroke", "arc", "closePath"]) {
+    context[name] = () => {};
+  }
+  return { context, noted };
+}
+
+function drawn(session) {
+  const { context, noted } = notingContext();
+  const palette = paletteFor("rgb(0, 0, 0)");
+  drawCurve(context, { width: 360, height: 120 }, { validation: [], values: {}, ...session },
+    { palette, text: "white", grid: "grey" });
+  return { ...noted, stars: noted.fills.filter(({ colour }) => colour === palette.best) };
+}
+
+test("the numbers of the loss axis fit in, however long they are", () => {
+  for (const losses of [[[1, 0.00121], [2, 0.00135]], [[1, 0.12345], [2, 0.12346]], [[1, 1234567], [2, 1334567]]]) {
+    const labels = drawn({ losses }).texts.filter(({ align }) => align === "right");
+    assert.ok(labels.length >= 2);
+    for (const { text, x } of labels) assert.ok(x - 7 * text.length >= 0, `${text} begins at ${x - 7 * text.length}`);
+  }
+});
+
+test("the star stands where the best step was, though the curve has no point there", () => {
+  const losses = Array.from({ length: 100 }, (_, i) => [4 * (i + 1), 1 / (i + 1)]);
+  const at = (best_step) => drawn({ losses, values: { best_step } }).stars.map(({ path }) => path[0][0]);
+  const [[exact], [between]] = [at(200), at(199)];
+  assert.equal(exact, between);
+  assert.deepEqual(at(undefined), []);
+  assert.deepEqual(drawn({ losses, validation: [[90, 0.5]], values: { best_step: 90 } }).stars.length, 1);
 });

@@ -7,7 +7,9 @@ const PALETTES = {
   dark: { training: "#6b7f99", smoothed: "#4da3ff", validation: "#ffb347", best: "#ffffff" },
   light: { training: "#5b6f8a", smoothed: "#0b62c4", validation: "#b45309", best: "#111111" },
 };
-const MARGIN = { left: 46, right: 10, top: 8, bottom: 20 };
+const MARGIN = { right: 10, top: 8, bottom: 20 };
+/** Between the edge, a tick's number, and the plot. */
+const GAP = 6;
 const FONT = "12px system-ui, sans-serif";
 
 /** @param {string} ground a CSS colour as the browser computes it: "rgb(34, 34, 34)" */
@@ -30,39 +32,46 @@ export function drawCurve(context, { width, height }, session, { palette, text, 
   const smoothed = smooth(losses);
   const lastStep = losses.at(-1)?.[0] ?? 1;
   const range = valueRange(losses, smoothed, validation);
-  const x = linear([0, Math.max(lastStep, 1)], [MARGIN.left, width - MARGIN.right]);
+  const levels = ticks(range[0], range[1], 4);
+  context.font = FONT;
+  const left = Math.ceil(Math.max(0, ...levels.map((level) => context.measureText(level).width))) + 2 * GAP;
+  const x = linear([0, Math.max(lastStep, 1)], [left, width - MARGIN.right]);
   const y = linear(range, [height - MARGIN.bottom, MARGIN.top]);
-  const columns = Math.max(1, width - MARGIN.left - MARGIN.right);
+  const columns = Math.max(1, width - left - MARGIN.right);
 
-  axes(context, { width, height, x, y, range, lastStep, text, grid });
+  axes(context, { width, height, left, x, y, levels, lastStep, text, grid });
   context.save();
   context.beginPath();
-  context.rect(MARGIN.left, MARGIN.top, columns, height - MARGIN.top - MARGIN.bottom);
+  context.rect(left, MARGIN.top, columns, height - MARGIN.top - MARGIN.bottom);
   context.clip();
   line(context, thin(losses, columns), x, y, palette.training, 1);
   line(context, thin(smoothed, columns), x, y, palette.smoothed, 2);
   line(context, validation, x, y, palette.validation, 2);
   for (const [step, value] of validation) dot(context, x(step), y(value), 2.5, palette.validation);
   context.restore();
-  const best = validation.find(([step]) => step === values.best_step)
-    ?? smoothed.find(([step]) => step === values.best_step);
+  const best = bestPoint(validation, smoothed, values.best_step);
   if (best) star(context, x(best[0]), y(best[1]), palette.best);
 }
 
-function axes(context, { width, height, x, y, range, lastStep, text, grid }) {
-  context.font = FONT;
+/** Where the star goes: at the best look, or on the smoothed curve, which need not have a point at every step. */
+function bestPoint(validation, smoothed, best) {
+  if (!best) return undefined;
+  return validation.find(([step]) => step === best) ?? smoothed.find(([step]) => step >= best);
+}
+
+function axes(context, { width, height, left, x, y, levels, lastStep, text, grid }) {
   context.fillStyle = text;
   context.strokeStyle = grid;
   context.lineWidth = 1;
   context.textAlign = "right";
   context.textBaseline = "middle";
-  for (const value of ticks(range[0], range[1], 4)) {
+  for (const value of levels) {
     const at = Math.round(y(value)) + 0.5;
     context.beginPath();
-    context.moveTo(MARGIN.left, at);
+    context.moveTo(left, at);
     context.lineTo(width - MARGIN.right, at);
     context.stroke();
-    context.fillText(String(value), MARGIN.left - 6, at);
+    context.fillText(String(value), left - GAP, at);
   }
   context.textAlign = "center";
   context.textBaseline = "top";
