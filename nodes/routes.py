@@ -5,8 +5,8 @@
     POST /atelier/training/stop                  end training now; the best weights go on down the graph
     POST /atelier/training/sample                draw a sample picture after the running step
 
-`prompt`, `node` and `workflow` narrow all of them down: in the query of a GET, in the JSON object of a POST. Both POST
-routes may be used at any moment and any number of times; they answer with the sessions they reached:
+`prompt`, `node`, `workflow` and `run` narrow all of them down: in the query of a GET, in the JSON object of a POST.
+Both POST routes may be used at any moment and any number of times; they answer with the sessions they reached:
 `{"reached": [{"prompt": …, "node": …}], "message": "…"}`. The host offers each route below /api as well.
 """
 
@@ -21,7 +21,9 @@ from . import host
 from .sessions import Session
 from .training_monitor import sessions
 
-ADDRESS = ("prompt", "node", "workflow")
+ADDRESS = ("prompt", "node", "workflow", "run")
+DIGITS = 18
+"""More than any step has; Python refuses to read numbers that are far longer."""
 
 
 def add_routes() -> None:
@@ -40,10 +42,12 @@ async def _history(request: web.Request) -> web.Response:
 
 async def _picture(request: web.Request) -> web.Response:
     step = request.query.get("step", "")
-    found = [jpeg for session in _addressed(request.query) if step.isdecimal()
+    if not step.isdecimal() or len(step) > DIGITS:
+        return web.json_response({"error": f"{step[:DIGITS]!r} is not the number of a step."}, status=400)
+    found = [jpeg for session in _addressed(request.query)
              for jpeg in [session.sample(int(step))] if jpeg is not None]
     if not found:
-        return web.json_response({"error": f"There is no sample picture of step {step!r}."}, status=404)
+        return web.json_response({"error": f"There is no sample picture of step {step}."}, status=404)
     return web.Response(body=found[-1], content_type="image/jpeg")
 
 
@@ -76,7 +80,7 @@ async def _running(request: web.Request) -> list[Session]:
         address = json.loads(text) if text.strip() else {}
         if not isinstance(address, dict) or not all(isinstance(address.get(name, ""), str) for name in ADDRESS):
             raise ValueError("not an object of texts")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter from lists in lists, a thousand deep
         body = {"error": f"The body is not understood ({error}).",
                 "do": 'Send nothing, or JSON such as {"prompt": "…", "node": "4"}.'}
         raise web.HTTPBadRequest(text=json.dumps(body), content_type="application/json") from error

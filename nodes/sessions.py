@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 import threading
+import uuid
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 RUNNING = "running"
@@ -59,6 +60,8 @@ class Key:
     """The host's execution id: "4", or "12:4" for node 4 in subgraph node 12."""
     workflow: str = ""
     """The id the editor gave the graph; empty for a graph that came from elsewhere."""
+    run: str = field(default_factory=lambda: uuid.uuid4().hex)
+    """Tells runs apart where the rest does not: given a list, the host runs a node several times in one prompt."""
 
 
 class Session:
@@ -127,7 +130,8 @@ class Session:
 
     def take_sample_request(self) -> bool:
         """True once for one or more requests."""
-        asked, self._sample = self._sample, False
+        with self._lock:
+            asked, self._sample = self._sample, False
         return asked
 
     # The server's thread asks ---------------------------------------------------------------------------------------
@@ -165,7 +169,7 @@ class Session:
             return self._state() | news
 
     def _state(self) -> dict[str, Any]:
-        return {"prompt": self.key.prompt, "node": self.key.node, "workflow": self.key.workflow,
+        return {"prompt": self.key.prompt, "node": self.key.node, "workflow": self.key.workflow, "run": self.key.run,
                 "number": self._number, "status": self._status, "message": self._message, "phase": dict(self._phase),
                 "values": dict(self._values), "samples": list(self._pictures), "can_sample": self.can_sample,
                 "stopping": self._stop, "sample_asked": self._sample}
@@ -188,9 +192,9 @@ class Sessions:
             self._all = [*(s for s in kept if s not in dropped), session]
         return session
 
-    def find(self, prompt: str = "", node: str = "", workflow: str = "") -> list[Session]:
+    def find(self, prompt: str = "", node: str = "", workflow: str = "", run: str = "") -> list[Session]:
         """The sessions that match; an empty text matches every one."""
-        wanted = {"prompt": prompt, "node": node, "workflow": workflow}
+        wanted = {"prompt": prompt, "node": node, "workflow": workflow, "run": run}
         with self._lock:
             return [session for session in self._all
                     if all(not text or getattr(session.key, name) == text for name, text in wanted.items())]

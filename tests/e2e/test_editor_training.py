@@ -164,7 +164,7 @@ def test_the_panel_is_readable_in_every_state(editor: Editor, theme: str) -> Non
     expect(editor.panel).to_have_attribute("data-ground", theme)
     assert faults(editor, editor.panel) == []
     for state, changes in STATES.items():
-        tell(editor, session(workflow, str(node), **changes, prompt=f"{theme} {state}"))
+        tell(editor, session(workflow, str(node), **changes, run=f"{theme} {state}"))
         expect(editor.panel).to_have_attribute("data-status", changes.get("status", "running"))
         for zoom in (1.0, 0.7):
             editor.show(node, zoom)

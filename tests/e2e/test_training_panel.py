@@ -221,14 +221,17 @@ def test_buttons_are_harmless_when_nothing_runs(host: Host) -> None:
     for path in (STOP, SAMPLE, f"/api{STOP}"):
         for body in ({}, {"node": "nobody"}, {"prompt": "0", "node": "4", "more": 1}):
             assert host.post(path, body) == {"message": "Nothing is being trained.", "reached": []}
-    for path, status in ((f"{SAMPLE}?node=nobody&step=1", 404), (f"{SAMPLE}?step=x", 404)):
+    for path, status, words in ((f"{SAMPLE}?node=nobody&step=1", 404, "no sample picture"),
+                                (f"{SAMPLE}?step=x", 400, "not the number"),
+                                (f"{SAMPLE}?step={'9' * 5000}", 400, "not the number")):
         with pytest.raises(urllib.error.HTTPError) as error:
             host.get(path)
         assert error.value.code == status
-        assert "no sample picture" in json.loads(error.value.read())["error"]
+        assert words in json.loads(error.value.read())["error"]
 
 
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"node": 4}', b"\xff\xfe"])
+@pytest.mark.parametrize("body", [b"{", b"[]", b'{"node": 4}', b"\xff\xfe", b"[" * 100_000],
+                         ids=["half", "list", "number", "bytes", "deep"])
 def test_a_body_that_is_no_address_is_refused(host: Host, body: bytes) -> None:
     request = urllib.request.Request(f"http://127.0.0.1:{host.port}{STOP}", body, {"Content-Type": "application/json"})
     with pytest.raises(urllib.error.HTTPError) as error:

@@ -107,8 +107,8 @@ def session(workflow: str, node: str, **changes: Any) -> dict[str, Any]:
     """What the server would tell of a training in its 240th step of 1200."""
     losses = [[step, 0.1 + 0.2 * 0.99 ** step + 0.02 * (step % 3)] for step in range(1, 241)]
     return {
-        "prompt": "made", "node": node, "workflow": workflow, "number": 1, "status": "running", "message": "",
-        "phase": {"name": "training", "done": 240, "total": 1200}, "losses": losses,
+        "prompt": "made", "node": node, "workflow": workflow, "run": "made", "number": 1, "status": "running",
+        "message": "", "phase": {"name": "training", "done": 240, "total": 1200}, "losses": losses,
         "validation": losses[19::20], "samples": [80, 160, 240], "can_sample": True, "stopping": False,
         "sample_asked": False, "values": {
             "step": 240, "steps": 1200, "epoch": 6.0, "lr": 1e-4, "steps_per_second": 0.13, "best_step": 160,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from collections.abc import Callable
 from itertools import pairwise
 from types import ModuleType
@@ -138,3 +139,30 @@ def test_a_node_has_one_session_and_running_ones_never_go(module: ModuleType) ->
     assert sessions.find(node="1", workflow="w") == [again]
     elsewhere = sessions.open(module.Key("p2", "1", "other"), can_sample=False)
     assert sessions.find(node="1") == [again, elsewhere]
+
+
+def test_each_run_of_a_node_in_one_prompt_is_told_apart(module: ModuleType) -> None:
+    """Given a list, the host runs a node once for each element: same prompt, same node."""
+    sessions = module.Sessions()
+    first = sessions.open(module.Key("p", "4", "w"), can_sample=True)
+    first.measure({"step": 2})
+    first.picture(b"first")
+    second = sessions.open(module.Key("p", "4", "w"), can_sample=True)
+    runs = [session.news()["run"] for session in (first, second)]
+    assert runs[0] != runs[1]
+    assert second.snapshot()["run"] == runs[1]
+    assert sessions.find(run=runs[1]) == [second]
+    assert sessions.find(run=runs[0]) == [], "its picture would be taken for the second's"
+
+
+def test_a_sample_request_is_taken_and_made_one_at_a_time(session: Any) -> None:
+    """One made between reading and clearing would be lost."""
+    session.ask_sample()
+    taken: list[bool] = []
+    taker = threading.Thread(target=lambda: taken.append(session.take_sample_request()))
+    with session._lock:
+        taker.start()
+        taker.join(0.05)
+        assert not taken
+    taker.join()
+    assert taken == [True]
