@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { halve, linear, smooth, thin, ticks, valueRange } from "../../web/js/training/curve.js";
+import { even, linear, smooth, thin, ticks, valueRange } from "../../web/js/training/curve.js";
 
 const noisy = (count) => Array.from({ length: count }, (_, i) => [i + 1, 1 + Math.sin(i * 12.9898) * 0.3]);
 
@@ -33,9 +33,24 @@ test("few points are not thinned", () => {
   assert.equal(thin(points, 300), points);
 });
 
-test("halving keeps the mean and the last point", () => {
-  assert.deepEqual(halve([[1, 1], [2, 3], [3, 5], [4, 7], [5, 9]]), [[2, 2], [4, 6], [5, 9]]);
-  assert.deepEqual(halve([[1, 1], [2, 3]]), [[2, 2]]);
+test("made even, points are means over equally many steps, and the last part waits until it is full", () => {
+  assert.deepEqual(even([[1, 1], [2, 3], [3, 5], [4, 7], [5, 9]], 2), [[2, 2], [4, 6], [5, 9]]);
+  assert.deepEqual(even([[1, 1], [2, 3], [3, 5], [4, 7]], 4), [[4, 4]]);
+  assert.deepEqual(even([[1, 1], [2, 3], [3, 5]], 1), [[1, 1], [2, 3], [3, 5]]);
+  // Where not every step has a point.
+  assert.deepEqual(even([[3, 1], [6, 3], [7, 5], [21, 7], [23, 9]], 8), [[7, 3], [21, 7], [23, 9]]);
+});
+
+test("made even bit by bit or at once is the same", () => {
+  const points = noisy(4096);
+  let bits = [];
+  for (let start = 0; start < points.length; start += 7) bits = even([...bits, ...points.slice(start, start + 7)], 16);
+  const whole = even(points, 16);
+  assert.equal(bits.length, 256);
+  bits.forEach(([step, value], i) => {
+    assert.equal(step, whole[i][0]);
+    assert.ok(Math.abs(value - whole[i][1]) < 1e-12);
+  });
 });
 
 test("the range shows steady curves whole and leaves out rare spikes of the noisy one", () => {

@@ -4,7 +4,7 @@ import { test } from "node:test";
 import { Feed } from "../../web/js/training/feed.js";
 
 const session = (number, losses, more = {}) => ({
-  prompt: "p", node: "4", workflow: "w", number, status: "running", values: {}, losses, validation: [], samples: [],
+  prompt: "p", node: "4", workflow: "w", run: "r", number, status: "running", values: {}, losses, validation: [], samples: [],
   ...more,
 });
 const steps = (feed, ...ids) => feed.find("w", ids.length ? ids : ["4"])?.losses.map(([step]) => step);
@@ -35,6 +35,68 @@ test("an event that overtakes the answer is not lost", async () => {
   answer([session(1, [[1, 1]])]);
   await fetched;
   assert.deepEqual(steps(feed), [1, 2]);
+});
+
+test("a run that begins while an older answer is under way stays", async () => {
+  for (const answered of [[], [session(50, [[40, 1]], { run: "old", status: "complete" })]]) {
+    let answer;
+    const feed = new Feed(() => new Promise((resolve) => { answer = resolve; }));
+    const fetched = feed.refresh();
+    feed.take(session(1, [[1, 1]]));
+    answer(answered);
+    await fetched;
+    assert.equal(feed.find("w", ["4"])?.run, "r");
+    assert.deepEqual(steps(feed), [1]);
+  }
+});
+
+test("of two runs that begin on the way the later one stays", async () => {
+  let answer;
+  const feed = new Feed(() => new Promise((resolve) => { answer = resolve; }));
+  const fetched = feed.refresh();
+  feed.take(session(1, [[1, 1]]));
+  feed.take(session(1, [[1, 2]], { run: "s" }));
+  answer([session(9, [[1, 1], [2, 1]])]);
+  await fetched;
+  assert.equal(feed.find("w", ["4"]).run, "s");
+});
+
+test("runs of a list in one prompt follow each other, and a fetch brings the last", async () => {
+  const feed = new Feed(async () => [session(2, [[1, 9], [2, 9]], { run: "b" })]);
+  for (let number = 1; number <= 40; number += 1) feed.take(session(number, [[number, 1]], { run: "a" }));
+  feed.take(session(41, [], { run: "a", status: "complete" }));
+  feed.take(session(1, [[1, 9]], { run: "b" }));
+  feed.take(session(2, [[2, 9]], { run: "b" }));
+  const shown = () => { const { status, losses } = feed.find("w", ["4"]); return [status, losses]; };
+  assert.deepEqual(shown(), ["running", [[1, 9], [2, 9]]]);
+  await feed.refresh();
+  assert.deepEqual(shown(), ["running", [[1, 9], [2, 9]]]);
+});
+
+test("what a failed fetch should have brought is asked for again with the next event", async () => {
+  let [away, asked] = [true, 0];
+  const feed = new Feed(async () => {
+    asked += 1;
+    if (away) throw new Error("away");
+    return [session(4, [[1, 1], [2, 1], [3, 1], [4, 1]])];
+  });
+  feed.take(session(1, [[1, 1]]));
+  feed.take(session(3, [[3, 1]])); // the second is lost
+  await feed.fetching;
+  assert.deepEqual(steps(feed), [1, 3]);
+  away = false;
+  feed.take(session(4, [[4, 1]]));
+  await feed.fetching;
+  assert.deepEqual(steps(feed), [1, 2, 3, 4]);
+  feed.take(session(5, [[5, 1]]));
+  assert.deepEqual([asked, feed.fetching], [2, null]);
+});
+
+test("an answer that is no list of sessions is as none", async () => {
+  const feed = new Feed(async () => undefined);
+  feed.take(session(1, [[1, 1]]));
+  await feed.refresh();
+  assert.deepEqual(steps(feed), [1]);
 });
 
 test("many gaps at once ask once more, not many times", async () => {
@@ -73,10 +135,10 @@ test("nodes and workflows do not mix", () => {
 
 test("of two instances of a subgraph the one that began last is shown", () => {
   const feed = new Feed(async () => []);
-  feed.take(session(1, [[1, 1]], { node: "5:4", prompt: "a" }));
-  feed.take(session(1, [[2, 1]], { node: "6:4", prompt: "b" }));
+  feed.take(session(1, [[1, 1]], { node: "5:4", run: "a" }));
+  feed.take(session(1, [[2, 1]], { node: "6:4", run: "b" }));
   assert.deepEqual(steps(feed, "5:4", "6:4"), [2]);
-  feed.take(session(1, [[3, 1]], { node: "5:4", prompt: "c" }));
+  feed.take(session(1, [[3, 1]], { node: "5:4", run: "c" }));
   assert.deepEqual(steps(feed, "5:4", "6:4"), [3]);
 });
 

@@ -1,10 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { executionIds, takeNews, takeSnapshot } from "../../web/js/training/session.js";
+import { takeNews, takeSnapshot } from "../../web/js/training/session.js";
 
 const news = (number, losses, more = {}) => ({
-  prompt: "p", node: "4", workflow: "w", number, status: "running", message: "", phase: { name: "training" },
+  prompt: "p", node: "4", workflow: "w", run: "r", number, status: "running", message: "", phase: { name: "training" },
   values: {}, losses, validation: [], samples: [], can_sample: false, stopping: false, sample_asked: false, ...more,
 });
 
@@ -37,9 +37,19 @@ test("a run that was going on before this page is asked for whole", () => {
 
 test("a new run takes the place of the old", () => {
   const { session } = takeNews(undefined, news(1, [[1, 1], [2, 1]]));
-  const { session: next, missed } = takeNews(session, news(1, [], { prompt: "q" }));
+  const { session: next, missed } = takeNews(session, news(1, [], { prompt: "q", run: "s" }));
   assert.equal(missed, false);
   assert.deepEqual(next.losses, []);
+});
+
+test("of a list, each run takes the place of the one before, though prompt and node are the same", () => {
+  const first = takeNews(undefined, news(1, [[1, 1], [2, 1]])).session;
+  const later = takeNews(first, news(2, [[3, 1]], { status: "complete" })).session;
+  const { session: next, missed } = takeNews(later, news(1, [[1, 9]], { run: "s" }));
+  assert.equal(missed, false);
+  assert.deepEqual([next.status, next.losses], ["running", [[1, 9]]]);
+  const snapshot = news(1, [[1, 9]], { run: "s" });
+  assert.equal(takeSnapshot(later, snapshot), snapshot, "its number is lower, but counts another run's news");
 });
 
 test("a snapshot and news meet in any order without a gap or a double", () => {
@@ -55,21 +65,22 @@ test("a snapshot and news meet in any order without a gap or a double", () => {
   assert.equal(takeSnapshot(gap, snapshot).number, 5);
 });
 
-test("a curve does not grow without end", () => {
+test("a curve does not grow without end, and keeps its beginning as well as its end", () => {
   let session = takeNews(undefined, news(1, [])).session;
-  for (let number = 2; number < 400; number += 1) {
-    const points = Array.from({ length: 100 }, (_, i) => [(number - 2) * 100 + i + 1, 1]);
+  for (let number = 2; number <= 1001; number += 1) {
+    const points = Array.from({ length: 100 }, (_, i) => [(number - 2) * 100 + i + 1, (number - 2) * 100 + i + 1]);
     session = takeNews(session, news(number, points)).session;
+    assert.ok(session.losses.length <= 4096 + 32);
   }
-  assert.ok(session.losses.length <= 8192);
-  assert.equal(session.losses.at(-1)[0], 39_800);
-});
-
-test("execution ids: at the top, in a subgraph, in each of its instances, and deeper", () => {
-  const inner = { nodes: [] };
-  const middle = { nodes: [{ id: 7, subgraph: inner }] };
-  const root = { nodes: [{ id: 1 }, { id: 5, subgraph: middle }, { id: 6, subgraph: middle }] };
-  assert.deepEqual(executionIds(root, { id: 1, graph: root }), ["1"]);
-  assert.deepEqual(executionIds(root, { id: 4, graph: middle }), ["5:4", "6:4"]);
-  assert.deepEqual(executionIds(root, { id: 9, graph: inner }), ["5:7:9", "6:7:9"]);
+  assert.equal(session.losses.at(-1)[0], 100_000);
+  assert.ok(session.losses.length >= 2048);
+  let [before, exact] = [0, 0];
+  for (const [step, value] of session.losses) {
+    assert.equal(step - before, 32);
+    assert.ok(before < value && value <= step);
+    exact += value === before + 16.5; // the mean of its steps
+    before = step;
+  }
+  // But for those within which the width doubled, where some steps weigh more.
+  assert.ok(exact >= session.losses.length - 5, `${exact} of ${session.losses.length}`);
 });

@@ -5,10 +5,10 @@
 
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
 import { resultView } from "./results/view.js";
 import { Feed } from "./training/feed.js";
 import { Panel } from "./training/panel.js";
-import { executionIds } from "./training/session.js";
 
 const TRAINER = "AtelierTrainLora";
 const EVENT = "atelier.training";
@@ -20,8 +20,17 @@ const GRID_HEIGHT = 320;
 
 const feed = new Feed(async () => {
   const answer = await api.fetchApi(ROUTE);
+  if (!answer.ok) throw new Error(`The server answers ${answer.status}.`);
   return (await answer.json()).sessions;
 });
+
+// The editor makes nodes that never stand in a graph, one for each copy, and lets go of others without a word. So
+// nothing here holds a node: what happens on the page looks for those that there are.
+
+/** The panel of each trainer. */
+const panels = new WeakMap();
+/** How each other node shows what it gave out. */
+const results = new WeakMap();
 
 const addressOf = ({ prompt, node, workflow }) => ({ prompt, node, workflow });
 
@@ -38,17 +47,15 @@ async function post(what, session) {
 const actions = {
   stop: (session) => post("stop", session),
   sample: (session) => post("sample", session),
-  pictureUrl: (session, step) => api.apiURL(`${ROUTE}/sample?${new URLSearchParams({ ...addressOf(session), step })}`),
+  pictureUrl: (session, step) => {
+    const query = new URLSearchParams({ ...addressOf(session), run: session.run, step });
+    return api.apiURL(`${ROUTE}/sample?${query}`);
+  },
 };
 
 function addPanel(node) {
   const panel = new Panel(actions);
-  const update = () => {
-    // A node that is being made, or pasted, stands in no graph yet.
-    const root = node.graph?.rootGraph ?? node.graph;
-    panel.show(root ? feed.find(root.id, executionIds(root, node)) : undefined);
-  };
-  const unsubscribe = feed.subscribe(update);
+  panels.set(node, panel);
   const widget = node.addDOMWidget("training_panel", "atelier_training", panel.element, {
     // Nothing of it belongs into the workflow or the prompt.
     serialize: false,
@@ -59,14 +66,24 @@ function addPanel(node) {
   // For a new node; one of a saved workflow gets its own size after this.
   node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
   hidePictures(node); // the plot and the samples are in the panel already
-  const onRemoved = node.onRemoved;
-  node.onRemoved = function (...rest) {
-    unsubscribe();
-    panel.remove();
-    return onRemoved?.apply(this, rest);
-  };
-  // The graph gets its id, and a node in a subgraph its place, after the node is made.
-  requestAnimationFrame(update);
+  // The graph gets its id, and a node its place in it, after the node is made.
+  requestAnimationFrame(showTrainings);
+}
+
+/** Show in every panel what is known of its node's training. */
+function showTrainings() {
+  const root = app.rootGraph;
+  for (const node of allNodes(root)) panels.get(node)?.show(feed.find(root.id, executionIds(root, node)));
+}
+
+/** Draw every panel anew when the editor changes its theme, which is a class and variables on these two elements. */
+function followTheme() {
+  const observer = new MutationObserver(() => {
+    for (const node of allNodes(app.rootGraph)) panels.get(node)?.redraw();
+  });
+  for (const element of [document.documentElement, document.body]) {
+    observer.observe(element, { attributes: true, attributeFilter: ["class", "style"] });
+  }
 }
 
 /** Keep the editor from showing the pictures that a node gives out below its widgets. */
@@ -76,13 +93,14 @@ function hidePictures(node) {
   node.hideOutputImages = true;
 }
 
-/** Show what the node gives the editor after each run; the widget is made when there is something. */
+/** Show what the node gives out after each run; the widget is made when there is something. */
 function addResults(node) {
   const frame = document.createElement("div");
   frame.className = "atelier-result-frame";
   let widget;
   const show = (output) => {
-    const view = resultView(output, (image) => api.apiURL(`/view?${new URLSearchParams(image)}`));
+    // A node whose result was kept from an earlier run may give out nothing.
+    const view = output && resultView(output, (image) => api.apiURL(`/view?${new URLSearchParams(image)}`));
     if (!view) return;
     removeProgressText(node);
     frame.replaceChildren(view);
@@ -93,6 +111,7 @@ function addResults(node) {
     });
     widget.serialize = false;
   };
+  results.set(node, show);
   if (node.comfyClass === GRID) hidePictures(node);
   const onExecuted = node.onExecuted;
   node.onExecuted = function (output, ...rest) {
@@ -123,15 +142,22 @@ app.registerExtension({
   name: "atelier.training",
   setup() {
     addStyle();
+    followTheme();
+    feed.subscribe(showTrainings);
     api.addEventListener(EVENT, ({ detail }) => feed.take(detail));
     api.addEventListener("reconnected", () => feed.refresh());
     return feed.refresh();
   },
   nodeCreated(node) {
+    nameGraph(app.rootGraph, LiteGraph.uuidv4);
     if (node.comfyClass === TRAINER) addPanel(node);
     else if (node.comfyClass?.startsWith("Atelier")) addResults(node);
   },
   afterConfigureGraph() {
     feed.tell();
+  },
+  /** The nodes are made anew when a tab is opened again or a change undone; what they gave out, the editor remembers. */
+  onNodeOutputsUpdated(outputs) {
+    for (const node of allNodes(app.rootGraph)) results.get(node)?.(outputs[locatorId(node)]);
   },
 });

@@ -51,17 +51,25 @@ export function thin(points, columns) {
 }
 
 /**
- * Half as many points: neighbours become their mean, at the later one's step. The last point stays last.
+ * One point for each `width` steps (1 to width, and so on): the mean of those within, at the step of the last. The part
+ * that the last point does not yet fill stays as it is, for those to come.
  *
  * @param {[number, number][]} points
+ * @param {number} width
  * @returns {[number, number][]}
  */
-export function halve(points) {
-  const pairs = [];
-  for (let i = 0; i + 1 < points.length; i += 2) {
-    pairs.push([points[i + 1][0], (points[i][1] + points[i + 1][1]) / 2]);
+export function even(points, width) {
+  const full = Math.floor(points.at(-1)[0] / width) * width;
+  const means = [];
+  let start = 0;
+  while (start < points.length && points[start][0] <= full) {
+    const end = Math.ceil(points[start][0] / width) * width;
+    let [next, sum] = [start, 0];
+    for (; next < points.length && points[next][0] <= end; next += 1) sum += points[next][1];
+    means.push([points[next - 1][0], sum / (next - start)]);
+    start = next;
   }
-  return points.length % 2 ? [...pairs, points.at(-1)] : pairs;
+  return [...means, ...points.slice(start)];
 }
 
 /**

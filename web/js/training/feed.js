@@ -15,6 +15,10 @@ export class Feed {
     this.listeners = new Set();
     this.fetching = null;
     this.again = false;
+    /** Keys of the runs that began since the running fetch did: its answer may be older than they are. */
+    this.began = new Set();
+    /** Whether the last fetch failed. */
+    this.stale = false;
   }
 
   /** Call `listener` after every change; returns how to end that. */
@@ -44,11 +48,15 @@ export class Feed {
     const known = this.sessions.get(key);
     const { session, missed } = takeNews(known, news);
     if (session) {
-      if (session.prompt !== known?.prompt) this.sessions.delete(key);
+      if (session.run !== known?.run) {
+        this.sessions.delete(key);
+        this.began.delete(key);
+        this.began.add(key);
+      }
       this.sessions.set(key, session);
       this.tell();
     }
-    if (missed) this.refresh();
+    if (missed || this.stale) this.refresh();
   }
 
   /** Fetch everything anew: at the start, and whenever the connection is back. Never twice at once. */
@@ -68,18 +76,25 @@ export class Feed {
   }
 
   async load() {
-    let snapshots;
+    this.began.clear();
+    const sessions = new Map();
     try {
-      snapshots = await this.fetchAll();
+      for (const snapshot of await this.fetchAll()) {
+        const key = keyOf(snapshot);
+        sessions.set(key, takeSnapshot(this.sessions.get(key), snapshot));
+      }
     } catch {
-      return; // The server is away; the next event or reconnect asks again.
+      this.stale = true; // The server is away; the next event or reconnect asks again.
+      return;
     }
-    const before = this.sessions;
-    this.sessions = new Map();
-    for (const snapshot of snapshots) {
-      const key = keyOf(snapshot);
-      this.sessions.set(key, takeSnapshot(before.get(key), snapshot));
+    for (const key of this.began) {
+      const session = this.sessions.get(key);
+      if (sessions.get(key)?.run === session.run) continue;
+      sessions.delete(key);
+      sessions.set(key, session);
     }
+    this.stale = false;
+    this.sessions = sessions;
     this.tell();
   }
 

@@ -9,6 +9,14 @@ const NUMBERS = { pace: "Speed", left: "Time left", loss: "Loss", rate: "Learnin
 const IDLE = "Press Run to train. The loss curve appears here.";
 const EARLY = "The loss curve begins with the first step.";
 
+/** The panel of each canvas. */
+const panels = new WeakMap();
+/** One for all panels, so that it keeps none of them. */
+const sizes = new ResizeObserver((changes) => {
+  for (const { target } of changes) panels.get(target)?.redraw();
+});
+
+/** A panel needs no end: it is gone with its element. */
 export class Panel {
   /**
    * @param {object} actions
@@ -23,13 +31,8 @@ export class Panel {
     this.build();
     this.stop.addEventListener("click", () => this.press(this.stop, stop));
     this.sample.addEventListener("click", () => this.press(this.sample, sample));
-    this.resized = new ResizeObserver(() => this.redraw());
-    this.resized.observe(this.canvas);
-    // The editor's theme is a class and variables on these two.
-    this.themed = new MutationObserver(() => this.redraw());
-    for (const element of [document.documentElement, document.body]) {
-      this.themed.observe(element, { attributes: true, attributeFilter: ["class", "style"] });
-    }
+    panels.set(this.canvas, this);
+    sizes.observe(this.canvas);
     this.show(undefined);
   }
 
@@ -67,7 +70,7 @@ export class Panel {
 
   /** Show a session, or that there is none. */
   show(session) {
-    const another = session?.prompt !== this.session?.prompt;
+    const another = session?.run !== this.session?.run;
     if (another || session?.status !== this.session?.status) this.note.textContent = "";
     if (another) this.pictures.replaceChildren();
     this.session = session;
@@ -156,14 +159,6 @@ export class Panel {
     if (this.session?.losses.length) drawCurve(context, { width, height }, this.session, colours);
     this.legend.hidden = !this.session?.losses.length;
     this.canvas.setAttribute("aria-label", describe(this.session));
-  }
-
-  /** The node is gone. */
-  remove() {
-    this.resized.disconnect();
-    this.themed.disconnect();
-    cancelAnimationFrame(this.frame);
-    this.element.remove();
   }
 }
 

@@ -5,9 +5,10 @@
  * counted twice whatever order they arrive in.
  */
 
-import { halve } from "./curve.js";
+import { even } from "./curve.js";
 
-const MOST_POINTS = 8192;
+/** Of one curve; as many as the server keeps. */
+const MOST_POINTS = 4096;
 
 /**
  * A session as the panel uses it: the server's snapshot.
@@ -16,6 +17,7 @@ const MOST_POINTS = 8192;
  * @property {string} prompt
  * @property {string} node execution id: "4", or "12:4" inside subgraph node 12
  * @property {string} workflow the graph's id; empty when no editor queued it
+ * @property {string} run another one for each run, also of the same node in the same prompt, as lists make them
  * @property {number} number of the last news taken in
  * @property {string} status "running", "complete", "stopped early", "stopped by user", "reused", "cancelled", "failed"
  * @property {string} message
@@ -37,7 +39,7 @@ const MOST_POINTS = 8192;
  * @returns {{session: Session | undefined, missed: boolean}} missed: ask the server for a snapshot
  */
 export function takeNews(session, news) {
-  const same = session?.prompt === news.prompt;
+  const same = session?.run === news.run;
   if (!same) {
     // The first news of a run are complete; later ones of a run not known are not.
     return { session: news.number === 1 ? news : session, missed: news.number !== 1 };
@@ -59,7 +61,7 @@ export function takeNews(session, news) {
  * @returns {Session}
  */
 export function takeSnapshot(session, snapshot) {
-  if (session?.prompt !== snapshot.prompt || snapshot.number >= session.number) return snapshot;
+  if (session?.run !== snapshot.run || snapshot.number >= session.number) return snapshot;
   return {
     ...session,
     losses: join(snapshot.losses, after(snapshot.losses, session.losses)),
@@ -80,24 +82,13 @@ function join(earlier, later) {
   let end = earlier.length;
   while (end && earlier[end - 1][0] >= first) end -= 1;
   const joined = [...earlier.slice(0, end), ...later];
-  return joined.length > MOST_POINTS ? halve(joined) : joined;
+  return even(joined, stride(joined.at(-1)[0]));
 }
 
 /**
- * Every execution id of a node: one, or one for each instance of the subgraph it stands in.
- *
- * @param {{nodes: any[]}} root the outermost graph
- * @param {{id: number | string, graph: object}} node
- * @returns {string[]}
+ * Steps for each point: 1 at first, and twice as many whenever there would be too many points. As it depends on nothing but
+ * the last step, old points and new ones stand for equally many steps.
  */
-export function executionIds(root, node) {
-  const found = [];
-  const visit = (graph, prefix) => {
-    if (graph === node.graph) found.push(`${prefix}${node.id}`);
-    for (const inner of graph.nodes ?? []) {
-      if (inner.subgraph) visit(inner.subgraph, `${prefix}${inner.id}:`);
-    }
-  };
-  visit(root, "");
-  return found;
+function stride(steps) {
+  return steps < MOST_POINTS ? 1 : 2 ** Math.floor(Math.log2(steps / (MOST_POINTS / 2)));
 }

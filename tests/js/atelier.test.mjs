@@ -1,0 +1,55 @@
+import assert from "node:assert/strict";
+import { setTimeout as pass } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { test } from "node:test";
+import { runInNewContext } from "node:vm";
+
+import { counts, loadExtension, makeNode } from "./stub-editor.mjs";
+
+const { extension, app } = await loadExtension();
+const SCORES = { bars: [{ label: "a cat", value: 0.3 }], text: ["table"] };
+const GRID = { cells: [{ x: 0, y: 0, width: 1, height: 1, label: "one" }], images: [{ filename: "grid.png" }] };
+
+const names = (node) => node.widgets.map(({ name }) => name);
+
+test("results come back when the editor makes the nodes anew, in subgraphs too", () => {
+  const inner = { id: "s", isRootGraph: false, nodes: [] };
+  app.rootGraph.nodes = [{ id: 5, subgraph: inner, graph: app.rootGraph }];
+  const scores = makeNode(extension, "AtelierCLIPScore", app.rootGraph, 4);
+  const grid = makeNode(extension, "AtelierBlockGrid", inner, 4);
+  makeNode(extension, "KSampler", app.rootGraph, 6);
+  extension.afterConfigureGraph();
+  assert.deepEqual(names(scores), []);
+  extension.onNodeOutputsUpdated({ 4: SCORES, "s:4": GRID, 6: { images: [] }, 99: SCORES });
+  assert.deepEqual([names(scores), names(grid)], [["atelier_result"], ["atelier_result"]]);
+  // Again, as with each further tab: the same place, not a second one.
+  extension.onNodeOutputsUpdated({ 4: SCORES, "s:4": GRID });
+  assert.deepEqual(names(scores), ["atelier_result"]);
+  assert.equal(scores.widgets[0].shown.children.length, 1);
+});
+
+test("no outputs leave what is shown", () => {
+  app.rootGraph.nodes = [];
+  const node = makeNode(extension, "AtelierCLIPScore", app.rootGraph, 4);
+  node.onExecuted(null);
+  assert.deepEqual(names(node), []);
+  node.onExecuted(SCORES);
+  node.onExecuted(null);
+  extension.onNodeOutputsUpdated({});
+  assert.deepEqual(names(node), ["atelier_result"]);
+});
+
+test("a copied node that never stands in a graph leaves nothing behind", async () => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc");
+  app.rootGraph.nodes = [];
+  makeNode(extension, "AtelierTrainLora", app.rootGraph, 1);
+  const before = { ...counts };
+  const copies = Array.from({ length: 20 }, () => new WeakRef(makeNode(extension, "AtelierTrainLora")));
+  await pass(20); // the frame that was asked for
+  collect();
+  await pass(20);
+  collect();
+  assert.equal(copies.filter((copy) => copy.deref()).length, 0);
+  assert.deepEqual(counts, before);
+});
