@@ -12,6 +12,7 @@ from comfy_api.latest import io
 from ..atelier.errors import AtelierError
 from . import host, sockets
 from .checks import verdict
+from .measuring import computed_with
 
 if TYPE_CHECKING:
     from ..atelier.study.contestant import Contestant
@@ -53,6 +54,8 @@ class ModelToCompare(io.ComfyNode):
                                advanced=True, tooltip="What the model computes in; lower saves time and memory on "
                                                       "GPUs that can."),
                 sockets.ComparedModels.Input("others", optional=True, tooltip="Models that come before this one."),
+                io.String.Input("lora_name", optional=True, force_input=True,
+                                tooltip="Name of a LoRA from Train LoRA or Convert LoRA, in place of the one chosen."),
             ],
             outputs=[sockets.ComparedModels.Output(display_name="models",
                                                    tooltip="For Compare Models, or the next Model to Compare.")],
@@ -66,12 +69,20 @@ class ModelToCompare(io.ComfyNode):
         return next((found for found in verdicts if found is not True), True)
 
     @classmethod
+    def fingerprint_inputs(cls, checkpoint: str | None = None, lora: str | None = None, **_: Any) -> str:
+        """Change when a file does."""
+        named = (("checkpoints", checkpoint), ("loras", None if lora == NO_LORA else lora))
+        return " ".join(host.disk_state(host.model_path(kind, name)) for kind, name in named if name)
+
+    @classmethod
     def execute(cls, checkpoint: str, lora: str, strength: float, label: str, sampler: str, scheduler: str, steps: int,
-                cfg: float, precision: str, others: tuple[Contestant, ...] = ()) -> io.NodeOutput:
+                cfg: float, precision: str, others: tuple[Contestant, ...] = (), lora_name: str = "") -> io.NodeOutput:
         """Fill in what suits the model; only its header is read."""
         from ..atelier.study.contestant import Contestant, advice_for
 
-        named = "" if lora == NO_LORA else lora
+        named = lora_name or ("" if lora == NO_LORA else lora)
+        if named:
+            host.model_path("loras", named)  # rather than in the middle of the comparison
         path = host.model_path("checkpoints", checkpoint)
         if BY_MODEL in (sampler, scheduler) or not (steps and cfg):
             advice = advice_for(path, named)
@@ -106,8 +117,9 @@ class CompareModels(io.ComfyNode):
                 io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False,
                              tooltip="The first seed."),
                 io.Int.Input("seeds", default=3, min=1, max=1000,
-                             tooltip="How many seeds for each prompt: seed, seed + 1, … Six pairs of pictures are the "
-                                     "least that can show a difference."),
+                             tooltip="How many seeds for each prompt: seed, seed + 1, … Prompts times seeds: to show a "
+                                     "difference takes 6 pictures of each of two models, 7 of three or four, 8 of "
+                                     "five to seven."),
                 io.Int.Input("width", default=512, min=64, max=8192, step=8, tooltip="Width of the pictures."),
                 io.Int.Input("height", default=512, min=64, max=8192, step=8, tooltip="Height of the pictures."),
                 io.Combo.Input("score_model", options=[NO_SCORE, *host.clip_score_names()], default=NO_SCORE,
@@ -167,9 +179,9 @@ class _Job:
 
 
 def _states(model: Contestant) -> list[str]:
-    """What changes when the model's files do."""
-    files = [("checkpoints", model.checkpoint), *([("loras", model.lora)] if model.lora else [])]
-    return [host.disk_state(host.model_path(kind, name)) for kind, name in files]
+    """What changes when the model's files do, or what computes them."""
+    files = [("checkpoints", model.checkpoint), *([("loras", model.lora)] if model.tuned else [])]
+    return [*(host.disk_state(host.model_path(kind, name)) for kind, name in files), computed_with()]
 
 
 def _pictures(graph: Any, models: tuple[Contestant, ...], job: _Job, keys: dict[tuple[int, int, int], str]) -> Any:
@@ -196,22 +208,23 @@ def _pictures(graph: Any, models: tuple[Contestant, ...], job: _Job, keys: dict[
         positives = {p: graph.node("CLIPTextEncode", clip=clip, text=job.prompts[p]).out(0)
                      for p in dict.fromkeys(p for p, _ in missing)}
         for p, seed in missing:
+            first = (p, seed) == missing[0]
             # The clock starts when everything else is ready.
             start = graph.node("AtelierComparisonGate", value=seed, model=unet, positive=positives[p],
-                               negative=negative, **({"after": last} if last else {}))
+                               negative=negative, alone=first, **({"after": last} if last else {}))
             latent = graph.node("KSampler", model=unet, seed=start.out(0), steps=model.steps, cfg=model.cfg,
                                 sampler_name=model.sampler, scheduler=model.scheduler, positive=positives[p],
                                 negative=negative, latent_image=empty.out(0), denoise=1.0)
             image = graph.node("VAEDecode", samples=latent.out(0), vae=load.out(2))
             last = graph.node("AtelierComparisonPicture", image=image.out(0), started=start.out(1),
-                              key=keys[m, p, seed]).out(0)
+                              key=keys[m, p, seed], loading=first).out(0)
     return last
 
 
 def _with_lora(graph: Any, model: Contestant, load: Any) -> tuple[Any, Any]:
     """Links to the UNet and the text encoder of a model."""
     unet, clip = load.out(0), load.out(1)
-    if model.lora and model.strength:
+    if model.tuned:
         patched = graph.node("LoraLoader", model=unet, clip=clip, lora_name=model.lora, strength_model=model.strength,
                              strength_clip=model.strength)
         unet, clip = patched.out(0), patched.out(1)

@@ -11,6 +11,7 @@ from comfy_api.latest import io, ui
 
 from . import host
 from .compare import FOLDER, NO_SCORE
+from .measuring import peak_memory, reset_peak_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,6 +39,8 @@ class ComparisonGate(io.ComfyNode):
                 io.Model.Input("model", optional=True, tooltip="What must be loaded before."),
                 io.Conditioning.Input("positive", optional=True, tooltip="What must be encoded before."),
                 io.Conditioning.Input("negative", optional=True, tooltip="What must be encoded before."),
+                io.Boolean.Input("alone", default=False, optional=True,
+                                 tooltip="Other models leave the device first, so that they are not measured with it."),
             ],
             outputs=[io.AnyType.Output(display_name="value", tooltip="The value."),
                      io.Float.Output(display_name="started", tooltip="The clock, in seconds.")],
@@ -49,9 +52,9 @@ class ComparisonGate(io.ComfyNode):
         return time.monotonic()
 
     @classmethod
-    def execute(cls, value: Any, **_: Any) -> io.NodeOutput:
+    def execute(cls, value: Any, alone: bool = False, **_: Any) -> io.NodeOutput:
         """Note the time."""
-        host.reset_peak_memory()
+        reset_peak_memory(alone=alone)
         return io.NodeOutput(value, time.monotonic())
 
 
@@ -69,18 +72,20 @@ class ComparisonPicture(io.ComfyNode):
             is_dev_only=True,
             inputs=[io.Image.Input("image", tooltip="The picture."),
                     io.Float.Input("started", tooltip="When its sampling began."),
-                    io.String.Input("key", tooltip="Name to keep it under.")],
+                    io.String.Input("key", tooltip="Name to keep it under."),
+                    io.Boolean.Input("loading", default=False, optional=True,
+                                     tooltip="Whether the model was on its way to the device in this time.")],
             outputs=[io.AnyType.Output(display_name="done", tooltip="For the next gate.")],
         )
 
     @classmethod
-    def execute(cls, image: Any, started: float, key: str) -> io.NodeOutput:
+    def execute(cls, image: Any, started: float, key: str, loading: bool = False) -> io.NodeOutput:
         """Write the measurements, then the picture: where there is a picture, there are measurements."""
         from ..atelier.files import whole_file, write_json
 
         seconds = time.monotonic() - started
         folder = host.work_folder(FOLDER)
-        write_json(folder / f"{key}.json", {"seconds": seconds, "peak": host.peak_memory()})
+        write_json(folder / f"{key}.json", {"seconds": seconds, "loading": loading, "peak": peak_memory()})
         with whole_file(folder / f"{key}.png") as part:
             host.from_image_tensor(image)[0].save(part, format="PNG", compress_level=1)
         return io.NodeOutput(key)
@@ -116,6 +121,7 @@ class ComparisonResult(io.ComfyNode):
         from PIL import Image
 
         from ..atelier.study.comparison_picture import draw_bars, draw_grid
+        from ..atelier.study.comparison_table import csv_text, table
 
         wanted = json.loads(plan)
         folder = host.work_folder(FOLDER)
@@ -126,10 +132,10 @@ class ComparisonResult(io.ComfyNode):
         comparison = _compared(wanted, pictures, folder, score_model)
         grid = host.to_image_tensor([draw_grid(comparison, pictures, cell)])
         chart = host.to_image_tensor([draw_bars(comparison)])
-        table = comparison.table()
+        text = table(comparison)
         shown = ui.PreviewImage([*grid, *chart], cls=cls).as_dict()
-        return io.NodeOutput(grid, chart, table, comparison.csv(), host.to_image_tensor(list(pictures.values())),
-                             ui={**shown, "text": (table,)})
+        return io.NodeOutput(grid, chart, text, csv_text(comparison), host.to_image_tensor(list(pictures.values())),
+                             ui={**shown, "text": (text,)})
 
 
 def _compared(wanted: dict[str, Any], pictures: dict[tuple[int, int, int], Image], folder: Path,
@@ -150,7 +156,7 @@ def _compared(wanted: dict[str, Any], pictures: dict[tuple[int, int, int], Image
     for model, prompt, seed, key in wanted["shots"]:
         measured = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
         shots.append(Shot(model, prompt, seed, scores.get((model, prompt, seed)), measured["seconds"],
-                          measured["peak"]))
+                          measured["peak"], measured["loading"]))
     return Comparison(tuple(wanted["models"]), tuple(wanted["prompts"]), tuple(wanted["seeds"]), tuple(shots),
                       scored_by)
 

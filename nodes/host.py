@@ -316,17 +316,6 @@ def memory() -> tuple[int, int]:
     return total - int(management.get_free_memory(device())), total
 
 
-def reset_peak_memory() -> None:
-    """Begin to measure `peak_memory` anew."""
-    if device().type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device())
-
-
-def peak_memory() -> int | None:
-    """Most bytes this program had on the device since `reset_peak_memory`; None where the device does not tell."""
-    return torch.cuda.max_memory_allocated(device()) if device().type == "cuda" else None
-
-
 @contextmanager
 def on_device(module: torch.nn.Module) -> Iterator[None]:
     """`module` on the host's device, in float16 where that is a GPU good at it, else float32. Other models make room.

@@ -18,8 +18,9 @@ from PIL import Image
 from atelier.errors import AtelierError
 from atelier.study.comparison import Comparison, Shot
 from atelier.study.comparison_picture import CAPTION, GAP, HEADER, SIDE, draw_bars, draw_grid
+from atelier.study.comparison_table import csv_text, table
 from atelier.study.contestant import Contestant, advice_for, distinct
-from atelier.study.paired import holm, sign_flip_p
+from atelier.study.paired import fewest_pairs, holm, sign_flip_p
 from atelier.study.side import beside
 
 
@@ -67,7 +68,7 @@ def comparison(*, scored: bool = True, offset: float = 0.1, models: int = 2, pro
     numbers = np.random.default_rng(1)
     base = {(p, s): numbers.uniform(0.2, 0.3) for p in range(prompts) for s in (1, 2, 3)}
     shots = tuple(Shot(m, p, s, base[p, s] + (offset if m else 0) + numbers.normal(0, 0.002) if scored else None,
-                       0.5 + m + (5 if (p, s) == (0, 1) else 0), None if m else 2_000_000_000)
+                       0.5 + m + (5 if (p, s) == (0, 1) else 0), None if m else 2_000_000_000, (p, s) == (0, 1))
                   for m in range(models) for (p, s) in base)
     names = ("plain", "tuned, with a very long name that goes on", "again")[:models]
     return Comparison(names, tuple(f"prompt {p}, of a cat" for p in range(prompts)), (1, 2, 3), shots,
@@ -90,16 +91,38 @@ def test_too_few_pairs_are_said() -> None:
     assert comparison(prompts=1).ranking()[1].verdict == "too few pairs to tell (at least 6)"
 
 
+@pytest.mark.parametrize("models", [2, 3, 4, 5, 7, 9])
+def test_no_verdict_where_the_clearest_difference_could_not_show(models: int) -> None:
+    """A model that is worst in every pair is told so from the number of pairs on that is asked for, not before."""
+    def standings(pairs: int):
+        shots = tuple(Shot(m, 0, s, 0.9 - 0.1 * m) for m in range(models) for s in range(pairs))
+        return Comparison(tuple("abcdefghi"[:models]), ("a cat",), tuple(range(pairs)), shots).ranking()
+
+    needed = fewest_pairs(models - 1, 0.05)
+    assert all(s.verdict.startswith("worse") for s in standings(needed)[1:])
+    assert all(s.verdict == f"too few pairs to tell (at least {needed})" for s in standings(needed - 1)[1:])
+    assert all(s.p is not None and s.p >= 0.05 for s in standings(needed - 1)[1:])
+
+
+def test_seconds_leave_loading_out_where_they_can() -> None:
+    made = comparison(prompts=1)
+    alone = Comparison(made.models, made.prompts, (1,), tuple(s for s in made.shots if s.seed == 1))
+    assert made.seconds(0) == (0.5, False) and alone.seconds(0) == (5.5, True)
+    assert "5.50*" in table(alone) and "* with loading" in table(alone) and "*" not in table(made)
+    two = Comparison(made.models, made.prompts, (1, 2), tuple(s for s in made.shots if s.seed < 3))
+    assert two.seconds(0) == (0.5, False)
+
+
 def test_table_and_csv_say_the_same() -> None:
     made = comparison()
-    lines = made.table().split("\n")
+    lines = table(made).split("\n")
     assert lines[0].split() == ["model", "mean", "std", "n", "to", "best", "s/picture", "peak", "GB"]
     assert lines[1].startswith("tuned, with a…") and lines[1].endswith("best")
     mean = statistics.fmean(made.scores(0))
     assert lines[2].split()[:4] == ["plain", f"{mean:.4f}", f"{np.std(made.scores(0)):.4f}", "9"]
     assert lines[2].split()[5:7] == ["0.50", "2.00"]
-    assert lines[-1] == "tiny clip, cosine" and "mean by prompt" in made.table()
-    rows = list(csv.DictReader(io.StringIO(made.csv())))
+    assert lines[-1] == "tiny clip, cosine" and "mean ± std by prompt, n 3" in table(made)
+    rows = list(csv.DictReader(io.StringIO(csv_text(made))))
     assert len(rows) == 18 and rows[0]["prompt"] == "prompt 0, of a cat"
     assert statistics.fmean(float(row["score"]) for row in rows if row["model"] == "plain") == pytest.approx(mean)
 
@@ -107,15 +130,15 @@ def test_table_and_csv_say_the_same() -> None:
 def test_long_names_stay_apart_in_narrow_columns() -> None:
     made = comparison()
     names = tuple(f"one-checkpoint-with-a-long-name + my-style at {strength}" for strength in (0.4, 0.7))
-    lines = Comparison(names, made.prompts, made.seeds, made.shots).table().split("\n")
-    head = next(line for line in lines if line.startswith("mean by prompt"))
-    assert "at 0.4" in head and "at 0.7" in head and head.count("one-che…") == 2 and len(head) < 100
+    lines = table(Comparison(names, made.prompts, made.seeds, made.shots)).split("\n")
+    head = next(line for line in lines if line.startswith("mean ± std by prompt"))
+    assert "at 0.4" in head and "at 0.7" in head and head.count("one-che…") == 2 and len(head) < 110
 
 
 def test_without_scores_there_are_times_only() -> None:
     made = comparison(scored=False)
-    assert made.ranking() == [] and made.median_seconds(1) == 1.5
-    assert made.table().split("\n")[0].split() == ["model", "s/picture", "peak", "GB"]
+    assert made.ranking() == [] and made.seconds(1) == (1.5, False)
+    assert table(made).split("\n")[0].split() == ["model", "s/picture", "peak", "GB"]
 
 
 def test_a_picture_missing_or_unscored_is_an_error() -> None:
@@ -184,13 +207,15 @@ def test_names_and_keys_of_contestants() -> None:
     assert made.name == "base + neon at 0.4, bf16"
     assert replace(made, label=" tuned ").name == "tuned"
     assert distinct(["a", "b", "a", "a (2)"]) == ("a", "b", "a (2)", "a (2) (2)")
-    same: dict[str, Any] = {"prompt": "a cat", "negative": "", "seed": 1, "size": (64, 64), "files": ["x"]}
+    same: dict[str, Any] = {"prompt": "a cat", "negative": "", "seed": 1, "size": (64, 64), "states": ["x"]}
     key = made.key(**same)
     assert replace(made, label="other").key(**same) == key
     changes: list[dict[str, Any]] = [{"prompt": "a dog"}, {"negative": "b"}, {"seed": 2}, {"size": (64, 72)},
-                                     {"files": ["y"]}]
+                                     {"states": ["y"]}]
     others = [replace(made, strength=0.5).key(**same), *(made.key(**(same | change)) for change in changes)]
     assert len({key, *others}) == 7
+    bare = replace(made, lora="", strength=1.0)
+    assert replace(made, strength=0.0).key(**same) == bare.key(**same) == replace(bare, strength=0.3).key(**same)
     for values in ({"steps": 0}, {"precision": "fp4"}):
         with pytest.raises(AtelierError, match=next(iter(values))):
             replace(made, **values)  # pyright: ignore[reportArgumentType]

@@ -73,7 +73,7 @@ def draw_bars(comparison: Comparison, width: int = 960) -> Image:
         bars = [(s.model, s.mean, s.std, f"{s.mean:.4f} ± {s.std:.4f}, {s.verdict}") for s in standings]
         title = f"CLIP score, mean and standard deviation · {comparison.scored_by}"
     else:
-        times = [(m, comparison.median_seconds(m)) for m in range(len(comparison.models))]
+        times = [(m, comparison.seconds(m)[0]) for m in range(len(comparison.models))]
         bars = [(m, seconds or 0.0, 0.0, "–" if seconds is None else f"{seconds:.2f} s") for m, seconds in times]
         title = "Seconds per picture, median"
     longest = max((value + spread for _, value, spread, _ in bars), default=0.0) or 1.0

@@ -51,14 +51,20 @@ class Contestant:
         lora = f" + {_stem(self.lora)} at {self.strength:g}" if self.lora else ""
         return f"{_stem(self.checkpoint)}{lora}" + ("" if self.precision == "default" else f", {self.precision}")
 
-    def key(self, prompt: str, negative: str, seed: int, size: tuple[int, int], files: Sequence[str]) -> str:
-        """Hex digest of everything a picture depends on; labels do not count.
+    @property
+    def tuned(self) -> bool:
+        """Whether a LoRA changes the model."""
+        return bool(self.lora and self.strength)
+
+    def key(self, prompt: str, negative: str, seed: int, size: tuple[int, int], states: Sequence[str]) -> str:
+        """Hex digest of everything a picture and its measurements depend on; labels do not count.
 
         Args:
             size: (width, height) in pixels.
-            files: What tells the states of the model files apart.
+            states: What tells the model files' states apart, and what computes them.
         """
-        parts = [asdict(replace(self, label="")), prompt, negative, seed, size, list(files)]
+        parts = [asdict(self if self.tuned else replace(self, lora="", strength=1.0)) | {"label": ""}, prompt, negative,
+                 seed, size, list(states)]
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:32]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,8 +12,6 @@ from ..errors import AtelierError
 EXACT = 16
 """Up to so many pairs all 2^n sign patterns are tried; beyond, `DRAWS` random ones."""
 DRAWS = 65_536
-FEWEST = 6
-"""With fewer pairs even the clearest difference has p above 0.06: 2 of 2^5 patterns."""
 
 
 def sign_flip_p(differences: Sequence[float], seed: int = 0) -> float:
@@ -42,6 +41,15 @@ def sign_flip_p(differences: Sequence[float], seed: int = 0) -> float:
     signs = np.random.default_rng(seed).integers(0, 2, (DRAWS, len(values)), dtype=np.int8) * 2 - 1
     extreme = int((np.abs(signs @ values) >= observed).sum())
     return (extreme + 1) / (DRAWS + 1)
+
+
+def fewest_pairs(comparisons: int, significant: float) -> int:
+    """How many pairs it takes at least for one of so many differences to have a corrected p below `significant`.
+
+    The clearest difference has the same sign in all n pairs: 2 of 2^n patterns are as extreme. Holm's correction
+    multiplies the smallest p by the number of comparisons.
+    """
+    return next(n for n in itertools.count(1) if 2 ** (1 - n) * comparisons < significant)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

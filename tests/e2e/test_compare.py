@@ -15,7 +15,7 @@ from kit.clip_models import clip_config, random_clip, save_clip
 from kit.graphs import Graph
 from kit.host import Event, Host
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from atelier.score.load import open_scorer
 
@@ -101,6 +101,7 @@ def test_the_pictures_are_the_hosts_and_the_numbers_those_by_hand(host: Host, mo
     assert [float(row["score"]) for row in rows] == pytest.approx([item.value for item in by_hand.items], abs=1e-6)
     assert [row["model"] for row in rows] == ["small"] * 2 + ["small + loud at 0.8"] * 2 + ["the twin"] * 2
     assert all(float(row["seconds"]) > 0 for row in rows)
+    assert [row["loading"] for row in rows] == ["1", "0"] * 3  # as a model's first picture has it in its time
     table = result.text("table")
     assert "too few pairs to tell" in table and "tiny clip, cosine" in table and PROMPTS[1] in table
     grid, = result.pictures("grid")
@@ -155,6 +156,28 @@ def test_lower_precision_is_a_model_of_its_own(host: Host, models: dict[str, str
     full, lower = (found.astype(int) for found in result.pictures("pictures"))
     assert 0 < np.abs(full - lower).mean() < 20
     assert "small, bf16" in result.text("table")
+
+
+def test_a_lora_from_another_node_and_one_that_changed(host: Host, models: dict[str, str]) -> None:
+    """Under its old name, a file with other weights is another LoRA; the pictures of before are not shown for it."""
+    forget(host)
+    made = graph(models, prompts=PROMPTS[0], score_model="none").change("compare", models=["tuned", 0])
+    made.nodes.pop("twin")
+    before = host.queue(made.fill(host))
+    assert before.status == "success", before.error
+    plain, tuned = before.pictures("pictures")
+    made.change("tuned", lora="none", lora_name=["name", 0]).nodes["name"] = (
+        "PrimitiveString", {"value": models["lora"]})
+    linked = host.queue(made.fill(host))
+    assert linked.status == "success" and np.array_equal(linked.pictures("pictures")[1], tuned)
+    made.change("tuned", lora=models["lora"]).nodes.pop("name")
+    made.nodes["tuned"][1].pop("lora_name")
+    assert np.array_equal(host.queue(made.fill(host)).pictures("pictures")[1], tuned)
+    file = host.base / "models" / "loras" / models["lora"]
+    save_file({name: 2 * weight for name, weight in load_file(file).items()}, file)
+    after = host.queue(made.fill(host)).pictures("pictures")
+    assert np.array_equal(after[0], plain)
+    assert np.abs(after[1].astype(int) - tuned).mean() > 1
 
 
 def test_mistakes_reach_the_user(host: Host, models: dict[str, str]) -> None:
