@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +16,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from atelier.dataset.found.infotext import parse_infotext, read_pairs, take_loras
+from atelier.dataset.found.png import MOST_TEXT, png_texts
+from atelier.dataset.found.read import find_prompt, pixel_size, read_prompt, user_comment
+from atelier.dataset.found.settings import Found, Lora, best_match
 from atelier.dataset.images import UnreadablePicture
 from atelier.errors import AtelierError
-from atelier.dataset.found.infotext import parse_infotext, read_pairs
-from atelier.dataset.found.read import find_prompt, read_prompt, user_comment
-from atelier.dataset.found.settings import Found, Lora, best_match
 
 A1111 = """a cat, (neon-glasses:1.2),
 on two lines <lora:Neon Style_v2:0.75>, <lora:detail:-1>
@@ -86,7 +91,9 @@ def test_newer_a1111_and_forge_name_the_schedule_apart() -> None:
 
 @pytest.mark.parametrize(("label", "names"), [
     ("DPM++ 2M SDE Karras", ("dpmpp_2m_sde", "karras")), ("DDIM", ("ddim", "")), ("UniPC", ("uni_pc", "")),
-    ("DPM++ 2S a", ("dpmpp_2s_ancestral", "")), ("LMS Karras", ("lms", "karras")), ("Restart", ("Restart", ""))])
+    ("DPM++ 2S a", ("dpmpp_2s_ancestral", "")), ("LMS Karras", ("lms", "karras")), ("Restart", ("Restart", "")),
+    ("DPM++ 2M karras", ("dpmpp_2m", "karras")), ("dpmpp_2m_karras", ("dpmpp_2m", "karras")), ("PLMS", ("ipndm", "")),
+    ("dpmpp_2m_sde_sgm_uniform", ("dpmpp_2m_sde", "sgm_uniform")), ("Euler_Ancestral", ("euler_ancestral", ""))])
 def test_sampler_labels(label: str, names: tuple[str, str]) -> None:
     found = parse_infotext(f"a\nSteps: 20, Sampler: {label}, Seed: 3")
     assert (found.sampler, found.scheduler) == names
@@ -123,6 +130,51 @@ def test_the_settings_need_not_be_the_last_line_nor_there() -> None:
         positive="a sign, Negative prompt: no")
     has(parse_infotext("Steps: 5, Seed: 1"), positive="", steps=5)
     has(parse_infotext("Negative prompt: dog\nSteps: 5, Seed: 1"), positive="", negative="dog")
+
+
+@pytest.mark.parametrize(("line", "more"), [
+    ("Steps: 20, 模型: abc, Seed: 5, Size: 512x512", {"模型": "abc"}),
+    ("Steps: 20, 2nd pass: x, Seed: 5, Size: 512x512", {"2nd pass": "x"}),
+    ("Steps: 20, Model (hash): a, Seed: 5, Size: 512x512", {"Model (hash)": "a"}),
+    ("Steps: 20, Model: a, b, Seed: 5, Size: 512x512", {"Model": "a"}),
+    ("Steps: 20, , Seed: 5, Size: 512x512", {}),
+    ('Steps: 20, Lora hashes: "cut: 1, Seed: 5, Size: 512x512', {"Lora hashes": '"cut: 1'})])
+def test_a_pair_that_is_odd_does_not_end_the_others(line: str, more: dict[str, str]) -> None:
+    assert read_pairs(line) == {"Steps": "20", "Seed": "5", "Size": "512x512", **more}
+    has(parse_infotext("a\n" + line), positive="a", steps=20, seed=5, width=512)
+
+
+def test_settings_begin_with_a_setting_where_any_line_does() -> None:
+    has(parse_infotext("a\nSteps: 20, Seed: 5\nTemplate: a man, 8k, Steps: 1"), positive="a", steps=20, seed=5)
+
+
+@pytest.mark.parametrize(("written", "plain", "strength"), [
+    ("<lora:x: 0.8> cat", "cat", 0.8), ("a <lora:x:0.5 >", "a", 0.5), ("<lora:x:+0.5> a", "a", 0.5),
+    ("<lora:x:-.5> a", "a", -0.5), ("<lora:x> a", "a", 1.0), ("<lora:x:1:lbw=ALL> a", "a", 1.0),
+    ("<lora:x:1>, a cat", "a cat", 1.0), ("a, <lora:x:1>, blue", "a, blue", 1.0), ("a, <lora:x:1>", "a", 1.0),
+    ("a cat <lora:x:1> in snow", "a cat in snow", 1.0), ("a,, b, <lora:x:1>", "a,, b", 1.0),
+    ("a,\n<lora:x:1>\nb", "a,\nb", 1.0), ("a, <lora:x:1>\nb", "a,\nb", 1.0), ("<lora:x:1>,\nb", "b", 1.0)])
+def test_a_lora_leaves_the_prompt_whole(written: str, plain: str, strength: float) -> None:
+    assert take_loras(written) == (plain, (Lora("x", strength),))
+
+
+def test_several_loras_leave_no_commas() -> None:
+    assert take_loras("<lora:a:1>, <lyco:b, c:2> <lora:d:3>, a cat,")[0] == "a cat"
+
+
+def test_line_ends_and_blanks_of_any_editor() -> None:
+    for text in ("a cat\rNegative prompt: bad\rSteps: 5, Seed: 1",
+                 "a cat\r\n Negative prompt: bad\r\nSteps: 5, Seed: 1",
+                 "\ufeffa cat\n\tNegative prompt: bad\nSteps: 5, Seed: 1"):
+        has(find_prompt({"parameters": text}), positive="a cat", negative="bad", steps=5, seed=1)
+
+
+@pytest.mark.parametrize("mark", [BOM_UTF16_BE, BOM_UTF16_LE])
+def test_a_byte_order_mark_decides_and_goes(mark: bytes) -> None:
+    # Without an ASCII character to guess by.
+    code = "utf-16-be" if mark == BOM_UTF16_BE else "utf-16-le"
+    assert user_comment(b"UNICODE\0" + mark + "一只猫在屋顶".encode(code)) == "一只猫在屋顶"
+    assert user_comment(b"UNICODE\0" + "\ufeffa".encode()) == user_comment("\ufeffa") == "a"
 
 
 # InvokeAI -------------------------------------------------------------------------------------------------------------
@@ -204,6 +256,39 @@ def test_the_custom_sampler() -> None:
     has(find_prompt({"prompt": json.dumps(graph)}), **READ)
 
 
+def test_split_noise_levels_are_those_of_their_schedule() -> None:
+    graph = {**{key: GRAPH[key] for key in ("4", "10", "11", "5", "6", "7", "12", "13")},
+             "a": node("SamplerCustom", noise_seed=99, cfg=8, positive=["6", 0], negative=["7", 0], model=["11", 0],
+                       sampler=["d", 0], sigmas=["s", 1], latent_image=["5", 0]),
+             "d": node("KSamplerSelect", sampler_name="dpmpp_2m"), "s": node("SplitSigmas", sigmas=["x", 0], step=3),
+             "x": node("ExtendIntermediateSigmas", sigmas=["e", 0], steps=2),
+             "e": node("BasicScheduler", model=["11", 0], scheduler="karras", steps=20, denoise=1)}
+    has(find_prompt({"prompt": json.dumps(graph)}), **READ)
+
+
+def test_a_negative_that_is_zeroed_out_is_empty() -> None:
+    graph = {**GRAPH, "7": node("ConditioningZeroOut", conditioning=["6", 0])}
+    has(find_prompt({"prompt": json.dumps(graph)}), **READ | {"negative": ""})
+    mixed = graph | {"8": node("ConditioningCombine", conditioning_1=["7", 0], conditioning_2=["9", 0]),
+                     "9": node("CLIPTextEncode", text="blurry")}
+    mixed["3"] = {**GRAPH["3"], "inputs": {**GRAPH["3"]["inputs"], "negative": ["8", 0]}}
+    has(find_prompt({"prompt": json.dumps(mixed)}), **READ)
+
+
+def test_merged_models_and_loaders_of_several_loras() -> None:
+    graph = {**GRAPH, "4": node("CheckpointLoaderSimple", ckpt_name="first.safetensors"),
+             "m": node("ModelMergeSimple", model2=["other", 0], model1=["4", 0], ratio=0.5),
+             "other": node("CheckpointLoaderSimple", ckpt_name="second.safetensors"),
+             "10": node("Power Lora Loader (rgthree)", PowerLoraLoaderHeaderWidget={"type": "x"}, model=["m", 0],
+                        lora_1={"on": True, "lora": "x/one.safetensors", "strength": 0.8, "strengthTwo": None},
+                        lora_2={"on": False, "lora": "off.safetensors", "strength": 1},
+                        lora_3={"on": True, "lora": "three.safetensors", "strength": -1}),
+             "11": node("Lora Loader Stack (rgthree)", model=["10", 0], lora_01="four.safetensors", strength_01=0.5,
+                        lora_02="None", strength_02=1)}
+    has(find_prompt({"prompt": json.dumps(graph)}), model="first",
+        loras=(Lora("one", 0.8), Lora("three", -1.0), Lora("four", 0.5)))
+
+
 def test_our_own_graph_is_read() -> None:
     path = Path(__file__).parent.parent / "workflows" / "api" / "finetune_then_generate.json"
     has(find_prompt({"prompt": path.read_text(encoding="utf-8")}), seed=7, steps=25, width=512,
@@ -238,11 +323,143 @@ def test_a_broken_field_does_not_hide_a_good_one(tmp_path: Path) -> None:
     has(parse_infotext(odd), steps=None, cfg=None, seed=None, width=None, positive="a")
 
 
+def places(value: Any, way: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    yield way
+    pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in pairs:
+        yield from places(inner, (*way, key))
+
+
+def changed(value: Any, way: tuple[Any, ...], new: Any) -> Any:
+    if not way:
+        return new
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[way[0]] = changed(value[way[0]], way[1:], new)
+    return copy
+
+
+WRONG = [None, True, -1, 1.5, float("nan"), 10**30, "", "x", "4", [], ["6"], ["6", []], ["6", {}], [[], 0], [{}, 0],
+         [None, 0], ["3", 0], ["6", 0, 1], {}, {"on": 1, "lora": []}]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=json.dumps)
+def test_a_graph_with_something_wrong_at_any_place_is_survived(wrong: Any) -> None:
+    custom = {"a": node("SamplerCustomAdvanced", noise=["b", 0], guider=["c", 0], sampler=["d", 0], sigmas=["s", 0],
+                        latent_image=["5", 0]),
+              "c": node("CFGGuider", model=["p", 0], positive=["6", 0], negative=["z", 0], cfg=8),
+              "p": node("Power Lora Loader (rgthree)", model=["11", 0],
+                        lora_1={"on": True, "lora": "x", "strength": 1}),
+              "s": node("SplitSigmas", sigmas=["e", 0], step=1), "e": node("BasicScheduler", steps=20, scheduler="x"),
+              "z": node("ConditioningZeroOut", conditioning=["7", 0])}
+    for graph in (GRAPH, {key: value for key, value in (GRAPH | custom).items() if key != "3"}):
+        for way in places(graph):
+            found = find_prompt({"prompt": json.dumps(changed(graph, way, wrong)), "Comment": A1111})
+            assert found is not None and found.positive, "what is good is found, in this field or the next"
+
+
+def test_links_without_end_take_no_time() -> None:
+    # Every node says what the next one says, twelve times over or twice in a row: 12^30 ways, and 2^30 texts.
+    names = ("text", "text_g", "text_l", "clip_l", "clip_g", "t5xxl", "prompt", "value", "string", "wildcard_text")
+    wide = {f"w{i}": node("x", **{name: [f"w{i + 1}", 0] for name in names}) for i in range(30)}
+    doubled = {f"d{i}": node("x", string_a=[f"d{i + 1}", 0], string_b=[f"d{i + 1}", 0]) for i in range(18)}
+    doubled["d18"] = node("x", value="y" * 90_000)
+    for start in ("w0", "d0"):
+        graph = {**GRAPH, **wide, **doubled, "6": node("CLIPTextEncode", text=[start, 0])}
+        found = find_prompt({"prompt": json.dumps(graph)})
+        assert found is not None and len(found.positive) <= 100_000
+
+
+def test_settings_alone_give_way_to_a_prompt() -> None:
+    alone = json.dumps({"3": node("KSampler", seed=5, positive=["gone", 0], negative=["gone", 0])})
+    has(find_prompt({"prompt": alone}), seed=5, positive="")
+    has(find_prompt({"prompt": alone, "Comment": A1111}), **BASE)
+
+
+# PNG ------------------------------------------------------------------------------------------------------------------
+
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def zipped(keyword: str, text: bytes) -> bytes:
+    return chunk(b"zTXt", keyword.encode() + b"\0\0" + zlib.compress(text))
+
+
+def with_chunks(path: Path, *chunks: bytes) -> Path:
+    """A picture with these chunks before its pixels."""
+    plain = png(path).read_bytes()
+    path.write_bytes(plain[:33] + b"".join(chunks) + plain[33:])
+    return path
+
+
+GOOD = chunk(b"tEXt", b"parameters\0" + A1111.encode())
+
+
+def test_a_long_compressed_text_hides_nothing(tmp_path: Path) -> None:
+    path = with_chunks(tmp_path / "a.png", zipped("workflow", b"x" * 3_000_000), GOOD)
+    has(read_prompt(path), **BASE)
+    assert pixel_size(path) == (16, 8)
+    graph = json.dumps(GRAPH | {"note": node("Note", text="x" * 3_000_000)}).encode()
+    has(read_prompt(with_chunks(tmp_path / "b.png", zipped("prompt", graph))), **READ)
+
+
+def test_texts_have_a_limit_that_is_said(tmp_path: Path) -> None:
+    huge = zipped("workflow", b"x" * (MOST_TEXT + 1))
+    with pytest.raises(AtelierError, match=r"a\.png holds metadata of more than 16 MB \(workflow\)"):
+        read_prompt(with_chunks(tmp_path / "a.png", huge))
+    has(read_prompt(with_chunks(tmp_path / "b.png", huge, huge, huge, huge, huge, GOOD)), **BASE)
+    six = [zipped(f"t{i}", b"x" * MOST_TEXT) for i in range(6)]
+    found = png_texts(with_chunks(tmp_path / "c.png", *six).read_bytes())
+    assert list(found.texts) == ["t0", "t1", "t2", "t3"] and found.left_out == ["t4", "t5"]
+
+
+def test_chunks_of_every_kind_and_damaged_ones(tmp_path: Path) -> None:
+    words = "größe 猫"
+    plain = chunk(b"iTXt", b"one\0\0\0de\0eins\0" + words.encode())
+    packed = chunk(b"iTXt", b"two\0\1\0\0\0" + zlib.compress(words.encode()))
+    spoiled = GOOD[:-6] + b"!!" + GOOD[-4:]
+    bad = chunk(b"zTXt", b"three\0\0not compressed")
+    data = with_chunks(tmp_path / "a.png", plain, packed, bad, spoiled, chunk(b"tEXt", b"four\0gr\xf6\xdfe"),
+                       chunk(b"iTXt", b"five"), chunk(b"zTXt", b"")).read_bytes()
+    found = png_texts(data)
+    assert {key: value for key, value in found.texts.items() if value} == {"one": words, "two": words, "four": "größe"}
+    with Image.open(with_chunks(tmp_path / "b.png", plain, packed)) as picture:
+        picture.load()
+        assert {"one": picture.info["one"], "two": picture.info["two"]} == {"one": words, "two": words}
+    for end in range(0, len(data), 7):
+        png_texts(data[:end])
+
+
+def test_texts_behind_the_pixels_and_exif_in_a_chunk(tmp_path: Path) -> None:
+    plain = png(tmp_path / "plain.png").read_bytes()
+    (tmp_path / "a.png").write_bytes(plain[:-12] + GOOD + plain[-12:])
+    has(read_prompt(tmp_path / "a.png"), **BASE)
+    exif = Image.Exif()
+    exif[0x010E] = "x"
+    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + A1111.encode("utf-16-be")
+    Image.new("RGB", (16, 8)).save(tmp_path / "b.png", exif=exif)
+    has(read_prompt(tmp_path / "b.png"), **BASE)
+    lines = f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}\n".encode()
+    has(read_prompt(with_chunks(tmp_path / "c.png", zipped("Raw profile type exif", lines))), **BASE)
+    broken = chunk(b"eXIf", b"no exif at all")
+    has(read_prompt(with_chunks(tmp_path / "d.png", broken, GOOD)), **BASE)
+
+
+def test_damaged_pixels_do_not_matter(tmp_path: Path) -> None:
+    whole = with_chunks(tmp_path / "a.png", GOOD).read_bytes()
+    (tmp_path / "a.png").write_bytes(whole[:-20])
+    has(read_prompt(tmp_path / "a.png"), **BASE)
+    assert pixel_size(tmp_path / "a.png") == (16, 8)
+
+
 def test_a_file_that_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(tmp_path / "b.png", parameters=A1111).read_bytes()[:60])
     for name in ("a.png", "none.png"):
         with pytest.raises(UnreadablePicture, match=name):
             read_prompt(tmp_path / name)
+    (tmp_path / "c.png").write_bytes(b"no picture")
+    with pytest.raises(UnreadablePicture, match=r"c\.png"):
+        pixel_size(tmp_path / "c.png")
 
 
 @given(st.text(max_size=300))

@@ -5,9 +5,10 @@ Nodes of other packs are understood as far as their inputs have the usual names.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeGuard
 
 from .infotext import take_loras
 from .settings import Found, Lora, number, stem, text, whole
@@ -15,20 +16,31 @@ from .settings import Found, Lora, number, stem, text, whole
 _TEXTS = ("text", "text_g", "text_l", "clip_l", "clip_g", "t5xxl", "prompt", "value", "string", "wildcard_text",
           "positive")
 _MODELS = ("ckpt_name", "unet_name", "checkpoint", "model_name", "model_path", "model")
+_MODEL_LINKS = ("model", "model1", "guider")
+"""Inputs through which a model comes; of merged models the first counts."""
 _DEEPEST = 200
+_LONGEST = 100_000
+"""Characters of a text that nodes put together: each could double what the one before it says."""
 
 
 @dataclass(frozen=True)
 class _Graph:
     nodes: Mapping[str, Any]
+    written: dict[str, str] = field(default_factory=dict)
+    """What the nodes say whose texts were asked for; each is read once, however many links lead to it."""
 
     def node(self, link: Any) -> Mapping[str, Any] | None:
         """The inputs of the node that a link comes from."""
-        if isinstance(link, list) and len(link) == 2 and isinstance(link[0], str | int):
+        if _is_link(link):
             node = self.nodes.get(str(link[0]))
             if isinstance(node, dict) and isinstance(node.get("inputs"), dict):
                 return node["inputs"]
         return None
+
+    def empties(self, link: list[Any]) -> bool:
+        """Whether the node that a link comes from makes an empty conditioning of any."""
+        kind = self.nodes[str(link[0])].get("class_type")
+        return isinstance(kind, str) and "zeroout" in kind.casefold().replace(" ", "")
 
     def above(self, link: Any, follow: tuple[str, ...] = ()) -> Iterator[Mapping[str, Any]]:
         """Inputs of the nodes upstream, nearest first; through inputs of these names, or all."""
@@ -69,7 +81,8 @@ def parse_graph(nodes: Mapping[str, Any]) -> Found | None:
     if first is None:
         return None
     guider = graph.node(first.get("guider")) or first
-    plan = graph.node(first.get("sigmas")) or first
+    plan = next((up for up in graph.above(first.get("sigmas"), ("sigmas",))
+                 if not isinstance(up.get("sigmas"), list)), first)  # nodes that split noise levels are passed by
     solver = graph.node(first.get("sampler")) or first
     noise = graph.node(first.get("noise")) or first
     positive, inline = take_loras(_prompt(graph, guider.get("positive", guider.get("conditioning"))))
@@ -81,6 +94,11 @@ def parse_graph(nodes: Mapping[str, Any]) -> Found | None:
         number(graph.value(guider, "cfg")), whole(graph.value(noise, "noise_seed", "seed")),
         whole(graph.value(size, "width"), 10**6), whole(graph.value(size, "height"), 10**6),
         _model(graph, model), "", (*inline, *_loras(graph, model)))
+
+
+def _is_link(value: Any) -> TypeGuard[list[Any]]:
+    return (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str | int)
+            and isinstance(value[1], int))
 
 
 def _is_sampler(inputs: Mapping[str, Any]) -> bool:
@@ -102,6 +120,8 @@ def _prompt(graph: _Graph, link: Any) -> str:
         if inputs is None or (key := (str(link[0]), link[1])) in seen:
             continue
         seen.add(key)
+        if graph.empties(link):
+            continue
         if "positive" in inputs and "negative" in inputs and isinstance(inputs["positive"], list):
             waiting.append(inputs["negative" if link[1] == 1 else "positive"])
             continue
@@ -113,20 +133,29 @@ def _prompt(graph: _Graph, link: Any) -> str:
 
 
 def _text(graph: _Graph, value: Any, depth: int) -> str:
+    """A text as it is; of a link, what the node says that it comes from."""
     inputs = graph.node(value)
     if inputs is None:
         return text(value)
     if depth > 20:
         return ""
+    key = str(value[0])
+    if key not in graph.written:
+        graph.written[key] = ""  # for a node that leads back to itself
+        graph.written[key] = _said(graph, inputs, depth + 1)[:_LONGEST]
+    return graph.written[key]
+
+
+def _said(graph: _Graph, inputs: Mapping[str, Any], depth: int) -> str:
     if "string_a" in inputs and "string_b" in inputs:
-        ends = [_text(graph, inputs[name], depth + 1) for name in ("string_a", "string_b")]
+        ends = [_text(graph, inputs[name], depth) for name in ("string_a", "string_b")]
         between = inputs.get("delimiter")
         return (between if isinstance(between, str) else "").join(end for end in ends if end)
-    return next((found for name in _TEXTS if name in inputs and (found := _text(graph, inputs[name], depth + 1))), "")
+    return next((found for name in _TEXTS if name in inputs and (found := _text(graph, inputs[name], depth))), "")
 
 
 def _model(graph: _Graph, link: Any) -> str:
-    for inputs in graph.above(link, ("model", "guider")):
+    for inputs in graph.above(link, _MODEL_LINKS):
         name = next((inputs[key] for key in _MODELS if isinstance(inputs.get(key), str)), "")
         if name:
             return stem(name)
@@ -134,9 +163,22 @@ def _model(graph: _Graph, link: Any) -> str:
 
 
 def _loras(graph: _Graph, link: Any) -> tuple[Lora, ...]:
-    found = []
-    for inputs in graph.above(link, ("model", "guider")):
-        name, strength = inputs.get("lora_name"), number(inputs.get("strength_model", inputs.get("strength")))
-        if isinstance(name, str) and strength != 0:
-            found.append(Lora(stem(name), 1.0 if strength is None else strength))
-    return tuple(reversed(found))
+    """In the order in which they are applied: the one next to the checkpoint first."""
+    found: list[Lora] = []
+    for inputs in graph.above(link, _MODEL_LINKS):
+        found[:0] = [Lora(stem(name), 1.0 if strength is None else strength)
+                     for name, strength in ((name, number(value)) for name, value in _named_loras(inputs))
+                     if isinstance(name, str) and name not in ("", "None") and strength != 0]
+    return tuple(found)
+
+
+def _named_loras(inputs: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Names and strengths as a loader has them, unchecked."""
+    yield inputs.get("lora_name"), inputs.get("strength_model", inputs.get("strength"))
+    for name, value in inputs.items():
+        # rgthree's loaders of several: lora_1 with all its settings, or lora_01 beside strength_01.
+        match = re.fullmatch(r"lora_(\d+)", name)
+        if match and isinstance(value, dict):
+            yield value.get("lora") if value.get("on", True) else None, value.get("strength")
+        elif match:
+            yield value, inputs.get(f"strength_{match[1]}")

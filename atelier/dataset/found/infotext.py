@@ -13,17 +13,18 @@ from typing import Any
 from .samplers import from_labels
 from .settings import Found, Lora, dicts, number, stem, text, whole
 
-_KEY = re.compile(r"\s*([A-Za-z][\w \-/+.]{0,60}?)\s*:\s*")
-_LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::(-?[\d.]+))?(?::[^<>]*)?>")
-_NEGATIVE = "Negative prompt:"
+_KEY = re.compile(r"\s*(\w[^,:\"\n]{0,60}?)\s*:\s*")
+_LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([^:<>]*))?(?::[^<>]*)?>")
+_USUAL = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}
+_NEGATIVE = re.compile(r"\n[ \t]*Negative prompt:")
 
 
 def parse_infotext(written: str) -> Found:
     """Read the text. What is missing or damaged stays empty; `Found.empty` tells whether anything was there."""
-    lines = written.replace("\r\n", "\n").strip().split("\n")
-    at = next((i for i in range(len(lines) - 1, -1, -1) if _is_settings(lines[i])), len(lines))
+    lines = written.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")
+    at = _settings_line(lines)
     settings = read_pairs("\n".join(lines[at:at + 1]))
-    positive, _, negative = "\n".join(["", *lines[:at]]).partition("\n" + _NEGATIVE)
+    positive, negative, *_ = [*_NEGATIVE.split("\n".join(["", *lines[:at]]), maxsplit=1), ""]
     positive, loras = take_loras(positive)
     sampler, scheduler = from_labels(text(settings.get("Sampler")), text(settings.get("Schedule type")))
     size = re.match(r"\s*(\d{1,6})\s*x\s*(\d{1,6})", str(settings.get("Size", "")))
@@ -45,23 +46,39 @@ def parse_summary(values: Mapping[str, Any]) -> Found:
 
 
 def take_loras(prompt: str) -> tuple[str, tuple[Lora, ...]]:
-    """The prompt without its `<lora:name:strength>`, and these."""
+    """The prompt without its `<lora:name:strength>`, nor the commas that would be left of them, and these."""
     loras = tuple(Lora(match[1].strip(), _strength(match[2])) for match in _LORA.finditer(prompt))
-    plain = re.sub(r"[ \t]{2,}", " ", _LORA.sub("", prompt)) if loras else prompt
-    return re.sub(r"(,\s*)+$", "", plain.strip()) if loras else plain.strip(), loras
+    if not loras:
+        return prompt.strip(), ()
+    lines = (_without(line) for line in _LORA.sub("\0", prompt.replace("\0", "")).split("\n"))
+    return re.sub(r"(,\s*)+$", "", "\n".join(line for line in lines if line is not None).strip()), loras
+
+
+def _without(line: str) -> str | None:
+    """A line without its `\0`; a part between commas that is nothing else goes, as does a whole line: None."""
+    if "\0" not in line:
+        return line
+    kept: list[str] = []
+    for part in line.split(","):
+        plain = re.sub(r"[ \t]{2,}", " ", part.replace("\0", " ")) if "\0" in part else part
+        if "\0" not in part or plain.strip():
+            kept.append(plain)
+    if not any(part.strip() for part in kept):
+        return None
+    # Where the last part went, its comma stays before the next line.
+    last = line.rpartition(",")[2]
+    return ",".join([*kept, ""] if "\0" in last and not last.replace("\0", "").strip() else kept).strip(" \t")
 
 
 def read_pairs(line: str) -> dict[str, Any]:
-    """`Name: value, Name: value, …`; the first of equal names counts."""
+    """`Name: value, Name: value, …`; the first of equal names counts, and what is no pair is passed by."""
     values: dict[str, Any] = {}
     place = 0
-    while match := _KEY.match(line, place):
-        value, place = _value(line, match.end())
-        values.setdefault(match[1].strip(), value)
-        comma = line.find(",", place)
-        if comma < 0:
-            break
-        place = comma + 1
+    while place >= 0:
+        if match := _KEY.match(line, place):
+            value, place = _value(line, match.end())
+            values.setdefault(match[1].strip(), value)
+        place = line.find(",", place) + 1 or -1
     return values
 
 
@@ -77,9 +94,21 @@ def _value(line: str, place: int) -> tuple[Any, int]:
     return line[place:end].strip(), end
 
 
-def _is_settings(line: str) -> bool:
+def _settings_line(lines: list[str]) -> int:
+    """Place of the settings, or the number of lines: the last line that begins with one, else that holds some."""
+    holding = -1
+    for at in range(len(lines) - 1, -1, -1):
+        match = _KEY.match(lines[at])
+        if match and _holds_settings(lines[at]):
+            if match[1].strip() in _USUAL:
+                return at
+            holding = max(holding, at)
+    return holding if holding >= 0 else len(lines)
+
+
+def _holds_settings(line: str) -> bool:
     known = read_pairs(line)
-    return "Steps" in known or len(known.keys() & {"Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}) >= 2
+    return "Steps" in known or len(known.keys() & _USUAL) >= 2
 
 
 def _program(settings: dict[str, Any]) -> str:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 _SAMPLERS = {
     "euler": "euler", "euler a": "euler_ancestral", "lms": "lms", "heun": "heun", "dpm2": "dpm_2",
     "dpm2 a": "dpm_2_ancestral", "dpm++ 2s a": "dpmpp_2s_ancestral", "dpm++ 2m": "dpmpp_2m", "dpm++ sde": "dpmpp_sde",
     "dpm++ 2m sde": "dpmpp_2m_sde", "dpm++ 2m sde heun": "dpmpp_2m_sde_heun", "dpm++ 3m sde": "dpmpp_3m_sde",
     "dpm fast": "dpm_fast", "dpm adaptive": "dpm_adaptive", "ddim": "ddim", "ddim cfg++": "euler_cfg_pp",
     "unipc": "uni_pc", "lcm": "lcm", "ddpm": "ddpm", "deis": "deis", "ipndm": "ipndm", "ipndm_v": "ipndm_v",
-    "heunpp2": "heunpp2",
+    "heunpp2": "heunpp2", "plms": "ipndm",
 }
 """AUTOMATIC1111's and Forge's labels, in lower case and without a scheduler at their end."""
 
@@ -17,6 +19,9 @@ _SCHEDULERS = {
     "polyexponential": "exponential", "sgm uniform": "sgm_uniform", "kl optimal": "kl_optimal", "simple": "simple",
     "normal": "normal", "ddim": "ddim_uniform", "beta": "beta", "linear quadratic": "linear_quadratic",
 }
+
+_ENDING = re.compile(r"[ _](karras|exponential|sgm[ _]uniform)$", re.IGNORECASE)
+"""Spacings that older versions put behind the sampler's name, in words or as file names have them."""
 
 _INVOKE = {
     "ddim": "ddim", "ddpm": "ddpm", "deis": "deis", "dpmpp_2s": "dpmpp_2s_ancestral", "dpmpp_2m": "dpmpp_2m",
@@ -34,11 +39,12 @@ def from_labels(sampler: str, scheduler: str) -> tuple[str, str]:
     What has no counterpart stays as it is written.
     """
     label, spacing = sampler.strip(), scheduler.strip()
-    if not spacing:
-        for ending in ("Karras", "Exponential", "SGM Uniform"):
-            if label.endswith(" " + ending):
-                label, spacing = label.removesuffix(ending).strip(), ending
-    return _SAMPLERS.get(label.lower(), label), _SCHEDULERS.get(spacing.lower(), spacing)
+    ending = _ENDING.search(label)
+    if ending and not spacing:
+        label, spacing = label[:ending.start()], ending[1]
+    plain = " ".join(spacing.lower().replace("_", " ").split())
+    name = label.lower()
+    return name if name in _SAMPLERS.values() else _SAMPLERS.get(name, label), _SCHEDULERS.get(plain, spacing)
 
 
 def from_invoke(scheduler: str) -> tuple[str, str]:
