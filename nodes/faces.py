@@ -46,7 +46,7 @@ class RestoreFaces(io.ComfyNode):
         """Restore picture by picture; a picture without faces goes through untouched."""
         import torch
 
-        from ..atelier.faces import five_points, restore
+        from ..atelier.faces import can_be_aligned, five_points, restore
 
         frames = face_landmarks["frames"]
         if len(frames) != len(image) or tuple(face_landmarks["image_size"]) != tuple(image.shape[1:3]):
@@ -54,16 +54,42 @@ class RestoreFaces(io.ComfyNode):
                                f"{len(image)} given.", "Connect the same pictures to both nodes.")
         monitor = host.HostMonitor()
         monitor.phase("restoring faces", len(image))
-        done, lines = [], []
+        model = _AsTrained(restoration_model) if restoration_model.architecture.id == "GFPGAN" else restoration_model
+        done, lines, total = [], [], 0
         for number, (picture, faces) in enumerate(zip(image, frames, strict=True), 1):
             monitor.check()
-            points = [five_points(face["landmarks_xy"]) for face in faces]
-            done.append(restore(picture, points, lambda face: host.run_image_model(restoration_model, face), strength))
-            lines.append(f"picture {number}: {len(points)} faces restored" if points else
-                         f"picture {number}: no face found, unchanged")
+            found = [five_points(face["landmarks_xy"]) for face in faces]
+            points = [each for each in found if can_be_aligned(each)]
+            done.append(restore(picture, points, lambda face: host.run_image_model(model, face), strength))
+            lines.append(f"picture {number}: {_told(len(points), len(found) - len(points))}")
+            total += len(points)
             monitor.advance(number)
         report = "\n".join(lines)
-        return io.NodeOutput(torch.stack(done), sum(map(len, frames)), report, ui={"text": (report,)})
+        return io.NodeOutput(torch.stack(done), total, report, ui={"text": (report,)})
+
+
+class _AsTrained:
+    """GFPGAN given and giving -1 to 1, as it was trained and as its authors run it (GFPGANer.enhance).
+
+    The host's loader library hands it 0 to 1 and cuts its answer there, which loses the darker half. The noise is that
+    of the model file, not new at each run: same picture, same face.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.patcher, self.scale, self._network = model.patcher, model.scale, model.model
+
+    def __call__(self, pictures: Any) -> Any:
+        """Faces `[B, 3, 512, 512]`, 0..1, to the same."""
+        answer, _ = self._network(pictures * 2 - 1, return_rgb=False, randomize_noise=False)
+        return (answer + 1) / 2
+
+
+def _told(restored: int, left_out: int) -> str:
+    """What became of a picture's faces, in words."""
+    if not restored and not left_out:
+        return "no face found, unchanged"
+    words = f"{restored} {'face' if restored == 1 else 'faces'} restored"
+    return words + (f", {left_out} left out: smaller than a pixel, or without a place" if left_out else "")
 
 
 NODES: list[type[io.ComfyNode]] = [RestoreFaces]

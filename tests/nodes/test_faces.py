@@ -1,34 +1,33 @@
-"""The face node with a model that the host's own loader library opens, and landmarks in the host's own form."""
+"""The face node with models from the host's own loader, and landmarks in the host's own form."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from kit.face_models import write_brightener, write_gfpgan, write_restoreformer
 from kit.faces import FACE, drawn, mesh, turned
 from kit.pack import node_classes, pack_module
+from torchvision.transforms.functional import normalize as tv_normalize
+
+from atelier.faces import restore
 
 pytestmark = pytest.mark.host
 
 
-def brightener(amount: float = 0.3) -> Any:
-    """An UPSCALE_MODEL as core's loader makes it: a small network (SRVGGNetCompact) that adds a constant."""
-    import comfy.model_management
-    import comfy.model_patcher
-    from spandrel import ModelLoader
+@pytest.fixture
+def load(pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
+    """A file through core's Load Upscale Model."""
+    import folder_paths
+    from comfy_extras.nodes_upscale_model import UpscaleModelLoader
 
-    state = {"body.0.weight": torch.zeros(8, 3, 3, 3), "body.0.bias": torch.zeros(8), "body.1.weight": torch.ones(8),
-             "body.2.weight": torch.zeros(8, 8, 3, 3), "body.2.bias": torch.zeros(8), "body.3.weight": torch.ones(8),
-             "body.4.weight": torch.zeros(3, 8, 3, 3), "body.4.bias": torch.full((3,), amount)}
-    model: Any = ModelLoader().load_from_state_dict(state).eval()
-    assert model.scale == 1
-    model.patcher = comfy.model_patcher.CoreModelPatcher(
-        model.model, load_device=comfy.model_management.get_torch_device(),
-        offload_device=comfy.model_management.unet_offload_device())
-    return model
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "upscale_models", ([str(tmp_path)], {".safetensors"}))
+    return lambda path: UpscaleModelLoader.execute(path.name).result[0]
 
 
 def landmarks(picture: torch.Tensor, *frames: list[np.ndarray]) -> dict[str, Any]:
@@ -36,18 +35,74 @@ def landmarks(picture: torch.Tensor, *frames: list[np.ndarray]) -> dict[str, Any
             "image_size": tuple(picture.shape[:2]), "connection_sets": {}}
 
 
-def test_faces_are_restored_where_there_are_some(pack: ModuleType) -> None:
+def test_faces_are_restored_where_there_are_some(pack: ModuleType, load: Callable[[Path], Any], tmp_path: Path) -> None:
     node: Any = node_classes(pack)["AtelierRestoreFaces"]
     points = turned(FACE, 20, 0.4, (120, 110))
     with_face, without = drawn([points], 240, 200), drawn([], 240, 200)
     image = torch.stack([with_face, without])
-    done, count, report = node.execute(image=image, face_landmarks=landmarks(with_face, [points], []),
-                                       restoration_model=brightener(), strength=1.0).result
-    assert count == 1 and report == "picture 1: 1 faces restored\npicture 2: no face found, unchanged"
+    done, count, report = node.execute(image=image, face_landmarks=landmarks(with_face, [points], []), strength=1.0,
+                                       restoration_model=load(write_brightener(tmp_path / "b.safetensors", 0.3))).result
+    assert count == 1 and report == "picture 1: 1 face restored\npicture 2: no face found, unchanged"
     assert torch.equal(done[1], without)
     eye = points[0].round().astype(int)
     torch.testing.assert_close(done[0][eye[1], eye[0]], with_face[eye[1], eye[0]] + 0.3, atol=0.03, rtol=0)
     assert torch.equal(done[0][:, -10:], with_face[:, -10:])
+
+
+def test_a_face_that_cannot_be_one_is_left_out_and_named(pack: ModuleType, load: Callable[[Path], Any],
+                                                         tmp_path: Path) -> None:
+    node: Any = node_classes(pack)["AtelierRestoreFaces"]
+    good, nowhere = turned(FACE, 20, 0.4, (120, 110)), np.full((5, 2), np.nan)
+    picture = torch.cat([drawn([good], 240, 200), torch.full((200, 240, 1), 0.5)], dim=-1)
+    found = landmarks(picture, [nowhere, good], [nowhere])
+    done, count, report = node.execute(image=torch.stack([picture, picture]), face_landmarks=found, strength=1.0,
+                                       restoration_model=load(write_brightener(tmp_path / "b.safetensors", 0.3))).result
+    assert count == 1 and report.splitlines() == [
+        "picture 1: 1 face restored, 1 left out: smaller than a pixel, or without a place",
+        "picture 2: 0 faces restored, 1 left out: smaller than a pixel, or without a place"]
+    assert torch.equal(done[1], picture) and torch.equal(done[0][..., 3], picture[..., 3])
+    assert (done[0] != picture).any(dim=-1).float().mean() > 0.2
+
+
+@pytest.mark.slow
+def test_gfpgan_gets_and_gives_what_it_was_trained_on(pack: ModuleType, load: Callable[[Path], Any],
+                                                      tmp_path: Path) -> None:
+    """From -1 to 1, as its authors run it, and with the noise of its file: the same face at each run."""
+    node: Any = node_classes(pack)["AtelierRestoreFaces"]
+    model = load(write_gfpgan(tmp_path / "GFPGANv1.4.safetensors"))
+    assert model.architecture.id == "GFPGAN"
+    points = turned(FACE, 10, 0.3, (110, 90))
+    picture = drawn([points], 220, 180)
+
+    def by_hand(face: torch.Tensor) -> torch.Tensor:
+        seen = tv_normalize(face.movedim(-1, 0)[None], [0.5] * 3, [0.5] * 3)
+        answer, _ = model.model(seen, return_rgb=False, randomize_noise=False)
+        return answer[0].movedim(0, -1).clamp(-1, 1) / 2 + 0.5
+
+    with torch.inference_mode():
+        before = torch.get_rng_state()
+        done, count, _ = node.execute(image=picture[None], face_landmarks=landmarks(picture, [points]),
+                                      restoration_model=model, strength=1.0).result
+        assert torch.equal(torch.get_rng_state(), before), "the host's random numbers were used up"
+        expected = restore(picture, [points], by_hand, 1.0)
+    assert count == 1
+    torch.testing.assert_close(done[0], expected, atol=1e-4, rtol=0)
+    assert (done[0] - picture).abs().mean() > 0.05
+
+
+def test_restoreformer_answers_as_the_hosts_library_calls_it(pack: ModuleType, load: Callable[[Path], Any],
+                                                             tmp_path: Path) -> None:
+    node: Any = node_classes(pack)["AtelierRestoreFaces"]
+    model = load(write_restoreformer(tmp_path / "RestoreFormer.safetensors"))
+    assert model.architecture.id == "RestoreFormer"
+    points = turned(FACE, 10, 0.3, (110, 90))
+    picture = drawn([points], 220, 180)
+    with torch.inference_mode():
+        done, *_ = node.execute(image=picture[None], face_landmarks=landmarks(picture, [points]),
+                                restoration_model=model, strength=1.0).result
+        expected = restore(picture, [points], lambda face: model(face.movedim(-1, 0)[None])[0].movedim(0, -1), 1.0)
+    torch.testing.assert_close(done[0], expected, atol=1e-4, rtol=0)
+    assert (done[0] - picture).abs().mean() > 0.02
 
 
 def test_landmarks_of_other_pictures_are_refused(pack: ModuleType) -> None:
