@@ -41,6 +41,7 @@ TITLES = {
     "model_merge_then_generate": "Merge models then generate",
     "model_merge_sweep": "Merge sweep with scores",
     "compare_lora_strengths": "LoRA at four strengths",
+    "finetune_then_compare_strengths": "Fine-tune then compare strengths",
     "lms_vs_ddim": "LMS and DDIM in 10, 20 and 40 steps",
     "inpainting": "Inpainting",
     "outpainting": "Outpainting",

@@ -13,6 +13,7 @@ from kit.checkpoints import write_sd1
 from kit.clip_models import clip_config, random_clip, save_clip
 from kit.host import Host, Result
 from kit.pictures import noise_picture
+from kit.shapes import draw_shapes
 from kit.small_workflows import node_of, write_lora
 from PIL import Image
 
@@ -27,6 +28,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "KSampler": {"steps": 2}, "KSamplerAdvanced": {"steps": 4}, "BasicScheduler": {"steps": 3},
     "AtelierModelToCompare": {"steps": 2, "cfg": 5.0, "sampler": "euler", "scheduler": "normal"},
     "AtelierCompareModels": {"width": SIZE, "height": SIZE, "seeds": 1},
+    "AtelierImageFolder": {"resolution": SIZE}, "AtelierTrainLora": {"length": 8, "unit": "epochs"},
     "ImagePadForOutpaint": {"left": 32, "right": 32, "feathering": 8},
 }
 """What is made smaller, by class, where it is not linked."""
@@ -178,6 +180,24 @@ def test_a_lora_at_four_strengths(studio: Host, graph: Callable[[str], dict[str,
     table = result.text(node_of(made, "PreviewAny", "Table"))
     assert all(label in table for label in ("without", "strength 0.4", "strength 0.7", "strength 1"))
     assert picture(result, node_of(made, "SaveImage", "Save the grid")).shape[1] == 170 + 4 * (SIZE + 6)
+
+
+def test_a_lora_is_trained_and_compared_in_one_graph(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    draw_shapes(studio.base / "input" / "my-pictures", size=SIZE)
+    made = graph("finetune_then_compare_strengths")
+    compare = node_of(made, "AtelierCompareModels")
+    made[compare]["inputs"]["prompts"] = "a photo of ohwx"
+    made["all"] = {"class_type": "PreviewImage", "inputs": {"images": [compare, 4]}}
+    made["name"] = {"class_type": "PreviewAny", "inputs": {"source": [node_of(made, "AtelierTrainLora"), 1]}}
+    result = queued(studio, made)
+    none, *stronger = (found.astype(int) for found in result.pictures("all"))
+    changes = [np.abs(found - none).mean() for found in stronger]
+    assert 0 < changes[0] < changes[1] < changes[2]
+    # It is the LoRA just trained, not the one that lay there under the name.
+    trained = result.text("name")
+    assert trained != "my-subject.safetensors"
+    made[node_of(made, "AtelierModelToCompare", "Strength 1")]["inputs"] |= {"lora": trained, "lora_name": ""}
+    assert np.array_equal(queued(studio, made).pictures("all")[3], stronger[2])
 
 
 def test_similar_pictures_are_alike_and_not_the_same(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
