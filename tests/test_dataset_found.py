@@ -152,7 +152,8 @@ def test_settings_begin_with_a_setting_where_any_line_does() -> None:
     ("<lora:x: 0.8> cat", "cat", 0.8), ("a <lora:x:0.5 >", "a", 0.5), ("<lora:x:+0.5> a", "a", 0.5),
     ("<lora:x:-.5> a", "a", -0.5), ("<lora:x> a", "a", 1.0), ("<lora:x:1:lbw=ALL> a", "a", 1.0),
     ("<lora:x:1>, a cat", "a cat", 1.0), ("a, <lora:x:1>, blue", "a, blue", 1.0), ("a, <lora:x:1>", "a", 1.0),
-    ("a cat <lora:x:1> in snow", "a cat in snow", 1.0), ("a,, b, <lora:x:1>", "a,, b", 1.0),
+    ("a cat <lora:x:1> in snow", "a cat in snow", 1.0), ("a <lora:x:1>, b", "a, b", 1.0),
+    ("a,, b, <lora:x:1>", "a,, b", 1.0),
     ("a,\n<lora:x:1>\nb", "a,\nb", 1.0), ("a, <lora:x:1>\nb", "a,\nb", 1.0), ("<lora:x:1>,\nb", "b", 1.0)])
 def test_a_lora_leaves_the_prompt_whole(written: str, plain: str, strength: float) -> None:
     assert take_loras(written) == (plain, (Lora("x", strength),))

@@ -60,7 +60,7 @@ def _without(line: str) -> str | None:
         return line
     kept: list[str] = []
     for part in line.split(","):
-        plain = re.sub(r"[ \t]{2,}", " ", part.replace("\0", " ")) if "\0" in part else part
+        plain = re.sub(r"[ \t]{2,}", " ", part.replace("\0", " ")).rstrip(" \t") if "\0" in part else part
         if "\0" not in part or plain.strip():
             kept.append(plain)
     if not any(part.strip() for part in kept):
