@@ -66,12 +66,13 @@ class ImageFolder(io.ComfyNode):
                                 tooltip="Folder of pictures: a full path, or one relative to ComfyUI's input folder. "
                                         "Folders called N_name in it are used N times an epoch."),
                 io.Combo.Input("captions", options=CaptionSource, default=_FOLDER.captions,
-                               tooltip="From text files beside the pictures (sidecar), from a template, or one fixed "
-                                       "text for all."),
+                               tooltip="From text files beside the pictures (sidecar), from a template, one fixed text "
+                                       "for all, or the prompts that the pictures say they were made with (metadata; "
+                                       "a text file comes first)."),
                 io.String.Input("caption", default="", multiline=True,
                                 placeholder="{trigger}, a photo of {stem}",
                                 tooltip="The template, with {stem}, {trigger} and {folder}; or the fixed text; or what "
-                                        "pictures without a text file get."),
+                                        "pictures without a text file or prompt of their own get."),
                 io.String.Input("trigger", default=_FOLDER.trigger,
                                 tooltip="A rare word that will stand for what is learnt. Put in front of captions that "
                                         "lack it."),

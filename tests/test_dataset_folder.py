@@ -5,12 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from kit.pictures import noise_picture, write_pictures
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from atelier.dataset.folder import CaptionSource, FolderOptions, read_folder
 from atelier.dataset.from_images import from_images
@@ -81,6 +83,63 @@ def test_all_missing_captions_are_named_at_once(tmp_path: Path) -> None:
     filled = read_folder(tmp_path, FolderOptions(text="a fox"))
     assert [sample.captions[0] for sample in filled.samples] == [
         "a fox, red, seen 0", "a fox", "a fox, red, seen 2", "a fox"]
+
+
+def made_with(path: Path, prompt: str, seed: int = 0) -> Path:
+    """A picture that says what it was made with, as AUTOMATIC1111's web UI writes it."""
+    info = PngInfo()
+    info.add_text("parameters", f"{prompt}\nNegative prompt: dog\nSteps: 5, Seed: 1")
+    noise_picture(32, 24, seed).save(path, pnginfo=info)
+    return path
+
+
+def test_pictures_are_captioned_with_the_prompts_they_were_made_with(tmp_path: Path) -> None:
+    made_with(tmp_path / "a.png", "a fox,\n  in snow <lora:neon:0.5>, 狐")
+    made_with(tmp_path / "b.png", "a cat", 1)
+    (tmp_path / "b.txt").write_text("put right\nby hand", encoding="utf-8")
+    made_with(tmp_path / "c.png", "a bear", 2)
+    (tmp_path / "c.txt").write_text("\n", encoding="utf-8")
+    options = FolderOptions(captions=CaptionSource("metadata"), trigger="sks")
+    assert [sample.captions for sample in read_folder(tmp_path, options).samples] == [
+        ("sks, a fox, in snow, 狐",), ("sks, put right by hand",), ("sks, a bear",)]
+    assert read_folder(tmp_path, replace(options, caption_lines=True)).samples[1].captions == (
+        "sks, put right", "sks, by hand")
+
+
+def test_pictures_without_a_prompt_get_the_text_or_are_named(tmp_path: Path) -> None:
+    made_with(tmp_path / "a.png", "a fox")
+    made_with(tmp_path / "empty.png", "", 1)
+    put(tmp_path / "photo.jpg", 2)
+    options = FolderOptions(captions=CaptionSource.METADATA)
+    with pytest.raises(AtelierError, match=r"2 of 3 .*no prompt in their metadata.*empty\.png, photo\.jpg"):
+        read_folder(tmp_path, options)
+    filled = read_folder(tmp_path, replace(options, text="a photo"))
+    assert [sample.captions[0] for sample in filled.samples] == ["a fox", "a photo", "a photo"]
+
+
+def test_damaged_pictures_are_left_out_with_captions_of_their_own_too(tmp_path: Path) -> None:
+    made_with(tmp_path / "a.png", "a fox")
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    (tmp_path / "c.png").write_bytes(made_with(tmp_path / "d.png", "a cat", 1).read_bytes()[:-200])
+    options = FolderOptions(captions=CaptionSource.METADATA)
+    with pytest.raises(AtelierError, match=r"2 of 4 pictures cannot be used: b\.png.*c\.png"):
+        read_folder(tmp_path, options)
+    kept = read_folder(tmp_path, replace(options, unreadable="skip"))
+    assert [sample.captions for sample in kept.samples] == [("a fox",), ("a cat",)]
+
+
+def test_reading_prompts_can_be_stopped(tmp_path: Path) -> None:
+    made_with(tmp_path / "a.png", "a fox")
+
+    class Stopped(Monitor):
+        def check(self) -> None:
+            raise Interrupted
+
+        def phase(self, name: str, total: int) -> None:
+            raise AssertionError("pictures were decoded after the user stopped")
+
+    with pytest.raises(Interrupted):
+        read_folder(tmp_path, FolderOptions(captions=CaptionSource.METADATA), Stopped())
 
 
 def test_all_badly_encoded_captions_are_named_at_once(tmp_path: Path) -> None:

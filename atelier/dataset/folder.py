@@ -29,6 +29,9 @@ class CaptionSource(str, Enum):
     """One template, filled for each picture."""
     FIXED = "fixed"
     """One text for all."""
+    METADATA = "metadata"
+    """The prompt that each picture says it was made with (see `atelier.dataset.found`), without `<lora:…>`. A text file
+    beside a picture comes first, so that a caption can be put right by hand."""
 
 
 @dataclass(frozen=True)
@@ -43,9 +46,10 @@ class FolderOptions:
     template: str = "{stem}"
     """For "template": text with {stem}, {trigger} and {folder} (the folder's name without kohya's `N_`)."""
     text: str = ""
-    """For "fixed": the caption. For "sidecar": the caption of pictures that have no sidecar."""
+    """For "fixed": the caption. For "sidecar" and "metadata": the caption of pictures that have none of their own."""
     caption_lines: bool = False
-    """Each line of a sidecar is a caption of its own, used by turns; otherwise its lines are one caption."""
+    """Each line of a sidecar is a caption of its own, used by turns; otherwise its lines are one caption. A prompt
+    is always one caption."""
     trigger: str = ""
     """Put in front of captions that lack it (not those of prior pictures)."""
     resolution: Resolution = field(default_factory=Resolution)
@@ -88,14 +92,14 @@ def read_folder(folder: Path, options: FolderOptions = FolderOptions(),
     """
     monitor = monitor or Monitor()
     found = _pictures(folder, options.recursive, options.masks, [options.prior] if options.prior else [])
-    captions = _captions(found, options)
+    captions = _captions(found, options, monitor)
     entries = [_Entry(picture, caption, False) for picture, caption in zip(found, captions, strict=True)]
     if options.masks and not any(picture.mask for picture in found):
         raise AtelierError(f"The masks folder {options.masks} holds no mask for any picture of {folder}.",
                            "Name each mask like its picture, in the same sub-folder.")
     if options.prior is not None:
         prior = _pictures(options.prior, options.recursive, None, ())
-        texts = _sidecar_captions(prior, options.caption_lines, options.prior_text, "prior_text")
+        texts = _own_captions(prior, options.caption_lines, options.prior_text, "prior_text", monitor)
         entries += [_Entry(picture, caption, True) for picture, caption in zip(prior, texts, strict=True)]
     return _checked(entries, options, monitor)
 
@@ -119,9 +123,10 @@ def _pictures(folder: Path, recursive: bool, masks: Path | None, leave_out: Sequ
     return found
 
 
-def _captions(found: Sequence[Found], options: FolderOptions) -> list[tuple[str, ...]]:
-    if options.captions is CaptionSource.SIDECAR:
-        captions = _sidecar_captions(found, options.caption_lines, options.text, "text")
+def _captions(found: Sequence[Found], options: FolderOptions, monitor: Monitor) -> list[tuple[str, ...]]:
+    if options.captions in (CaptionSource.SIDECAR, CaptionSource.METADATA):
+        captions = _own_captions(found, options.caption_lines, options.text, "text", monitor,
+                                 prompts=options.captions is CaptionSource.METADATA)
     elif options.captions is CaptionSource.FIXED:
         captions = [(options.text,)] * len(found)
     else:
@@ -130,18 +135,23 @@ def _captions(found: Sequence[Found], options: FolderOptions) -> list[tuple[str,
     return [tuple(with_trigger(text, options.trigger) for text in texts) for texts in captions]
 
 
-def _sidecar_captions(found: Sequence[Found], by_lines: bool, fallback: str, option: str) -> list[tuple[str, ...]]:
+def _own_captions(found: Sequence[Found], by_lines: bool, fallback: str, option: str, monitor: Monitor,
+                  prompts: bool = False) -> list[tuple[str, ...]]:
+    """Captions by sidecars, with `prompts` else by the pictures' metadata, else the fallback."""
     sidecars = Sidecars()
     captions: list[tuple[str, ...]] = []
     missing: list[Path] = []
     faults: list[str] = []
     for picture in found:
+        monitor.check()
         sidecar = sidecars.find(picture.path)
         try:
             texts = read_sidecar(sidecar, by_lines) if sidecar else ()
         except AtelierError as error:
             faults.append(error.what)
             continue
+        if not texts and prompts:
+            texts = _prompt_in(picture.path)
         if not texts and not fallback:
             missing.append(picture.path)
         captions.append(texts or (fallback,))
@@ -149,9 +159,24 @@ def _sidecar_captions(found: Sequence[Found], by_lines: bool, fallback: str, opt
         raise AtelierError(" ".join(faults), "Save these caption files as UTF-8.")
     if missing:
         raise AtelierError(f"{len(missing)} of {len(found)} pictures have no caption (no .txt or .caption file beside "
-                           f"them, or an empty one): {_names(missing)}.",
+                           f"them, or an empty one{', and no prompt in their metadata' if prompts else ''}): "
+                           f"{_names(missing)}.",
                            f"Write these files, or give a fallback in {option}.")
     return captions
+
+
+def _prompt_in(picture: Path) -> tuple[str, ...]:
+    """The prompt of a picture as one line; none where it says nothing."""
+    from .found.read import read_prompt
+    from .images import UnreadablePicture
+
+    try:
+        prompt = " ".join(read_prompt(picture).positive.split())
+    except UnreadablePicture:
+        return ("",)  # for now: it is named, or left out, when all pictures are decoded
+    except AtelierError:
+        return ()
+    return (prompt,) if prompt else ()
 
 
 def _checked(entries: Sequence[_Entry], options: FolderOptions, monitor: Monitor) -> TrainingSet:

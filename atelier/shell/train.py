@@ -20,7 +20,7 @@ A configuration file (paths are relative to it):
 
   [data]
   folder = "pictures"
-  captions = "sidecar"                   or template, fixed
+  captions = "sidecar"                   or template, fixed, metadata
   trigger = "zwx style"
   resolution = { size = 512, crop = "bucket" }
 
