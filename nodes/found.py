@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from . import host
 
 if TYPE_CHECKING:
-    from ..atelier.dataset.found.settings import Found
+    from ..atelier.dataset.found.settings import Found, Lora
 
 DEFAULTS: dict[str, Any] = {"sampler": "euler", "scheduler": "normal", "steps": 20, "cfg": 7.0, "seed": 0}
 """What is taken where a picture does not say."""
@@ -47,6 +47,9 @@ class ReadPrompt(io.ComfyNode):
                                                                      "that name, for a ckpt_name input. Else what "
                                                                      "follows is left out."),
                 io.String.Output(display_name="report", tooltip="All that was found, in words."),
+                io.AnyType.Output(display_name="lora", tooltip="The first LoRA that this machine has, for a lora_name "
+                                                               "input. Else what follows is left out."),
+                io.Float.Output(display_name="lora strength", tooltip="Strength of that LoRA; 0 without one."),
             ],
         )
 
@@ -63,20 +66,21 @@ class ReadPrompt(io.ComfyNode):
     @classmethod
     def execute(cls, image: str) -> io.NodeOutput:
         """Read the file's metadata; its pixels do not matter."""
-        from PIL import Image
-
-        from ..atelier.dataset.found.read import read_prompt
+        from ..atelier.dataset.found.read import pixel_size, read_prompt
         from ..atelier.dataset.found.settings import best_match
 
         path = host.input_file(image)
         found = read_prompt(path)
-        with Image.open(path) as picture:
-            own_width, own_height = picture.size
+        own_width, own_height = pixel_size(path)
         checkpoint = best_match(found.model, host.model_names("checkpoints")) if found.model else None
         values = {name: _known(name, getattr(found, name)) for name in DEFAULTS}
-        report = _report(found, values, checkpoint)
+        known = host.model_names("loras")
+        loras = [(lora, best_match(lora.name, known)) for lora in found.loras]
+        here, strength = next(((file, lora.strength) for lora, file in loras if file), (None, 0.0))
+        report = _report(found, values, checkpoint, loras)
         return io.NodeOutput(found.positive, found.negative, *values.values(), found.width or own_width,
-                             found.height or own_height, checkpoint or host.nothing(), report, ui={"text": (report,)})
+                             found.height or own_height, checkpoint or host.nothing(), report,
+                             here or host.nothing(), strength, ui={"text": (report,)})
 
 
 def _known(name: str, value: Any) -> Any:
@@ -86,9 +90,8 @@ def _known(name: str, value: Any) -> Any:
     return value if good else DEFAULTS[name]
 
 
-def _report(found: Found, values: dict[str, Any], checkpoint: str | None) -> str:
-    from ..atelier.dataset.found.settings import best_match
-
+def _report(found: Found, values: dict[str, Any], checkpoint: str | None,
+            loras: list[tuple[Lora, str | None]]) -> str:
     lines = [f"Made with {found.program}.", "", found.positive, "", f"Negative: {found.negative or '–'}", ""]
     for name, value in values.items():
         said = getattr(found, name)
@@ -99,9 +102,7 @@ def _report(found: Found, values: dict[str, Any], checkpoint: str | None) -> str
     if found.model:
         has = f"here as {checkpoint}" if checkpoint else "no checkpoint of that name here"
         lines.append(f"model: {found.model}{f' [{found.model_hash}]' if found.model_hash else ''}, {has}")
-    known = host.model_names("loras")
-    for lora in found.loras:
-        file = best_match(lora.name, known)
+    for lora, file in loras:
         lines.append(f"LoRA: {lora.name} at {lora.strength:g}, {f'here as {file}' if file else 'not on this machine'}")
     return "\n".join(lines)
 

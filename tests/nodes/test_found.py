@@ -28,8 +28,10 @@ def read(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
         monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], {".safetensors"}))
         monkeypatch.delitem(folder_paths.filename_list_cache, kind, raising=False)
 
-    def run(text: str) -> Any:
+    def run(text: str, workflow: str = "") -> Any:
         info = PngInfo()
+        if workflow:
+            info.add_text("workflow", workflow, zip=True)
         info.add_text("parameters", text)
         Image.new("RGB", (64, 48)).save(tmp_path / "a.png", pnginfo=info)
         node = node_classes(pack)["AtelierReadPrompt"]
@@ -41,11 +43,13 @@ def read(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
 
 
 def test_everything_said_arrives(read: Any) -> None:
-    *values, report = read("a cat <lora:Neon:0.5>\nNegative prompt: dog\nSteps: 9, Sampler: Euler a, Schedule type: "
-                           "Karras, CFG scale: 3.5, Seed: 42, Size: 512x768, Model hash: ab12, Model: deliberate_V2")
+    *values, report, lora, strength = read(
+        "a cat <lora:gone:0.9> <lora:Neon:0.5> <lora:neon:0.1>\nNegative prompt: dog\nSteps: 9, Sampler: Euler a, "
+        "Schedule type: Karras, CFG scale: 3.5, Seed: 42, Size: 512x768, Model hash: ab12, Model: deliberate_V2")
     assert values == ["a cat", "dog", "euler_ancestral", "karras", 9, 3.5, 42, 512, 768,
                       str(Path("deli") / "Deliberate_v2.safetensors")]
-    assert "LoRA: Neon at 0.5, here as neon.safetensors" in report
+    assert "LoRA: Neon at 0.5, here as neon.safetensors" in report and "LoRA: gone at 0.9, not on this" in report
+    assert (lora, strength) == ("neon.safetensors", 0.5), "the first that is here"
 
 
 def test_what_is_not_said_gets_a_default_that_is_named(read: Any) -> None:
@@ -54,6 +58,14 @@ def test_what_is_not_said_gets_a_default_that_is_named(read: Any) -> None:
     assert type(values[9]).__name__ == "ExecutionBlocker"
     assert "sampler: euler (instead of Restart, unknown here)" in values[10]
     assert "cfg: 7.0 (not said)" in values[10] and "no checkpoint of that name" in values[10]
+    for text in ("", " <lora:gone:0.9>"):
+        *_, lora, strength = read(f"a cat{text}\nSteps: 9, Seed: 1")
+        assert type(lora).__name__ == "ExecutionBlocker" and strength == 0.0
+
+
+def test_a_long_workflow_before_the_prompt_is_no_damage(read: Any) -> None:
+    values = read("a cat\nSteps: 9, Seed: 1", workflow="x" * 3_000_000)
+    assert values[0] == "a cat" and values[7:9] == (64, 48)
 
 
 def test_sampler_names_are_the_hosts(pack: ModuleType) -> None:
