@@ -117,6 +117,16 @@ def test_neither_order_nor_chunks_nor_company_change_a_score(folder: Path) -> No
     assert torch.allclose(turned, one[order], atol=1e-6)
 
 
+@pytest.mark.parametrize(("part", "what"), [("visual_projection", "2 of 2 pictures"),
+                                            ("text_projection", "1 of 1 texts")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 0.0])
+def test_a_model_that_computes_no_numbers_is_named(folder: Path, part: str, what: str, value: float) -> None:
+    scorer = open_scorer(folder)
+    getattr(scorer.model, part).weight.data.fill_(value)
+    with pytest.raises(AtelierError, match=f"tiny clip.*{what}.*another one"):
+        scorer.score(random_pictures([(32, 32)] * 2), "a cat")
+
+
 def test_each_distinct_text_is_encoded_once(scorer: ClipScorer, monkeypatch: pytest.MonkeyPatch) -> None:
     encoded = 0
     encode = scorer.model.get_text_features

@@ -55,7 +55,8 @@ class ClipScorer:
             references: Pictures that all pictures are compared with.
 
         Raises:
-            AtelierError: no pictures, an empty text, or another number of texts than of pictures.
+            AtelierError: no pictures, an empty text, another number of texts than of pictures, or a model that computes
+                something that is no number.
         """
         monitor = monitor or Monitor()
         pairs = [prefix + text for text in _one_each(texts, len(pictures))]
@@ -101,7 +102,7 @@ class ClipScorer:
             # Filled up with the end token, whose first place is the one that is read; attention looks back only.
             padded = torch.tensor([[*row, *([row[-1]] * (longest - len(row)))] for row in ids])
             features = _features(self.model.get_text_features(input_ids=padded.to(self._device)))
-            self._texts.update(zip(batch, _unit(features), strict=True))
+            self._texts.update(zip(batch, self._unit(features, "texts"), strict=True))
         return torch.stack([self._texts[text] for text in texts])
 
     @torch.inference_mode()
@@ -120,10 +121,25 @@ class ClipScorer:
                 monitor.check()
             pixels = pixel_values(pictures[start:start + self.chunk], vision.image_size, self.crop)
             pixels = pixels.to(self._device, self.model.visual_projection.weight.dtype)
-            done.append(_unit(_features(self.model.get_image_features(pixel_values=pixels))))
+            done.append(self._unit(_features(self.model.get_image_features(pixel_values=pixels)), "pictures"))
             if monitor:
                 monitor.advance(min(start + self.chunk, len(pictures)))
         return torch.cat(done)
+
+    def _unit(self, features: torch.Tensor, what: str) -> torch.Tensor:
+        """`features` of `what` at length one, float32 on CPU.
+
+        Raises:
+            AtelierError: the model computed something that is no number, or nothing but zeros.
+        """
+        features = features.to("cpu", torch.float32)
+        unit = features / features.norm(dim=-1, keepdim=True)
+        wrong = int((~unit.isfinite()).any(dim=-1).sum())
+        if wrong:
+            raise AtelierError(f"{self.name} computed no numbers for {wrong} of {len(unit)} {what}: its weights are "
+                               "damaged, or too large for the type it computes in.",
+                               "Download the model again, or choose another one.")
+        return unit
 
     @property
     def _device(self) -> torch.device:
@@ -133,11 +149,6 @@ class ClipScorer:
 def _features(output: Any) -> torch.Tensor:
     """The projected embeddings: transformers 4 returns them, transformers 5 wraps them."""
     return output if isinstance(output, torch.Tensor) else output.pooler_output
-
-
-def _unit(features: torch.Tensor) -> torch.Tensor:
-    features = features.to("cpu", torch.float32)
-    return features / features.norm(dim=-1, keepdim=True)
 
 
 def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
