@@ -106,7 +106,7 @@ def _output(cls: type[io.ComfyNode], report: Any, monitor: TrainingMonitor, warn
     samples = tensor(report.store.samples) if report.store.samples else None
     text = "\n".join(filter(None, [report.text(), warning]))
     if report.reused:
-        report.outcome.show(monitor)
+        report.outcome.show(monitor, report.store.drawn)
     monitor.end("reused" if report.reused else report.outcome.status, warning)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from diffusers import DDPMScheduler
 from kit.training import MemorySet, parts, scheduler_config
+from PIL import Image
 
 from atelier.errors import AtelierError
 from atelier.lora.file import load_lora
@@ -42,9 +44,10 @@ class StopAt(Monitor):
         self.measured.append(dict(values))
 
 
-def _loop(folder: Path, config: TrainConfig, monitor: Monitor | None = None, data: MemorySet | None = None) -> Loop:
+def _loop(folder: Path, config: TrainConfig, monitor: Monitor | None = None, data: MemorySet | None = None,
+          **more: Any) -> Loop:
     trainer = Trainer(parts(), data or MemorySet.of(8), config)
-    return Loop(trainer, RunStore(folder), monitor or Monitor(), metadata=lambda step: {"step": str(step)})
+    return Loop(trainer, RunStore(folder), monitor or Monitor(), metadata=lambda step: {"step": str(step)}, **more)
 
 
 def test_training_learns(tmp_path: Path) -> None:
@@ -196,6 +199,64 @@ def test_progress_reports_every_step_on_the_cpu(tmp_path: Path) -> None:
     monitor = StopAt()
     _loop(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=5), monitor).run()
     assert [m["step"] for m in monitor.measured if "loss" in m] == [1, 2, 3, 4, 5]
+
+
+def test_a_slow_first_step_does_not_stay_in_the_pace(tmp_path: Path) -> None:
+    """As when it compiles."""
+    now, monitor = [0.0], StopAt()
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=5), monitor, clock=lambda: now[0])
+    plain = loop.trainer.train_step
+
+    def timed():
+        now[0] += 0.1 if loop.trainer.step else 300
+        return plain()
+
+    loop.trainer.train_step = timed
+    loop.run()
+    paces = [values["steps_per_second"] for values in monitor.measured if "loss" in values]
+    assert paces == pytest.approx([1 / 300, 10, 10, 10, 10])
+
+
+class Pressing(Monitor):
+    """Asks for a sample after some steps; notes what it is shown."""
+
+    def __init__(self, *steps: int) -> None:
+        self.steps, self.step = set(steps), 0
+        self.seen: list[Any] = []
+
+    def measure(self, values) -> None:
+        self.step = int(values["step"])
+
+    def sample_requested(self) -> bool:
+        asked = any(step <= self.step for step in self.steps)
+        self.steps = {step for step in self.steps if step > self.step}
+        return asked
+
+    def preview(self, image) -> None:
+        self.seen.append((self.step, image.getpixel((0, 0))))
+
+
+def test_one_picture_answers_a_request_and_a_due_sample(tmp_path: Path) -> None:
+    drawn: list[int] = []
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), replace(QUIET, sample_every=4), steps=8), Pressing(2, 4),
+                 draw=lambda: drawn.append(loop.trainer.step))
+    loop.run()
+    assert drawn == [2, 4, 8]
+
+
+def test_a_resumed_run_shows_its_earlier_pictures(tmp_path: Path) -> None:
+    config = TrainConfig(LoraConfig(rank=4), replace(QUIET, sample_every=1), steps=40)
+    with pytest.raises(Interrupted):
+        _loop(tmp_path, config, StopAt(interrupt=31)).run()
+    store = RunStore(tmp_path)
+    store.sample(1).parent.mkdir()
+    for step in range(1, 31):
+        Image.new("L", (8, 8), step).save(store.sample(step))
+    store.sample(29).write_bytes(b"half a picture")
+    (store.sample(1).parent / "step-000030 (copy).png").write_bytes(b"of the user's")
+    monitor = Pressing()
+    _loop(tmp_path, config, monitor).run()
+    assert monitor.seen == [(step, step) for step in range(19, 31) if step != 29]
 
 
 def test_validation_is_the_mean_of_single_comparisons() -> None:

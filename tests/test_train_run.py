@@ -50,6 +50,17 @@ class After(Monitor):
             raise Interrupted
 
 
+class Seen(After):
+    """Notes after which steps it is shown pictures."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.pictures: list[int] = []
+
+    def preview(self, image) -> None:
+        self.pictures.append(self.done)
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusersModel:
     return open_model(write_sd1(tmp_path_factory.mktemp("model") / "tiny.safetensors", "tiny"))
@@ -170,6 +181,11 @@ def test_best_and_numbered_checkpoints_samples_and_plot(run) -> None:
     assert len(report.store.samples) >= 2
     assert report.outcome.best_step in (2, 4)
     assert "best loss" in report.text()
+    steps = [int(path.stem[-6:]) for path in report.store.samples]
+    assert list(report.store.drawn) == steps
+    seen = Seen()
+    report.outcome.show(seen, report.store.drawn)
+    assert seen.pictures == steps, "each when its step was the last one measured"
 
 
 def test_the_trained_file_is_the_change_diffusers_applies(run, model: DiffusersModel) -> None:

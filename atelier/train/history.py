@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from ..progress import Monitor
+
+log = logging.getLogger("atelier")
+
+PICTURES = 12
+"""So many of the newest sample pictures are shown again."""
 
 
 @dataclass
@@ -20,13 +29,20 @@ class History:
     epochs: list[tuple[int, float]] = field(default_factory=list)
     """(step, mean training loss) at the end of each epoch."""
 
-    def show(self, monitor: Monitor) -> None:
-        """Tell `monitor` of everything measured so far, in order of steps."""
+    def show(self, monitor: Monitor, pictures: Mapping[int, Path]) -> None:
+        """Tell `monitor` of everything measured so far, in order of steps.
+
+        Args:
+            pictures: Sample pictures by the step they were drawn after; those that cannot be read are left out.
+        """
         looks = dict(self.validation)
+        shown = sorted(pictures)[-PICTURES:]
         for step, loss in enumerate(self.losses, 1):
             monitor.measure({"step": step, "loss": loss})
             if step in looks:
                 monitor.measure({"step": step, "validation_loss": looks[step]})
+            if step in shown:
+                _preview(monitor, pictures[step])
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -37,6 +53,16 @@ class History:
         """The inverse of `as_dict`."""
         return History(list(values["losses"]), [(int(s), float(v)) for s, v in values["validation"]],
                        [(int(s), float(v)) for s, v in values["epochs"]])
+
+
+def _preview(monitor: Monitor, path: Path) -> None:
+    try:
+        with Image.open(path) as picture:
+            picture.load()
+    except OSError as error:  # a damaged picture is no reason to end the training it shows
+        log.warning("The sample picture %s is not shown: %s", path, error)
+        return
+    monitor.preview(picture)
 
 
 def smoothed(values: list[float], weight: float = 0.9) -> list[float]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from ..errors import AtelierError
 from ..lora.file import save_lora
 from ..progress import Monitor
+from .pace import Pace
 from .state import load_state, save_state
 from .store import RunStore
 from .trainer import Trainer
@@ -38,16 +39,19 @@ class Loop:
         monitor: Shown progress, asked to stop.
         metadata: Builds the header of a LoRA file from the step its weights are of.
         draw: Draws a sample picture with the trainer's current weights, or None where none are wanted.
+        clock: Seconds, never going back.
     """
 
     def __init__(self, trainer: Trainer, store: RunStore, monitor: Monitor, *,
-                 metadata: Callable[[int], Mapping[str, str]], draw: Callable[[], None] | None = None) -> None:
+                 metadata: Callable[[int], Mapping[str, str]], draw: Callable[[], None] | None = None,
+                 clock: Callable[[], float] = time.monotonic) -> None:
         self.trainer, self.store, self.monitor = trainer, store, monitor
-        self.metadata, self.draw = metadata, draw
+        self.metadata, self.draw, self._clock = metadata, draw, clock
         self._unread: list[tuple[Tensor, Tensor]] = []
         self._good = trainer.adapters.snapshot()
         self._good_step = 0
-        self._read_at = self._saved_at = self._began = time.monotonic()
+        self._read_at = self._saved_at = clock()
+        self._pace = Pace(0, clock)
         self.began_step = 0
 
     def run(self) -> str:
@@ -65,10 +69,11 @@ class Loop:
             load_state(self.store.state, trainer)
             self._good, self._good_step = trainer.adapters.snapshot(), trainer.step
             log.info("Training goes on from step %d of %d.", trainer.step, trainer.total)
-            trainer.history.show(self.monitor)
+            trainer.history.show(self.monitor, self.store.drawn)
             if trainer.stopper.best_step:
                 self.monitor.measure({"step": trainer.step, "best_step": trainer.stopper.best_step})
         self.began_step = trainer.step
+        self._pace = Pace(trainer.step, self._clock)
         self.monitor.phase("training", trainer.total)
         with _random_state_kept(trainer.device):
             while trainer.step < trainer.total and not trainer.stopper.done:
@@ -91,7 +96,7 @@ class Loop:
                 f"{options.gradient_checkpointing}).",
                 "Choose a smaller batch size or resolution, or gradient checkpointing \"on\". The steps before are "
                 "saved.") from error
-        if trainer.device.type == "cpu" or time.monotonic() - self._read_at > READ_SECONDS:
+        if trainer.device.type == "cpu" or self._clock() - self._read_at > READ_SECONDS:
             self._read()
         if trainer.at_epoch_end:
             self._end_epoch()
@@ -102,10 +107,11 @@ class Loop:
             save_lora(self.store.at(trainer.step), trainer.adapters.weights(trainer.current),
                       metadata=self.metadata(trainer.step))
             self._save()
-        elif time.monotonic() - self._saved_at > STATE_SECONDS:
+        elif self._clock() - self._saved_at > STATE_SECONDS:
             self._read()
             self._save()
-        if self.draw and (self._sample_due() or self.monitor.sample_requested()):
+        # The request first: a sample that is due answers it.
+        if self.draw and (self.monitor.sample_requested() or self._sample_due()):
             self._read()
             self._save()  # drawing needs the most memory; what was learnt is safe before it starts
             self.draw()
@@ -118,7 +124,7 @@ class Loop:
         trainer = self.trainer
         values = torch.stack([torch.stack((loss, finite.float())) for loss, finite in self._unread]).tolist()
         self._unread.clear()
-        self._read_at = time.monotonic()
+        self._read_at = self._clock()
         if not all(finite for _, finite in values):
             first = trainer.step - len(values) + 1 + [bool(finite) for _, finite in values].index(False)
             self._fail_on_nan(first)
@@ -130,8 +136,7 @@ class Loop:
 
     def _show(self, loss: float) -> None:
         trainer = self.trainer
-        seconds = time.monotonic() - self._began
-        pace = (trainer.step - self.began_step) / max(seconds, 1e-9)
+        pace = self._pace.reach(trainer.step)
         left = (trainer.total - trainer.step) / max(pace, 1e-9)
         self.monitor.measure({"step": trainer.step, "steps": trainer.total, "loss": loss, "lr": trainer.rate,
                               "epoch": trainer.step / trainer.steps_per_epoch, "steps_per_second": pace})
@@ -208,7 +213,7 @@ class Loop:
 
     def _save(self) -> None:
         save_state(self.store.state, self.trainer)
-        self._saved_at = time.monotonic()
+        self._saved_at = self._clock()
 
 
 def _pace(steps_per_second: float) -> str:

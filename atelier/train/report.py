@@ -39,9 +39,9 @@ class Outcome:
     gradient_checkpointing: bool
     history: History
 
-    def show(self, monitor: Monitor) -> None:
-        """Tell `monitor` of the whole run, as if it were seen again."""
-        self.history.show(monitor)
+    def show(self, monitor: Monitor, pictures: Mapping[int, Path]) -> None:
+        """Tell `monitor` of the whole run, as if it were seen again; `pictures` as `History.show` takes them."""
+        self.history.show(monitor, pictures)
         monitor.measure({"step": self.step, "steps": self.total, "epoch": self.step / self.steps_per_epoch,
                          **({"best_step": self.best_step} if self.best_step else {})})
 

@@ -48,7 +48,13 @@ class RunStore:
     @property
     def samples(self) -> list[Path]:
         """Sample pictures so far, oldest first."""
-        return sorted((self.folder / "samples").glob("step-*.png"))
+        return list(self.drawn.values())
+
+    @property
+    def drawn(self) -> dict[int, Path]:
+        """Sample pictures so far by the step they were drawn after, oldest first."""
+        steps = ((path.stem.removeprefix("step-"), path) for path in (self.folder / "samples").glob("step-*.png"))
+        return dict(sorted((int(step), path) for step, path in steps if step.isdecimal()))
 
     @property
     def plot(self) -> Path:
