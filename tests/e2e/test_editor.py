@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from kit.clip_models import clip_config, random_clip, save_clip
-from kit.editor import Editor
+from kit.editor import EMPTY, Editor
 from kit.fake_llm import GOOD, FakeLlm
 from kit.graphs import Graph
 from kit.host import Host
@@ -119,6 +119,50 @@ def test_results_are_shown_on_their_nodes(editor: Editor, host: Host, fake: Fake
     editor.show(8)
     editor.page.wait_for_function("() => app.rootGraph.getNodeById(8).imgs?.length === 1")
     assert host.picture(done["outputs"]["8"]["images"][0]).std() > 10
+
+    # Another tab and back, and a change undone: each time the editor makes the nodes anew.
+    workflow = editor.page.evaluate("app.rootGraph.id")
+    assert workflow.strip("0-"), "the API's form has no id; what is found by one would be lost"
+    editor.load(EMPTY)
+    expect(editor.page.locator(".atelier-result")).to_have_count(0)
+    editor.page.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
+    editor.page.wait_for_function("() => app.rootGraph.nodes.length === 9")
+    assert editor.page.evaluate("app.rootGraph.id") == workflow
+    results_are_back(editor)
+    editor.page.evaluate("""() => {
+        window.made = app.rootGraph.getNodeById(4);
+        app.rootGraph.getNodeById(8).pos[0] += 10;
+        app.extensionManager.workflow.activeWorkflow.changeTracker.captureCanvasState();
+        return app.extensionManager.command.execute("Comfy.Undo");
+    }""")
+    editor.page.wait_for_function("() => app.rootGraph.getNodeById(4) !== window.made")
+    results_are_back(editor)
+
+
+def results_are_back(editor: Editor) -> None:
+    editor.show(4)
+    expect(editor.page.locator(".atelier-bars tr")).to_have_count(2)
+    editor.show(3)
+    expect(editor.page.locator(".atelier-grid span")).to_have_count(2)
+
+
+def test_copied_trainers_are_let_go(editor: Editor) -> None:
+    """Each copy makes a node that never stands in a graph, and nobody is told of its end."""
+    editor.load(EMPTY)
+    editor.page.evaluate("""() => {
+        const node = LiteGraph.createNode("AtelierTrainLora");
+        app.rootGraph.add(node);
+        window.copies = Array.from({ length: 10 }, () => new WeakRef(
+            node.clone().widgets.find(widget => widget.name === "training_panel").element));
+    }""")
+    session = editor.page.context.new_cdp_session(editor.page)
+    for _ in range(50):
+        editor.page.wait_for_timeout(100)
+        session.send("HeapProfiler.collectGarbage")
+        left = editor.page.evaluate("() => window.copies.filter(copy => copy.deref()).length")
+        if left <= 1:  # the editor's own last one may be held somewhere
+            break
+    assert left <= 1
 
 
 def test_a_bad_value_is_shown_on_its_node_and_not_trained_on(editor: Editor, host: Host) -> None:
