@@ -12,7 +12,9 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import math
 import mimetypes
+import re
 import secrets
 import socket
 import struct
@@ -31,12 +33,16 @@ class Failed(Exception):
     """Something a person can act on; the text is all there is to say."""
 
 
+SHORTEST = 60
+"""Seconds that an answer to a question may take at least, whatever the time limit."""
+
+
 class Server:
     """A running ComfyUI.
 
     Args:
         url: Such as http://127.0.0.1:8188, with http:// or https://.
-        timeout: Seconds without any answer after which the work is given up.
+        timeout: Seconds without any word after which the queue is asked whether the work is still in it.
     """
 
     def __init__(self, url: str, timeout: float) -> None:
@@ -73,6 +79,8 @@ class Server:
         for kind, data in events:
             if data.get("prompt_id") not in (None, prompt):
                 continue
+            if kind == "silence" and not self._queued(prompt):
+                break  # done, with the last event lost on the way
             if kind == "executing" and data.get("node"):
                 tell(f"{title(graph, data.get('display_node') or data['node'])} …")
             elif kind == "progress":
@@ -85,17 +93,27 @@ class Server:
                 break
         return self._history(prompt)
 
+    def _queued(self, prompt: str) -> bool:
+        """Whether the work is running, or waits behind other work."""
+        queue = json.loads(self.get("/queue"))
+        return any(prompt in entry[1:2] for part in ("queue_running", "queue_pending") for entry in queue.get(part, []))
+
     def _history(self, prompt: str) -> dict[str, Any]:
         for _ in range(100):  # written just after the last event
             history = json.loads(self.get(f"/history/{prompt}"))
             if prompt in history:
+                status = history[prompt].get("status") or {}
+                if status.get("status_str") == "error":
+                    raise Failed(next((f"{data.get('node_type')}: {data.get('exception_message', '').strip()}"
+                                       for kind, data in status.get("messages", []) if kind == "execution_error"),
+                                      "Somebody cancelled the work."))
                 return history[prompt]["outputs"]
             time.sleep(0.1)
-        raise Failed("The work is done, but ComfyUI has forgotten it.")
+        raise Failed("The work is no longer in the queue, and ComfyUI has forgotten what became of it.")
 
     def _ask(self, request: urllib.request.Request) -> bytes:
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as answer:
+            with urllib.request.urlopen(request, timeout=max(self.timeout, SHORTEST)) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
             raise Failed(refusal(error.read(), error.code)) from error
@@ -103,88 +121,151 @@ class Server:
             raise Failed(f"ComfyUI does not answer at {self.url}: {getattr(error, 'reason', error)}") from error
 
     def _events(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        """("connected", {}) first, then every event that ComfyUI sends this client (a websocket, RFC 6455)."""
+        """("connected", {}) first, then every event that ComfyUI sends this client (a websocket, RFC 6455).
+
+        ("silence", {}) stands for `timeout` seconds without any.
+        """
         parts = urllib.parse.urlsplit(self.url)
         port = parts.port or (443 if parts.scheme == "https" else 80)
         try:
-            channel = socket.create_connection((parts.hostname or "", port), self.timeout)
+            channel = socket.create_connection((parts.hostname or "", port), max(self.timeout, SHORTEST))
         except OSError as error:
             raise Failed(f"ComfyUI does not answer at {self.url}: {error}") from error
         if parts.scheme == "https":
             import ssl
 
             channel = ssl.create_default_context().wrap_socket(channel, server_hostname=parts.hostname)
-        with channel, channel.makefile("rwb") as stream:
+        with channel:
+            stream = Stream(channel)
             key = base64.b64encode(secrets.token_bytes(16)).decode()
-            stream.write((f"GET {parts.path}/ws?clientId={self.client} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
-                          "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
-                          f"Sec-WebSocket-Key: {key}\r\n\r\n").encode())
-            stream.flush()
-            if b" 101 " not in stream.readline():
+            channel.sendall((f"GET {parts.path}/ws?clientId={self.client} HTTP/1.1\r\nHost: {parts.netloc}\r\n"
+                             "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                             f"Sec-WebSocket-Key: {key}\r\n\r\n").encode())
+            if b" 101 " not in stream.line():
                 raise Failed(f"{self.url} is no ComfyUI: it refuses the websocket.")
-            while stream.readline().strip():
+            while stream.line().strip():
                 pass
             yield "connected", {}
+            channel.settimeout(self.timeout)
             while True:
-                code, payload = self._frame(stream)
+                if not stream.ready():
+                    yield "silence", {}
+                    continue
+                code, payload = frame(stream)
                 if code == 9:  # a ping wants its bytes back, masked as all that clients send
                     mask = secrets.token_bytes(4)
-                    stream.write(bytes([0x8A, 0x80 | len(payload)]) + mask
-                                 + bytes(b ^ mask[i % 4] for i, b in enumerate(payload)))
-                    stream.flush()
+                    channel.sendall(bytes([0x8A, 0x80 | len(payload)]) + mask
+                                    + bytes(b ^ mask[i % 4] for i, b in enumerate(payload)))
                 elif code == 8:
                     raise Failed("ComfyUI closed the connection.")
                 elif code == 1:
                     event = json.loads(payload)
                     yield event["type"], event.get("data") or {}
 
-    def _frame(self, stream: Any) -> tuple[int, bytes]:
-        """The kind (1 text, 2 bytes, 8 close, 9 ping) and content of the next message."""
-        kind, content = 0, b""
-        while True:
-            try:
-                first, second = exactly(stream, 2)
-                length = second & 0x7F
-                if length >= 126:
-                    form, size = (">H", 2) if length == 126 else (">Q", 8)
-                    length, = struct.unpack(form, exactly(stream, size))
-                content += exactly(stream, length)
-            except OSError as error:
-                raise Failed(f"No word from ComfyUI in {self.timeout:g} s, or the connection broke: {error}") from error
-            kind = first & 0x0F or kind
-            if first & 0x80:
-                return kind, content
+
+class Stream:
+    """What comes in on a socket, of which nothing is lost while waiting for more of it."""
+
+    def __init__(self, channel: socket.socket) -> None:
+        self._channel, self._come = channel, bytearray()
+
+    def ready(self) -> bool:
+        """Wait for the socket's time limit at most; whether there is something to read."""
+        try:
+            if not self._come:
+                self._receive()
+        except TimeoutError:
+            return False
+        except OSError as error:
+            raise Failed(f"The connection to ComfyUI broke: {error}") from error
+        return True
+
+    def read(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        try:
+            while len(self._come) < count:
+                self._receive()
+        except OSError as error:
+            raise Failed(f"The connection to ComfyUI broke: {error}") from error
+        found = bytes(self._come[:count])
+        del self._come[:count]
+        return found
+
+    def line(self) -> bytes:
+        """The next bytes to the end of their line."""
+        found = b""
+        while not found.endswith(b"\n"):
+            found += self.read(1)
+        return found
+
+    def _receive(self) -> None:
+        part = self._channel.recv(65536)
+        if not part:
+            raise ConnectionError("it ended")
+        self._come += part
 
 
-def exactly(stream: Any, count: int) -> bytes:
-    """The next `count` bytes."""
-    found = stream.read(count)
-    if len(found) < count:
-        raise ConnectionError("it ended")
-    return found
+def frame(stream: Stream) -> tuple[int, bytes]:
+    """The kind (1 text, 2 bytes, 8 close, 9 ping) and content of the next message of a websocket."""
+    kind, content = 0, b""
+    while True:
+        first, second = stream.read(2)
+        length = second & 0x7F
+        if length >= 126:
+            form, size = (">H", 2) if length == 126 else (">Q", 8)
+            length, = struct.unpack(form, stream.read(size))
+        content += stream.read(length)
+        kind = first & 0x0F or kind
+        if first & 0x80:
+            return kind, content
 
 
 def change(graph: dict[str, Any], setting: str, value: str) -> None:
-    """Set one input: `setting` is "node.input", the node by its number or title; the value "random" draws a seed."""
-    name, dot, key = setting.rpartition(".")
-    found = [node for number, node in graph.items() if name in (number, title(graph, number))]
-    if not dot or len(found) != 1:
-        raise Failed(f"{name!r} names {len(found)} nodes of the workflow. Use a number or title from: "
-                     + ", ".join(f"{number} {title(graph, number)}" for number in graph))
-    inputs = found[0]["inputs"]
-    if key not in inputs:
-        raise Failed(f"{name!r} has no input {key!r}; it has: {', '.join(inputs)}.")
-    inputs[key] = secrets.randbelow(2**32) if value == "random" else as_type(value, inputs[key])
+    """Set one input: `setting` is "node.input", the node by its number or title; both may hold dots.
+
+    The value takes the type of the one it replaces; "random" draws a seed where that is a number.
+    """
+    nodes = [(name, node) for number, node in graph.items() for name in {number, title(graph, number)}]
+    found = [(node["inputs"], key) for name, node in nodes for key in node.get("inputs", {})
+             if f"{name}.{key}" == setting]
+    if len(found) == 1:
+        (inputs, key), = found
+        inputs[key] = as_type(value, inputs[key], setting)
+        return
+    named = [(name, node) for name, node in nodes if setting.startswith(f"{name}.")]
+    if len(named) == 1 and not found:
+        (name, node), = named
+        raise Failed(f"{name!r} has no input {setting[len(name) + 1:]!r}; it has: {', '.join(node.get('inputs', {}))}.")
+    name = named[0][0] if named else setting.rpartition(".")[0] or setting
+    raise Failed(f"{name!r} names {len(named)} nodes of the workflow. Use a number or title from: "
+                 + ", ".join(f"{number} {title(graph, number)}" for number in graph))
 
 
-def as_type(text: str, old: Any) -> Any:
-    """A text in the type of the value that it replaces."""
+def as_type(text: str, old: Any, setting: str) -> Any:
+    """A text in the type of the value that it replaces, which is input `setting` of a graph."""
     if isinstance(old, str):
         return text
+    if isinstance(old, bool):
+        known = {"true": True, "1": True, "false": False, "0": False}
+        if text.strip().lower() not in known:
+            raise Failed(f"{setting} is a switch, and {text!r} is neither true nor false.")
+        return known[text.strip().lower()]
+    if text == "random":
+        if isinstance(old, int | float):
+            return secrets.randbelow(2**32)
+        raise Failed(f"{setting} holds no number, so that none can be drawn; it is linked to another node.")
     try:
-        return json.loads(text)
+        value = json.loads(text)
     except ValueError:
-        return text
+        value = text
+    if isinstance(old, int | float) and not isinstance(value, list) and not is_number(value):
+        raise Failed(f"{setting} is a number, and {text!r} is none.")
+    return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of JSON is a number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def title(graph: dict[str, Any], number: str) -> str:
@@ -211,17 +292,34 @@ def fetch(server: Server, outputs: dict[str, Any], folder: Path, name: str) -> l
     Args:
         name: A name for the first picture instead of its own; a picture of that name is replaced.
     """
-    pictures = [image for node in outputs.values() for image in node.get("images", []) if image["type"] == "output"]
+    pictures = [image for node in outputs.values() for image in node.get("images", [])
+                if image.get("type") == "output"]
     folder.mkdir(parents=True, exist_ok=True)
-    saved = []
+    saved: list[Path] = []
     for number, image in enumerate(pictures):
-        query = urllib.parse.urlencode({key: image[key] for key in ("filename", "subfolder", "type")})
-        path = folder / (name if name and number == 0 else image["filename"])
+        query = urllib.parse.urlencode({key: image.get(key, "") for key in ("filename", "subfolder", "type")})
+        path = unused(folder / (name if name and number == 0 else plain_name(image["filename"])), saved)
         part = path.with_name(f".{path.name}.part")
         part.write_bytes(server.get(f"/view?{query}"))
         part.replace(path)
         saved.append(path)
     return saved
+
+
+def plain_name(name: str) -> str:
+    """A server's name for a picture as one that stays in its folder."""
+    plain = re.sub(r'[<>:"|?*\0-\x1f]', "_", re.split(r"[/\\]", name)[-1]).strip(" .")
+    return plain or "picture"
+
+
+def unused(path: Path, saved: list[Path]) -> Path:
+    """`path`, numbered where this run has saved a picture of that name already, as of another folder of ComfyUI's."""
+    taken = {str(other).casefold() for other in saved}
+    number, free = 1, path
+    while str(free).casefold() in taken:
+        number += 1
+        free = path.with_name(f"{path.stem} ({number}){path.suffix}")
+    return free
 
 
 def tell(text: str, again: bool = False) -> None:
@@ -239,12 +337,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("workflow", type=Path, help="a workflow in API form")
     parser.add_argument("--url", default="http://127.0.0.1:8188", help="where ComfyUI listens (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE",
-                        help="change an input; NODE is a number or a title, and the value random draws a seed")
+                        help="change an input; NODE is a number or a title, and random draws a seed for a number")
     parser.add_argument("--upload", action="append", default=[], metavar="NODE.INPUT=FILE",
                         help="send a picture and use it there")
     parser.add_argument("--out", type=Path, default=Path(), help="folder for the pictures (default: here)")
     parser.add_argument("--name", default="", help="file name for the first picture; replaces what has that name")
-    parser.add_argument("--timeout", type=float, default=600, help="seconds without an answer before giving up")
+    parser.add_argument("--timeout", type=float, default=600,
+                        help="seconds without a word before asking the queue whether the work is still in it "
+                             "(default: %(default)s)")
     options = parser.parse_args(arguments)
     for text in [*options.set, *options.upload]:
         if "=" not in text:
