@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from kit.graphs import Graph
 from kit.host import Host
+from kit.small_workflows import write_lora
 from PIL import Image
 
 pytestmark = pytest.mark.host
@@ -48,6 +49,39 @@ def test_a_saved_picture_is_drawn_again_from_what_it_says(host: Host, checkpoint
     third = host.queue(Graph(read=again.nodes["read"], photo=("LoadImage", {"image": "läs mich.png"}),
                              set=("AtelierImagesToTrainingSet", {"images": ["photo", 0], "captions": ["read", 0],
                                                                  "trigger": ""}),
+                             show=("PreviewAny", {"source": ["set", 0]})).fill(host))
+    assert third.status == "success", third.error
+    assert "captions=('a fox, größer',)" in third.text("show")
+
+
+def test_a_lora_is_applied_again_and_prompts_become_captions(host: Host, checkpoint: str) -> None:
+    write_lora(host.base / "models" / "loras" / "read me" / "loud ü.safetensors")
+
+    def with_lora(name: object, strength: object) -> Graph:
+        graph = drawing(checkpoint, "a fox, größer", "", SAMPLING, (64, 72)).change("sample", model=["lora", 0])
+        graph.nodes["lora"] = ("LoraLoaderModelOnly", {"model": ["load", 0], "lora_name": name,
+                                                       "strength_model": strength})
+        return graph
+
+    listed = host.get_json("/object_info/LoraLoaderModelOnly")["LoraLoaderModelOnly"]["input"]["required"]["lora_name"]
+    name, = (each for each in (listed[1]["options"] if listed[0] == "COMBO" else listed[0]) if "loud ü" in each)
+    first = host.queue(with_lora(name, -0.75).fill(host))
+    assert first.status == "success", first.error
+    folder = host.base / "input" / "captioned"
+    folder.mkdir()
+    saved = host.base / "output" / first.outputs["save"]["images"][0]["filename"]
+    shutil.copy(saved, folder / "a.png")
+    shutil.copy(saved, host.base / "input" / "loud.png")
+    again = with_lora(["read", 11], ["read", 12])
+    again.nodes["read"] = ("AtelierReadPrompt", {"image": "loud.png"})
+    host.free()
+    second = host.queue(again.fill(host))
+    assert second.status == "success", second.error
+    assert np.array_equal(first.pictures("save")[0], second.pictures("save")[0])
+    plain = host.queue(with_lora(name, 0.0).fill(host))
+    assert not np.array_equal(first.pictures("save")[0], plain.pictures("save")[0]), "or the test would see nothing"
+    third = host.queue(Graph(set=("AtelierImageFolder", {"folder": "captioned", "captions": "metadata",
+                                                         "resolution": 64}),
                              show=("PreviewAny", {"source": ["set", 0]})).fill(host))
     assert third.status == "success", third.error
     assert "captions=('a fox, größer',)" in third.text("show")
