@@ -98,7 +98,7 @@ def _decoded(vae: Any, recorded: list[Any], rows: tuple[str, ...]) -> tuple[list
         noisy = _first_picture(vae.decode(each.noisy)) if "noisy" in rows else None
         guidance = None
         if each.guidance is not None and "guidance" in rows:
-            length = each.guidance.norm(dim=1) / each.sigma  # clean pictures differ by sigma times what noises do
+            length = each.guidance.norm(dim=1)
             guidance = length.reshape(-1, *length.shape[-2:])[0].numpy()
         steps.append(Step(each.index + 1, each.sigma, each.timestep, host.from_image_tensor(predictions[-1])[0],
                           host.from_image_tensor(noisy)[0] if noisy is not None else None, guidance))

@@ -15,9 +15,12 @@ from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 from ..atelier.errors import AtelierError
 
 
+_NOTHING: dict[str, Any] = {}
+
+
 @dataclass(frozen=True)
 class Recorded:
-    """Latents of one step on CPU, scaled as the host's LATENT, first of the batch only: `[1, C, h, w]`."""
+    """Latents of one step on CPU, first of the batch only: `[1, C, h, w]`, scaled as the host's LATENT unless said."""
 
     index: int
     sigma: float
@@ -26,7 +29,8 @@ class Recorded:
     noisy: torch.Tensor
     """Scaled to the spread of a clean latent, as the UNet sees it."""
     guidance: torch.Tensor | None
-    """Conditional minus unconditional prediction; None without guidance."""
+    """The noise predicted with the prompt minus that without, in the model's own scale, where the noise has a standard
+    deviation of 1; None without guidance."""
 
 
 def sample(noise: Any, guider: Any, sampler: Any, sigmas: torch.Tensor, latent: dict[str, Any],
@@ -49,7 +53,8 @@ class _Recorder:
 
     def __init__(self, guider: Any, sigmas: torch.Tensor, wanted: Container[int]) -> None:
         self._guider, self._sigmas, self._wanted = guider, sigmas, wanted
-        self._latest: dict[str, Any] = {}
+        self._answers: list[dict[str, Any]] = []
+        """What the model said since the last report, as the host hands it to functions after guidance."""
         self.steps: list[Recorded] = []
 
     def __getattr__(self, name: str) -> Any:
@@ -60,7 +65,7 @@ class _Recorder:
         def watched(step: int, prediction: torch.Tensor, noisy: torch.Tensor, total: int) -> None:
             if step in self._wanted:
                 self._keep(step, prediction, noisy)
-            self._latest = {}
+            self._answers = []
             if callback is not None:
                 callback(step, prediction, noisy, total)
 
@@ -73,19 +78,26 @@ class _Recorder:
             self._guider.model_options = options
 
     def _after_guidance(self, args: dict[str, Any]) -> torch.Tensor:
-        # Solvers of higher order ask the model several times a step; the first time is at the step's own noise level.
-        self._latest = self._latest or args
+        self._answers.append(args)
         return args["denoised"]
 
     def _keep(self, step: int, prediction: torch.Tensor, noisy: torch.Tensor) -> None:
-        model, latest = self._guider.model_patcher.model, self._latest
+        model = self._guider.model_patcher.model
+        # Solvers of higher order ask the model several times a step, at noise levels between, some before and some
+        # after they report the step. Its own answer is the one that they report as the prediction.
+        own = min(reversed(self._answers), key=lambda args: float((args["denoised"] - prediction).abs().sum()),
+                  default=_NOTHING)
         # A guider of another kind may not pass by `_after_guidance`; then the plan says the noise level.
-        sigma = latest.get("sigma", self._sigmas[min(step, len(self._sigmas) - 1)]).flatten()[:1].float()
+        sigma = own.get("sigma", self._sigmas[min(step, len(self._sigmas) - 1)]).flatten()[:1].float()
+        # Some solvers report the latent after the step.
+        noisy = own.get("input", noisy)
         sampling = model.model_sampling
         timestep = float(sampling.timestep(sigma))
         difference = None
-        if latest.get("uncond") is not None:  # at cfg 1 the host asks for nothing and hands on zeros
-            difference = _scaled(model, latest["cond_denoised"] - latest["uncond_denoised"])
+        if own.get("uncond") is not None:  # at cfg 1 the host asks for nothing and hands on zeros
+            # A clean picture is the noisy one less sigma times the noise.
+            clean = own["uncond_denoised"] - own["cond_denoised"]
+            difference = clean[:1].float().cpu() / sigma.item()
         seen = sampling.calculate_input(sigma.to(noisy.device), noisy[:1])
         # Models of continuous time count otherwise, some below zero.
         self.steps.append(Recorded(step, sigma.item(), timestep if timestep >= 0 else None,

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from diffusers import EulerDiscreteScheduler
 from kit.pack import pack_module
 
 pytestmark = pytest.mark.host
@@ -17,6 +21,14 @@ UNET = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels":
         "transformer_depth_middle": -1, "context_dim": 32, "num_heads": 4, "use_spatial_transformer": True,
         "legacy": False, "use_linear_in_transformer": False, "adm_in_channels": None, "use_temporal_attention": False,
         "dtype": torch.float32}
+
+CFG, LATENT = 4.0, 0.18215
+"""The scale of guidance, and what brings a latent of the host to the spread that the UNet knows."""
+OWN_STEPS = ("dpm_fast", "dpm_adaptive")
+"""Samplers that go other steps than the plan's."""
+_PLAN = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+NOISE_LEVELS = ((1 - _PLAN.alphas_cumprod) / _PLAN.alphas_cumprod).sqrt().numpy()
+"""The sigma of each timestep of Stable Diffusion."""
 
 
 @pytest.fixture(scope="module")
@@ -31,12 +43,71 @@ def guider(pack: ModuleType) -> Any:
     numbers = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
         parameter.data = torch.randn(parameter.shape, generator=numbers) * 0.1
-    text = [[[torch.randn(1, 7, 32, generator=numbers), {}]] for _ in range(2)]
+    text = [[[torch.randn(1, 7, 32, generator=numbers) * 30, {}]] for _ in range(2)]
     cpu = torch.device("cpu")
     made = comfy.samplers.CFGGuider(comfy.model_patcher.ModelPatcher(model.eval(), cpu, cpu))
     made.set_conds(*text)
-    made.set_cfg(4.0)
+    made.set_cfg(CFG)
     return made
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the UNet says to a recorded step's noisy latent, in its own scale, asked without the host's sampling."""
+
+    seen: torch.Tensor
+    """The latent with noise of standard deviation sigma."""
+    conditional: torch.Tensor
+    unconditional: torch.Tensor
+    timestep: int
+
+    @property
+    def guided(self) -> torch.Tensor:
+        return self.unconditional + CFG * (self.conditional - self.unconditional)
+
+
+def by_hand(guider: Any, step: Any) -> Answer:
+    """Classifier-free guidance as Ho and Salimans write it, with the noise levels of diffusers."""
+    timestep = int(np.abs(np.log(NOISE_LEVELS) - math.log(step.sigma)).argmin())
+    seen = step.noisy * LATENT  # of variance 1, as the UNet wants it
+    unet = guider.model_patcher.model.diffusion_model
+    with torch.inference_mode():
+        conditional, unconditional = (unet(seen, torch.tensor([float(timestep)]), context=guider.original_conds[kind][0][
+            "cross_attn"]) for kind in ("positive", "negative"))
+    return Answer(seen * math.sqrt(step.sigma ** 2 + 1), conditional, unconditional, timestep)
+
+
+def close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+    size = float(expected.abs().max())
+    torch.testing.assert_close(found, expected, atol=1e-2 * size, rtol=0, msg=lambda text: f"{name}: {text}")
+
+
+@pytest.mark.parametrize(("scheduler", "timesteps"), [("normal", [999, 666, 333, 0]), ("simple", [999, 749, 499, 249]),
+                                                      ("sgm_uniform", [999, 749, 500, 250])])
+def test_the_strips_numbers_are_the_schedulers_and_the_models(pack: ModuleType, guider: Any, scheduler: str,
+                                                              timesteps: list[int]) -> None:
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+
+    class Vae:
+        def decode(self, latent: torch.Tensor) -> torch.Tensor:
+            return torch.full((1, 64, 64, 3), 0.5)
+
+    sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), scheduler, 4)
+    _, _, recorded = pack_module(pack, "nodes.recorder").sample(
+        Noise_RandomNoise(3), guider, comfy.samplers.sampler_object("euler"), sigmas,
+        {"samples": torch.zeros(1, 4, 8, 8)}, range(100))
+    steps, _ = pack_module(pack, "nodes.denoising")._decoded(Vae(), recorded, ("prediction", "noisy", "guidance"))
+    assert [step.number for step in steps] == [1, 2, 3, 4]
+    assert [step.timestep for step in steps] == timesteps
+    levels = [float(NOISE_LEVELS[time]) for time in timesteps]
+    assert [step.sigma for step in steps] == pytest.approx(levels, rel=2e-3)
+    assert [step.labels[1] for step in steps] == [f"σ {level:.3g} · t {time}" for level, time in
+                                                  zip([float(sigma) for sigma in sigmas[:4]], timesteps, strict=True)]
+    for step, latent in zip(steps, recorded, strict=True):
+        answer = by_hand(guider, latent)
+        expected = (answer.conditional - answer.unconditional)[0].square().sum(dim=0).sqrt().numpy()
+        np.testing.assert_allclose(step.guidance, expected, rtol=0, atol=2e-3 * expected.max())
 
 
 def test_every_sampler_of_the_host_gives_its_own_picture(pack: ModuleType, guider: Any) -> None:
@@ -57,6 +128,14 @@ def test_every_sampler_of_the_host_gives_its_own_picture(pack: ModuleType, guide
         assert [step.index for step in steps] == sorted({step.index for step in steps}), name
         assert steps and all(step.guidance is not None and step.guidance.abs().max() > 0 for step in steps), name
         assert steps[0].sigma == pytest.approx(float(sigmas[0])), name
+        if name not in OWN_STEPS:
+            assert [step.sigma for step in steps] == [float(sigma) for sigma in sigmas[:4]], name
+        for step in steps:
+            # However many answers a step took: what is shown is of one and the same.
+            answer = by_hand(guider, step)
+            close(step.guidance, answer.conditional - answer.unconditional, name)
+            close(step.prediction, (answer.seen - step.sigma * answer.guided) / LATENT, name)
+            assert step.timestep == pytest.approx(answer.timestep), name
         assert all(before.sigma >= after.sigma for before, after in itertools.pairwise(steps)), name
         pictures[name] = ours["samples"]
     assert not torch.equal(pictures["euler"], pictures["heun"])
