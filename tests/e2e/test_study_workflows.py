@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from kit.checkpoints import write_sd1
-from kit.clip_models import clip_config, random_clip, save_clip
+from kit.clip_models import clip_config, picture_cosines, random_clip, save_clip
 from kit.host import Host, Result
 from kit.pictures import noise_picture
 from kit.shapes import draw_shapes
@@ -205,9 +205,16 @@ def test_similar_pictures_are_alike_and_not_the_same(studio: Host, graph: Callab
     result = queued(studio, made)
     grid = picture(result, node_of(made, "SaveImage"))
     assert grid.shape[1] == 15 + 3 * SIZE + 2 * 10 + 15
-    table = result.text(node_of(made, "PreviewAny"))
-    assert "likeness" in table and "n 6" in table
-    varied(shown(studio, made, [node_of(made, "VAEDecode"), 0]))
+    pictures = shown(studio, made, [node_of(made, "VAEDecode"), 0])
+    varied(pictures)
+    head, *rows = result.text(node_of(made, "PreviewAny")).splitlines()
+    place = head.split().index("likeness")
+    found = [float(row.split()[place]) for row in rows[:6]]
+    assert rows[6].endswith("n 6")
+    model = studio.base / "models" / "clip_score" / "clip-vit-base-patch32"
+    expected = picture_cosines(model, [Image.fromarray(each.astype(np.uint8)) for each in pictures], source())
+    assert found == pytest.approx(expected, abs=2e-3)  # the host cuts to levels, we round
+    assert max(expected) - min(expected) > 0.01, "too alike to tell"
 
 
 def test_chapter_1_shows_tokens(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:

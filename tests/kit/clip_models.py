@@ -74,3 +74,12 @@ def reference_cosines(folder: Path, pictures: list[Image.Image], texts: list[str
     with torch.no_grad():
         out = model(**words, pixel_values=pixels)
         return torch.diag(out.logits_per_image) / model.logit_scale.exp()
+
+
+def picture_cosines(folder: Path, pictures: list[Image.Image], reference: Image.Image) -> list[float]:
+    """The cosine of each picture's embedding with that of another one, by transformers' own forward pass."""
+    model = CLIPModel.from_pretrained(folder).eval()
+    pixels = reference_processor()([*pictures, reference.convert("RGB")], return_tensors="pt")["pixel_values"]
+    with torch.no_grad():
+        out = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
+    return torch.nn.functional.cosine_similarity(out[:-1], out[-1:]).tolist()
