@@ -206,6 +206,38 @@ def test_two_trainers_do_not_mix(host: Host, checkpoint: str, pictures: Path) ->
     assert losses(result, "12:5") == [tuple(point) for point in two["losses"]]
 
 
+def test_a_list_is_trained_run_by_run_and_found_again_with_its_pictures(
+        host: Host, checkpoint: str, pictures: Path) -> None:
+    graph = training(checkpoint, pictures, "listed", 5, node="listed", sample_prompt="a red circle", sample_every=3,
+                     sample_steps=1)
+    graph.nodes["seeds"] = ("AtelierPromptList", {"text": "one\ntwo"})
+    graph.change("listed", seed=["seeds", 1])
+    result = host.queue(graph.fill(host))
+    assert result.status == "success", result.error
+    news = [data for data in result.kinds("atelier.training") if data["node"] == "listed"]
+    first, last = dict.fromkeys(data["run"] for data in news)
+    for run in (first, last):
+        of_run = [data for data in news if data["run"] == run]
+        assert [data["number"] for data in of_run] == list(range(1, len(of_run) + 1))
+        assert [step for data in of_run for step, _ in data["losses"]] == [1, 2, 3, 4, 5]
+        assert of_run[-1]["samples"] == [3, 5]
+    assert len({data["prompt"] for data in news}) == 1
+    known = session(host, node="listed")
+    assert known["run"] == last
+
+    def picture(run: str, step: int) -> bytes:
+        return host.get(f"{SAMPLE}?node=listed&run={run}&step={step}")
+    drawn = [picture(last, step) for step in known["samples"]]
+    with pytest.raises(urllib.error.HTTPError):
+        picture(first, 3)
+
+    host.free()
+    host.queue(graph.fill(host))
+    again = session(host, node="listed")
+    assert (again["status"], again["samples"]) == ("reused", [3, 5])
+    assert [picture(again["run"], step) for step in again["samples"]] == drawn
+
+
 def test_the_editors_workflow_id_comes_along(host: Host, checkpoint: str, pictures: Path) -> None:
     graph = training(checkpoint, pictures, "tabbed", 2, node="tab").fill(host)
     prompt = host.post("/prompt", {"prompt": graph, "extra_data": {"extra_pnginfo": {"workflow": {"id": "w-1"}}}})

@@ -119,7 +119,8 @@ ENCODING = {"phase": {"name": "encoding", "done": 37, "total": 120}, "losses": [
             "values": {}}
 FAILED = {"status": "failed", "message": r"Picture C:\Users\me\Pictures\my dog\IMG_1234.png cannot be read: the file "
                                          "is damaged. Replace it, or set unreadable to skip."}
-STATES: dict[str, dict[str, Any]] = {"training": {}, "encoding": ENCODING, "failed": FAILED,
+STOPPING = {**ENCODING, "phase": {"name": "encoding", "done": 4999, "total": 12000}, "stopping": True}
+STATES: dict[str, dict[str, Any]] = {"training": {}, "encoding": ENCODING, "stopping": STOPPING, "failed": FAILED,
                                      "stopped": {"status": "stopped by user"}}
 """What `session` differs by, in states that look different."""
 
