@@ -14,7 +14,6 @@ from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 
 from ..atelier.errors import AtelierError
 
-
 _NOTHING: dict[str, Any] = {}
 
 
@@ -85,8 +84,8 @@ class _Recorder:
         model = self._guider.model_patcher.model
         # Solvers of higher order ask the model several times a step, at noise levels between, some before and some
         # after they report the step. Its own answer is the one that they report as the prediction.
-        own = min(reversed(self._answers), key=lambda args: float((args["denoised"] - prediction).abs().sum()),
-                  default=_NOTHING)
+        own: dict[str, Any] = min(self._answers, default={},
+                                  key=lambda args: float((args["denoised"] - prediction).abs().sum()))
         # A guider of another kind may not pass by `_after_guidance`; then the plan says the noise level.
         sigma = own.get("sigma", self._sigmas[min(step, len(self._sigmas) - 1)]).flatten()[:1].float()
         # Some solvers report the latent after the step.

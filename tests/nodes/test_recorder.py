@@ -72,8 +72,9 @@ def by_hand(guider: Any, step: Any) -> Answer:
     seen = step.noisy * LATENT  # of variance 1, as the UNet wants it
     unet = guider.model_patcher.model.diffusion_model
     with torch.inference_mode():
-        conditional, unconditional = (unet(seen, torch.tensor([float(timestep)]), context=guider.original_conds[kind][0][
-            "cross_attn"]) for kind in ("positive", "negative"))
+        conditional, unconditional = (
+            unet(seen, torch.tensor([float(timestep)]), context=guider.original_conds[kind][0]["cross_attn"])
+            for kind in ("positive", "negative"))
     return Answer(seen * math.sqrt(step.sigma ** 2 + 1), conditional, unconditional, timestep)
 
 
