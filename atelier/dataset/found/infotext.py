@@ -16,6 +16,8 @@ from .settings import Found, Lora, dicts, number, stem, text, whole
 _KEY = re.compile(r"\s*(\w[^,:\"\n]{0,60}?)\s*:\s*")
 _LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([^:<>]*))?(?::[^<>]*)?>")
 _USUAL = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}
+_LONGEST_VALUE = 2**16
+"""Characters of a value in JSON; a longer one is taken as plain text."""
 _NEGATIVE = re.compile(r"\n[ \t]*Negative prompt:")
 
 
@@ -51,7 +53,7 @@ def take_loras(prompt: str) -> tuple[str, tuple[Lora, ...]]:
     if not loras:
         return prompt.strip(), ()
     lines = (_without(line) for line in _LORA.sub("\0", prompt.replace("\0", "")).split("\n"))
-    return re.sub(r"(,\s*)+$", "", "\n".join(line for line in lines if line is not None).strip()), loras
+    return "\n".join(line for line in lines if line is not None).strip().rstrip(", \t\n"), loras
 
 
 def _without(line: str) -> str | None:
@@ -86,7 +88,9 @@ def _value(line: str, place: int) -> tuple[Any, int]:
     """The value that begins at `place`, and where it ends."""
     if line[place:place + 1] in ('"', "[", "{"):
         try:
-            return json.JSONDecoder().raw_decode(line, place)
+            # A part of the line, or each error would count the line ends of all that stands before it.
+            value, length = json.JSONDecoder().raw_decode(line[place:place + _LONGEST_VALUE])
+            return value, place + length
         except (ValueError, RecursionError):
             pass  # damaged: taken as plain text
     comma = line.find(",", place)
