@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tools import headless
+from examples import headless
 
 SCRIPT = Path(headless.__file__)
 
