@@ -47,6 +47,7 @@ TITLES = {
     "outpainting": "Outpainting",
     "similar_pictures": "Similar pictures",
     "depth_to_image": "Depth to image",
+    "restore_faces": "Restore faces",
     "upscale_real_esrgan": "Upscale with Real-ESRGAN",
     "upscale_x4_tiles": "Upscale with the x4 upscaler, in tiles",
     "sdxl_lightning_side_by_side": "SDXL-Lightning, 2, 4 and 8 steps side by side",

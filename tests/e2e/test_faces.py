@@ -10,9 +10,12 @@ from kit.face_models import write_brightener
 from kit.faces import FACE, drawn, turned
 from kit.graphs import Graph
 from kit.host import Host, Result
+from kit.small_workflows import node_of
 from PIL import Image
+from safetensors.torch import load_file
 
 from atelier.faces import restore
+from tools.workflows import read_api
 
 pytestmark = pytest.mark.host
 
@@ -73,3 +76,28 @@ def test_where_nobody_is_nothing_happens(host: Host, detector: str) -> None:
     before, after, result = restored(host, detector)
     assert result.text("ours") == "picture 1: no face found, unchanged"
     assert np.array_equal(before, after)
+
+
+def test_the_workflow_restores_what_it_finds(host: Host) -> None:
+    """As it ships; only the two models under the names that it gives are of ours."""
+    write_face_detector(host.base / "models" / "detection" / "mediapipe_face_fp32.safetensors", SCALE, WIDTH)
+    gfpgan = host.base / "models" / "upscale_models" / "GFPGANv1.4.pth"
+    torch.save({"params_ema": load_file(write_brightener(gfpgan.with_suffix(".safetensors"), 0.3))}, gfpgan)
+    faces = [turned(FACE, 0, SCALE, place) for place in ((75, 90), (240, 150))]
+    drawing = drawn(faces, WIDTH, HEIGHT)
+    photo = host.base / "input" / "example.png"
+    kept = photo.read_bytes() if photo.exists() else None
+    Image.fromarray((drawing * 255).round().to(torch.uint8).numpy()).save(photo)
+    try:
+        made = read_api("restore_faces")
+        result = host.queue(made)
+    finally:
+        photo.write_bytes(kept) if kept is not None else photo.unlink()
+    assert result.status == "success", result.error
+    assert result.text(node_of(made, "AtelierRestoreFaces")) == "picture 1: 2 faces restored"
+    expected = restore(drawing, faces, lambda face: (face + 0.3).clamp(0, 1), 0.8).numpy() * 255
+    (saved,), (both,) = (result.pictures(node_of(made, kind)) for kind in ("SaveImage", "PreviewImage"))
+    touched = (np.abs(expected - drawing.numpy() * 255) > 1).any(axis=-1)
+    assert np.abs(saved - expected)[touched].mean() < 3
+    assert both.shape == (HEIGHT, 2 * WIDTH + 8, 3)
+    assert np.abs(both[:, WIDTH + 8:].astype(int) - saved).max() <= 1

@@ -16,6 +16,7 @@ NAMED = {
     "UNETLoader": {"unet_name": "models/diffusion_models"},
     "ControlNetLoader": {"control_net_name": "models/controlnet"},
     "UpscaleModelLoader": {"model_name": "models/upscale_models"},
+    "LoadMediaPipeFaceLandmarker": {"model_name": "models/detection"},
     "LoadDA3Model": {"model_name": "models/geometry_estimation"}, "LoadImage": {"image": "input"},
     "AtelierCLIPScore": {"model": CLIPS}, "AtelierCompareModels": {"score_model": CLIPS},
     "AtelierImageFolder": {"folder": "input"}, "AtelierFillerImages": {"folder": "input"},
