@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from examples import headless
+from tools import headless
 
 SCRIPT = Path(headless.__file__)
 

@@ -13,7 +13,7 @@ import pytest
 from kit.host import Host
 from PIL import Image
 
-SCRIPT = Path(__file__).resolve().parent.parent.parent / "examples" / "headless.py"
+SCRIPT = Path(__file__).resolve().parent.parent.parent / "tools" / "headless.py"
 pytestmark = pytest.mark.host
 
 
