@@ -166,6 +166,9 @@ def test_the_panel_is_readable_in_every_state(editor: Editor, theme: str) -> Non
     for state, changes in STATES.items():
         tell(editor, session(workflow, str(node), **changes, run=f"{theme} {state}"))
         expect(editor.panel).to_have_attribute("data-status", changes.get("status", "running"))
+        # Pictures of another run after as many steps are others; the browser must not take them for these.
+        pictures = editor.panel.locator("img").evaluate_all("all => all.map(picture => picture.src)")
+        assert all(f"run={theme}+{state}&" in address for address in pictures), pictures
         for zoom in (1.0, 0.7):
             editor.show(node, zoom)
             editor.page.wait_for_timeout(100)
