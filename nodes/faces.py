@@ -29,7 +29,7 @@ class RestoreFaces(io.ComfyNode):
                 io.Custom("FACE_LANDMARKS").Input("face_landmarks", tooltip="From core's MediaPipe Face Landmarker, on "
                                                                             "the same pictures. Set its num_faces."),
                 io.UpscaleModel.Input("restoration_model", tooltip="From core's Load Upscale Model: GFPGAN, "
-                                                                   "CodeFormer, RestoreFormer."),
+                                                                   "RestoreFormer and their like."),
                 io.Float.Input("strength", default=0.8, min=0, max=1, step=0.05,
                                tooltip="0 keeps the faces, 1 replaces them entirely."),
             ],
