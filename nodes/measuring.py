@@ -52,6 +52,6 @@ def computed_with() -> str:
 def _outside_pytorch() -> int:
     try:
         from comfy_aimdo import control
-    except ImportError:  # hosts before 0.9 have no DynamicVRAM
+    except ImportError:  # a host without DynamicVRAM
         return 0
     return int(control.get_total_vram_usage())

@@ -78,7 +78,7 @@ VALUES: dict[tuple[str, str], Any] = {
     ("AtelierImageFolder", "trigger"): "", ("AtelierImageFolder", "resolution"): SIZE,
     ("AtelierFillerImages", "folder"): "atelier-demo/fillers", ("AtelierFillerImages", "count"): MANY,
     ("AtelierRandomArtPrompts", "categories"): ART, ("AtelierRandomArtPrompts", "count"): MANY,
-    ("AtelierRandomArtPrompts", "on_error"): "stop",
+    ("AtelierRandomArtPrompts", "on_error"): "raise",
     ("AtelierHubDataset", "dataset"): DATA_SET, ("AtelierHubDataset", "column"): "", ("AtelierHubDataset", "value"): "",
     ("AtelierHubDataset", "caption"): "{text}", ("AtelierHubDataset", "resolution"): SIZE,
     ("StringConcatenate", "delimiter"): "", ("StringConcatenate", "string_b"): "",
