@@ -159,7 +159,8 @@ class CompareModels(io.ComfyNode):
         if not texts:
             raise AtelierError("There are no prompts to compare with.", "Write at least one line.")
         job = _Job(texts, negative, tuple(range(seed, seed + seeds)), (width, height))
-        keys = {(m, p, s): model.key(text, negative, s, job.size, _states(model)) for m, model in enumerate(models)
+        states = [_states(model) for model in models]
+        keys = {(m, p, s): model.key(text, negative, s, job.size, states[m]) for m, model in enumerate(models)
                 for p, text in enumerate(texts) for s in job.seeds}
         graph = host.graph_builder()
         last = _pictures(graph, models, job, keys)
@@ -191,13 +192,14 @@ def _pictures(graph: Any, models: tuple[Contestant, ...], job: _Job, keys: dict[
     model is at work at a time.
     """
     folder = host.work_folder(FOLDER)
+    there = {key for key in keys.values() if (folder / f"{key}.png").is_file()}
     loaders: dict[str, Any] = {}
     last: Any = None
     for m, model in enumerate(models):
-        missing = [(p, s) for p in range(len(job.prompts)) for s in job.seeds
-                   if not (folder / f"{keys[m, p, s]}.png").is_file()]
+        missing = [(p, s) for p in range(len(job.prompts)) for s in job.seeds if keys[m, p, s] not in there]
         if not missing:
             continue
+        there |= {keys[m, p, s] for p, s in missing}  # models may be the same but for their labels
         if model.checkpoint not in loaders:
             gate = graph.node("AtelierComparisonGate", value=model.checkpoint, **({"after": last} if last else {}))
             loaders[model.checkpoint] = graph.node("CheckpointLoaderSimple", ckpt_name=gate.out(0))

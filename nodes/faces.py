@@ -76,11 +76,15 @@ class _AsTrained:
     """
 
     def __init__(self, model: Any) -> None:
-        self.patcher, self.scale, self._network = model.patcher, model.scale, model.model
+        self._model = model
+
+    def __getattr__(self, name: str) -> Any:
+        """What the host asks of the model: its scale, and its place, of which each version has its own idea."""
+        return getattr(self._model, name)
 
     def __call__(self, pictures: Any) -> Any:
         """Faces `[B, 3, 512, 512]`, 0..1, to the same."""
-        answer, _ = self._network(pictures * 2 - 1, return_rgb=False, randomize_noise=False)
+        answer, _ = self._model.model(pictures * 2 - 1, return_rgb=False, randomize_noise=False)
         return (answer + 1) / 2
 
 

@@ -11,8 +11,8 @@ from comfy.cli_args import args
 
 from . import host
 
-_COUNTED = ("fp8", "fp16", "fp32", "fp64", "bf16", "attention", "vram", "fast", "deterministic", "channels_last",
-            "cuda_graphs")
+_COUNTED = ("fp8", "fp16", "fp32", "fp64", "bf16", "attention", "xformers", "vram", "gpu_only", "cpu_vae", "offload",
+            "malloc", "triton", "fast", "deterministic", "channels_last", "cuda_graphs")
 """Parts of the names of options the host is started with that change how it computes."""
 
 

@@ -14,8 +14,6 @@ from comfy_extras.nodes_custom_sampler import SamplerCustomAdvanced
 
 from ..atelier.errors import AtelierError
 
-_NOTHING: dict[str, Any] = {}
-
 
 @dataclass(frozen=True)
 class Recorded:

@@ -186,6 +186,9 @@ def test_invoke_3_and_later(tmp_path: Path) -> None:
              "scheduler": "dpmpp_2m_k",
              "model": {"key": "x", "hash": "blake3:ab", "name": "Juggernaut XL v9", "base": "sdxl"},
              "loras": [{"model": {"name": "pixel"}, "weight": 0.4}, {"lora": {"model_name": "old"}, "weight": 0}]}
+    brought = {**value, "positive_prompt": "a cat <lora:ink:0.5>", "loras": []}
+    has(read_prompt(png(tmp_path / "b.png", invokeai_metadata=json.dumps(brought))), positive="a cat",
+        loras=(Lora("ink", 0.5),))
     has(read_prompt(png(tmp_path / "a.png", invokeai_metadata=json.dumps(value))), program="InvokeAI", positive="a cat",
         negative="dog", width=1024, height=768, cfg=5.5, steps=30, sampler="dpmpp_2m", scheduler="karras", seed=7,
         model="Juggernaut XL v9", model_hash="blake3:ab", loras=(Lora("pixel", 0.4), Lora("old", 0.0)))

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
@@ -253,10 +254,15 @@ def test_a_resumed_run_shows_its_earlier_pictures(tmp_path: Path) -> None:
     for step in range(1, 31):
         Image.new("L", (8, 8), step).save(store.sample(step))
     store.sample(29).write_bytes(b"half a picture")
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(store.sample(28))
+    parts = bytearray(store.sample(28).read_bytes())
+    parts[parts.rindex(b"IDAT")] ^= 1  # Pillow calls this a syntax error
+    store.sample(28).write_bytes(parts)
     (store.sample(1).parent / "step-000030 (copy).png").write_bytes(b"of the user's")
     monitor = Pressing()
     _loop(tmp_path, config, monitor).run()
-    assert monitor.seen == [(step, step) for step in range(19, 31) if step != 29]
+    assert monitor.seen == [(step, step) for step in range(19, 31) if step < 28 or step == 30]
 
 
 def test_validation_is_the_mean_of_single_comparisons() -> None:

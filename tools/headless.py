@@ -253,7 +253,7 @@ def as_type(text: str, old: Any, setting: str) -> Any:
     if text == "random":
         if isinstance(old, int | float):
             return secrets.randbelow(2**32)
-        raise Failed(f"{setting} holds no number, so that none can be drawn; it is linked to another node.")
+        raise Failed(f"{setting} holds no number, so that none can be drawn for it.")
     try:
         value = json.loads(text)
     except ValueError:

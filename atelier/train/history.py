@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from ..dataset.images import DECODER_ERRORS
 from ..progress import Monitor
 
 log = logging.getLogger("atelier")
@@ -59,7 +60,7 @@ def _preview(monitor: Monitor, path: Path) -> None:
     try:
         with Image.open(path) as picture:
             picture.load()
-    except OSError as error:  # a damaged picture is no reason to end the training it shows
+    except DECODER_ERRORS as error:  # a damaged picture is no reason to end the training it shows
         log.warning("The sample picture %s is not shown: %s", path, error)
         return
     monitor.preview(picture)

@@ -84,3 +84,15 @@ test("a curve does not grow without end, and keeps its beginning as well as its 
   // But for those within which the width doubled, where some steps weigh more.
   assert.ok(exact >= session.losses.length - 5, `${exact} of ${session.losses.length}`);
 });
+
+test("validation losses stay as they are, however long the run", () => {
+  let session = takeNews(undefined, news(1, [])).session;
+  const looks = [];
+  for (let number = 2; number <= 101; number += 1) {
+    const more = Array.from({ length: 40 }, (_, i) => [((number - 2) * 40 + i + 1) * 25, i === 7 ? 0.1 : 0.5]);
+    looks.push(...more);
+    session = takeNews(session, { ...news(number, [[more.at(-1)[0], 1]]), validation: more }).session;
+  }
+  assert.equal(session.losses.at(-1)[0], 100_000);
+  assert.deepEqual(session.validation, looks);
+});

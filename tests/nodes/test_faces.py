@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,13 @@ def test_gfpgan_gets_and_gives_what_it_was_trained_on(pack: ModuleType, load: Ca
     assert count == 1
     torch.testing.assert_close(done[0], expected, atol=1e-4, rtol=0)
     assert (done[0] - picture).abs().mean() > 0.05
+
+
+def test_gfpgan_can_be_moved_as_each_version_of_the_host_does(pack: ModuleType) -> None:
+    """By `patcher` since 0.28, by `to` before, when a model had no `patcher`."""
+    older = SimpleNamespace(scale=1, to=lambda device: f"moved to {device}", model=None)
+    wrapped = pack_module(pack, "nodes.faces")._AsTrained(older)
+    assert wrapped.to("cpu") == "moved to cpu" and wrapped.scale == 1 and not hasattr(wrapped, "patcher")
 
 
 def test_restoreformer_answers_as_the_hosts_library_calls_it(pack: ModuleType, load: Callable[[Path], Any],

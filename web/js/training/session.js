@@ -47,7 +47,7 @@ export function takeNews(session, news) {
   if (news.number <= session.number) return { session, missed: false };
   const merged = {
     ...news,
-    losses: join(session.losses, news.losses),
+    losses: thinned(join(session.losses, news.losses)),
     validation: join(session.validation, news.validation),
   };
   return { session: merged, missed: news.number !== session.number + 1 };
@@ -64,7 +64,7 @@ export function takeSnapshot(session, snapshot) {
   if (session?.run !== snapshot.run || snapshot.number >= session.number) return snapshot;
   return {
     ...session,
-    losses: join(snapshot.losses, after(snapshot.losses, session.losses)),
+    losses: thinned(join(snapshot.losses, after(snapshot.losses, session.losses))),
     validation: join(snapshot.validation, after(snapshot.validation, session.validation)),
   };
 }
@@ -81,8 +81,12 @@ function join(earlier, later) {
   const first = later[0][0];
   let end = earlier.length;
   while (end && earlier[end - 1][0] >= first) end -= 1;
-  const joined = [...earlier.slice(0, end), ...later];
-  return even(joined, stride(joined.at(-1)[0]));
+  return [...earlier.slice(0, end), ...later];
+}
+
+/** As even as the server's curve. Validation losses are left whole: they are few, and the best is one of them. */
+function thinned(points) {
+  return points.length ? even(points, stride(points.at(-1)[0])) : points;
 }
 
 /**
