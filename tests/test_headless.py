@@ -154,7 +154,8 @@ def test_pictures_of_one_name_are_all_kept(server: FakeServer, tmp_path: Path) -
 
 @pytest.mark.parametrize(("name", "kept"), [
     ("../evil.png", "evil.png"), ("..\\..\\evil.png", "evil.png"), ("/no such folder/evil.png", "evil.png"),
-    ("C:evil.png", "C_evil.png"), ("..", "picture"), ("a/", "picture"), ("größe 1.png", "größe 1.png")])
+    ("C:evil.png", "C_evil.png"), ("..", "picture"), ("a/", "picture"), ("größe 1.png", "größe 1.png"),
+    ("nul.png", "_nul.png"), ("com1.tar.png", "_com1.tar.png")])
 def test_pictures_stay_in_their_folder(server: FakeServer, tmp_path: Path, name: str, kept: str) -> None:
     outputs = done(image(name))["p"]["outputs"]
     saved = headless.fetch(headless.Server(server.url(), 5), outputs, tmp_path / "out", "")

@@ -160,7 +160,8 @@ class Server:
                     raise Failed("ComfyUI closed the connection.")
                 elif code == 1:
                     event = json.loads(payload)
-                    yield event["type"], event.get("data") or {}
+                    if isinstance(event, dict) and isinstance(event.get("data"), dict):  # other packs send all sorts
+                        yield str(event.get("type")), event["data"]
 
 
 class Stream:
@@ -309,6 +310,8 @@ def fetch(server: Server, outputs: dict[str, Any], folder: Path, name: str) -> l
 def plain_name(name: str) -> str:
     """A server's name for a picture as one that stays in its folder."""
     plain = re.sub(r'[<>:"|?*\0-\x1f]', "_", re.split(r"[/\\]", name)[-1]).strip(" .")
+    if re.fullmatch(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\..*)?", plain):
+        plain = f"_{plain}"  # Windows keeps these names for devices
     return plain or "picture"
 
 
