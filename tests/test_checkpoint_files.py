@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from atelier.checkpoint.folder import component_entries
 from atelier.checkpoint.header import read_header
 from atelier.checkpoint.source import Entry, open_file
-from atelier.checkpoint.write import Output, write_safetensors
+from atelier.checkpoint.write import Output, write_safetensors, write_tensors
 from atelier.errors import AtelierError
 
 
@@ -129,6 +129,20 @@ def test_written_files_are_read_by_the_reference_implementation(tmp_path: Path) 
         assert file.metadata() == {"größe": "ä"}
     for info in read_header(tmp_path / "out.safetensors").tensors.values():
         assert info.begin % max(1, (info.end - info.begin) // max(1, torch.Size(info.shape).numel())) == 0
+
+
+def test_tensors_in_memory_are_written_as_the_reference_implementation_reads_them(tmp_path: Path) -> None:
+    batch = torch.arange(24.0).reshape(2, 3, 4)
+    tensors = {"byte": torch.arange(3, dtype=torch.uint8), "one": batch[0], "other": batch[1], "turned": batch[1].T,
+               "half": batch.bfloat16(), "number": torch.tensor(5.0), "none": torch.zeros(0, 4), "flag": batch[0] > 4,
+               "trained": torch.nn.Parameter(batch)}
+    write_tensors(tmp_path / "m.safetensors", tensors, {"said": "ä"})
+    read = load_file(tmp_path / "m.safetensors")
+    assert read.keys() == tensors.keys()
+    assert all(read[name].dtype == tensors[name].dtype and torch.equal(read[name], tensors[name]) for name in tensors)
+    assert read_header(tmp_path / "m.safetensors").metadata == {"said": "ä"}
+    write_tensors(tmp_path / "n.safetensors", {"a": batch}, {})
+    assert torch.equal(load_file(tmp_path / "n.safetensors")["a"], batch)
 
 
 def test_copying_without_the_kernels_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,10 +15,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
-from .header import ITEM_SIZES
+from .header import ITEM_SIZES, SAFETENSORS_NAMES
 from .source import Entry, FileRange
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CHUNK = 1 << 25
 """Bytes between two reports of progress, and so between two chances to interrupt."""
@@ -73,6 +77,23 @@ def write_safetensors(path: Path, outputs: Iterable[Output], metadata: Mapping[s
                 files[part.path] = stack.enter_context(part.path.open("rb", buffering=0))
             _copy(files[part.path], target, part, on_bytes)
     return 8 + len(text) + end
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors that are in memory. Each comes to the CPU when its turn is, so that no second copy of all is made.
+
+    The safetensors package would do as much, but for one thing: of a full disk it makes an error that is no `OSError`.
+
+    Args:
+        path: The file to write. The caller sees to it that it appears whole (`atelier.files`).
+        tensors: By name; on any device, of any layout, and they may share memory.
+        metadata: The header's free-form texts.
+    """
+    outputs = []
+    for name, tensor in tensors.items():
+        dtype, shape = SAFETENSORS_NAMES[str(tensor.dtype).removeprefix("torch.")], tuple(tensor.shape)
+        outputs.append(Output(name, dtype, shape, (Entry(dtype, shape, tensor.detach().cpu),)))
+    write_safetensors(path, outputs, metadata, lambda count: None)
 
 
 def _place(output: Output) -> tuple[int, str, int]:

@@ -8,10 +8,10 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from ..checkpoint.header import TensorInfo, read_header
+from ..checkpoint.write import write_tensors
 from ..errors import AtelierError
 from ..files import whole_file
 
@@ -50,11 +50,9 @@ class PackStore:
         """
         name = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:32]
         path = self.folder / f"{name}.safetensors"
-        # Cloned: slices of one batch share memory, which the format refuses.
-        tensors = {f"{key}/{part}": tensor.detach().cpu().contiguous().clone() for key, row in rows.items()
-                   for part, tensor in row.items()}
+        tensors = {f"{key}/{part}": tensor for key, row in rows.items() for part, tensor in row.items()}
         with whole_file(path) as unfinished:
-            save_file(tensors, unfinished)
+            write_tensors(unfinished, tensors, {})
         self._index(path)
 
     def shape(self, key: str, part: str) -> tuple[int, ...] | None:

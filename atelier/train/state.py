@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from ..checkpoint.write import write_tensors
 from ..errors import AtelierError
 from ..files import whole_file
 from .history import History
@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 def save_state(path: Path, trainer: Trainer) -> None:
-    """Write everything `load_state` needs, whole or not at all."""
+    """Write everything `load_state` needs, whole or not at all.
+
+    Raises:
+        AtelierError: the disk is full or the folder cannot be written.
+    """
     tensors: dict[str, Tensor] = {}
     for role, values in (("weight", trainer.adapters.masters), ("average", trainer.average), ("best", trainer.best)):
         for index, tensor in enumerate(values or []):
@@ -42,9 +46,8 @@ def save_state(path: Path, trainer: Trainer) -> None:
     facts = {"step": trainer.step, "history": trainer.history.as_dict(), "stopper": asdict(trainer.stopper),
              "epoch_losses": trainer.epoch_losses, "loss_scale": trainer.loss_scale,
              "groups": packed["param_groups"], "scalars": scalars}
-    plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
     with whole_file(path) as part:
-        save_file(plain, part, metadata={"atelier": json.dumps(facts)})
+        write_tensors(part, tensors, {"atelier": json.dumps(facts)})
 
 
 def load_state(path: Path, trainer: Trainer) -> None:
@@ -55,7 +58,9 @@ def load_state(path: Path, trainer: Trainer) -> None:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            # Cloned out of the memory map, which ends here: an open map would lock the file on Windows, and the next
+            # save could not take its place.
+            tensors = {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (not a mapping)
             facts = json.loads(file.metadata()["atelier"])
     except (SafetensorError, OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise AtelierError(f"The saved training state {path} cannot be read ({error}).",
