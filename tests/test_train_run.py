@@ -128,6 +128,40 @@ def test_another_request_trains_anew_and_overwrites_nothing(run, tmp_path: Path)
     assert first.lora.read_bytes() == content
 
 
+def test_other_runs_files_survive_the_end_of_a_run(run, tmp_path: Path) -> None:
+    """A finished LoRA whose name ends in -partial, what a cancelled run of the same name learnt, a cut download."""
+    kept = [run("fox-partial").lora]
+    with pytest.raises(Interrupted):
+        run("fox", replace(CONFIG, seed=11, steps=50), monitor=After(2))
+    kept += [path for path in (tmp_path / "loras").iterdir() if path not in kept]
+    kept.append(tmp_path / "loras" / "fox.safetensors")
+    kept[-1].write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    before = [path.read_bytes() for path in kept]
+    with pytest.raises(Interrupted):
+        run("fox", replace(CONFIG, seed=12), monitor=After(2))
+    assert len(list((tmp_path / "loras").iterdir())) == 4
+    finished = run("fox", replace(CONFIG, seed=12)).lora
+    assert finished.name == "fox-2.safetensors"
+    assert len(kept) == 3 and [path.read_bytes() for path in kept] == before
+    assert set((tmp_path / "loras").iterdir()) == {*kept, finished}
+
+
+@pytest.mark.parametrize("report", ["{}", "[]", '{"history": []}', '{"history": {"losses": 1}}', None])
+def test_a_run_whose_report_or_result_is_gone_is_trained_again(run, report: str | None) -> None:
+    first = run()
+    content = first.lora.read_bytes()
+    if report is None:
+        (first.store.folder / first.outcome.weights).unlink()
+    else:
+        first.store.report.write_text(report, encoding="utf-8")
+    with pytest.raises(Interrupted):
+        run(monitor=After(2))
+    again = run()
+    assert (again.reused, again.outcome.step, again.lora) == (False, 3, first.lora)
+    assert again.lora.read_bytes() == content
+    assert run().reused
+
+
 def test_an_interrupted_run_leaves_a_lora_and_goes_on_exactly(run, tmp_path: Path) -> None:
     whole = load_file(run("whole", replace(CONFIG, steps=4)).lora)
     for folder in (tmp_path / "runs").iterdir():

@@ -50,9 +50,12 @@ class Outcome:
         return asdict(self)
 
     @staticmethod
-    def from_dict(values: Mapping[str, Any]) -> Outcome:
-        """The inverse of `as_dict`."""
-        return Outcome(**{**values, "history": History.from_dict(values["history"])})
+    def from_dict(values: Any) -> Outcome | None:
+        """The inverse of `as_dict`; None for what that did not make."""
+        try:
+            return Outcome(**{**values, "history": History.from_dict(values["history"])})
+        except (KeyError, TypeError, ValueError):
+            return None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import torch
 
@@ -19,7 +18,6 @@ from ..dataset.types import TrainingSet
 from ..errors import AtelierError
 from ..families import family_of
 from ..files import whole_file
-from ..lora.file import load_lora, read_metadata, save_lora
 from ..models.handle import DiffusersModel
 from ..models.load import load_scheduler_config, load_text, load_unet, load_vae
 from ..models.text import TextBatch
@@ -30,6 +28,7 @@ from .memory import needs_checkpointing
 from .metadata import lora_metadata
 from .place import Workplace, pick_device, pick_dtype
 from .plot import loss_plot
+from .publish import LoraShelf
 from .report import Outcome, TrainReport
 from .samples import SampleDrawer, encode_prompts
 from .store import RunStore
@@ -61,6 +60,10 @@ class _Job:
     def store(self) -> RunStore:
         return RunStore(self.place.runs / self.run)
 
+    @property
+    def shelf(self) -> LoraShelf:
+        return LoraShelf(self.place.loras, self.name, self.run, self.config.options.form)
+
 
 def train(name: str, model: DiffusersModel, data: TrainingSet, config: TrainConfig, place: Workplace,
           monitor: Monitor) -> TrainReport:
@@ -84,16 +87,28 @@ def train(name: str, model: DiffusersModel, data: TrainingSet, config: TrainConf
     """
     device = pick_device(place.device)
     job = _Job(name, model, data, config, place, monitor, device, pick_dtype(config.options.precision, device))
-    values = job.store.read_report()
-    if values is not None:
-        outcome = Outcome.from_dict(values)
-        return TrainReport(name, _publish(job, outcome), job.store, outcome, reused=True)
+    outcome = _finished(job.store)
+    if outcome is not None:
+        return TrainReport(name, job.shelf.publish(job.store.folder / outcome.weights), job.store, outcome, reused=True)
     outcome = _train(job)
-    lora = _publish(job, outcome)
+    lora = job.shelf.publish(job.store.folder / outcome.weights)
     job.store.write_report(outcome.as_dict())
     job.store.state.unlink(missing_ok=True)
-    _partial(job).unlink(missing_ok=True)
+    job.shelf.drop_partial()
     return TrainReport(name, lora, job.store, outcome, reused=False)
+
+
+def _finished(store: RunStore) -> Outcome | None:
+    """How the run ended, if it did and its result is still there."""
+    values = store.read_report()
+    outcome = None if values is None else Outcome.from_dict(values)
+    if outcome is not None and (store.folder / outcome.weights).is_file():
+        return outcome
+    if values is not None:
+        log.warning("The finished run in %s lacks its report or its LoRA; it is trained again.", store.folder)
+        # Or else the first file that the new training leaves there would count as its result.
+        store.report.unlink()
+    return None
 
 
 def _check_trainable(model: DiffusersModel) -> None:
@@ -167,23 +182,6 @@ def _vae_dtype(job: _Job) -> torch.dtype:
     return torch.float32 if job.dtype == torch.float16 else job.dtype
 
 
-def _publish(job: _Job, outcome: Outcome) -> Path:
-    """Write the run's result under the LoRA's name, or find it there."""
-    source = job.store.folder / outcome.weights
-    header = {**read_metadata(source), "ss_output_name": job.name, "modelspec.title": job.name}
-    for number in range(1, 1000):
-        path = job.place.loras / f"{job.name}{'' if number == 1 else f'-{number}'}.safetensors"
-        if not path.exists():
-            return save_lora(path, load_lora(source), form=job.config.options.form, metadata=header)
-        if read_metadata(path).get("atelier.run") == job.run:
-            return path
-    raise AtelierError(f"There are already 999 LoRA files named {job.name}.", "Choose another name.")
-
-
-def _partial(job: _Job) -> Path:
-    return job.place.loras / f"{job.name}-partial.safetensors"
-
-
 @contextmanager
 def _partial_kept(job: _Job) -> Iterator[None]:
     """Should the run end before its time, leave what was learnt among the LoRA files."""
@@ -191,8 +189,7 @@ def _partial_kept(job: _Job) -> Iterator[None]:
         yield
     except BaseException:  # the host's interrupt is not an Exception; it goes on up
         if job.store.last.exists():
-            save_lora(_partial(job), load_lora(job.store.last), metadata=read_metadata(job.store.last))
-            log.info("What was learnt so far is in %s; run again to go on.", _partial(job))
+            log.info("What was learnt so far is in %s; run again to go on.", job.shelf.keep_partial(job.store.last))
         raise
     finally:
         _free(job.device)

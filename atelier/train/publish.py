@@ -1,0 +1,96 @@
+"""A run's LoRA among the user's LoRA files: its own are found and replaced, those of other runs are left alone."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+from ..errors import AtelierError
+from ..lora.file import load_lora, read_metadata, save_lora
+
+log = logging.getLogger("atelier")
+
+_ENDING = ".safetensors"
+
+
+@dataclass(frozen=True)
+class LoraShelf:
+    """Where one run puts its finished LoRA, and until then what it has learnt.
+
+    Whose a file is says its header (`atelier.run` and the name it was asked for); one that cannot be read belongs to
+    somebody else.
+    """
+
+    folder: Path
+    """Of all LoRA files."""
+    name: str
+    """Of the file, without ending; may lead through subfolders."""
+    run: str
+    """The run's digest."""
+    form: str
+    """Key form of what is written."""
+
+    def publish(self, source: Path) -> Path:
+        """Put the result `source` under the name, numbered if others have it, or find it there.
+
+        Raises:
+            AtelierError: the source is not readable or the folder not writable.
+        """
+        own = self._own(self.name)
+        if own and read_metadata(own[0]).get("ss_steps") == read_metadata(source).get("ss_steps"):
+            return own[0]
+        return self._write(own[0] if own else self._free(self.name), source)
+
+    def keep_partial(self, source: Path) -> Path:
+        """Put what an unfinished run has learnt beside the finished files.
+
+        Raises:
+            AtelierError: as for `publish`.
+        """
+        own = self._own(self._partial)
+        return self._write(own[0] if own else self._free(self._partial), source)
+
+    def drop_partial(self) -> None:
+        """Remove what `keep_partial` left. A file that another program holds open stays; the log names it."""
+        for path in self._own(self._partial):
+            try:
+                path.unlink()
+            except OSError as error:  # on Windows, a file that is open in a loader
+                log.warning("%s is no longer needed but could not be removed (%s).", path, error)
+
+    @property
+    def _partial(self) -> str:
+        return f"{self.name}-partial"
+
+    def _write(self, path: Path, source: Path) -> Path:
+        header = {**read_metadata(source), "ss_output_name": self.name, "modelspec.title": self.name}
+        return save_lora(path, load_lora(source), form=self.form, metadata=header)
+
+    def _free(self, name: str) -> Path:
+        paths = (self._numbered(name, number) for number in count(1))
+        return next(path for path in paths if not path.exists())
+
+    def _numbered(self, name: str, number: int) -> Path:
+        return self.folder / f"{name}{'' if number == 1 else f'-{number}'}{_ENDING}"
+
+    def _own(self, name: str) -> list[Path]:
+        """This run's files called `name` or `name` with a number, lowest number first."""
+        first = self._numbered(name, 1)
+        if not first.parent.is_dir():
+            return []
+        stem = first.name.removesuffix(_ENDING)
+        pattern = re.compile(re.escape(stem) + r"(?:-([1-9]\d*))?" + re.escape(_ENDING))
+        found = ((pattern.fullmatch(path.name), path) for path in first.parent.iterdir())
+        numbered = sorted((int(match[1] or 1), path) for match, path in found if match)
+        return [path for _, path in numbered if self._is_own(path)]
+
+    def _is_own(self, path: Path) -> bool:
+        try:
+            header = read_metadata(path)
+        except AtelierError:  # a cut download, a pointer to large file storage: not written here
+            return False
+        # The name, too: `a-partial` may be what `a` has learnt so far or what the same run gave under that name.
+        return header.get("atelier.run") == self.run and header.get("ss_output_name") == self.name
