@@ -72,12 +72,14 @@ def whole_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill; on a clean exit it becomes `path`, otherwise it is removed.
 
     A folder that stood at `path` is moved aside first and deleted last, so that at every moment either the
-    old or the new one is there whole (but for the instant between two renames).
+    old or the new one is there whole (but for the instant between two renames). Where `path` is a link, the link stays
+    and what it points to is replaced.
 
     Raises:
         AtelierError: the disk is full or the destination cannot be written.
     """
     with _explained(path):
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         part = _beside(path)
         try:
@@ -143,4 +145,5 @@ def _explained(path: Path) -> Iterator[None]:
             raise AtelierError(f"{path} cannot be written: permission denied.",
                                "Choose a folder you may write to, or close the program that holds the file."
                                ) from error
-        raise
+        raise AtelierError(f"{path} could not be written: {error.strerror or error}.",
+                           "Choose another place, and run again.") from error
