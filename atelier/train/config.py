@@ -83,7 +83,8 @@ class TrainingOptions:
     """"adamw", "adamw8bit" (package bitsandbytes) or "prodigy" (package prodigyopt; set learning_rate to 1)."""
     learning_rate: float = 1e-4
     text_learning_rate: float = 5e-5
-    """Used for the text encoder's adapters when they are trained."""
+    """Used for the text encoder's adapters when they are trained. Prodigy uses learning_rate for them, unless this is
+    0."""
     beta1: float = 0.9
     beta2: float = 0.999
     weight_decay: float = 0.01

@@ -13,7 +13,10 @@ from .config import TrainingOptions
 
 
 def make_optimizer(names: Sequence[str], masters: Sequence[Tensor], options: TrainingOptions) -> torch.optim.Optimizer:
-    """The optimiser over `masters`, one parameter group per learning rate.
+    """The optimiser over `masters`: a parameter group for the UNet's, and one for the text encoder's if it is trained.
+
+    Prodigy finds one step size for all groups and takes no other ratio between their rates than 1 or 0. With it the
+    text encoder's group has `learning_rate` as well, or 0 where `text_learning_rate` is 0.
 
     Raises:
         MissingPackage: the optimiser needs a package that is not installed.
@@ -23,6 +26,8 @@ def make_optimizer(names: Sequence[str], masters: Sequence[Tensor], options: Tra
     groups = [{"params": unet, "lr": options.learning_rate, "base_lr": options.learning_rate}]
     if text:
         rate = options.text_learning_rate
+        if options.optimizer == "prodigy" and rate:
+            rate = options.learning_rate
         groups.append({"params": text, "lr": rate, "base_lr": rate})
     betas = (options.beta1, options.beta2)
     if options.optimizer == "adamw8bit":

@@ -1,0 +1,45 @@
+"""The optimisers of a run, those of optional packages by a stand-in."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from atelier.train.config import TrainingOptions
+from atelier.train.optimizers import make_optimizer, rate_factor, set_rate
+
+
+class StrictProdigy(torch.optim.AdamW):
+    """Refuses what prodigyopt 1.1 refuses at each step: rates of groups that differ from the largest and are not 0."""
+
+    def step(self, closure=None):
+        largest = max(group["lr"] for group in self.param_groups)
+        if any(group["lr"] not in (largest, 0.0) for group in self.param_groups):
+            raise RuntimeError("Setting different lr values in different parameter groups is only supported for 0")
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(("text_rate", "moved"), [(5e-5, True), (0.0, False)])
+def test_prodigy_trains_unet_and_text_encoder_at_one_rate(text_rate: float, moved: bool,
+                                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "prodigyopt", SimpleNamespace(Prodigy=StrictProdigy))
+    options = TrainingOptions(optimizer="prodigy", learning_rate=1.0, text_learning_rate=text_rate, warmup_steps=2,
+                              weight_decay=0.0)
+    masters = [torch.ones(3, requires_grad=True) for _ in range(2)]
+    optimizer = make_optimizer(["unet.a", "text_encoder.b"], masters, options)
+    for step in range(4):
+        set_rate(optimizer, rate_factor(step, 4, options))
+        for master in masters:
+            master.grad = torch.ones(3)
+        optimizer.step()
+    assert not torch.equal(masters[0], torch.ones(3))
+    assert torch.equal(masters[1], torch.ones(3)) != moved
+
+
+def test_other_optimisers_keep_the_text_encoders_own_rate() -> None:
+    masters = [torch.ones(3, requires_grad=True) for _ in range(2)]
+    groups = make_optimizer(["unet.a", "text_encoder.b"], masters, TrainingOptions()).param_groups
+    assert [group["lr"] for group in groups] == [1e-4, 5e-5]
