@@ -9,7 +9,7 @@ from kit.training import MemorySet, parts, tiny_unet
 from atelier.errors import AtelierError
 from atelier.lora.merge import merge_into
 from atelier.lora.weights import select
-from atelier.train.adapters import Adapters
+from atelier.train.adapters import Adapters, put_adapters
 from atelier.train.config import TARGETS, LoraConfig, TrainConfig, TrainingOptions
 from atelier.train.trainer import Trainer
 
@@ -95,3 +95,25 @@ def test_low_precision_keeps_float32_masters() -> None:
 def test_a_model_without_the_wanted_layers_is_refused() -> None:
     with pytest.raises(AtelierError, match="attention"):
         Adapters({"unet": torch.nn.Sequential(torch.nn.Linear(2, 2))}, LoraConfig(), seed=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_an_untrained_dora_changes_no_weight_in_the_file(dtype: torch.dtype) -> None:
+    plain = tiny_unet().to(dtype)  # a convolution's magnitude has another shape than a linear layer's
+    config = LoraConfig(rank=4, kind="dora", targets="attention_ff_conv")
+    weights = select(Adapters({"unet": tiny_unet().to(dtype)}, config, seed=0).weights(), "unet")
+    assert any(module.down.dim() == 4 for module in weights.values())
+    for name, module in weights.items():
+        weight = plain.get_submodule(name).weight.float()
+        torch.testing.assert_close(module.applied(weight), weight, rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_doras_magnitude_is_pefts_in_float32() -> None:
+    config = LoraConfig(rank=4, kind="dora", targets="attention_ff_conv")
+    unet = tiny_unet()
+    found = {name: p.detach().clone() for name, p in put_adapters("unet", unet, config) if "magnitude" in name}
+    adapters = Adapters({"unet": tiny_unet()}, config, seed=0)
+    masters = dict(zip(adapters.names, adapters.masters, strict=True))
+    assert found
+    for name, magnitude in found.items():
+        torch.testing.assert_close(masters[f"unet.{name}"], magnitude)

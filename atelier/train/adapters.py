@@ -84,13 +84,21 @@ class Adapters:
 
     @torch.no_grad()
     def _init(self, seed: int) -> None:
-        """A ~ U(−1/√fan_in, 1/√fan_in) as PEFT has it, but from a stream of its own for each layer's name."""
+        """A ~ U(−1/√fan_in, 1/√fan_in) as PEFT has it, but from a stream of its own for each layer's name.
+
+        DoRA's magnitude starts as the norm of each output channel's weights, in float32: as PEFT keeps it, rounded to
+        the layer's type, it would rescale every channel by up to half of that type's precision.
+        """
         for name, master in zip(self.names, self.masters, strict=True):
             if ".lora_A." in name:
                 bound = master[0].numel() ** -0.5
                 stream = torch.Generator().manual_seed(derived_seed("lora A", seed, name))
                 values = torch.empty(master.shape).uniform_(-bound, bound, generator=stream)
                 master.copy_(values.to(master.device))
+            elif ".lora_magnitude_vector." in name:
+                component, path = name.partition(".lora_magnitude_vector.")[0].split(".", 1)
+                weight = self.components[component].get_parameter(f"{path}.base_layer.weight")
+                master.copy_(torch.linalg.vector_norm(weight.flatten(1).float(), dim=1).reshape(master.shape))
         self.publish()
 
     @torch.no_grad()
