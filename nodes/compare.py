@@ -13,6 +13,7 @@ from ..atelier.errors import AtelierError
 from . import host, sockets
 from .checks import verdict
 from .measuring import computed_with
+from .numbers import arrows
 
 if TYPE_CHECKING:
     from ..atelier.study.contestant import Contestant
@@ -48,7 +49,8 @@ class ModelToCompare(io.ComfyNode):
                                advanced=True, tooltip="How noise levels are spaced."),
                 io.Int.Input("steps", default=0, min=0, max=10_000, advanced=True,
                              tooltip="Sampling steps. 0: by the model."),
-                io.Float.Input("cfg", default=0.0, min=0, max=100, step=0.1, advanced=True,
+                io.Float.Input("cfg", default=0.0, min=0, max=100, step=0.01, advanced=True,
+                               extra_dict=arrows(0.5),
                                tooltip="Guidance scale. 0: by the model."),
                 io.Combo.Input("precision", options=["default", "fp32", "fp16", "bf16"], default="default",
                                advanced=True, tooltip="What the model computes in; lower saves time and memory on "

@@ -71,7 +71,7 @@ class ComparisonPicture(io.ComfyNode):
             description=_NOTE,
             is_dev_only=True,
             inputs=[io.Image.Input("image", tooltip="The picture."),
-                    io.Float.Input("started", tooltip="When its sampling began."),
+                    io.Float.Input("started", force_input=True, tooltip="When its sampling began."),
                     io.String.Input("key", tooltip="Name to keep it under."),
                     io.Boolean.Input("loading", default=False, optional=True,
                                      tooltip="Whether the model was on its way to the device in this time.")],

@@ -13,6 +13,7 @@ from ..atelier.dataset.types import Crop, Resolution
 from ..atelier.errors import AtelierError
 from . import host, sockets
 from .checks import verdict
+from .numbers import arrows
 
 _FOLDER = FolderOptions()
 _SIZE = Resolution()
@@ -42,7 +43,8 @@ def _buckets() -> list[io.Input]:
     return [
         io.Int.Input("bucket_step", default=_SIZE.bucket_step, min=8, max=512, step=8, advanced=True,
                      tooltip="Sides of buckets are multiples of this."),
-        io.Float.Input("max_aspect", default=_SIZE.max_aspect, min=1, max=8, step=0.25, advanced=True,
+        io.Float.Input("max_aspect", default=_SIZE.max_aspect, min=1, max=8, step=0.01, advanced=True,
+                       extra_dict=arrows(0.25),
                        tooltip="Longest side ratio of a bucket; longer pictures are cropped to it."),
     ]
 

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from ..atelier.train.config import TARGETS, LoraConfig, TrainingOptions
 from . import sockets
+from .numbers import arrows
 
 _LORA = LoraConfig()
 _RUN = TrainingOptions()
@@ -31,9 +32,11 @@ class LoraConfigNode(io.ComfyNode):
             inputs=[
                 io.Int.Input("rank", default=_LORA.rank, min=1, max=1024,
                              tooltip="Inner width of each adapter. More learns finer detail and makes a larger file."),
-                io.Float.Input("alpha", default=_LORA.alpha, min=0.01, max=4096, step=0.5,
+                io.Float.Input("alpha", default=_LORA.alpha, min=0.01, max=4096, step=0.01,
+                               extra_dict=arrows(0.5),
                                tooltip="The change is scaled by alpha / rank. Equal to rank is a safe choice."),
-                io.Float.Input("dropout", default=_LORA.dropout, min=0, max=0.95, step=0.05,
+                io.Float.Input("dropout", default=_LORA.dropout, min=0, max=0.95, step=0.001,
+                               extra_dict=arrows(0.05),
                                tooltip="Share of inputs left out at random in training, against overfitting."),
                 io.Combo.Input("targets", options=list(TARGETS), default=_LORA.targets,
                                tooltip="Layers of the UNet to adapt: attention, only the attention to the text, "
@@ -55,8 +58,9 @@ class LoraConfigNode(io.ComfyNode):
         return io.NodeOutput(LoraConfig(**values))
 
 
-def _number(name: str, tooltip: str, high: float = 1.0, step: float = 0.01, **more: Any) -> io.Input:
-    return io.Float.Input(name, default=getattr(_RUN, name), min=0, max=high, step=step, tooltip=tooltip, **more)
+def _number(name: str, tooltip: str, step: float, by: float, high: float, **more: Any) -> io.Input:
+    return io.Float.Input(name, default=getattr(_RUN, name), min=0, max=high, step=step, tooltip=tooltip,
+                          extra_dict=arrows(by), **more)
 
 
 def _count(name: str, tooltip: str, low: int = 0, high: int = 100_000, **more: Any) -> io.Input:
@@ -85,8 +89,8 @@ class TrainingOptionsNode(io.ComfyNode):
             search_aliases=["learning rate", "optimizer", "batch size", "early stopping", "sample prompt"],
             inputs=[
                 _text("sample_prompt", "Draw a picture of this now and then while training. Empty: none."),
-                _number("learning_rate", "Size of a step. Too high breaks pictures, too low learns nothing.", 10, 1e-5,
-                        round=1e-8),
+                _number("learning_rate", "Size of a step. Too high breaks pictures, too low learns nothing.", 1e-7,
+                        1e-5, 10),
                 _count("batch_size", "Pictures per batch. More is steadier and needs more memory.", 1, 256),
                 _count("gradient_accumulation", "Batches per step: a larger batch without its memory.", 1, 256),
                 _choice("optimizer", ["adamw", "adamw8bit", "prodigy"],
@@ -102,25 +106,25 @@ class TrainingOptionsNode(io.ComfyNode):
                         "Of the frozen weights and the arithmetic. The LoRA itself is always trained in fp32."),
                 _choice("gradient_checkpointing", ["auto", "on", "off"],
                         "Trades time for memory; auto only does so when memory demands it."),
-                _number("text_learning_rate", "Used for the text encoder when it is trained.", 10, 1e-5, round=1e-8,
+                _number("text_learning_rate", "Used for the text encoder when it is trained.", 1e-7, 1e-5, 10,
                         advanced=True),
-                _number("beta1", "AdamW's memory of the gradient.", 0.9999, 0.001, advanced=True),
-                _number("beta2", "AdamW's memory of the gradient's square.", 0.99999, 0.001, advanced=True),
-                _number("weight_decay", "Pull of all trained weights towards 0.", 10, 0.001, advanced=True),
-                _number("max_grad_norm", "Larger gradients are scaled down to this. 0: never.", 1000, 0.1,
+                _number("beta1", "AdamW's memory of the gradient.", 1e-5, 0.001, 0.9999, advanced=True),
+                _number("beta2", "AdamW's memory of the gradient's square.", 1e-5, 0.001, 0.99999, advanced=True),
+                _number("weight_decay", "Pull of all trained weights towards 0.", 1e-5, 0.001, 10, advanced=True),
+                _number("max_grad_norm", "Larger gradients are scaled down to this. 0: never.", 0.001, 0.1, 1000,
                         advanced=True),
-                _number("min_snr_gamma", "Evens out the weight of noise levels; 5 is usual, 0 is off.", 100, 0.5,
+                _number("min_snr_gamma", "Evens out the weight of noise levels; 5 is usual, 0 is off.", 0.01, 0.5, 100,
                         advanced=True),
-                _number("noise_offset", "Helps very dark and very bright pictures; 0.03 to 0.1, 0 is off.", 1, 0.01,
-                        advanced=True),
-                _number("prior_weight", "Loss weight of prior-preservation pictures.", 100, 0.05, advanced=True),
-                _number("caption_dropout", "Share of uses with an empty caption, which keeps guidance working.", 0.99,
-                        0.01, advanced=True),
+                _number("noise_offset", "Helps very dark and very bright pictures; 0.03 to 0.1, 0 is off.", 1e-4, 0.01,
+                        1, advanced=True),
+                _number("prior_weight", "Loss weight of prior-preservation pictures.", 0.001, 0.05, 100, advanced=True),
+                _number("caption_dropout", "Share of uses with an empty caption, which keeps guidance working.",
+                        0.001, 0.01, 0.99, advanced=True),
                 _count("caption_variants", "Shuffled versions of each comma-separated caption to train with.", 1, 64,
                        advanced=True),
                 _count("keep_tokens", "Parts at the start of a caption that shuffling leaves in place.", 0, 64,
                        advanced=True),
-                _number("min_delta", "A loss must be this much below the best to count as better.", 10, 0.001,
+                _number("min_delta", "A loss must be this much below the best to count as better.", 1e-5, 0.001, 10,
                         advanced=True),
                 _count("validation_timesteps", "Noise levels at which each validation picture is judged.", 8, 1000,
                        advanced=True),
@@ -132,12 +136,13 @@ class TrainingOptionsNode(io.ComfyNode):
                 _text("sample_negative", "Negative prompt of the sample pictures.", advanced=True),
                 _count("sample_every", "Steps between sample pictures. 0: four times in the run.", advanced=True),
                 _count("sample_steps", "Denoising steps of a sample picture.", 1, 200, advanced=True),
-                _number("sample_cfg", "How closely a sample picture follows its prompt.", 100, 0.5, advanced=True),
+                _number("sample_cfg", "How closely a sample picture follows its prompt.", 0.01, 0.5, 100,
+                        advanced=True),
                 _count("save_every", "Also keep a LoRA every so many steps. 0: only best and last.", advanced=True),
                 _choice("form", ["kohya", "diffusers"],
                         "Names in the LoRA file: kohya for ComfyUI and A1111, diffusers for Python.", advanced=True),
-                _number("ema_decay", "Average the weights over time; 0.999 is usual, 0 is off.", 0.99999, 0.001,
-                        round=1e-5, advanced=True),
+                _number("ema_decay", "Average the weights over time; 0.999 is usual, 0 is off.", 1e-5, 0.001, 0.99999,
+                        advanced=True),
                 _choice("compile", ["off", "on"],
                         "Compile the UNet: minutes before the first step, then faster ones on many cards. Where it "
                         "cannot be compiled, training goes on without.", advanced=True),

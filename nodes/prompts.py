@@ -12,6 +12,7 @@ from ..atelier.prompts.endpoints import CUSTOM, ENDPOINTS, LanguageModel
 from ..atelier.prompts.examples import SHIPPED, ExampleLibrary
 from ..atelier.prompts.fields import CLIP_BUDGET, Form, PromptFields
 from . import host, sockets
+from .numbers import arrows
 
 if TYPE_CHECKING:
     from ..atelier.prompts.answer_cache import AnswerCache
@@ -98,9 +99,11 @@ class LanguageModelNode(io.ComfyNode):
                                tooltip="Seconds until an unanswered question is given up."),
                 io.Int.Input("max_tokens", default=_LLM.max_tokens, min=16, max=100_000, advanced=True,
                              tooltip="Most tokens of an answer, thinking included."),
-                io.Float.Input("price_in", default=_LLM.price_in, min=0, max=10_000, step=0.01, advanced=True,
+                io.Float.Input("price_in", default=_LLM.price_in, min=0, max=10_000, step=0.0001, advanced=True,
+                               extra_dict=arrows(0.01),
                                tooltip="Price of a million tokens sent, to show what a prompt cost. 0: unknown."),
-                io.Float.Input("price_out", default=_LLM.price_out, min=0, max=10_000, step=0.01, advanced=True,
+                io.Float.Input("price_out", default=_LLM.price_out, min=0, max=10_000, step=0.0001, advanced=True,
+                               extra_dict=arrows(0.01),
                                tooltip="Price of a million tokens received."),
             ],
             outputs=[sockets.Llm.Output(display_name="llm", tooltip="For Write Prompt or Random Art Prompts.")],

@@ -146,6 +146,26 @@ def results_are_back(editor: Editor) -> None:
     expect(editor.page.locator(".atelier-grid span")).to_have_count(2)
 
 
+def test_numbers_reach_the_run_as_they_are_typed(editor: Editor, host: Host) -> None:
+    """The editor cuts them to its own number of decimals; and its arrows go further than the last decimal."""
+    graph = Graph(**{"1": ("AtelierTrainingOptions", {}), "2": ("AtelierLoraConfig", {})}).fill(host)
+    editor.page.evaluate("graph => app.loadApiJson(graph, 'numbers')", graph)
+    editor.page.wait_for_function("() => app.rootGraph.nodes.length === 2")
+    numbers = {"learning_rate": 2.5e-5, "text_learning_rate": 1e-6, "ema_decay": 0.9995, "beta2": 0.9995,
+               "weight_decay": 1e-4, "min_delta": 5e-4, "noise_offset": 0.0357}
+    for name, value in numbers.items():
+        editor.set_widget(1, name, value)
+    editor.set_widget(2, "alpha", 0.25)
+    sent = editor.api_form()
+    assert {name: sent["1"]["inputs"][name] for name in numbers} == numbers
+    assert sent["2"]["inputs"]["alpha"] == 0.25
+    editor.page.evaluate("""() => {
+        const rate = app.rootGraph.getNodeById(1).widgets.find(({ name }) => name === "learning_rate");
+        rate.incrementValue({ e: {}, node: app.rootGraph.getNodeById(1), canvas: app.canvas });
+    }""")
+    assert editor.api_form()["1"]["inputs"]["learning_rate"] == 3.5e-5
+
+
 def test_copied_trainers_are_let_go(editor: Editor) -> None:
     """Each copy makes a node that never stands in a graph, and nobody is told of its end."""
     editor.load(EMPTY)

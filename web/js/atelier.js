@@ -129,6 +129,16 @@ function removeProgressText(node) {
   }
 }
 
+/** Numbers whose `step` is as fine as what people type would move by it too; see nodes/numbers.py. */
+function setArrows(node) {
+  const { required, optional } = node.constructor.nodeData?.input ?? {};
+  const inputs = { ...required, ...optional };
+  for (const widget of node.widgets ?? []) {
+    const step = inputs[widget.name]?.[1]?.arrow_step;
+    if (step) widget.options.step2 = step;
+  }
+}
+
 function addStyle() {
   for (const sheet of ["./training/panel.css", "./results/results.css"]) {
     const link = document.createElement("link");
@@ -150,6 +160,7 @@ app.registerExtension({
   },
   nodeCreated(node) {
     nameGraph(app.rootGraph, LiteGraph.uuidv4);
+    if (node.comfyClass?.startsWith("Atelier")) setArrows(node);
     if (node.comfyClass === TRAINER) addPanel(node);
     else if (node.comfyClass?.startsWith("Atelier")) addResults(node);
   },
