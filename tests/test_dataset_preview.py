@@ -32,6 +32,15 @@ def test_what_is_cut_away_is_dark(tmp_path: Path) -> None:
     assert columns[-1] == pytest.approx(CELL * 3 / 4, abs=3)
 
 
+@pytest.mark.parametrize("crop", Crop)
+@pytest.mark.parametrize("size", [(2000, 4), (4, 2000), (5000, 1)])
+def test_very_thin_pictures_are_shown(tmp_path: Path, size: tuple[int, int], crop: Crop) -> None:
+    """What is kept of them is less than a pixel of the sheet, and is framed all the same."""
+    sheet = contact_sheet(white_pictures(tmp_path, [size], crop))
+    frame = (np.asarray(sheet)[43:43 + CELL] == (0xF2, 0xB1, 0x34)).all(axis=-1)
+    assert frame.any()
+
+
 def test_a_padded_picture_is_shown_whole(tmp_path: Path) -> None:
     data = white_pictures(tmp_path, [(1200, 600)], Crop.PAD)
     columns = np.flatnonzero(bright(contact_sheet(data)).any(axis=0))

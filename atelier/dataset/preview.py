@@ -82,7 +82,9 @@ def _cut_away(picture: Image.Image, placement: Placement) -> Image.Image:
     thumb.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
     across, down = thumb.width / picture.width, thumb.height / picture.height
     left, top, right, bottom = placement.box
-    box = round(left * across), round(top * down), round(right * across), round(bottom * down)
+    # Of a picture that is 500 times as wide as high, what is kept is less than a pixel here.
+    x, y = min(round(left * across), thumb.width - 1), min(round(top * down), thumb.height - 1)
+    box = x, y, max(x + 1, round(right * across)), max(y + 1, round(bottom * down))
     dark = thumb.point(lambda value: value * 0.3)
     dark.paste(thumb.crop(box), box[:2])
     ImageDraw.Draw(dark).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=_FRAME, width=2)
