@@ -15,6 +15,7 @@ from datasets import Image as ImageFeature
 from datasets.utils.logging import disable_progress_bar
 from PIL import Image
 
+from atelier.dataset.columns import Columns
 from atelier.dataset.hub import HubQuery, fetch, read_hub
 from atelier.errors import AtelierError, MissingPackage
 from atelier.progress import Monitor
@@ -84,6 +85,19 @@ def test_words_in_place_of_what_is_missing(tmp_path: Path) -> None:
                     tmp_path / "cache")
     assert [item.captions[0] for item in fetched] == [
         "'Sunrise' by claude-monet1870?", "'artwork' by somebody1870?", "'artwork' by unknown artist1870?"]
+
+
+@pytest.mark.parametrize(("template", "caption"), [
+    ("by {meta.artist}, {{sic}}", "by Monet, {sic}"), ("{meta.artist|nobody} and {no.name|nobody: 1}",
+                                                        "Monet and nobody: 1"),
+    ("{tags[0]}", "sky"), ("a {0}", "a zero"), ("{date:year}", "1872"), ("{text!r}", "raw"),
+    ("{braces}", "{meta.artist}"),
+])
+def test_columns_of_any_name(template: str, caption: str) -> None:
+    """Dots, brackets and numbers are part of the name, as tables with nested fields have them."""
+    row = {"meta.artist": "Monet", "tags[0]": "sky", "0": "zero", "date:year": 1872, "text!r": "raw",
+           "braces": "{meta.artist}"}
+    assert Columns("data", tuple(row), (), {}).captions(template)(row) == [caption]
 
 
 def test_few_pictures_do_not_cost_the_whole_data_set(shards: Path, tmp_path: Path) -> None:

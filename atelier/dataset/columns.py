@@ -58,21 +58,26 @@ class Columns:
         """
         template = template or self._usual_caption()
         try:
-            fields = [(field, spec, conversion) for _, field, spec, conversion in Formatter().parse(template)
-                      if field is not None]
+            parts = [(literal, None if field is None else _name(field, spec, conversion))
+                     for literal, field, spec, conversion in Formatter().parse(template)]
         except ValueError as error:
             raise AtelierError(f"The caption template {template!r} cannot be read: {error}.",
                                "Write columns in braces, and {{ and }} for plain braces.") from error
-        for field, spec, conversion in fields:
-            if spec or conversion or "|" not in field:
-                self._check(field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else ""))
+        fields = {field for _, field in parts if field is not None}
+        for field in fields:
+            if "|" not in field:
+                self._check(field)
 
         def filled(row: Row) -> list[str]:
-            values = {field: self._values(row, field) for field, _, _ in fields}
+            values = {field: self._values(row, field) for field in fields}
             count = max((len(texts) for texts in values.values()), default=1)
-            return list(dict.fromkeys(
-                template.format_map({field: texts[min(i, len(texts) - 1)] for field, texts in values.items()}).strip()
-                for i in range(count)))
+
+            def caption(number: int) -> str:
+                texts = (literal + ("" if field is None else values[field][min(number, len(values[field]) - 1)])
+                         for literal, field in parts)
+                return "".join(texts).strip()
+
+            return list(dict.fromkeys(map(caption, range(count))))
 
         return filled
 
@@ -95,6 +100,11 @@ class Columns:
     def _check(self, column: str) -> None:
         if column not in self.names:
             raise AtelierError(f"{self.source} has no column {column!r}.", f"Its columns: {', '.join(self.names)}.")
+
+
+def _name(field: str, spec: str | None, conversion: str | None) -> str:
+    """All that stands between the braces: here a column may be called `artist.name`, `0` or `date:year`."""
+    return field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
 
 
 def _texts(value: Any) -> list[str]:
