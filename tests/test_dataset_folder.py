@@ -156,6 +156,15 @@ def test_template_knows_stem_trigger_and_folder(tmp_path: Path) -> None:
     assert read_folder(tmp_path, options).samples[0].captions == ("sks as red fox in snow",)
 
 
+def test_the_name_of_the_chosen_folder_itself_loses_its_number(tmp_path: Path) -> None:
+    """Its pictures are used as often as `repeats` says."""
+    put(tmp_path / "10_red fox" / "snow.png", 0)
+    put(tmp_path / "10_red fox" / "3_den" / "cub.png", 1)
+    options = FolderOptions(captions=CaptionSource.TEMPLATE, template="{folder}", repeats=2)
+    got = [(sample.captions[0], sample.repeats) for sample in read_folder(tmp_path / "10_red fox", options).samples]
+    assert got == [("den", 6), ("red fox", 2)]
+
+
 def test_kohya_folders_repeat(tmp_path: Path) -> None:
     put(tmp_path / "plain.png", 0)
     put(tmp_path / "5_fox" / "a.png", 1)

@@ -25,7 +25,8 @@ class Found:
     folder: str
     """Name of the folder it lies in, without a leading `N_`."""
     repeats: int
-    """From an `N_name` folder; 1 elsewhere. 0 leaves the picture out, as kohya's trainer does."""
+    """From an `N_name` folder below the one that was searched; 1 elsewhere. 0 leaves the picture out, as kohya's
+    trainer does. The `N_` of the searched folder itself does not count: who chooses that one says repeats beside it."""
     mask: Path | None
 
 
@@ -85,10 +86,9 @@ def _name_key(relative: PurePath, drop_mask: bool = False) -> str:
 
 def _folder(root: Path, relative: PurePath) -> tuple[str, int]:
     """Name of the picture's folder, and the repeats of the nearest `N_name` folder above it, below `root`."""
-    name = relative.parent.name or root.resolve().name
-    match = _REPEATS.fullmatch(relative.parent.name)
-    if match:
-        return match[2], int(match[1])
+    own = relative.parent.name or root.resolve().name
+    match = _REPEATS.fullmatch(own)
+    name = match[2] if match else own
     for above in reversed(relative.parent.parts):
         if match := _REPEATS.fullmatch(above):
             return name, int(match[1])
