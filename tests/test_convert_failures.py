@@ -40,12 +40,12 @@ def place(tmp_path: Path) -> Path:
     return out
 
 
-def assert_fails(source: Path, place: Path, message: str, error: type[Exception] = AtelierError) -> None:
+def assert_fails(source: Path, place: Path, message: str) -> None:
     """Both conversions of `source` fail with this message and leave everything as it was."""
     before = snapshot(place)
-    with pytest.raises(error, match=message):
+    with pytest.raises(AtelierError, match=message):
         to_folder(source, place / "folder")
-    with pytest.raises(error, match=message):
+    with pytest.raises(AtelierError, match=message):
         to_checkpoint(source, place / "file.safetensors")
     assert snapshot(place) == before
 
@@ -115,8 +115,7 @@ def test_disk_full_or_broken_in_the_middle(number: int, tmp_path: Path, place: P
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(write, "_copy", fails)
-    error, message = (AtelierError, "disk is full") if number == errno.ENOSPC else (OSError, "Input/output error")
-    assert_fails(source, place, message, error)
+    assert_fails(source, place, "disk is full" if number == errno.ENOSPC else "Input/output error")
     assert len(calls) == 2
 
 
@@ -157,6 +156,69 @@ def test_interrupted(tmp_path: Path, place: Path) -> None:
         with pytest.raises(Interrupted):
             convert(source, place / target, None, Stop())
     assert snapshot(place) == before
+
+
+def test_a_folder_that_is_a_link_is_replaced_where_it_lies(tmp_path: Path) -> None:
+    """The link stays a link, and nothing is left beside it."""
+    source = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+    (tmp_path / "big disk").mkdir()
+    to_folder(source, tmp_path / "big disk" / "model")
+    (tmp_path / "big disk" / "model" / "unet" / "config.json").unlink()
+    (tmp_path / "link").symlink_to(tmp_path / "big disk" / "model", target_is_directory=True)
+    to_folder(source, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "big disk" / "model" / "unet" / "config.json").is_file()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["big disk", "link", "model.safetensors"]
+    assert [path.name for path in (tmp_path / "big disk").iterdir()] == ["model"]
+
+
+def test_a_destination_below_a_file_is_explained(tmp_path: Path) -> None:
+    source = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(AtelierError, match="could not be written"):
+        to_folder(source, tmp_path / "note.txt" / "folder")
+    with pytest.raises(AtelierError, match="could not be written"):
+        to_checkpoint(source, tmp_path / "note.txt" / "file.safetensors")
+    with pytest.raises(AtelierError, match="cannot be read"):
+        to_folder(tmp_path / "note.txt" / "x", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("spelling", ["sub/../{}", "link to {}"])
+def test_no_spelling_of_the_source_is_a_destination(spelling: str, tmp_path: Path) -> None:
+    """Another way to the same place is the same place: what is read is never replaced."""
+    models, name = tmp_path / "models", spelling.format
+    source = write_sd1(models / "model.safetensors", shape="tiny")
+    to_folder(source, models / "folder")
+    (models / "folder" / "safety.txt").write_text("mine")
+    (models / "sub").mkdir()
+    for real in ("model.safetensors", "folder"):
+        (models / f"link to {real}").symlink_to(models / real)
+    before = snapshot(tmp_path)
+    with pytest.raises(AtelierError, match="overlaps with its source"):
+        to_folder(models / "folder", models / name("folder"))
+    with pytest.raises(AtelierError, match="overlaps with its source"):
+        to_folder(models / "folder", models / name("folder") / "below")
+    with pytest.raises(AtelierError, match="overlaps with its source"):
+        to_folder(models / name("folder"), models / "folder")
+    with pytest.raises(AtelierError, match="overlaps with its source"):
+        to_checkpoint(source, models / name("model.safetensors"), ConvertOptions(precision="bf16"))
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    with pytest.raises(AtelierError, match="overlaps with its source"):
+        to_checkpoint(models / "folder", models / name("folder") / weights)
+    assert snapshot(tmp_path) == before
+
+
+def test_another_case_of_the_source_on_a_disk_that_knows_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Such a disk is played: the system says that names which differ in case alone are one file."""
+    source = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+    to_folder(source, tmp_path / "folder")
+    exists, same = Path.exists, Path.samefile
+    monkeypatch.setattr(Path, "exists", lambda path, **_: exists(path) or exists(Path(str(path).lower())))
+    monkeypatch.setattr(Path, "samefile", lambda path, other: str(path).lower() == str(other).lower()
+                        or (exists(path) and exists(Path(other)) and same(path, other)))
+    with pytest.raises(AtelierError, match="overlaps with its source"):
+        to_checkpoint(source, tmp_path / "MODEL.safetensors")
+    with pytest.raises(AtelierError, match="overlaps with its source"):
+        to_folder(tmp_path / "folder", tmp_path / "Folder")
 
 
 def test_destinations_that_would_destroy_something(tmp_path: Path) -> None:

@@ -8,13 +8,18 @@ from pathlib import Path
 import diffusers
 import pytest
 import torch
+import transformers
 from kit.checkpoints import WRITERS, write_sd1, write_sd2, write_sdxl
 from kit.offline import no_network
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from atelier.convert import ConvertOptions, to_checkpoint, to_folder
+from atelier.errors import AtelierError
 from atelier.families import FAMILIES
+from atelier.models.inspect import inspect
+from atelier.models.load import load_scheduler_config
+from atelier.models.open import open_model
 
 UNUSED = ("position_ids", "logit_scale")
 
@@ -196,6 +201,67 @@ def test_v_prediction_travels_in_every_form(tmp_path: Path) -> None:
     assert {"v_pred", "ztsnr"} <= tensors(tmp_path / "back.safetensors").keys()
     with safe_open(tmp_path / "back.safetensors", "pt") as file:
         assert file.metadata()["modelspec.prediction_type"] == "v"
+
+
+def test_a_choice_of_epsilon_leaves_no_sign_of_the_other(tmp_path: Path) -> None:
+    source = write_sdxl(tmp_path / "v.safetensors", shape="tiny", v_prediction=True, zero_snr=True)
+    for prune in (True, False):
+        options = ConvertOptions(prediction_type="epsilon", prune=prune)
+        report = to_checkpoint(source, tmp_path / "eps.safetensors", options)
+        assert not {"v_pred", "ztsnr"} & tensors(tmp_path / "eps.safetensors").keys()
+        assert "v_pred, ztsnr" in report.text() and "v_pred" not in report.dropped
+        found = inspect(tmp_path / "eps.safetensors")
+        assert (found.prediction_type, found.zero_terminal_snr) == ("epsilon", False)
+    to_folder(source, tmp_path / "folder", ConvertOptions(prediction_type="epsilon"))
+    scheduler = json.loads((tmp_path / "folder/scheduler/scheduler_config.json").read_text())
+    assert scheduler["prediction_type"] == "epsilon" and not scheduler.get("rescale_betas_zero_snr")
+
+
+EDM = {"Playground": {"edm_mean": torch.randn(4), "edm_std": torch.rand(4)},
+       "CosXL": {"edm_vpred.sigma_max": torch.tensor(120.0), "edm_vpred.sigma_min": torch.tensor(0.002)}}
+
+
+@pytest.mark.parametrize("name", EDM)
+def test_models_with_other_noise_stay_checkpoints(name: str, tmp_path: Path) -> None:
+    """Their few extra tensors say how to sample them: a file keeps these, and nothing else can."""
+    source = tmp_path / "model.safetensors"
+    save_file(tensors(write_sdxl(source, shape="tiny")) | EDM[name], source)
+    model = open_model(source)
+    to_checkpoint(source, tmp_path / "out.safetensors", ConvertOptions(prediction_type=model.prediction_type))
+    written = tensors(tmp_path / "out.safetensors")
+    assert_equal(EDM[name], {key: written[key] for key in written if key.startswith("edm")})
+    assert "v_pred" not in written
+    with pytest.raises(AtelierError, match=f"{name}.*noise"):
+        to_folder(source, tmp_path / "folder")
+    with pytest.raises(AtelierError, match=f"{name}.*noise"):
+        load_scheduler_config(model)
+    assert not (tmp_path / "folder").exists()
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "fp32"])
+@pytest.mark.parametrize("stored", [torch.float8_e4m3fn, torch.float8_e5m2])
+def test_eight_bits_become_more(stored: torch.dtype, precision: str, tmp_path: Path) -> None:
+    source = tmp_path / "model.safetensors"
+    whole = tensors(write_sd1(source, shape="tiny"))
+    save_file({name: t.to(stored) if t.is_floating_point() else t for name, t in whole.items()}, source)
+    to_checkpoint(source, tmp_path / "out.safetensors", ConvertOptions(precision=precision))
+    dtype = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}[precision]
+    name = "model.diffusion_model.out.2.weight"
+    assert_equal({name: tensors(source)[name].to(dtype)}, {name: tensors(tmp_path / "out.safetensors")[name]})
+
+
+@pytest.mark.parametrize("key", ["dtype", "torch_dtype"])
+def test_a_folder_in_another_precision_says_so(key: str, tmp_path: Path) -> None:
+    """transformers loads weights in the type that the configuration names."""
+    folder = tmp_path / "folder"
+    to_folder(write_sd1(tmp_path / "model.safetensors", shape="tiny"), folder)
+    config = json.loads((folder / "text_encoder/config.json").read_text())
+    (folder / "text_encoder/config.json").write_text(json.dumps(config | {key: "float16"}))
+    to_folder(folder, tmp_path / "kept")
+    assert json.loads((tmp_path / "kept/text_encoder/config.json").read_text())[key] == "float16"
+    to_folder(folder, tmp_path / "cast", ConvertOptions(precision="fp32"))
+    encoder = transformers.CLIPTextModel.from_pretrained(tmp_path / "cast/text_encoder", dtype="auto")
+    assert encoder.dtype == torch.float32
 
 
 def test_prediction_type_is_the_users_choice(tmp_path: Path) -> None:

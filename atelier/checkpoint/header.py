@@ -69,8 +69,8 @@ def read_header(path: Path) -> Header:
             if len(start) < 8 or not 2 <= length <= HEADER_LIMIT or length > size - 8:
                 raise _refusal(path, start + file.read(32), size, length)
             text = file.read(length)
-    except (FileNotFoundError, IsADirectoryError, PermissionError) as error:
-        raise AtelierError(f"{path} cannot be read: {error.strerror}.", "Choose an existing file.") from error
+    except OSError as error:
+        raise AtelierError(f"{path} cannot be read: {error.strerror or error}.", "Choose an existing file.") from error
     return _parse(text, path, data=8 + length, size=size)
 
 

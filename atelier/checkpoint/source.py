@@ -104,6 +104,12 @@ class Source:
     metadata: Mapping[str, str] = field(default_factory=dict)
     """The safetensors metadata; of a folder, empty."""
 
+    @property
+    def files(self) -> set[Path]:
+        """The files that its tensors lie in, as far as one knows: of pickles, `path` alone."""
+        found = {entry.place.path for entry in self.entries.values() if isinstance(entry.place, FileRange)}
+        return found or {self.path}
+
 
 def open_file(path: Path) -> Source:
     """A single weight file: `.safetensors`, or a pickle (`.ckpt`, `.pt`, `.pth`, `.bin`) that holds nothing but

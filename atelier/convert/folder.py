@@ -8,15 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.header import TORCH_NAMES
+from ..checkpoint.source import Source
 from ..errors import AtelierError
 from ..families import Family, scheduler_config
 from ..files import whole_folder, write_json
 from ..progress import Monitor
-from .anatomy import Anatomy, read_anatomy
-from .options import ConvertOptions
-from .prediction import Prediction, read_kind, read_prediction
+from .anatomy import Anatomy, Component, read_anatomy
+from .options import PRECISIONS, ConvertOptions
+from .prediction import Prediction, check_schedule, read_kind, read_prediction
 from .report import ConversionReport
-from .streaming import Stream, check_space, written_dtype, written_size
+from .streaming import Stream, check_apart, check_space, written_dtype, written_size
 from .tokenizer import write_tokenizer
 
 WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors",
@@ -43,7 +44,8 @@ def to_folder(source: Path, destination: Path, options: ConvertOptions | None = 
     options, monitor = options or ConvertOptions(), monitor or Monitor()
     start = time.monotonic()
     anatomy = read_anatomy(source)
-    _check_destination(source, destination)
+    _check_destination(anatomy.source, destination)
+    check_schedule(anatomy)
     prediction = read_prediction(anatomy, options.prediction_type)
     kind = read_kind(anatomy, prediction)
     size = sum(written_size(part.tensors, options.precision) for part in anatomy.components.values())
@@ -52,7 +54,7 @@ def to_folder(source: Path, destination: Path, options: ConvertOptions | None = 
     with whole_folder(destination) as folder:
         for name, component in anatomy.components.items():
             (folder / name).mkdir()
-            write_json(folder / name / "config.json", dict(component.config))
+            write_json(folder / name / "config.json", _config(component, options.precision))
             written += stream.write(folder / name / WEIGHTS[name], component.tensors, options.precision, {})
         _write_rest(folder, anatomy, prediction)
     dtype = written_dtype(next(iter(anatomy.unet.tensors.values())).dtype, options.precision)
@@ -60,6 +62,13 @@ def to_folder(source: Path, destination: Path, options: ConvertOptions | None = 
         source, destination, anatomy.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
         anatomy.parameters, sum(len(part.tensors) for part in anatomy.components.values()), anatomy.unused, written,
         time.monotonic() - start, kind.advice, tuple(_notes(anatomy)))
+
+
+def _config(component: Component, precision: str) -> dict[str, Any]:
+    """The component's configuration. transformers loads weights in the type that it names, which must be theirs."""
+    config, dtype = dict(component.config), PRECISIONS[precision]
+    named = [key for key in ("dtype", "torch_dtype") if key in config]
+    return config | dict.fromkeys(named, TORCH_NAMES[dtype]) if dtype else config
 
 
 def model_index(family: Family) -> dict[str, Any]:
@@ -122,11 +131,9 @@ def _notes(anatomy: Anatomy) -> list[str]:
     return [f"The source has no {', '.join(missing)}: the folder holds single components and no whole pipeline"]
 
 
-def _check_destination(source: Path, destination: Path) -> None:
+def _check_destination(source: Source, destination: Path) -> None:
     """Never delete what is not a model, and never write into what is read."""
-    here, there = source.absolute(), destination.absolute()
-    if here == there or here in there.parents or there in here.parents:
-        raise AtelierError(f"{destination} overlaps with its source {source}.", "Choose another destination.")
+    check_apart(destination, {source.path, *source.files})
     if destination.is_dir() and any(destination.iterdir()) and not (destination / "unet").is_dir():
         raise AtelierError(f"{destination} exists and is not a diffusers folder; it was left alone.",
                            "Choose another destination.")

@@ -17,6 +17,13 @@ V_MARKERS = ("v_pred", "edm_vpred.sigma_max")
 
 ZERO_SNR_MARKER = "ztsnr"
 
+EDM_TENSORS = {"edm_mean": "Playground v2.5", "edm_std": "Playground v2.5", "edm_vpred.sigma_max": "CosXL",
+               "edm_vpred.sigma_min": "CosXL"}
+"""Tensors of models trained with the continuous noise of Karras et al. 2022, and whose they are."""
+
+V_SIGNS = (*V_MARKERS, "edm_vpred.sigma_min", ZERO_SNR_MARKER)
+"""Tensors that have a meaning for v-prediction alone."""
+
 SD2_PROBE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 SD2_SPREAD = 0.09
 """In the known SD2 v-prediction models this bias spreads wider, in the epsilon models less. The host goes by the same
@@ -50,7 +57,8 @@ def read_prediction(anatomy: Anatomy, asked: str = "auto") -> Prediction:
     entries, scheduler = anatomy.source.entries, anatomy.scheduler
     zero_snr = ZERO_SNR_MARKER in entries or bool(scheduler.get("rescale_betas_zero_snr"))
     if asked != "auto":
-        return Prediction(asked, "choice", zero_snr)
+        # The host, too, heeds the marker of zero terminal SNR beside that of v-prediction alone.
+        return Prediction(asked, "choice", zero_snr and asked == "v_prediction")
     stated = scheduler.get("prediction_type")
     if stated in PREDICTION_TYPES:
         return Prediction(str(stated), "the folder's scheduler_config.json", zero_snr)
@@ -69,6 +77,21 @@ def read_prediction(anatomy: Anatomy, asked: str = "auto") -> Prediction:
                           f"a rule of thumb for SD2 (one bias spreads by {spread:.3f}); state it if pictures burn",
                           zero_snr)
     return Prediction("epsilon", "default, as nothing says otherwise", zero_snr)
+
+
+def check_schedule(anatomy: Anatomy) -> None:
+    """Refuse a model whose noise is not that of Stable Diffusion's thousand steps.
+
+    No scheduler configuration that we write says how to sample it, and training with other noise would ruin it.
+
+    Raises:
+        AtelierError: it is one; the message names it.
+    """
+    model = next((EDM_TENSORS[name] for name in EDM_TENSORS if name in anatomy.source.entries), None)
+    if model is not None:
+        raise AtelierError(f"{anatomy.path} is of the kind of {model}, whose noise is not Stable Diffusion's; it can "
+                           "neither become a diffusers folder nor be trained.",
+                           "Choose another model, or load this one with ComfyUI's own Load Checkpoint.")
 
 
 def read_kind(anatomy: Anatomy, prediction: Prediction) -> Kind:

@@ -16,10 +16,10 @@ from .anatomy import Anatomy, Component, read_anatomy
 from .keys import KeyTable
 from .options import ConvertOptions, Merge
 from .places import EMA_PREFIX, TEXT_PLACES, UNET_PREFIX, VAE_PREFIX, diffusers_table, prefix_of
-from .prediction import V_MARKERS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
+from .prediction import EDM_TENSORS, V_MARKERS, V_SIGNS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
 from .recipe import Recipe, to_original
 from .report import ConversionReport
-from .streaming import Stream, check_space, merged, written_dtype, written_size
+from .streaming import Stream, check_apart, check_space, merged, written_dtype, written_size
 
 
 def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | None = None,
@@ -44,9 +44,10 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     if destination.suffix != ".safetensors":
         raise AtelierError(f"{destination.name} does not end in .safetensors.",
                            "Checkpoints are written in that format alone.")
-    if destination.is_dir() or destination.absolute() == source.absolute():
-        raise AtelierError(f"{destination} is a folder or the source itself.", "Choose another destination.")
+    if destination.is_dir():
+        raise AtelierError(f"{destination} is a folder.", "Choose another destination.")
     anatomy = read_anatomy(source)
+    check_apart(destination, anatomy.source.files)
     prediction = read_prediction(anatomy, options.prediction_type)
     kind = read_kind(anatomy, prediction)
     tensors: dict[str, Recipe] = {}
@@ -54,7 +55,9 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
         recipes = merged(component.tensors, component.folder, merge)
         table, prefix = original_place(component, anatomy.family)
         tensors |= {prefix + name: recipe for name, recipe in to_original(table, recipes, component.folder).items()}
-    kept = [name for name in anatomy.unused if not options.prune or _belongs(name)]
+    contradicting = [name for name in anatomy.unused if name in V_SIGNS and prediction.type != "v_prediction"]
+    unused = [name for name in anatomy.unused if name not in contradicting]
+    kept = [name for name in unused if not options.prune or _belongs(name)]
     if not source.is_dir():
         tensors |= {name: Recipe.of(anatomy.source.entries[name]) for name in kept}
     tensors |= _markers(anatomy, prediction)
@@ -66,8 +69,8 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     dtype = written_dtype(next(iter(anatomy.unet.tensors.values())).dtype, options.precision)
     return ConversionReport(
         source, destination, anatomy.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
-        anatomy.parameters, len(tensors), tuple(name for name in anatomy.unused if name not in kept), written,
-        time.monotonic() - start, kind.advice)
+        anatomy.parameters, len(tensors), tuple(name for name in unused if name not in kept), written,
+        time.monotonic() - start, kind.advice, tuple(_notes(contradicting)))
 
 
 def original_place(component: Component, family: Family) -> tuple[KeyTable, str]:
@@ -82,7 +85,13 @@ def _belongs(name: str) -> bool:
     prefixes = (UNET_PREFIX, VAE_PREFIX, *(place.prefix for place in TEXT_PLACES))
     if name.startswith((EMA_PREFIX, f"{VAE_PREFIX}loss.")) or name.endswith("position_ids"):
         return False
-    return name.startswith(prefixes) or name in (*V_MARKERS, ZERO_SNR_MARKER)
+    return name.startswith(prefixes) or name in (*V_SIGNS, *EDM_TENSORS)
+
+
+def _notes(contradicting: list[str]) -> list[str]:
+    if not contradicting:
+        return []
+    return [f"Left out {', '.join(contradicting)}: readers would take the model for v-prediction"]
 
 
 def _markers(anatomy: Anatomy, prediction: Prediction) -> dict[str, Recipe]:
@@ -91,7 +100,8 @@ def _markers(anatomy: Anatomy, prediction: Prediction) -> dict[str, Recipe]:
         return {}
     empty = Recipe((0,), (Entry("F32", (0,), FileRange(anatomy.path, 0, 0)),))
     names = (V_MARKERS[0], ZERO_SNR_MARKER) if prediction.zero_terminal_snr else V_MARKERS[:1]
-    return {name: empty for name in names if name not in anatomy.source.entries}
+    stored = anatomy.source.entries.keys()
+    return {} if V_MARKERS[1] in stored else {name: empty for name in names if name not in stored}
 
 
 def _metadata(anatomy: Anatomy, prediction: Prediction, destination: Path) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from array import array
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,6 +78,24 @@ def check_space(path: Path, size: int) -> None:
                            "Free some space or choose another disk.")
 
 
+def check_apart(destination: Path, read: Iterable[Path]) -> None:
+    """Refuse to write over what is read, however the paths are spelled: with links, `..` or capitals.
+
+    Raises:
+        AtelierError: `destination` is one of the files and folders in `read`, holds one or lies in one.
+    """
+    there = destination.resolve()
+    for path in read:
+        here = path.resolve()
+        if any(_same(here, place) for place in (there, *there.parents)) or any(_same(p, there) for p in here.parents):
+            raise AtelierError(f"{destination} overlaps with its source {path}.", "Choose another destination.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    # Names that differ can be one file where capitals do not count; only the system knows.
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
+
+
 def _output(name: str, recipe: Recipe, precision: str) -> Output:
     dtype = written_dtype(recipe.dtype, precision)
     if dtype != recipe.dtype:
@@ -120,7 +138,8 @@ def _changed(recipe: Recipe, change: Callable[[Tensor], Tensor], name: str) -> E
 def _cast(tensor: Tensor, dtype: str, name: str) -> Tensor:
     import torch
 
-    if dtype == "F16" and tensor.numel() and float(tensor.abs().max()) > _HALF_MAX:
+    # float8 cannot hold larger ones, and torch finds no maximum in it.
+    if dtype == "F16" and tensor.dtype.itemsize > 1 and tensor.numel() and float(tensor.abs().max()) > _HALF_MAX:
         raise AtelierError(f"{name!r} holds numbers beyond {_HALF_MAX:g}, the largest of float16.",
                            "Choose bf16 or keep.")
     return tensor.to(getattr(torch, TORCH_NAMES[dtype]))

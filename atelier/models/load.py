@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ..convert.anatomy import Anatomy, Component, read_anatomy
-from ..convert.prediction import Prediction, read_prediction
+from ..convert.prediction import Prediction, check_schedule, read_prediction
 from ..convert.tokenizer import load_tokenizer
 from ..errors import AtelierError
 from ..families import kind_of, scheduler_config
@@ -97,7 +97,12 @@ def load_scheduler_config(model: DiffusersModel) -> dict[str, Any]:
 
 
 def derived_scheduler(anatomy: Anatomy, prediction: Prediction) -> dict[str, Any]:
-    """The scheduler configuration that suits a model which brings none."""
+    """The scheduler configuration that suits a model which brings none.
+
+    Raises:
+        AtelierError: none does: see `convert.prediction.check_schedule`.
+    """
+    check_schedule(anatomy)
     kind = kind_of(anatomy.family.key, prediction.type, anatomy.path.name)
     return scheduler_config(kind, prediction.type, prediction.zero_terminal_snr)
 
