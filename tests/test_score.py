@@ -101,6 +101,37 @@ def test_a_strip_keeps_its_text_off_its_edges() -> None:
     assert tall[:5].min() == 255 and tall[-5:].min() == 255 and tall.min() < 128
 
 
+@pytest.mark.parametrize("text", ["a neon cat in the rain, cinematic ", "masterpiece,solo"])
+def test_a_text_of_any_length_takes_the_work_of_what_fits(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = 0
+    getlength = ImageFont.FreeTypeFont.getlength
+
+    def counted(font: ImageFont.FreeTypeFont, text: str) -> float:
+        nonlocal measured
+        measured += len(text)
+        return getlength(font, text)
+
+    monkeypatch.setattr(ImageFont.FreeTypeFont, "getlength", counted)
+    drawn, work = [], []
+    for copies in (100, 200):
+        measured = 0
+        drawn.append(np.asarray(strip(text * copies, 200, 40)))
+        work.append(measured)
+    assert np.array_equal(*drawn) and drawn[0].min() < 128
+    assert work[0] == work[1]
+
+
+def test_a_shortened_line_takes_all_that_fits() -> None:
+    text = "a cat wearing neon-glasses on a red carpet at a festival of films"
+    bar = strip(text, 160, 15, largest=9)
+    ends = [strip(text[:end].rstrip() + "…", 160, 15, largest=9) for end in range(1, len(text))]
+    alike = [end for end, other in enumerate(ends, 1) if np.array_equal(np.asarray(bar), np.asarray(other))]
+    font = ImageFont.load_default(36)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    room = (160 - 2 * 2) * 4
+    assert alike and font.getlength(text[:alike[0]] + "…") <= room < font.getlength(text[:alike[0] + 1] + "…")
+
+
 def test_small_letters_stand_as_the_font_spaces_them() -> None:
     """Rounding each letter's width to whole pixels would run words into each other."""
     text = "a cat wearing neon-glasses, impressionist style"

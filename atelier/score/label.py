@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_right
 from functools import lru_cache
 from typing import Any
 
@@ -60,25 +61,42 @@ def _fit(name: str, text: str, room: int, height: int, largest: int | None
          ) -> tuple[ImageFont.FreeTypeFont, list[str]]:
     """The font, `_SHARPNESS` times as large as it will be seen, and the lines."""
     room, inner = room * _SHARPNESS, (height - 2 * (height // 12)) * _SHARPNESS
+    smallest = _font(name, _SMALLEST * _SHARPNESS)
+    count = max(inner // _line_height(smallest), 1)
+    text = _cut(text, smallest, room * count)
     for size in range(min(int(height / 1.6), largest or height), _SMALLEST - 1, -1):
         font = _font(name, size * _SHARPNESS)
-        lines = _wrap(text, font, room)
-        if len(lines) * _line_height(font) <= inner and all(font.getlength(line) <= room for line in lines):
+        most = inner // _line_height(font)
+        lines = _wrap(text, font, room, most)
+        if len(lines) <= most and all(font.getlength(line) <= room for line in lines):
             return font, lines
-    font = _font(name, _SMALLEST * _SHARPNESS)
-    count = max(inner // _line_height(font), 1)
-    lines = _wrap(text, font, room)
+    lines = _wrap(text, smallest, room, count)
     kept = lines if len(lines) <= count else [*lines[:count - 1], " ".join(lines[count - 1:])]
-    return font, [_shorten(line, font, room) for line in kept]
+    return smallest, [_shorten(line, smallest, room) for line in kept]
 
 
-def _wrap(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:
-    """Lines filled word by word; a word wider than `room` gets a line of its own."""
+def _cut(text: str, font: ImageFont.FreeTypeFont, length: int) -> str:
+    """`text` up to what would be too long even if all its letters were as narrow as the narrowest.
+
+    Fitting takes time by the length of the text, and prompts may be as long as a book.
+    """
+    narrowest = max(min(font.getlength(letter) for letter in set(text)), 1)
+    return text[:2 * int(length / narrowest) + 2]  # twice: pairs of letters may stand closer than each alone
+
+
+def _wrap(text: str, font: ImageFont.FreeTypeFont, room: int, most: int) -> list[str]:
+    """Lines filled word by word; a word wider than `room` gets a line of its own.
+
+    What does not go into `most` lines stands in one more, however wide.
+    """
     lines: list[str] = []
-    for word in text.split(" "):
+    words = text.split(" ")
+    for place, word in enumerate(words):
         longer = f"{lines[-1]} {word}" if lines else word
         if lines and font.getlength(longer) <= room:
             lines[-1] = longer
+        elif len(lines) == most:
+            return [*lines, " ".join(words[place:])]
         else:
             lines.append(word)
     return lines
@@ -87,9 +105,8 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, room: int) -> list[str]:
 def _shorten(line: str, font: ImageFont.FreeTypeFont, room: int) -> str:
     if font.getlength(line) <= room:
         return line
-    while line and font.getlength(line + "…") > room:
-        line = line[:-1]
-    return line.rstrip() + "…"
+    kept = bisect_right(range(1, len(line)), room, key=lambda end: font.getlength(line[:end] + "…"))
+    return line[:kept].rstrip() + "…"
 
 
 def _line_height(font: ImageFont.FreeTypeFont) -> int:
@@ -117,7 +134,7 @@ def _missing(name: str, text: str) -> set[str] | None:
     except OSError:
         return None
     box = _pixels(font, "\uffff")
-    return {c for c in text if c != " " and _pixels(font, c) == box}
+    return {c for c in set(text) if c != " " and _pixels(font, c) == box}
 
 
 def _pixels(font: ImageFont.FreeTypeFont, letter: str) -> bytes:
