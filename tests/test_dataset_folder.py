@@ -7,6 +7,8 @@ import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 import pytest
@@ -74,11 +76,25 @@ def test_txt_comes_before_caption(tmp_path: Path) -> None:
     assert read_folder(tmp_path).samples[0].captions == ("first",)
 
 
+def test_an_empty_txt_leaves_the_word_to_caption(tmp_path: Path) -> None:
+    put(tmp_path / "p0.png")
+    (tmp_path / "p0.txt").write_text(" \n", encoding="utf-8")
+    (tmp_path / "p0.caption").write_text("a fox", encoding="utf-8")
+    assert read_folder(tmp_path, FolderOptions(text="anything")).samples[0].captions == ("a fox",)
+
+
+@pytest.mark.parametrize(("picture", "sidecar"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
+def test_sidecars_are_found_however_accents_are_written(tmp_path: Path, picture: Any, sidecar: Any) -> None:
+    put(tmp_path / normalize(picture, "è café.png"))
+    (tmp_path / normalize(sidecar, "è café.txt")).write_text("a café", encoding="utf-8")
+    assert read_folder(tmp_path).samples[0].captions == ("a café",)
+
+
 def test_all_missing_captions_are_named_at_once(tmp_path: Path) -> None:
     write_pictures(tmp_path, [(32, 24)] * 4)
     (tmp_path / "p1.txt").unlink()
     (tmp_path / "p3.txt").write_text(" \n", encoding="utf-8")
-    with pytest.raises(AtelierError, match=r"2 of 4 .*p1\.png, p3\.png"):
+    with pytest.raises(AtelierError, match=r"2 of 4 .*p1\.png, p3\.png.*: caption on the node, text in a conf"):
         read_folder(tmp_path)
     filled = read_folder(tmp_path, FolderOptions(text="a fox"))
     assert [sample.captions[0] for sample in filled.samples] == [
@@ -215,7 +231,7 @@ def test_prior_pictures_have_their_own_captions(tmp_path: Path) -> None:
     options = FolderOptions(trigger="sks", prior=tmp_path / "prior", prior_text="a beast")
     got = [(sample.captions, sample.prior) for sample in read_folder(tmp_path, options).samples]
     assert got == [(("sks, a fox, red, seen 0",), False), (("an animal",), True), (("a beast",), True)]
-    with pytest.raises(AtelierError, match=r"y\.png.*prior_text"):
+    with pytest.raises(AtelierError, match=r"y\.png.*: prior_caption on the node, prior_text in a conf"):
         read_folder(tmp_path, FolderOptions(prior=tmp_path / "prior"))
 
 

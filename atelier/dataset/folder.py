@@ -19,6 +19,10 @@ from .types import Resolution, Sample, TrainingSet
 
 _log = logging.getLogger("atelier")
 
+_TEXT = "caption on the node, text in a configuration file"
+_PRIOR_TEXT = "prior_caption on the node, prior_text in a configuration file"
+"""What users call the fallbacks, in the two places where they meet them."""
+
 
 class CaptionSource(str, Enum):
     """Where captions come from."""
@@ -78,7 +82,8 @@ class FolderOptions:
         if self.captions is CaptionSource.TEMPLATE:
             check_template(self.template)
         if self.captions is CaptionSource.FIXED and not (self.text or self.trigger):
-            raise AtelierError("captions is \"fixed\", but text and trigger are both empty.", "Give a text.")
+            raise AtelierError("captions is \"fixed\", but there is no caption text and no trigger.",
+                               f"Give a text ({_TEXT}), or a trigger word.")
 
 
 def read_folder(folder: Path, options: FolderOptions = FolderOptions(),
@@ -99,7 +104,7 @@ def read_folder(folder: Path, options: FolderOptions = FolderOptions(),
                            "Name each mask like its picture, in the same sub-folder.")
     if options.prior is not None:
         prior = _pictures(options.prior, options.recursive, None, ())
-        texts = _own_captions(prior, options.caption_lines, options.prior_text, "prior_text", monitor)
+        texts = _own_captions(prior, options.caption_lines, options.prior_text, _PRIOR_TEXT, monitor)
         entries += [_Entry(picture, caption, True) for picture, caption in zip(prior, texts, strict=True)]
     return _checked(entries, options, monitor)
 
@@ -125,7 +130,7 @@ def _pictures(folder: Path, recursive: bool, masks: Path | None, leave_out: Sequ
 
 def _captions(found: Sequence[Found], options: FolderOptions, monitor: Monitor) -> list[tuple[str, ...]]:
     if options.captions in (CaptionSource.SIDECAR, CaptionSource.METADATA):
-        captions = _own_captions(found, options.caption_lines, options.text, "text", monitor,
+        captions = _own_captions(found, options.caption_lines, options.text, _TEXT, monitor,
                                  prompts=options.captions is CaptionSource.METADATA)
     elif options.captions is CaptionSource.FIXED:
         captions = [(options.text,)] * len(found)
@@ -144,9 +149,9 @@ def _own_captions(found: Sequence[Found], by_lines: bool, fallback: str, option:
     faults: list[str] = []
     for picture in found:
         monitor.check()
-        sidecar = sidecars.find(picture.path)
         try:
-            texts = read_sidecar(sidecar, by_lines) if sidecar else ()
+            written = (read_sidecar(path, by_lines) for path in sidecars.find(picture.path))
+            texts = next((lines for lines in written if lines), ())
         except AtelierError as error:
             faults.append(error.what)
             continue
@@ -161,7 +166,7 @@ def _own_captions(found: Sequence[Found], by_lines: bool, fallback: str, option:
         raise AtelierError(f"{len(missing)} of {len(found)} pictures have no caption (no .txt or .caption file beside "
                            f"them, or an empty one{', and no prompt in their metadata' if prompts else ''}): "
                            f"{_names(missing)}.",
-                           f"Write these files, or give a fallback in {option}.")
+                           f"Write these files, or give what such pictures get: {option}.")
     return captions
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import unicodedata
 from pathlib import Path
 
 from ..errors import AtelierError
@@ -12,19 +13,27 @@ SIDECAR_ENDINGS = (".txt", ".caption")
 
 
 class Sidecars:
-    """Finds and reads sidecars; each folder is listed once, and endings match in any case."""
+    """Finds sidecars; each folder is listed once.
+
+    Endings match in any case, and names however their accents are written: archives packed on macOS hand out decomposed
+    letters where other files have composed ones.
+    """
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, Path]] = {}
 
-    def find(self, picture: Path) -> Path | None:
-        """The caption file of `picture`: `<stem>.txt` or `<stem>.caption`."""
+    def find(self, picture: Path) -> list[Path]:
+        """The caption files of `picture` in the order of `SIDECAR_ENDINGS`: the first that says something counts."""
         folder = picture.parent
         if folder not in self._listed:
-            self._listed[folder] = {path.stem + path.suffix.lower(): path for path in sorted(folder.iterdir())
+            self._listed[folder] = {_key(path.stem) + path.suffix.lower(): path for path in sorted(folder.iterdir())
                                     if path.suffix.lower() in SIDECAR_ENDINGS and path.is_file()}
-        names = self._listed[folder]
-        return next((names[name] for ending in SIDECAR_ENDINGS if (name := picture.stem + ending) in names), None)
+        names, stem = self._listed[folder], _key(picture.stem)
+        return [names[stem + ending] for ending in SIDECAR_ENDINGS if stem + ending in names]
+
+
+def _key(stem: str) -> str:
+    return unicodedata.normalize("NFC", stem)
 
 
 def read_sidecar(path: Path, by_lines: bool) -> tuple[str, ...]:
