@@ -11,6 +11,7 @@ from typing import Any
 from ..dataset.folder import FolderOptions
 from ..dataset.types import Resolution
 from ..errors import AtelierError
+from ..fields import typed
 from ..files import file_name
 from ..train.config import TrainConfig, config_from_dict
 from ..train.place import Workplace
@@ -37,16 +38,14 @@ class TrainFile:
 
 
 def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
-    """Read a configuration file. Relative paths in it count from its own folder.
+    """Read a configuration file. Relative paths in it count from its own folder; `~` is the user's.
 
     Raises:
-        AtelierError: it cannot be read, misses something, or holds an unknown name or a value out of range.
+        AtelierError: it cannot be read, misses something, or holds an unknown name or a value of another type or out
+            of range.
     """
     try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
-    except OSError as error:
-        raise AtelierError(f"{path} cannot be read ({error.strerror}).", "Give an existing TOML file.") from error
+        values = tomllib.loads(_content(path))
     except tomllib.TOMLDecodeError as error:
         raise AtelierError(f"{path} is no valid TOML: {error}.", "Correct that line.") from error
     _only(values, _TOP, path.name)
@@ -57,11 +56,24 @@ def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
     config = {key: values[key] for key in ("preset", "epochs", "steps", "seed", "lora", "options") if key in values}
     if not {"preset", "epochs", "steps"} & set(config):
         config["preset"] = "subject"
-    folders = [base / place.get(name, name) for name in ("loras", "runs", "cache")]
-    return TrainFile(file_name(_text(values, "name", path.name)), base / _text(values, "model", path.name),
-                     values.get("prediction_type", "auto"), base / _text(data, "folder", "[data]"),
-                     _folder_options(data, base), config_from_dict(config),
+    folders = [_path(place, name, "[place]", base) if name in place else base / name
+               for name in ("loras", "runs", "cache")]
+    prediction = _text(values, "prediction_type", path.name) if "prediction_type" in values else "auto"
+    return TrainFile(file_name(_text(values, "name", path.name)), _path(values, "model", path.name, base), prediction,
+                     _path(data, "folder", "[data]", base), _folder_options(data, base), config_from_dict(config),
                      Workplace(folders[0], folders[1], folders[2], device))
+
+
+def _content(path: Path) -> str:
+    try:
+        data = path.read_bytes()
+        return data.decode("utf-8-sig")  # editors on Windows put a mark in front
+    except OSError as error:
+        raise AtelierError(f"{path} cannot be read ({error.strerror}).", "Give an existing TOML file.") from error
+    except UnicodeDecodeError as error:
+        line = error.object[:error.start].count(b"\n") + 1
+        raise AtelierError(f"{path} is not UTF-8 text (line {line} holds the byte {error.object[error.start]:#04x}).",
+                           "Save it as UTF-8 in your editor.") from error
 
 
 def _folder_options(data: Mapping[str, Any], base: Path) -> FolderOptions:
@@ -70,11 +82,14 @@ def _folder_options(data: Mapping[str, Any], base: Path) -> FolderOptions:
     resolution: Any = values.pop("resolution", {})
     if isinstance(resolution, int):
         resolution = {"size": resolution}
+    if not isinstance(resolution, dict):
+        raise AtelierError(f"resolution in [data] is {resolution!r}.",
+                           'Write a whole number such as 512, or a table such as { size = 512, crop = "bucket" }.')
     _only(resolution, {field.name for field in fields(Resolution)}, "[data] resolution")
     for name in ("masks", "prior"):
         if name in values:
-            values[name] = base / values[name]
-    return FolderOptions(resolution=Resolution(**resolution), **values)
+            values[name] = _path(values, name, "[data]", base)
+    return FolderOptions(resolution=Resolution(**typed(Resolution, resolution)), **typed(FolderOptions, values))
 
 
 def _table(values: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -90,6 +105,15 @@ def _text(values: Mapping[str, Any], name: str, where: str) -> str:
         raise AtelierError(f"{where} lacks {name}." if value is None else f"{name} in {where} is {value!r}.",
                            f'Add a line such as {name} = "…".')
     return value
+
+
+def _path(values: Mapping[str, Any], name: str, where: str, base: Path) -> Path:
+    text = _text(values, name, where)
+    try:
+        return base / Path(text).expanduser()
+    except RuntimeError as error:
+        raise AtelierError(f"{name} in {where} is {text!r}, and this system knows no such user.",
+                           "Write the whole path.") from error
 
 
 def _only(values: Mapping[str, Any], known: set[str], where: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from ..errors import AtelierError
+from ..fields import typed
 
 TARGETS = {
     "attention": r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)",
@@ -31,11 +32,9 @@ def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
     _require(value in allowed, name, value, f"Choose one of: {', '.join(allowed)}.")
 
 
-def _as_floats(config: Any) -> None:
-    """8 and 8.0 are the same request, with the same digest and the same header."""
-    for f in fields(config):
-        if f.type == "float" and isinstance(getattr(config, f.name), int):
-            object.__setattr__(config, f.name, float(getattr(config, f.name)))
+def _check_types(config: Any) -> None:
+    for name, value in typed(type(config), vars(config)).items():
+        object.__setattr__(config, name, value)  # 8 where 8.0 is declared: the same digest and the same header
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class LoraConfig:
     """The adapter: W' = W + (alpha / rank) · B · A on the chosen layers.
 
     Raises:
-        AtelierError: a value is out of range; the message names the field.
+        AtelierError: a value is out of range or of another type; the message names the field.
     """
 
     rank: int = 16
@@ -62,7 +61,7 @@ class LoraConfig:
     """Also put adapters on the text encoder's attention."""
 
     def __post_init__(self) -> None:
-        _as_floats(self)
+        _check_types(self)
         _require(1 <= self.rank <= 1024, "rank", self.rank, "Choose a whole number from 1 to 1024.")
         _require(self.alpha > 0, "alpha", self.alpha, "Choose a number above 0; alpha = rank gives scale 1.")
         _require(0 <= self.dropout < 1, "dropout", self.dropout, "Choose a number from 0 up to but not including 1.")
@@ -75,7 +74,8 @@ class TrainingOptions:
     """Everything about a run that a newcomer need not meet.
 
     Raises:
-        AtelierError: a value is out of range or two contradict each other; the message names the fields.
+        AtelierError: a value is out of range or of another type, or two contradict each other; the message names the
+            fields.
     """
 
     # Optimiser
@@ -153,7 +153,7 @@ class TrainingOptions:
     """Average the weights over time with this decay (0.999 is usual); 0 switches it off."""
 
     def __post_init__(self) -> None:
-        _as_floats(self)
+        _check_types(self)
         _one_of("optimizer", self.optimizer, ("adamw", "adamw8bit", "prodigy"))
         _one_of("schedule", self.schedule, ("constant", "linear", "cosine"))
         _one_of("monitor", self.monitor, ("validation", "epoch", "off"))
@@ -184,7 +184,7 @@ class TrainConfig:
     Length is given as epochs or as optimiser steps, not both.
 
     Raises:
-        AtelierError: both or neither length is given.
+        AtelierError: both or neither length is given, or a value is of another type.
     """
 
     lora: LoraConfig = field(default_factory=LoraConfig)
@@ -196,6 +196,7 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        _check_types(self)
         _require((self.epochs > 0) != (self.steps > 0), "epochs and steps", (self.epochs, self.steps),
                  "Give exactly one of them a number above 0.")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "Choose a whole number from 0 to 2^63 - 1.")
@@ -206,8 +207,9 @@ class TrainConfig:
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _known(cls: type, values: dict[str, Any]) -> dict[str, Any]:
+def _known(cls: type, values: Any) -> dict[str, Any]:
     names = {f.name for f in fields(cls)}
+    _require(isinstance(values, dict), f"The table of {cls.__name__}", values, "Write it as a table of options.")
     unknown = sorted(set(values) - names)
     _require(not unknown, f"{cls.__name__} option", ", ".join(unknown), f"Known options: {', '.join(sorted(names))}.")
     return values
@@ -217,7 +219,7 @@ def config_from_dict(values: dict[str, Any]) -> TrainConfig:
     """Build a `TrainConfig` from plain tables `lora` and `options` beside `epochs`, `steps`, `seed`, `preset`.
 
     Raises:
-        AtelierError: an option is unknown or out of range.
+        AtelierError: an option is unknown, out of range or of another type.
     """
     from .presets import preset
 

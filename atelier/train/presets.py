@@ -40,6 +40,6 @@ def preset(name: str) -> TrainConfig:
     Raises:
         AtelierError: there is none.
     """
-    if name not in PRESETS:
+    if name not in tuple(PRESETS):  # not by hash: a configuration file may hold a list here
         raise AtelierError(f"There is no training preset {name!r}.", f"Choose one of: {', '.join(PRESETS)}.")
     return PRESETS[name]

@@ -1,0 +1,60 @@
+"""Values that people give, checked by the types that a dataclass declares for its fields.
+
+Python itself checks none: `"false"` from a configuration file would count as true, and 16.5 would pass for a rank.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from numbers import Integral, Real
+from typing import Any
+
+from .errors import AtelierError
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number that no float can hold
+        return False
+
+
+_KINDS: dict[object, tuple[Callable[[Any], bool], type, str]] = {
+    "bool": (lambda value: isinstance(value, bool), bool, "true or false"),
+    "int": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), int, "a whole number"),
+    "float": (_is_number, float, "a finite number"),
+    "str": (lambda value: isinstance(value, str), str, "a text"),
+}
+"""By type as annotated: what is taken, what it becomes, and what to ask for."""
+
+
+def typed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """`values` with each one checked by the type of its field.
+
+    Args:
+        cls: A dataclass whose module has `from __future__ import annotations`.
+        values: By field name. Those of fields that are not bool, int, float or str are handed on as they are, and so
+            are names that are no field.
+
+    Returns:
+        The same names with plain Python values: numpy's numbers become Python's, and a whole number becomes a float
+            where one is declared, so that 8 and 8.0 are the same request.
+
+    Raises:
+        AtelierError: a value is of another type, or a number is infinite or NaN; the message names the field.
+    """
+    types = {field.name: field.type for field in fields(cls)}
+    return {name: _one(name, value, types.get(name)) for name, value in values.items()}
+
+
+def _one(name: str, value: Any, kind: object) -> Any:
+    if kind not in _KINDS:
+        return value
+    taken, make, wanted = _KINDS[kind]
+    if not taken(value):
+        raise AtelierError(f"{name} is {value!r}.", f"Give {wanted}{', without quotes' if type(value) is str else ''}.")
+    return make(value)
