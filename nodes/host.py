@@ -14,6 +14,7 @@ import comfy.model_management as management
 import folder_paths
 import torch
 
+from ..atelier.dataset.tree import files_below
 from ..atelier.errors import AtelierError
 from .monitor import HostMonitor, route_table, running_node, send_event
 
@@ -194,10 +195,10 @@ def scheduler_names() -> list[str]:
 def disk_state(path: Path) -> str:
     """Digest over names, sizes and times of a file or of all files below a folder; it reads none of them.
 
-    For `fingerprint_inputs`: it changes when a file does.
+    Links to folders are followed. For `fingerprint_inputs`: it changes when a file does.
     """
     digest = hashlib.sha256()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+    for file in sorted(p for p in files_below(path) if p.is_file()) if path.is_dir() else [path]:
         status = file.stat()
         digest.update(f"{file.relative_to(path).as_posix()}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()

@@ -194,6 +194,50 @@ def test_kohya_folders_repeat(tmp_path: Path) -> None:
     assert names(read_folder(tmp_path, flat)) == ["plain.png"]
 
 
+def link(place: Path, target: Path) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.symlink_to(target, target_is_directory=True)
+
+
+def test_linked_folders_are_searched(tmp_path: Path) -> None:
+    """As the folders that they are called, with masks and captions beside the pictures."""
+    put(tmp_path / "elsewhere" / "a.png", 1)
+    put(tmp_path / "elsewhere" / "deep" / "b.png", 2)
+    mask = put(tmp_path / "elsewhere" / "a-mask.png")
+    link(tmp_path / "set" / "5_fox", tmp_path / "elsewhere")
+    options = FolderOptions(captions=CaptionSource.TEMPLATE, template="{folder}")
+    samples = read_folder(tmp_path / "set", options).samples
+    assert [(sample.captions[0], sample.repeats) for sample in samples] == [("fox", 5), ("deep", 5)]
+    assert samples[0].mask is not None and samples[0].mask.samefile(mask)
+
+
+def test_links_in_circles_come_to_an_end(tmp_path: Path) -> None:
+    """And no picture counts twice: where a folder is reached in several ways, that without links is taken."""
+    put(tmp_path / "around" / "never.png", 1)
+    root = tmp_path / "around" / "set"
+    put(root / "z" / "3_fox" / "a.png", 2)
+    link(root / "z" / "3_fox" / "up", root)
+    link(root / "z" / "self", root / "z" / "self")
+    link(root / "z" / "above", tmp_path / "around")
+    link(root / "9_a", root / "z" / "3_fox")
+    link(root / "gone", tmp_path / "nothing")
+    put(tmp_path / "one" / "b.png", 3)
+    put(tmp_path / "two" / "c.png", 4)
+    link(tmp_path / "one" / "other", tmp_path / "two")
+    link(tmp_path / "two" / "other", tmp_path / "one")
+    link(root / "one", tmp_path / "one")
+    got = [(sample.image.relative_to(root).as_posix(), sample.repeats) for sample in read_folder(root, FIXED).samples]
+    assert got == [("one/b.png", 1), ("one/other/c.png", 1), ("z/3_fox/a.png", 3)]
+
+
+def test_a_linked_folder_of_prior_pictures_is_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "set" / "a.png", 1)
+    put(tmp_path / "regularisation" / "p.png", 2)
+    link(tmp_path / "set" / "prior", tmp_path / "regularisation")
+    data = read_folder(tmp_path / "set", replace(FIXED, prior=tmp_path / "regularisation", prior_text="a beast"))
+    assert [(sample.image.name, sample.prior) for sample in data.samples] == [("a.png", False), ("p.png", True)]
+
+
 def test_masks_beside_and_in_a_folder(tmp_path: Path) -> None:
     for stem in ("a", "b", "c"):
         put(tmp_path / "set" / f"{stem}.jpg")

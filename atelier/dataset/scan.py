@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
 import unicodedata
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePath
+
+from .tree import files_below
 
 PICTURE_ENDINGS = frozenset((".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".avif"))
 MASK_SUFFIX = "-mask"
@@ -40,7 +41,7 @@ def find_pictures(folder: Path, recursive: bool, masks: Path | None = None,
 
     Args:
         folder: Where to look.
-        recursive: Also look below it, and honour the repeats of `N_name` folders there.
+        recursive: Also look below it, through links to folders too, and honour the repeats of `N_name` folders there.
         masks: A folder of masks with the tree of `folder`.
         leave_out: Folders that are not entered.
     """
@@ -70,12 +71,12 @@ def natural_key(path: PurePath) -> tuple[tuple[tuple[int, int, str], ...], str]:
 
 
 def _walk(folder: Path, recursive: bool, closed: set[Path]) -> Iterator[Path]:
-    for place, folders, files in os.walk(folder):
-        here = Path(place)
-        folders[:] = [name for name in folders
-                      if recursive and not name.startswith(".") and (here / name).resolve() not in closed]
-        yield from (here / name for name in files
-                    if not name.startswith(".") and PurePath(name).suffix.lower() in PICTURE_ENDINGS)
+    def enter(path: Path) -> bool:
+        return recursive and not path.name.startswith(".") and path.resolve() not in closed
+
+    for path in files_below(folder, enter):
+        if not path.name.startswith(".") and path.suffix.lower() in PICTURE_ENDINGS:
+            yield path
 
 
 def _name_key(relative: PurePath, drop_mask: bool = False) -> str:

@@ -64,3 +64,14 @@ def test_disk_state_sees_what_changes(pack: ModuleType, tmp_path: Path) -> None:
     second = state(tmp_path)
     (tmp_path / "b.txt").write_text("")
     assert len({first, second, state(tmp_path)}) == 3
+
+
+def test_disk_state_sees_what_changes_behind_a_link(pack: ModuleType, tmp_path: Path) -> None:
+    state = pack_module(pack, "nodes.host").disk_state
+    for name in ("set", "elsewhere"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "set" / "fox").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "set", target_is_directory=True)
+    before = state(tmp_path / "set")
+    (tmp_path / "elsewhere" / "a.txt").write_text("one")
+    assert state(tmp_path / "set") != before
