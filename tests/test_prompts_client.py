@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email.utils
 import json
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -159,7 +160,8 @@ def test_other_bad_requests_are_final(fake: FakeLlm) -> None:
 
 
 @pytest.mark.parametrize("message", ["response_format is not supported", "invalid schema for strict mode",
-                                     "bad request"])
+                                     "bad request", "JSON mode is not supported for this model.",
+                                     "This model takes no structured output; say it in the messages."])
 def test_a_refused_format_is_told_apart(fake: FakeLlm, message: str) -> None:
     fake.say(status=400, error={"error": {"message": message}})
     with pytest.raises(FormatRefused):
@@ -185,6 +187,48 @@ def test_nobody_listens() -> None:
         chat = client(fake)
     with pytest.raises(AtelierError, match=r"connection to .* failed.*Ollama"):
         chat.ask(HELLO, 0)
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:{}/v1", "http://localhost:{}/v1"])
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:9", "socks5://127.0.0.1:9", "nonsense://x"])
+def test_a_server_on_this_machine_is_asked_past_the_proxy(fake: FakeLlm, monkeypatch: pytest.MonkeyPatch, address: str,
+                                                          proxy: str) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, proxy)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    llm = LanguageModel(address.format(fake.base_url.split(":")[2].split("/")[0]), "m")
+    assert ChatClient(llm, pause=0.01).ask(HELLO, 0).text
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("ALL_PROXY", "nonsense://127.0.0.1:9"), ("SSL_CERT_FILE", "no such file.pem"),
+    ("HTTPS_PROXY", "http://127.0.0.1:port"),
+])
+def test_an_environment_that_lets_no_question_out_is_explained(monkeypatch: pytest.MonkeyPatch, name: str, value: str
+                                                               ) -> None:
+    for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(proxy, raising=False)
+        monkeypatch.delenv(proxy.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(AtelierError, match=r"https://llm\.invalid/v1 could not be asked: .*HTTPS_PROXY") as caught:
+        ChatClient(LanguageModel("https://llm.invalid/v1", "m"), pause=0.01).ask(HELLO, 0)
+    assert caught.value.__cause__ is caught.value.__context__ is None
+
+
+def test_a_proxy_that_needs_another_package_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "socksio", None)
+    monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
+    with pytest.raises(AtelierError, match=r"could not be asked: .*socksio"):
+        ChatClient(LanguageModel("https://llm.invalid/v1", "m"), pause=0.01).ask(HELLO, 0)
+
+
+def test_a_key_in_the_environments_proxy_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-in-a-proxy")
+    monkeypatch.setenv("ALL_PROXY", "sk-canary-in-a-proxy://127.0.0.1:9")
+    with pytest.raises(AtelierError, match="could not be asked") as caught:
+        ChatClient(LanguageModel("https://api.openai.com/v1", "m", "OPENAI_API_KEY"), pause=0.01).ask(HELLO, 0)
+    assert "canary" not in str(caught.value) and "[OPENAI_API_KEY]" in str(caught.value)
 
 
 def test_a_slow_server_is_given_up_after_the_timeout(fake: FakeLlm) -> None:
@@ -229,7 +273,7 @@ def test_works_inside_a_running_event_loop(fake: FakeLlm) -> None:
 
 @pytest.mark.parametrize("body", [
     b"", b"<html>hello</html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": 3}]}',
-    b'{"choices": [{"message": {"content": {"a": 1}}}]}', b"\xff\xfe"])
+    b'{"choices": [{"message": {"content": {"a": 1}}}]}', b"\xff\xfe", b"[" * 100_000])
 def test_a_body_that_is_no_completion(fake: FakeLlm, body: bytes) -> None:
     fake.say(error=body)
     with pytest.raises(AtelierError, match="no chat completion"):

@@ -69,6 +69,7 @@ def test_a_workflow_cannot_redirect_a_key(tmp_path: Path, address: str) -> None:
     "https://api.openai.com@evil.example/v1", "https://api.openai.com/v1/../../x", "https://api.openai.com/v1/%2e%2e/x",
     "https://api.openai.com\\@evil.example/v1", "https://api.openai.com/v1?x=1", "https://api.openai.com/v1#x",
     "file:///etc/passwd", "api.openai.com/v1", "", "https://", "https://[::1/v1", "https://a b/v1", "https://h:99999/v1",
+    "https://a\u200bb/v1", "https://a/v\u200b1", "https://a/v\x001",
 ])
 def test_addresses_that_could_be_read_in_two_ways_are_refused(address: str) -> None:
     with pytest.raises(AtelierError):

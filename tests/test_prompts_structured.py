@@ -203,6 +203,21 @@ def test_a_damaged_or_foreign_cache_file_is_asked_again(fake: FakeLlm, tmp_path:
     assert len(fake.requests) == 5
 
 
+def test_an_answer_that_cannot_be_kept_is_used(fake: FakeLlm, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "file").touch()
+    assert good(write(REQUEST, client(fake), AnswerCache(tmp_path / "file" / "answers")))
+    assert len(fake.requests) == 1 and "could not be kept" in caplog.text
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_half_a_character_is_left_out(fake: FakeLlm, tmp_path: Path, outer: bool) -> None:
+    """Models that are cut within an emoji write half of its escape, which no file could hold."""
+    text = json.dumps({**GOOD, "positive": "a cat \ud83d", "title": "Cat \U0001f431"}, ensure_ascii=not outer)
+    fake.say(text)
+    written = write(REQUEST, client(fake), AnswerCache(tmp_path))
+    assert (written.positive, written.title) == ("a cat", "Cat \U0001f431")
+
+
 def test_bad_answers_are_not_cached(fake: FakeLlm, tmp_path: Path) -> None:
     fake.say("nonsense").say("nonsense")
     with pytest.raises(AtelierError):

@@ -42,4 +42,5 @@ class AnswerCache:
     def _path(self, llm: LanguageModel, messages: Sequence[Message], schema: dict[str, Any], seed: int) -> Path:
         question = [llm.base_url, llm.model, llm.temperature, list(messages), schema, seed]
         text = json.dumps(question, sort_keys=True, ensure_ascii=False)
-        return self.folder / f"{hashlib.sha256(text.encode()).hexdigest()[:32]}.json"
+        digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+        return self.folder / f"{digest[:32]}.json"

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import ipaddress
 import json
 import random
 import re
+import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -37,6 +39,8 @@ PLACEHOLDER = "set-by-atelier"
 HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "transfer-encoding",
            "user-agent", "x-stainless-raw-response"}
 """Headers that leave as the package made them; the last one it reads itself, to hand out the body unread."""
+FORMAT_WORDS = ("response_format", "schema", "json", "structured output")
+"""One of them is in most complaints about a response format."""
 OPENAI_HEADERS = {"openai-organization", "openai-project"}
 """The user's organisation and project with OpenAI go to OpenAI alone."""
 
@@ -118,31 +122,42 @@ class ChatClient:
         except ImportError:
             raise MissingPackage("openai", "Writing prompts with a language model") from None
 
-        async with self._connection(openai) as connection:
-            tries = 0
-            while True:
-                try:
-                    body = await asyncio.wait_for(self._post(connection, self._parameters(messages, seed,
-                                                                                          response_format)),
-                                                  self.llm.timeout)
-                    return self._reply(body)
-                except asyncio.TimeoutError:
-                    raise failures.timed_out(self.llm) from None
-                except openai.APIStatusError as error:
-                    problem = failures.read(error, self.credential)
-                    if problem.status in (400, 422):
-                        if self._adapt(problem, response_format):
-                            continue
-                        raise failures.explain(problem, self.llm) from None
-                    wait = failures.seconds_to_wait(problem, self._backoff(tries))
-                    if wait is None or tries == RETRIES:
-                        raise failures.explain(problem, self.llm) from None
-                except (openai.APIConnectionError, _http_error(openai)) as error:
-                    if tries == RETRIES:
-                        raise failures.no_connection(self.llm, self.credential.redact(_root(error))) from None
-                    wait = self._backoff(tries)
-                tries += 1
-                await asyncio.sleep(wait)
+        try:
+            async with self._connection(openai) as connection:
+                body = await self._patiently(openai, connection, messages, seed, response_format)
+        # What the packages below raise, each in its own way, for an environment or an address they cannot use: a
+        # proxy that needs another package, a certificate file that is not there, a host name that is none.
+        except (ImportError, OSError, ValueError, RuntimeError, _transport(openai).InvalidURL,
+                openai.OpenAIError) as error:
+            raise failures.impossible(self.llm, self.credential.redact(_root(error))) from None
+        return self._reply(body)
+
+    async def _patiently(self, openai: Any, connection: Any, messages: Sequence[Message], seed: int,
+                         response_format: ResponseFormat | None) -> bytes:
+        """The answer's body, asked for again where the server says "later" or the connection is lost."""
+        tries = 0
+        while True:
+            try:
+                return await asyncio.wait_for(self._post(connection, self._parameters(messages, seed,
+                                                                                      response_format)),
+                                              self.llm.timeout)
+            except asyncio.TimeoutError:
+                raise failures.timed_out(self.llm) from None
+            except openai.APIStatusError as error:
+                problem = failures.read(error, self.credential)
+                if problem.status in (400, 422):
+                    if self._adapt(problem, response_format):
+                        continue
+                    raise failures.explain(problem, self.llm) from None
+                wait = failures.seconds_to_wait(problem, self._backoff(tries))
+                if wait is None or tries == RETRIES:
+                    raise failures.explain(problem, self.llm) from None
+            except (openai.APIConnectionError, _transport(openai).HTTPError) as error:
+                if tries == RETRIES:
+                    raise failures.no_connection(self.llm, self.credential.redact(_root(error))) from None
+                wait = self._backoff(tries)
+            tries += 1
+            await asyncio.sleep(wait)
 
     async def _post(self, connection: Any, parameters: Mapping[str, Any]) -> bytes:
         async with connection.chat.completions.with_streaming_response.create(**parameters) as response:
@@ -161,7 +176,10 @@ class ChatClient:
             if self.credential.secret:
                 request.headers["Authorization"] = f"Bearer {self.credential.secret}"
 
-        http_client = openai.DefaultAsyncHttpxClient(follow_redirects=False,
+        # No proxy knows the way to a server on this machine, so for one the environment is left out. Its certificates
+        # then come from the system's store, as a public one would not know them.
+        local = {"trust_env": False, "verify": ssl.create_default_context()} if _on_this_machine(self.llm) else {}
+        http_client = openai.DefaultAsyncHttpxClient(follow_redirects=False, **local,
                                                      event_hooks={"request": [only_known_headers]})
         # The package's own clock starts anew with each byte; the one around the whole question is in `_ask`.
         return openai.AsyncOpenAI(api_key=PLACEHOLDER, base_url=self.llm.base_url, max_retries=0,
@@ -187,8 +205,10 @@ class ChatClient:
         Raises:
             FormatRefused: it complained about the response format, or about nothing in particular.
         """
-        sent = self._parameters([], 0, response_format)
-        named = [name for name in sent if re.search(rf"\b{name}\b", f"{problem.parameter} {problem.text}")]
+        complaint = f"{problem.parameter} {problem.text}"
+        # The words "model" and "messages" stand in complaints about anything.
+        sent = [name for name in self._parameters([], 0, response_format) if name not in ("model", "messages")]
+        named = [name for name in sent if re.search(rf"\b{name}\b", complaint)]
         for name in named:
             other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}.get(name)
             if other and not self._renamed and other not in self._left_out:
@@ -197,7 +217,9 @@ class ChatClient:
             if name in ("temperature", "seed", "max_tokens", "max_completion_tokens"):
                 self._left_out.add(name)
                 return True
-        if response_format is not None and ("response_format" in named or "schema" in problem.text or not named):
+        about_format = any(word in complaint for word in FORMAT_WORDS)
+        unclear = not named and problem.parameter not in ("model", "messages")
+        if response_format is not None and (about_format or unclear):
             raise FormatRefused(f"{self.llm.model} takes no {response_format['type']}.", "Ask for plain text.")
         return False
 
@@ -208,7 +230,7 @@ class ChatClient:
             message = choice["message"]
             text = _text(message.get("content"))
             refusal = message.get("refusal")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
             start = self.credential.redact(body[:200].decode("utf-8", "replace"))
             raise failures.unusable(self.llm, f"it is no chat completion but begins with {start!r}") from None
         if refusal and not text:
@@ -233,19 +255,28 @@ class ChatClient:
         return self.pause * 2**tries * random.Random().uniform(0.75, 1.25)
 
 
-def _http_error(openai: Any) -> type[Exception]:
-    """The base class of transport errors, which the package lets through while a body is read.
+def _transport(openai: Any) -> Any:
+    """The package that carries requests, whose errors come through while a body is read.
 
-    The package moved from `httpx` to `httpx2` with version 3; its client is a subclass of the transport's in both.
+    `openai` moved from `httpx` to `httpx2` with version 3; its client is a subclass of the transport's in both.
     """
     transport = next(base for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient")
-    return importlib.import_module(transport.__module__.partition(".")[0]).HTTPError
+    return importlib.import_module(transport.__module__.partition(".")[0])
 
 
 def _root(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return str(error) or type(error).__name__
+
+
+def _on_this_machine(llm: LanguageModel) -> bool:
+    host = urlsplit(llm.base_url).hostname or ""
+    try:
+        address = ipaddress.ip_address(host)
+        return address.is_loopback or address.is_unspecified
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _text(content: Any) -> str:

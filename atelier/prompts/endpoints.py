@@ -93,8 +93,9 @@ def plain_url(text: str) -> str:
         raise AtelierError(f"The language model's address at {host} holds a user name, a query or a fragment.",
                            "Type only scheme, host and path; a key belongs into a credential.")
     segments = parts.path.split("/")
-    if any(c in text for c in "\\%") or any(c.isspace() for c in text) or "." in segments or ".." in segments:
-        raise AtelierError(f"The path of the language model's address at {host} holds escapes, spaces or dots.", do)
+    if any(c in text for c in "\\%") or " " in text or not text.isprintable() or "." in segments or ".." in segments:
+        raise AtelierError(f"The path of the language model's address at {host} holds escapes, spaces, "
+                           "invisible characters or dots.", do)
     scheme = parts.scheme.lower()
     shown_host = f"[{host}]" if ":" in host else host
     shown_port = "" if port in (None, {"http": 80, "https": 443}[scheme]) else f":{port}"

@@ -89,6 +89,13 @@ def no_connection(llm: LanguageModel, reason: str) -> AtelierError:
                         "Check the address, the network, and that a local server (Ollama, LM Studio) is running.")
 
 
+def impossible(llm: LanguageModel, reason: str) -> AtelierError:
+    """The question could not even be sent."""
+    return AtelierError(f"{llm.base_url} could not be asked: {reason[:200].rstrip('.')}.",
+                        "Check the address, and the environment's HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and "
+                        "SSL_CERT_FILE.")
+
+
 def unusable(llm: LanguageModel, why: str) -> AtelierError:
     """There is an answer, but it is none."""
     return AtelierError(f"The answer of {llm.model} at {llm.base_url} cannot be used: {why}.",

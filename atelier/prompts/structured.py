@@ -8,23 +8,29 @@ gets one chance to repair it.
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
+from ..errors import AtelierError
 from . import failures
 from .answer_cache import AnswerCache
 from .client import NOTHING_USED, ChatClient, FormatRefused, Message, Reply, Usage
 
 T = TypeVar("T")
 
+_log = logging.getLogger("atelier")
+
 MAX_ANSWER = 40_000
 """Characters. The longest sensible answer, twenty art prompts, is a quarter of it."""
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"\{(?=\s*[\"}])")
+_HALVES = re.compile("[\ud800-\udfff]")
+"""Halves of characters beyond the first 65536, which JSON can hold alone and no file can."""
 _TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 
 
@@ -69,7 +75,10 @@ def ask(client: ChatClient, question: Question[T], seed: int, cache: AnswerCache
                 pass  # Written by another version of the pack: ask again.
     value, text, usage = _ask(client, question, seed)
     if cache is not None:
-        cache.store(client.llm, question.messages, question.schema, seed, text)
+        try:
+            cache.store(client.llm, question.messages, question.schema, seed, text)
+        except (AtelierError, OSError, UnicodeError) as error:  # The answer is there and may have cost money.
+            _log.warning("The answer of %s could not be kept for the next time: %s", client.llm.model, error)
     return Answer(value, usage, False)
 
 
@@ -143,7 +152,7 @@ def text_field(answer: Mapping[str, Any], name: str, longest: int, required: boo
         value = ", ".join(value)
     if not isinstance(value, str):
         raise Unusable(f'"{name}" is missing' if value is None else f'"{name}" is not a text')
-    value = " ".join(value.split())
+    value = " ".join(_HALVES.sub("", value).split())
     if required and not value:
         raise Unusable(f'"{name}" is empty')
     if len(value) > longest:
