@@ -12,6 +12,7 @@ import torch
 from diffusers import DDPMScheduler
 from kit.training import MemorySet, parts, scheduler_config
 from PIL import Image
+from safetensors.torch import load_file
 
 from atelier.errors import AtelierError
 from atelier.lora.file import load_lora
@@ -70,9 +71,9 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, extra: dict) -> 
     whole = _loop(tmp_path / "whole", config, data=data)
     whole.run()
     with pytest.raises(Interrupted):
-        _loop(tmp_path / "cut", config, StopAt(interrupt=7), data).run()
+        _loop(tmp_path / "cut", config, StopAt(interrupt=15), data).run()  # eight of them in a validation
     with pytest.raises(Interrupted):
-        _loop(tmp_path / "cut", config, StopAt(interrupt=4), data).run()
+        _loop(tmp_path / "cut", config, StopAt(interrupt=12), data).run()
     resumed = _loop(tmp_path / "cut", config, data=data)
     resumed.run()
     assert resumed.began_step == 9
@@ -99,6 +100,165 @@ def test_an_interrupt_leaves_a_lora_of_what_was_learnt(tmp_path: Path) -> None:
     kept, expected = load_lora(RunStore(tmp_path).last), reference.trainer.adapters.weights()
     assert kept.keys() == expected.keys()
     assert all(torch.equal(kept[name].up, expected[name].up) for name in kept)
+
+
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_a_validation_can_be_interrupted_and_is_made_up_for(tmp_path: Path, ema: float) -> None:
+    options = replace(QUIET, monitor="validation", validate_every=3, patience=99, ema_decay=ema, save_every=3)
+    config, data = TrainConfig(LoraConfig(rank=4), options, steps=7), MemorySet.of(4)
+    whole = _loop(tmp_path / "whole", config, data=data)
+    whole.run()
+    cut = _loop(tmp_path / "cut", config, StopAt(interrupt=6), data)  # the third check within the first look
+    with pytest.raises(Interrupted):
+        cut.run()
+    assert (cut.trainer.step, cut.trainer.history.validation) == (3, [])
+    assert _same(RunStore(tmp_path / "cut").last, RunStore(tmp_path / "whole").at(3))
+    resumed = _loop(tmp_path / "cut", config, data=data)
+    resumed.run()
+    assert resumed.trainer.history == whole.trainer.history
+    assert resumed.trainer.stopper == whole.trainer.stopper
+    assert {p.name for p in (tmp_path / "cut").iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
+    assert all(_same(tmp_path / "cut" / p.name, p) for p in (tmp_path / "whole").glob("[!s]*.safetensors"))
+
+
+def test_a_validation_asks_before_each_pass() -> None:
+    trainer = Trainer(parts(), MemorySet.of(40), TrainConfig(LoraConfig(rank=4), replace(
+        QUIET, monitor="validation", patience=9, validation_timesteps=50), steps=5))
+    passes, unet, since = [0], trainer.parts.unet, []
+    plain = unet.forward
+
+    def counted(*args: Any, **options: Any) -> Any:
+        passes[0] += 1
+        return plain(*args, **options)
+
+    unet.forward = counted
+    trainer.validate(lambda: since.append(passes[0]))
+    assert since == list(range(passes[0])) and passes[0] == 4 * 13
+
+
+def test_an_interrupt_leaves_a_running_average_in_its_place() -> None:
+    trainer = Trainer(parts(), MemorySet.of(4), TrainConfig(LoraConfig(rank=4), replace(
+        QUIET, ema_decay=0.9), steps=5))
+    trainer.train_step()
+    before = trainer.adapters.snapshot()
+    with pytest.raises(Interrupted):
+        trainer.validate(StopAt(interrupt=2).check)
+    assert all(torch.equal(a, b) for a, b in zip(before, trainer.adapters.snapshot(), strict=True))
+
+
+def test_an_interrupt_in_a_sample_keeps_the_lora_and_the_picture_is_made_up_for(tmp_path: Path) -> None:
+    config, store = TrainConfig(LoraConfig(rank=4), replace(QUIET, sample_every=4), steps=8), RunStore(tmp_path)
+
+    def run(monitor: Monitor, *, interrupted: bool) -> list[int]:
+        drawn: list[int] = []
+
+        def draw() -> None:
+            monitor.check()
+            drawn.append(loop.trainer.step)
+            store.sample(loop.trainer.step).parent.mkdir(exist_ok=True)
+            store.sample(loop.trainer.step).write_bytes(b"a picture")
+
+        loop = _loop(tmp_path, config, monitor, draw=draw)
+        if interrupted:
+            with pytest.raises(Interrupted):
+                loop.run()
+        else:
+            loop.run()
+        return drawn
+
+    reference = _loop(tmp_path / "whole", replace(config, options=replace(config.options, save_every=4)))
+    reference.run()
+    assert run(StopAt(interrupt=5), interrupted=True) == []
+    assert _same(store.last, reference.store.at(4))
+    # Once made up for, no picture is drawn twice; the last one is due when no step is left.
+    assert run(StopAt(interrupt=6), interrupted=True) == [4]
+    assert _same(store.last, reference.store.last)
+    assert run(Monitor(), interrupted=False) == [8]
+    assert run(Monitor(), interrupted=False) == []
+
+
+def _same(one: Path, other: Path) -> bool:
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+class Phases(Monitor):
+    """Notes what is said in each phase."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def advance(self, done: int, text: str = "") -> None:
+        self.said.append(text)
+
+
+def test_a_sample_that_does_not_fit_in_memory_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    tried: list[int] = []
+
+    def draw() -> None:
+        tried.append(loop.trainer.step)
+        if len(tried) < 3:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monitor = Phases()
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), replace(QUIET, sample_every=2), steps=6), monitor, draw=draw)
+    with caplog.at_level("WARNING", "atelier"):
+        assert loop.run() == "complete"
+    assert (tried, loop.undrawn) == ([2, 4, 6], [2, 4])
+    assert [record.args for record in caplog.records if record.name == "atelier"] == [(2,), (4,)]
+    assert sum("no memory for a sample" in text for text in monitor.said) == 2
+    reference = _loop(tmp_path / "other", TrainConfig(LoraConfig(rank=4), QUIET, steps=6))
+    reference.run()
+    assert _same(loop.store.last, reference.store.last)
+
+
+def test_running_out_of_memory_in_a_validation_keeps_the_work(tmp_path: Path) -> None:
+    options = replace(QUIET, monitor="validation", validate_every=2, patience=9)
+    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), options, steps=6))
+
+    def full(check: Any) -> float:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    loop.trainer.validate = full
+    with pytest.raises(AtelierError, match=r"validating after step 2.*batch size"):
+        loop.run()
+    reference = _loop(tmp_path / "other", TrainConfig(LoraConfig(rank=4), QUIET, steps=2))
+    reference.run()
+    assert _same(loop.store.last, reference.store.last) and loop.store.state.exists()
+
+
+def test_float16_writes_no_untouched_lora(tmp_path: Path) -> None:
+    """So steep that the first steps only find the loss scale."""
+    options = replace(QUIET, precision="fp16", monitor="validation", validate_every=1, patience=99, save_every=1)
+    config = TrainConfig(LoraConfig(rank=4, alpha=4096), options, steps=10)
+
+    def loop(monitor: Monitor) -> Loop:
+        trainer = Trainer(parts(dtype=torch.float16), MemorySet.of(1), config)
+        return Loop(trainer, RunStore(tmp_path), monitor, metadata=lambda step: {"step": str(step)})
+
+    cut = loop(StopAt(interrupt=5))  # steps 1 and 2 with two passes of validation each
+    with pytest.raises(Interrupted):
+        cut.run()
+    assert cut.trainer.stopper.best_step == 0 and cut.trainer.best is None
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+    cut = loop(StopAt(stop=3))  # after the two passes that were cut short
+    with pytest.raises(AtelierError, match=r"Nothing was learnt in 2 steps.*float16"):
+        cut.run()
+    resumed = loop(Monitor())
+    resumed.run()
+    first = min(int(path.stem[-6:]) for path in tmp_path.glob("step-*"))
+    assert first > 2 and resumed.trainer.history.validation[0][0] == 1
+    assert resumed.trainer.stopper.best_step >= first and load_lora(RunStore(tmp_path).best)
+
+
+def test_a_state_that_does_not_fit_on_the_disk_costs_no_lora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, trainer: Trainer) -> None:
+        raise AtelierError("The disk is full.", "Free some space.")
+
+    monkeypatch.setattr("atelier.train.loop.save_state", full)
+    with pytest.raises(AtelierError, match="disk is full"):
+        _loop(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=10), StopAt(interrupt=4)).run()
+    assert load_lora(RunStore(tmp_path).last)
 
 
 def test_an_interrupt_before_the_first_step_writes_nothing(tmp_path: Path) -> None:
@@ -149,8 +309,10 @@ def test_a_stopper_counts_looks_below_min_delta_as_none() -> None:
     assert not Stopper(patience=0).look(1.0, 1).look(2.0, 2).done
 
 
-def test_nan_ends_the_run_and_keeps_the_last_good_weights(tmp_path: Path) -> None:
-    loop = _loop(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=10))
+@pytest.mark.parametrize("ema", [0.0, 0.9])
+def test_nan_ends_the_run_and_keeps_the_last_good_weights(tmp_path: Path, ema: float) -> None:
+    config = TrainConfig(LoraConfig(rank=4), replace(QUIET, ema_decay=ema), steps=10)
+    loop = _loop(tmp_path, config)
     steps = iter(range(100))
     plain = loop.trainer.train_step
 
@@ -162,10 +324,10 @@ def test_nan_ends_the_run_and_keeps_the_last_good_weights(tmp_path: Path) -> Non
     with pytest.raises(AtelierError, match="step 4") as caught:
         loop.run()
     assert "learning rate" in str(caught.value)
-    reference = _loop(tmp_path / "other", TrainConfig(LoraConfig(rank=4), QUIET, steps=10))
+    reference = _loop(tmp_path / "other", config).trainer
     for _ in range(3):
-        reference.trainer.train_step()
-    kept, expected = load_lora(RunStore(tmp_path).last), reference.trainer.adapters.weights()
+        reference.train_step()
+    kept, expected = load_lora(RunStore(tmp_path).last), reference.adapters.weights(reference.current)
     assert all(torch.equal(kept[name].up, expected[name].up) for name in kept)
 
 
@@ -265,9 +427,18 @@ def test_a_resumed_run_shows_its_earlier_pictures(tmp_path: Path) -> None:
     assert monitor.seen == [(step, step) for step in range(19, 31) if step < 28 or step == 30]
 
 
-def test_validation_is_the_mean_of_single_comparisons() -> None:
+class LeftHalf(MemorySet):
+    """Only the left half of each picture counts."""
+
+    def mask(self, index: int, flip: bool) -> torch.Tensor:
+        mask = torch.zeros(1, self.items[index].height, self.items[index].width)
+        mask[..., :self.items[index].width // 2] = 1
+        return mask
+
+
+@pytest.mark.parametrize(("data", "counts"), [(MemorySet.of(12), 8), (LeftHalf(MemorySet.of(12).items), 4)])
+def test_validation_is_the_mean_of_single_comparisons(data: MemorySet, counts: int) -> None:
     """Against diffusers' noise and a forward pass for each picture and timestep alone."""
-    data = MemorySet.of(12)
     trainer = Trainer(parts(), data, TrainConfig(LoraConfig(rank=4), replace(
         QUIET, monitor="validation", patience=9, validation_pictures=2, validation_timesteps=9), steps=5))
     trainer.train_step()
@@ -279,6 +450,6 @@ def test_validation_is_the_mean_of_single_comparisons() -> None:
         with torch.no_grad():
             noisy = scheduler.add_noise(mean, noise, torch.tensor([t]))
             prediction = unet(noisy, t, data.text(use.index, 0).embeds[None]).sample
-        losses.append(torch.nn.functional.mse_loss(prediction, noise).item())
+        losses.append(torch.nn.functional.mse_loss(prediction[..., :counts], noise[..., :counts]).item())
     assert len(losses) == len(plan.uses) * 9
     assert trainer.validate() == pytest.approx(sum(losses) / len(losses), rel=1e-5)

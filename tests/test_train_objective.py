@@ -73,6 +73,14 @@ def test_zero_terminal_snr_stays_finite() -> None:
     assert objective.loss(prediction, objective.target(latents, noise, t), t, weights=torch.ones(6)).isfinite()
 
 
+def test_at_zero_signal_the_epsilon_weight_is_its_limit() -> None:
+    objective = Objective(torch.tensor([0.9, 0.5, 0.0]), "epsilon", min_snr_gamma=5.0)
+    prediction, target = torch.ones(3, 4, 8, 8), torch.zeros(3, 4, 8, 8)
+    each = [objective.loss(prediction[i:i + 1], target[i:i + 1], torch.tensor([i]), weights=torch.ones(1)).item()
+            for i in range(3)]
+    assert each == pytest.approx([5 / 9, 1, 1])
+
+
 def test_another_prediction_type_is_refused_by_name() -> None:
     with pytest.raises(AtelierError, match="sample"):
         Objective.of(scheduler_config("sample"), CPU)

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -14,6 +15,7 @@ from ..errors import AtelierError
 from ..lora.file import save_lora
 from ..progress import Monitor
 from .pace import Pace
+from .room import free, memory_for
 from .state import load_state, save_state
 from .store import RunStore
 from .trainer import Trainer
@@ -48,11 +50,12 @@ class Loop:
         self.trainer, self.store, self.monitor = trainer, store, monitor
         self.metadata, self.draw, self._clock = metadata, draw, clock
         self._unread: list[tuple[Tensor, Tensor]] = []
-        self._good = trainer.adapters.snapshot()
-        self._good_step = 0
+        self._good, self._good_step = self._current(), 0
         self._read_at = self._saved_at = clock()
         self._pace = Pace(0, clock)
         self.began_step = 0
+        self.undrawn: list[int] = []
+        """Steps whose sample picture did not fit in memory."""
 
     def run(self) -> str:
         """Train until the length is reached, early stopping ends it, or the user does.
@@ -61,13 +64,15 @@ class Loop:
             "complete", "stopped early" or "stopped by user".
 
         Raises:
-            AtelierError: the loss became NaN or infinite, or memory ran out. What was learnt before is saved.
+            AtelierError: the loss became NaN or infinite, memory ran out, or nothing was learnt. What was learnt before
+                is saved.
             BaseException: whatever `monitor.check` raises to interrupt; state and partial LoRA are saved first.
         """
         trainer = self.trainer
-        if self.store.state.exists():
+        resumed = self.store.state.exists()
+        if resumed:
             load_state(self.store.state, trainer)
-            self._good, self._good_step = trainer.adapters.snapshot(), trainer.step
+            self._good, self._good_step = self._current(), trainer.step
             log.info("Training goes on from step %d of %d.", trainer.step, trainer.total)
             trainer.history.show(self.monitor, self.store.drawn)
             if trainer.stopper.best_step:
@@ -76,6 +81,8 @@ class Loop:
         self._pace = Pace(trainer.step, self._clock)
         self.monitor.phase("training", trainer.total)
         with _random_state_kept(trainer.device):
+            if resumed:  # the interruption may have come between a step and what was due after it
+                self._do_due(resumed=True)
             while trainer.step < trainer.total and not trainer.stopper.done:
                 self._poll()
                 if trainer.step and self.monitor.stop_requested():  # before the first step there is nothing to keep
@@ -100,22 +107,44 @@ class Loop:
             self._read()
         if trainer.at_epoch_end:
             self._end_epoch()
+        self._do_due()
+
+    def _do_due(self, *, resumed: bool = False) -> None:
+        """Validate, save and draw where that is due after the step that was done last."""
+        trainer, options = self.trainer, self.trainer.config.options
         if self._look_due():
             self._look()
         if options.save_every and trainer.step % options.save_every == 0:
             self._read()
-            save_lora(self.store.at(trainer.step), trainer.adapters.weights(trainer.current),
-                      metadata=self.metadata(trainer.step))
+            self._write(self.store.at(trainer.step), self._current())
             self._save()
         elif self._clock() - self._saved_at > STATE_SECONDS:
             self._read()
             self._save()
+        due = self._sample_due() and not (resumed and trainer.step in self.store.drawn)
         # The request first: a sample that is due answers it.
-        if self.draw and (self.monitor.sample_requested() or self._sample_due()):
-            self._read()
-            self._save()  # drawing needs the most memory; what was learnt is safe before it starts
-            self.draw()
-            self.monitor.phase("training", trainer.total)
+        if self.draw and (self.monitor.sample_requested() or due):
+            self._sample(self.draw)
+
+    def _sample(self, draw: Callable[[], None]) -> None:
+        trainer = self.trainer
+        self._read()
+        self._save()  # drawing needs the most memory; what was learnt is safe before it starts
+        fits = True
+        try:
+            draw()
+        except torch.OutOfMemoryError:
+            fits = False
+        except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
+            self._write(self.store.last, self._current())
+            raise
+        self.monitor.phase("training", trainer.total)
+        if not fits:
+            free(trainer.device)  # only here: while the error was being handled, it held what had been computed
+            self.undrawn.append(trainer.step)
+            log.warning("The sample picture of step %d did not fit in memory; training goes on without it.",
+                        trainer.step)
+            self.monitor.advance(trainer.step, "no memory for a sample picture; training goes on without it")
 
     def _read(self) -> None:
         """Fetch the losses of the steps since the last reading, and check them."""
@@ -131,7 +160,7 @@ class Loop:
         losses = [loss for loss, _ in values]
         trainer.history.losses += losses
         trainer.epoch_losses += losses
-        self._good, self._good_step = trainer.adapters.snapshot(), trainer.step
+        self._good, self._good_step = self._current(), trainer.step
         self._show(losses[-1])
 
     def _show(self, loss: float) -> None:
@@ -144,11 +173,8 @@ class Loop:
                                            f"{int(left // 60)}:{int(left % 60):02d} left")
 
     def _fail_on_nan(self, step: int) -> None:
-        trainer = self.trainer
-        trainer.adapters.load(self._good)
         kept = ""
-        if self._good_step:
-            save_lora(self.store.last, trainer.adapters.weights(), metadata=self.metadata(self._good_step))
+        if self._write(self.store.last, self._good, self._good_step):
             kept = f" The weights of step {self._good_step} are kept in {self.store.last}."
         raise AtelierError(f"The loss became NaN or infinite at step {step}.{kept}",
                            "Lower the learning rate, or choose precision bf16 or fp32, and start again.")
@@ -165,7 +191,8 @@ class Loop:
 
     def _look_due(self) -> bool:
         trainer, options = self.trainer, self.trainer.config.options
-        if options.monitor != "validation":
+        looks = trainer.history.validation
+        if options.monitor != "validation" or (looks and looks[-1][0] == trainer.step):
             return False
         every = options.validate_every or max(trainer.steps_per_epoch, LOOK_STEPS)
         return trainer.step % every == 0 or trainer.step == trainer.total
@@ -173,18 +200,26 @@ class Loop:
     def _look(self) -> None:
         trainer = self.trainer
         self._read()
-        loss = trainer.validate()
+        try:
+            with memory_for(f"validating after step {trainer.step}",
+                            "Choose a smaller batch size or resolution, or let early stopping look at the training "
+                            "loss (monitor \"epoch\"). What was learnt is saved."):
+                loss = trainer.validate(self.monitor.check)
+        except BaseException:  # as in `_poll`
+            self._keep_work()
+            raise
         trainer.history.validation.append((trainer.step, loss))
         self.monitor.measure({"step": trainer.step, "validation_loss": loss})
         self._judge(loss)
 
     def _judge(self, loss: float) -> None:
         trainer = self.trainer
-        trainer.stopper = trainer.stopper.look(loss, trainer.step)
-        if trainer.stopper.improved:
+        stopper, current = trainer.stopper.look(loss, trainer.step), self._current()
+        if not stopper.improved:
+            trainer.stopper = stopper
+        elif self._write(self.store.best, current):  # what has learnt nothing yet is not the best
+            trainer.stopper, trainer.best = stopper, current
             self.monitor.measure({"step": trainer.step, "best_step": trainer.step})
-            trainer.best = [tensor.detach().clone() for tensor in trainer.current]
-            save_lora(self.store.best, trainer.adapters.weights(trainer.best), metadata=self.metadata(trainer.step))
         self._save()
 
     def _sample_due(self) -> bool:
@@ -202,14 +237,34 @@ class Loop:
         """Save the state, and the LoRA as it is, of a run that ends here before its time."""
         self._read()
         if self.trainer.step:
+            # The small file first: where the disk has no room for the state, the LoRA may still fit.
+            self._write(self.store.last, self._current())
             self._save()
-            save_lora(self.store.last, self.trainer.adapters.weights(self.trainer.current),
-                      metadata=self.metadata(self.trainer.step))
 
     def _finish(self) -> None:
-        self._keep_work()
-        if self.trainer.step:
-            self.monitor.phase("saving", 1)
+        self._read()
+        learnt = self._write(self.store.last, self._current())
+        self._save()
+        if not learnt:
+            raise AtelierError(
+                f"Nothing was learnt in {self.trainer.step} steps"
+                + (": their gradients overflowed in float16." if self.trainer.loss_scale > 1 else "."),
+                "Train for more steps, or choose precision bf16 or fp32.")
+        self.monitor.phase("saving", 1)
+
+    def _current(self) -> list[Tensor]:
+        return [tensor.detach().clone() for tensor in self.trainer.current]
+
+    def _write(self, path: Path, tensors: list[Tensor], step: int | None = None) -> bool:
+        """Write a LoRA of `tensors` (of `step`, else the last one), unless they are those training began with.
+
+        They stay so for the first steps in float16, until its loss scale is found.
+        """
+        weights = self.trainer.adapters.weights(tensors)
+        learnt = any(bool(module.up.any()) for module in weights.values())
+        if learnt:
+            save_lora(path, weights, metadata=self.metadata(self.trainer.step if step is None else step))
+        return learnt
 
     def _save(self) -> None:
         save_state(self.store.state, self.trainer)

@@ -71,14 +71,9 @@ class Objective:
         With `min_snr_gamma` γ each sample also counts min(SNR, γ) / SNR (epsilon) or min(SNR, γ) / (SNR + 1)
         (v_prediction): Hang et al. 2023, https://arxiv.org/abs/2303.09556, section 3.4.
         """
-        error = (prediction.float() - target.float()).square()
-        if mask is None:
-            per_sample = error.mean(dim=(1, 2, 3))
-        else:
-            per_sample = (error * mask).sum(dim=(1, 2, 3)) / (mask.sum(dim=(1, 2, 3)) * error.shape[1]).clamp(min=1e-6)
         if self.min_snr_gamma > 0:
             weights = weights * self._snr_weight(t)
-        return (per_sample * weights).mean()
+        return (squared_error(prediction, target, mask) * weights).mean()
 
     def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
         level = self.alphas_cumprod[t].reshape(-1, 1, 1, 1)
@@ -86,7 +81,15 @@ class Objective:
 
     def _snr_weight(self, t: Tensor) -> Tensor:
         level = self.alphas_cumprod[t]
-        snr = level / (1 - level)
-        capped = snr.clamp(max=self.min_snr_gamma)
         # At zero terminal SNR the epsilon weight is 0 / 0; its limit is 1.
-        return capped / snr.clamp(min=1e-12) if self.prediction_type == "epsilon" else capped / (snr + 1)
+        snr = (level / (1 - level)).clamp(min=1e-12)
+        capped = snr.clamp(max=self.min_snr_gamma)
+        return capped / snr if self.prediction_type == "epsilon" else capped / (snr + 1)
+
+
+def squared_error(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Each sample's mean squared error, [B], over what its mask lets count; 0 where that is nothing."""
+    error = (prediction.float() - target.float()).square()
+    if mask is None:
+        return error.mean(dim=(1, 2, 3))
+    return (error * mask).sum(dim=(1, 2, 3)) / (mask.sum(dim=(1, 2, 3)) * error.shape[1]).clamp(min=1e-6)

@@ -16,9 +16,9 @@ from .compiled import MaybeCompiled
 from .config import TrainConfig
 from .history import History
 from .inputs import Inputs, InputSource
-from .objective import Objective
+from .objective import Objective, squared_error
 from .optimizers import make_optimizer, rate_factor, set_rate, update_average
-from .order import Batch, Order, derived_seed, groups, steps_per_epoch
+from .order import Batch, Order, Use, derived_seed, groups, steps_per_epoch
 from .packed import pack_frozen
 from .stopping import Stopper
 from .validation import ValidationPlan
@@ -139,24 +139,34 @@ class Trainer:
         return total
 
     @torch.no_grad()
-    def validate(self) -> float:
-        """Mean loss on fixed pictures, noise and timesteps, without dropout or loss weighting."""
+    def validate(self, check: Callable[[], None] = lambda: None) -> float:
+        """Mean loss on fixed pictures, noise and timesteps, without dropout or loss weighting; masks count.
+
+        Args:
+            check: Called before each forward pass; what it raises ends the validation and changes nothing.
+        """
         self.adapters.train(False)
         kept = self.adapters.snapshot()
         if self.average is not None:
             self.adapters.load(self.average)
-        losses = []
-        for use, timesteps, seeds in self.validation.batches(self.objective.timesteps):
-            inputs = self.source((use,) * len(seeds))
-            noise = torch.cat([self._noise(inputs.mean[:1], seed) for seed in seeds])
-            t = torch.tensor(timesteps, device=self.device)
-            # The plain UNet: other batches without dropout would only be compiled once more.
-            prediction = self._predict(self.parts.unet, inputs, self.objective.noisy(inputs.mean, noise, t), t)
-            target = self.objective.target(inputs.mean, noise, t)
-            losses.append((prediction.float() - target).square().mean(dim=(1, 2, 3)))
-        if self.average is not None:
-            self.adapters.load(kept)
+        try:
+            losses = []
+            for use, timesteps, seeds in self.validation.batches(self.objective.timesteps):
+                check()
+                losses.append(self._compare(use, timesteps, seeds))
+        finally:
+            if self.average is not None:
+                self.adapters.load(kept)
         return torch.cat(losses).mean().item()
+
+    def _compare(self, use: Use, timesteps: list[int], seeds: list[int]) -> Tensor:
+        """The losses of one picture at these timesteps, each with its own noise."""
+        inputs = self.source((use,) * len(seeds))
+        noise = torch.cat([self._noise(inputs.mean[:1], seed) for seed in seeds])
+        t = torch.tensor(timesteps, device=self.device)
+        # The plain UNet: other batches without dropout would only be compiled once more.
+        prediction = self._predict(self.parts.unet, inputs, self.objective.noisy(inputs.mean, noise, t), t)
+        return squared_error(prediction, self.objective.target(inputs.mean, noise, t), inputs.mask)
 
     def _loss(self, inputs: Inputs, seed: int) -> Tensor:
         stream = torch.Generator(self.device).manual_seed(seed)
