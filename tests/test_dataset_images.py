@@ -117,6 +117,57 @@ def test_exif_orientation_is_applied(tmp_path: Path, ending: str, orientation: i
     assert got.size == ((24, 40) if orientation > 4 else (40, 24))
 
 
+def chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+LONG = b'{"nodes": []}' * 200_000
+ZIPPED = chunk(b"zTXt", b"workflow\0\0" + zlib.compress(LONG))
+INTERNATIONAL = chunk(b"iTXt", b"workflow\0\1\0\0\0" + zlib.compress(LONG))
+
+
+@pytest.mark.parametrize("texts", [ZIPPED, INTERNATIONAL, ZIPPED * 40])
+@pytest.mark.parametrize("place", [33, -12], ids=["before the pixels", "behind the pixels"])
+def test_a_large_workflow_in_the_file_does_not_matter(tmp_path: Path, texts: bytes, place: int) -> None:
+    """Programs pack what ComfyUI writes into its pictures: Pillow takes no packed text of more than a megabyte."""
+    picture = noise_picture(40, 24)
+    path = saved(tmp_path / "a.png", picture)
+    data = path.read_bytes()
+    path.write_bytes(data[:place] + texts + data[place:])
+    with pytest.raises(ValueError, match=r"too large|Too much"), Image.open(path) as image:
+        image.load()
+    assert (pixels(path) == np.asarray(picture)).all()
+    assert check_picture(path, path.read_bytes()) == (40, 24)
+    assert decode_mask(path, path.read_bytes()).size == (40, 24)
+
+
+def test_texts_that_turn_a_picture_are_heeded(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    profile = exif.tobytes()
+    raw = f"\nexif\n{len(profile):8}\n{profile.hex()}\n".encode()
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+    for number, text in enumerate((chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(raw)),
+                                   chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + xmp))):
+        path = saved(tmp_path / f"{number}.png", noise_picture(40, 24))
+        data = path.read_bytes()
+        path.write_bytes(data[:33] + ZIPPED + text + data[33:])
+        assert read_picture(path).size == check_picture(path, path.read_bytes()) == (24, 40)
+
+
+def test_other_chunks_stay(tmp_path: Path) -> None:
+    """A palette, its transparency, and a file whose end is missing, behind a text."""
+    image = Image.fromarray(RAMP % 3)
+    image.putpalette([10, 20, 30, 40, 50, 60, 70, 80, 90])
+    path = saved(tmp_path / "a.png", image, transparency=1)
+    expected, data = pixels(path), path.read_bytes()
+    path.write_bytes(data[:33] + ZIPPED + data[33:])
+    assert (pixels(path) == expected).all() and (expected == 255).any()
+    path.write_bytes(data[:33] + ZIPPED + data[33:-30])
+    with strict_decoding(), pytest.raises(UnreadablePicture, match=r"a\.png"):
+        read_picture(path)
+
+
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
 def test_damaged_exif_leaves_the_picture_readable(tmp_path: Path) -> None:
     path = saved(tmp_path / "a.jpg", noise_picture(40, 24), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12")
@@ -165,8 +216,6 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path: Path, si
     # Another pack may have switched Pillow's own guard off.
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)
 
-    def chunk(kind: bytes, body: bytes) -> bytes:
-        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     bomb = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 1000))
     path = tmp_path / "bomb.png"

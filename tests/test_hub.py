@@ -14,6 +14,7 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, lo
 from datasets import Image as ImageFeature
 from datasets.utils.logging import disable_progress_bar
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from atelier.dataset.columns import Columns
 from atelier.dataset.hub import HubQuery, fetch, read_hub
@@ -172,6 +173,15 @@ def test_unreadable_pictures_are_left_out(tmp_path: Path, caplog: pytest.LogCapt
     Dataset.from_list(rows, features=FEATURES).to_parquet(str(tmp_path / "data" / "train.parquet"))
     assert reds(fetch(HubQuery(str(tmp_path / "data")), tmp_path / "cache")) == [0, 2]
     assert "row 2" in caplog.text and "row 3" in caplog.text
+
+
+def test_pictures_with_a_large_text_are_taken(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("workflow", "x" * 3_000_000, zip=True)
+    (tmp_path / "data").mkdir()
+    row(5)["image"].save(tmp_path / "data" / "a.png", pnginfo=info)
+    fetched = fetch(HubQuery(str(tmp_path / "data"), caption="a picture"), tmp_path / "cache")
+    assert [item.path.name for item in fetched] == ["00001.png"]
 
 
 def test_a_training_set_with_a_trigger(shards: Path, tmp_path: Path) -> None:

@@ -191,7 +191,9 @@ def _ending(data: bytes) -> str:
 
     from PIL import Image
 
-    with Image.open(BytesIO(data)) as image:
+    from .found.png import without_texts
+
+    with Image.open(BytesIO(without_texts(data))) as image:
         name = image.format or "PNG"
     return _ENDINGS.get(name, f".{name.lower()}")
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from ..errors import AtelierError
+from .found.png import without_texts
 
 MAX_PIXELS = 2 ** 27
 """Pictures above 134 megapixels are refused: a few kilobytes can claim to be gigabytes."""
@@ -145,7 +146,8 @@ def strict_decoding() -> Iterator[None]:
 def _opened(path: Path, data: bytes) -> Iterator[Image.Image]:
     """The opened, not yet decoded picture; decoder errors inside the block become `UnreadablePicture`."""
     try:
-        with Image.open(BytesIO(data)) as image:
+        # Pillow refuses a PNG for one long text, and what allows them is global.
+        with Image.open(BytesIO(without_texts(data))) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{width} × {height}")

@@ -1,4 +1,4 @@
-"""The texts in a PNG file, read chunk by chunk (PNG 1.2, sections 3.2 and 4.2.3).
+"""The texts in a PNG file, read or left out chunk by chunk (PNG 1.2, sections 3.2 and 4.2.3).
 
 Pillow gives up the whole picture for one compressed text of more than a megabyte, which workflows reach.
 """
@@ -15,6 +15,11 @@ MOST_TEXT = 2**24
 """Bytes of one text that are looked at; a picture's own may be a whole workflow."""
 _MOST_UNPACKED = 4 * MOST_TEXT
 """Bytes that a file's compressed texts may have together."""
+_TEXTS = (b"tEXt", b"zTXt", b"iTXt")
+_TURNING = (b"XML:com.adobe.xmp", b"Raw profile type exif")
+"""Keywords of texts that may say which side of a picture is up."""
+_MOST_TURNING = 2**20
+"""Unpacked bytes of such a text that Pillow takes."""
 
 
 @dataclass
@@ -34,12 +39,12 @@ def png_texts(data: bytes) -> PngTexts:
     """Read the chunks of a PNG file. Damaged ones are passed by, and a file cut short counts as far as it goes."""
     found = PngTexts()
     room = _MOST_UNPACKED
-    for kind, body in _chunks(data):
+    for kind, body, _ in _chunks(data):
         if kind == b"IDAT":
             found.has_pixels = True
         elif kind == b"eXIf":
             found.exif = body
-        elif kind in (b"tEXt", b"zTXt", b"iTXt"):
+        elif kind in _TEXTS:
             keyword, _, rest = body.partition(b"\0")
             name = keyword.decode("latin-1")
             packed, code, content = _content(kind, rest)
@@ -66,6 +71,34 @@ def png_size(data: bytes) -> tuple[int, int] | None:
     return struct.unpack_from(">II", data, 16)
 
 
+def without_texts(data: bytes) -> bytes:
+    """The same picture without its texts, but for those that say how it is turned; other files come back as they are.
+
+    Texts with a wrong checksum stay: whether such a file can be used is for the decoder to say.
+    """
+    if not data.startswith(SIGNATURE):
+        return data
+    kept, place = [], 0
+    for kind, body, (begin, end) in _chunks(data):
+        if kind in _TEXTS and not _turns(kind, body):
+            kept.append(data[place:begin])
+            place = end
+    return b"".join((*kept, data[place:])) if kept else data
+
+
+def _turns(kind: bytes, body: bytes) -> bool:
+    keyword, _, rest = body.partition(b"\0")
+    if keyword not in _TURNING:
+        return False
+    packed, _, content = _content(kind, rest)
+    if packed:
+        try:
+            content = zlib.decompressobj().decompress(content, _MOST_TURNING + 1)
+        except zlib.error:
+            return False
+    return len(content) <= _MOST_TURNING
+
+
 def _content(kind: bytes, rest: bytes) -> tuple[bool, str, bytes]:
     """Whether a text is compressed, its encoding, and its bytes; `rest` is what stands behind the keyword."""
     if kind == b"tEXt":
@@ -76,15 +109,16 @@ def _content(kind: bytes, rest: bytes) -> tuple[bool, str, bytes]:
     return rest[:1] == b"\1", "utf-8", rest[2:].partition(b"\0")[2].partition(b"\0")[2]
 
 
-def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Kinds and contents of whole, undamaged chunks; of IDAT, which may be long and damaged, the kind alone."""
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes, tuple[int, int]]]:
+    """Kinds, contents and places (begin, end) of whole, undamaged chunks; of IDAT, which may be long and damaged, no
+    content."""
     place = len(SIGNATURE)
     while place + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, place)
-        body, place = place + 8, place + 12 + length
+        begin, body, place = place, place + 8, place + 12 + length
         if kind == b"IDAT":
-            yield kind, b""
+            yield kind, b"", (begin, place)
         elif kind == b"IEND" or place > len(data):
             return
         elif zlib.crc32(data[body - 4:place - 4]) == int.from_bytes(data[place - 4:place], "big"):
-            yield kind, data[body:place - 4]
+            yield kind, data[body:place - 4], (begin, place)
