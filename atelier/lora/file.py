@@ -110,13 +110,13 @@ def parse_lora(state: Mapping[str, Tensor], origin: str, metadata: Mapping[str, 
         metadata: The header's string pairs.
 
     Raises:
-        AtelierError: it holds no usable adapter.
+        AtelierError: it holds no usable adapter, or a value in it is of a kind that no program writes.
     """
     metadata, left = metadata or {}, tuple(unmatched(state))
     if state and len(left) == len(state):
         raise AtelierError(f"{origin}: none of its {len(state)} keys belongs to a LoRA of Stable Diffusion "
                            f"(first: {left[0]}).", "Choose a LoRA of Stable Diffusion 1, 2 or XL.")
-    weights = scaled_by_header(read_state(state), metadata)
+    weights = scaled_by_header(read_state(state, origin=origin), metadata, origin)
     check_usable(weights, origin)
     return LoraFile(weights, len(state), left, metadata)
 
@@ -134,7 +134,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a mapping)
+            # Cloned out of the memory map: as long as one is open, Windows lets nobody replace the file.
+            return {key: file.get_tensor(key).clone() for key in file.keys()}  # noqa: SIM118 (not a mapping)
     except FileNotFoundError as error:
         raise AtelierError(f"{path} does not exist.", "Choose an existing LoRA file.") from error
     except (SafetensorError, OSError) as error:
@@ -207,7 +208,7 @@ def _read_peft(path: Path) -> LoraFile:
     for component, folder in folders.items():
         config, state = read_peft_config(folder), read_tensors(folder / PEFT_WEIGHTS)
         owner = component or _component_of(state)
-        plain = read_state(state, component=owner)
+        plain = read_state(state, component=owner, origin=path.name)
         weights = {**weights, **{name: config.scaled(name, module) for name, module in plain.items()}}
         keys += len(state)
         left += unmatched(state, component=owner)

@@ -84,24 +84,29 @@ def peft_path(name: str) -> str:
     return path
 
 
-def read_state(state: Mapping[str, Tensor], *, component: str = "unet", alpha: float | None = None) -> LoraWeights:
+def read_state(state: Mapping[str, Tensor], *, component: str = "unet", alpha: float | None = None,
+               origin: str = "The LoRA") -> LoraWeights:
     """Read a state dict of any of the forms above.
 
     Args:
         state: Tensors by key. Keys that are no part of a whole adapter are left out; `unmatched` lists them.
         component: What a file without component names (PEFT) belongs to.
         alpha: The alpha of a file that holds none (PEFT's `lora_alpha`); otherwise an absent alpha means scale 1.
+        origin: Where it comes from, for messages.
 
     Raises:
-        AtelierError: the two matrices of an adapter do not fit together.
+        AtelierError: the two matrices of an adapter do not fit together, or its alpha is not one number.
     """
     weights: dict[str, LoraModule] = {}
     for name, keys in _whole(state, component).items():
         part = {role: state[key] for role, key in keys.items()}
         down, up = part["down"], part["up"]
         if up.dim() != down.dim() or down.dim() not in (2, 4) or up[0].numel() != down.shape[0]:
-            raise AtelierError(f"The LoRA's layer {name} has matrices of shapes {list(down.shape)} and "
+            raise AtelierError(f"{origin}: the layer {name} has matrices of shapes {list(down.shape)} and "
                                f"{list(up.shape)}, which do not fit together.", "Download or train it again.")
+        if "alpha" in part and part["alpha"].numel() != 1:
+            raise AtelierError(f"{origin}: {keys['alpha']} holds {part['alpha'].numel()} numbers, not one.",
+                               "Download or train it again.")
         own = part["alpha"].item() if "alpha" in part else alpha if alpha is not None else down.shape[0]
         weights[name] = LoraModule(down, up, float(own), part.get("magnitude"))
     return weights

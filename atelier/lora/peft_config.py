@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from ..errors import AtelierError
@@ -26,10 +28,23 @@ class PeftConfig:
     rslora: bool = False
 
     @classmethod
-    def of(cls, fields: Mapping[str, Any]) -> PeftConfig:
-        """From the fields of a `LoraConfig`; an absent alpha is PEFT's own default, 8."""
-        return cls(float(fields.get("lora_alpha", 8)), fields.get("alpha_pattern") or {},
-                   bool(fields.get("use_rslora")))
+    def of(cls, fields: Mapping[str, Any], origin: str) -> PeftConfig:
+        """From the fields of a `LoraConfig`; an absent alpha is PEFT's own default, 8.
+
+        Args:
+            fields: By name, as JSON has them.
+            origin: Where they come from, for messages; the field's name is put behind it.
+
+        Raises:
+            AtelierError: a field is of another type, or a pattern is no regular expression.
+        """
+        patterns, rslora = fields.get("alpha_pattern") or {}, fields.get("use_rslora") or False
+        if not isinstance(patterns, Mapping) or not all(_compiles(pattern) for pattern in patterns):
+            raise _wrong(origin, "alpha_pattern", patterns)
+        if not isinstance(rslora, bool):
+            raise _wrong(origin, "use_rslora", rslora)
+        own = {pattern: _number(origin, "alpha_pattern", value) for pattern, value in patterns.items()}
+        return cls(_number(origin, "lora_alpha", fields.get("lora_alpha", 8)), own, rslora)
 
     def scaled(self, name: str, module: LoraModule) -> LoraModule:
         """`module` with the alpha that gives PEFT's scale under the plain rule alpha / r.
@@ -42,11 +57,31 @@ class PeftConfig:
         return replace(module, alpha=alpha * (module.rank ** 0.5 if self.rslora else 1.0))
 
 
+def _number(origin: str, key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
+        raise _wrong(origin, key, value)
+    return float(value)
+
+
+def _compiles(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return False
+    return True
+
+
+def _wrong(origin: str, key: str, value: object) -> AtelierError:
+    return AtelierError(f"{origin}{key} is {short(value)}, which PEFT would not write.",
+                        "Save the LoRA again with PEFT.")
+
+
 def read_peft_config(folder: Path) -> PeftConfig:
     """Read `folder/adapter_config.json`.
 
     Raises:
-        AtelierError: the file is missing, is not JSON, or describes another kind of adapter.
+        AtelierError: the file is missing, is not JSON, describes another kind of adapter, or a field is of another
+            type.
     """
     file = folder / "adapter_config.json"
     try:
@@ -54,27 +89,34 @@ def read_peft_config(folder: Path) -> PeftConfig:
     except FileNotFoundError as error:
         raise AtelierError(f"{folder} holds no adapter_config.json.",
                            "Choose a folder written by PEFT's save_pretrained, or a .safetensors file.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise AtelierError(f"{file} is not readable JSON ({error}).", "Save the adapter again with PEFT.") from error
     if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
         kind = raw.get("peft_type") if isinstance(raw, dict) else raw
         raise AtelierError(f"{file} describes a {kind!r} adapter, not LORA.", "Choose a LoRA adapter.")
-    return PeftConfig.of(raw)
+    return PeftConfig.of(raw, f"{file}: ")
 
 
-def scaled_by_header(weights: LoraWeights, metadata: Mapping[str, str]) -> LoraWeights:
-    """`weights` with the alphas that a diffusers file states in its header; the same where it states none."""
+def scaled_by_header(weights: LoraWeights, metadata: Mapping[str, str], origin: str) -> LoraWeights:
+    """`weights` with the alphas that a diffusers file states in its header; the same where it states none.
+
+    Raises:
+        AtelierError: the header's entry is no JSON object, or a field of it is of another type. The message begins with
+            `origin`.
+    """
+    entry = f"{origin}: the header entry {DIFFUSERS_HEADER}"
     try:
         fields = json.loads(metadata.get(DIFFUSERS_HEADER, "{}"))
-    except json.JSONDecodeError as error:
-        raise AtelierError(f"The LoRA's header entry {DIFFUSERS_HEADER} is not readable JSON ({error}).",
-                           "Save the LoRA again with diffusers.") from error
+    except (ValueError, RecursionError) as error:
+        raise AtelierError(f"{entry} is not readable JSON ({error}).", "Save the LoRA again with diffusers.") from error
+    if not isinstance(fields, dict):
+        raise AtelierError(f"{entry} is {short(fields)}, not a table.", "Save the LoRA again with diffusers.")
     result = dict(weights)
     for component in COMPONENTS:
         prefix = component + "."
         own = {key[len(prefix):]: value for key, value in fields.items() if key.startswith(prefix)}
         if "lora_alpha" in own:
-            config = PeftConfig.of(own)
+            config = PeftConfig.of(own, f"{entry}: {prefix}")
             result |= {name: config.scaled(name, module) for name, module in weights.items()
                        if name.startswith(prefix)}
     return result
