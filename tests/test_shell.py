@@ -18,6 +18,7 @@ from kit.pictures import noise_picture, write_pictures
 from PIL import Image
 from safetensors.torch import load_file
 
+from atelier.grid.saving import Details, save_titled
 from atelier.shell.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -200,6 +201,41 @@ def test_score_prints_a_table(capsys, tmp_path: Path) -> None:
     code, _, err = shell(capsys, "score", tmp_path / "pictures", "--model", model)
     assert code == 1
     assert "p1.png" in err
+
+
+def test_score_takes_the_prompt_that_a_picture_was_saved_with(capsys, tmp_path: Path) -> None:
+    model = save_clip(tmp_path / "clip", random_clip(clip_config()))
+    prompts = ["a cat\nin the rain", "a dog", "Title: of a film", "a bird\nin snow", "a fish"]
+    for place, (prompt, more) in enumerate(zip(prompts, [
+            {"negative": "bad"}, {"seed": 3, "model": "demo"}, {}, {"negative": "bad\nworse", "seed": 3}, {}],
+            strict=True)):
+        saved = save_titled(noise_picture(40, 40, place), tmp_path / "saved",
+                            Details(title=f"{place}, a title", prompt=prompt, **more))
+        if place % 2:
+            saved.details.unlink()
+    code, out, err = shell(capsys, "score", tmp_path / "saved", "--model", model, "--json")
+    assert code == 0, err
+    assert [row["text"] for row in json.loads(out)["pictures"]] == prompts
+
+
+@pytest.mark.parametrize("details", [Details(negative="bad"), Details(title="C", seed=1), Details(title="C")])
+@pytest.mark.parametrize("with_json", [True, False])
+def test_score_refuses_pictures_that_were_saved_without_a_prompt(capsys, tmp_path: Path, details: Details,
+                                                                 with_json: bool) -> None:
+    saved = save_titled(noise_picture(40, 40, 0), tmp_path, details)
+    if not with_json:
+        saved.details.unlink()
+    code, _, err = shell(capsys, "score", saved.picture, "--model", tmp_path / "any")
+    assert code == 1
+    assert saved.picture.name in err and "--text" in err
+
+
+def test_score_names_a_text_in_another_encoding(capsys, tmp_path: Path) -> None:
+    write_pictures(tmp_path, [(40, 40)])
+    (tmp_path / "p0.txt").write_bytes("ein Mädchen".encode("latin-1"))
+    code, _, err = shell(capsys, "score", tmp_path, "--model", tmp_path / "any")
+    assert code == 1
+    assert "p0.txt is not UTF-8" in err
 
 
 @pytest.mark.slow

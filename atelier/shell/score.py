@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,16 @@ from .monitor import ShellMonitor
 from .output import add_device, add_json, show
 from .pictures import open_pictures, picture_files
 
+_SETTINGS = re.compile(r"(Steps|Seed|Model|Title|CLIP score|Scored by): ")
+"""How the last line of an infotext begins: the web UI's, or Save Titled's."""
+
 
 def add(verbs: Any) -> None:
     """Add the verb to the command line."""
     parser = verbs.add_parser("score", help="score pictures against texts with a CLIP model")
     parser.add_argument("pictures", type=Path, nargs="+", metavar="PICTURE", help="files or folders")
     parser.add_argument("--model", type=Path, required=True, help="CLIP model: a folder or a .safetensors file")
-    parser.add_argument("--text", help="one text for all; left out: each picture's .txt file")
+    parser.add_argument("--text", help="one text for all; left out: the prompt in each picture's .json or .txt file")
     parser.add_argument("--definition", choices=("cosine", "hessel", "torchmetrics"), default="cosine")
     parser.add_argument("--prefix", default="", help='put before every text, such as "A photo depicts "')
     parser.add_argument("--style", default="", help="a second text that all pictures are compared with")
@@ -51,10 +56,32 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _sidecar_texts(files: Sequence[Path]) -> list[str]:
-    """The first line of each picture's `.txt` file: its prompt, as `generate` and Save Titled Image write it."""
-    missing = [file.name for file in files if not file.with_suffix(".txt").is_file()]
+    """The prompt of each picture, from the files that Save Titled or a person put beside it."""
+    texts = [_saved_prompt(file.with_suffix(".json")) or _written_prompt(file.with_suffix(".txt")) for file in files]
+    missing = [file.name for file, text in zip(files, texts, strict=True) if not text]
     if missing:
-        raise AtelierError(f"{len(missing)} of {len(files)} pictures have no .txt file beside them: "
-                           f"{', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}.",
+        raise AtelierError(f"{len(missing)} of {len(files)} pictures have no prompt in a .json or .txt file beside "
+                           f"them: {', '.join(missing[:5])}{', …' if len(missing) > 5 else ''}.",
                            "Give one text for all with --text.")
-    return [file.with_suffix(".txt").read_text(encoding="utf-8-sig").strip().partition("\n")[0] for file in files]
+    return texts
+
+
+def _saved_prompt(path: Path) -> str:
+    """What Save Titled kept as `prompt`; "" if there is no such file or it is another program's."""
+    try:
+        details = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return ""
+    prompt = details.get("prompt") if isinstance(details, dict) else None
+    return prompt.strip() if isinstance(prompt, str) else ""
+
+
+def _written_prompt(path: Path) -> str:
+    """A caption, or the prompt of an infotext: its lines up to the negative prompt or the settings."""
+    from ..dataset.sidecar import read_sidecar
+
+    lines = list(read_sidecar(path, by_lines=True)) if path.is_file() else []
+    for place, line in enumerate(lines):
+        if line.startswith("Negative prompt:") or (place == len(lines) - 1 and _SETTINGS.match(line)):
+            return "\n".join(lines[:place])
+    return "\n".join(lines)
