@@ -21,7 +21,7 @@ test: export OMP_NUM_THREADS := 1
 test: host env  ## Style, types and every test that can run here
 	$(VENV) -m ruff check .
 	$(VENV) -m pyright
-	$(VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile
+	$(VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 comfy:  ## ComfyUI with the pack in it, on 127.0.0.1 (ARGS="--port 8200" goes to ComfyUI)
 	$(PYTHON) tools/comfyui.py --clone

@@ -46,7 +46,9 @@ def _missing() -> dict[str, str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need what this machine lacks."""
+    """Skip the tests that need what this machine lacks; files with slow tests first, so that processes end together."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
     for marker, need in _missing().items():
         for item in items:
             if item.get_closest_marker(marker):
