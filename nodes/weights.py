@@ -15,6 +15,8 @@ from ..atelier.errors import AtelierError
 if TYPE_CHECKING:
     import torch
 
+    from ..atelier.convert.anatomy import Anatomy
+    from ..atelier.convert.prediction import Prediction
     from ..atelier.models.handle import DiffusersModel
 
 
@@ -24,9 +26,15 @@ def load_model(model: DiffusersModel) -> tuple[Any, Any, Any]:
     Raises:
         AtelierError: the host does not know the model, or it lacks a text encoder or VAE.
     """
+    from ..atelier.convert.anatomy import read_anatomy
+    from ..atelier.convert.prediction import read_prediction
+
     embeddings = folder_paths.get_folder_paths("embeddings")
+    anatomy = read_anatomy(model.path)
+    prediction = read_prediction(anatomy, model.prediction_type)
     if model.is_folder:
-        loaded = comfy.sd.load_state_dict_guess_config(_original_state(model), embedding_directory=embeddings)
+        state = _original_state(anatomy, prediction)
+        loaded = comfy.sd.load_state_dict_guess_config(state, embedding_directory=embeddings)
     else:
         loaded = comfy.sd.load_checkpoint_guess_config(str(model.path), embedding_directory=embeddings)
     if loaded is None:
@@ -36,20 +44,18 @@ def load_model(model: DiffusersModel) -> tuple[Any, Any, Any]:
     if missing:
         raise AtelierError(f"{model.path} has no {', '.join(missing)}.",
                            "Load the missing part with another node, or choose a complete model.")
-    return _predicting(patcher, model.prediction_type), clip, vae
+    return _predicting(patcher, prediction), clip, vae
 
 
-def _original_state(model: DiffusersModel) -> dict[str, torch.Tensor]:
-    """A folder's tensors under the names that checkpoints have.
+def _original_state(anatomy: Anatomy, prediction: Prediction) -> dict[str, torch.Tensor]:
+    """A folder's tensors under the names that checkpoints have, with the markers of what it predicts.
 
     The host's own reader of folders knows neither shards nor models of unusual shape.
     """
-    from ..atelier.convert.anatomy import read_anatomy
     from ..atelier.convert.recipe import to_original
-    from ..atelier.convert.single_file import original_place
+    from ..atelier.convert.single_file import markers, original_place
 
-    anatomy = read_anatomy(model.path)
-    state: dict[str, torch.Tensor] = {}
+    state = {name: recipe.read() for name, recipe in markers(anatomy, prediction).items()}
     for component in anatomy.components.values():
         table, prefix = original_place(component, anatomy.family)
         recipes = to_original(table, component.tensors, component.folder)
@@ -57,15 +63,15 @@ def _original_state(model: DiffusersModel) -> dict[str, torch.Tensor]:
     return state
 
 
-def _predicting(patcher: Any, prediction: str) -> Any:
+def _predicting(patcher: Any, prediction: Prediction) -> Any:
     """The model sampled as the handle says, where the host took it for the other kind."""
     known = {comfy.model_base.ModelType.EPS: "epsilon", comfy.model_base.ModelType.V_PREDICTION: "v_prediction"}
-    if known.get(patcher.model.model_type, prediction) == prediction:
+    if known.get(patcher.model.model_type, prediction.type) == prediction.type:
         return patcher
     from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 
-    host_name = "eps" if prediction == "epsilon" else prediction
-    return ModelSamplingDiscrete().patch(patcher, host_name, zsnr=False)[0]
+    host_name = "eps" if prediction.type == "epsilon" else prediction.type
+    return ModelSamplingDiscrete().patch(patcher, host_name, zsnr=prediction.zero_terminal_snr)[0]
 
 
 def apply_lora(model: Any, clip: Any, state: dict[str, torch.Tensor], strength_model: float,

@@ -60,7 +60,7 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     kept = [name for name in unused if not options.prune or _belongs(name)]
     if not source.is_dir():
         tensors |= {name: Recipe.of(anatomy.source.entries[name]) for name in kept}
-    tensors |= _markers(anatomy, prediction)
+    tensors |= markers(anatomy, prediction)
     size = written_size(tensors, options.precision)
     check_space(destination, size)
     with whole_file(destination) as part:
@@ -94,7 +94,7 @@ def _notes(contradicting: list[str]) -> list[str]:
     return [f"Left out {', '.join(contradicting)}: readers would take the model for v-prediction"]
 
 
-def _markers(anatomy: Anatomy, prediction: Prediction) -> dict[str, Recipe]:
+def markers(anatomy: Anatomy, prediction: Prediction) -> dict[str, Recipe]:
     """Empty tensors by whose presence the host knows SDXL's prediction type; it writes them for others as well."""
     if prediction.type != "v_prediction" or anatomy.family.key == "x4-upscaler":
         return {}
