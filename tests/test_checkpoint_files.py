@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -191,6 +194,29 @@ def test_pickles_of_trainers(old_format: bool, tmp_path: Path) -> None:
     entries = open_file(tmp_path / "m.ckpt").entries
     assert entries.keys() == {"w", "t", "n"}
     assert torch.equal(entries["t"].read(), weight.t()[1:]) and torch.equal(entries["w"].rows(1, 3).read(), weight[1:3])
+
+
+@pytest.mark.parametrize("module", ["numpy.core.multiarray", "numpy._core.multiarray"])
+@pytest.mark.parametrize("number", [np.float64(1.5), np.float32(1.5), np.int64(3)], ids=lambda number: number.dtype)
+def test_pickles_with_numbers_of_either_numpy(number: np.generic, module: str, tmp_path: Path) -> None:
+    """Old trainers left numpy's numbers in checkpoints, and numpy has moved since."""
+    torch.save({"state_dict": {"w": torch.ones(2)}, "best": number}, tmp_path / "new.ckpt")
+    with zipfile.ZipFile(tmp_path / "new.ckpt") as new, zipfile.ZipFile(tmp_path / "m.ckpt", "w") as old:
+        for name in new.namelist():
+            data = new.read(name)
+            if name.endswith("data.pkl"):
+                assert b".multiarray\nscalar" in data
+                data = re.sub(rb"cnumpy\._?core\.multiarray\n", f"c{module}\n".encode(), data)
+            old.writestr(name, data)
+    assert open_file(tmp_path / "m.ckpt").entries.keys() == {"w"}
+
+
+@pytest.mark.parametrize("tensor", [torch.zeros(2, dtype=torch.complex64), torch.zeros(2).to(torch.float8_e4m3fnuz),
+                                    torch.eye(2).to_sparse(), torch.empty(2, device="meta")], ids=str)
+def test_tensors_that_no_model_has(tensor: torch.Tensor, tmp_path: Path) -> None:
+    torch.save({"state_dict": {"w": torch.ones(2), "odd": tensor}}, tmp_path / "m.ckpt")
+    with pytest.raises(AtelierError, match=r"'odd'.*not supported"):
+        open_file(tmp_path / "m.ckpt")
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 not a zip", b"\x80\x04junk", b"text"])

@@ -12,6 +12,8 @@ from ..errors import AtelierError
 from .header import SAFETENSORS_NAMES
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from .source import Entry
 
 
@@ -35,8 +37,16 @@ def read_pickle(path: Path) -> dict[str, Entry]:
         if isinstance(state, Mapping) else {}
     if not tensors:
         raise AtelierError(f"{path} holds no weights.", "Choose a Stable Diffusion checkpoint.")
-    return {str(name): Entry(SAFETENSORS_NAMES[str(t.dtype).removeprefix("torch.")], tuple(t.shape), t.detach())
-            for name, t in tensors.items()}
+    for name, tensor in tensors.items():
+        if _dtype(tensor) not in SAFETENSORS_NAMES or tensor.layout is not torch.strided or tensor.is_meta:
+            kind = "empty" if tensor.is_meta else _dtype(tensor) if tensor.layout is torch.strided else "sparse"
+            raise AtelierError(f"{path} holds {str(name)!r} as a tensor that is {kind}, which is not supported.",
+                               "Convert the file to float16, bfloat16 or float32 with the program that wrote it.")
+    return {str(name): Entry(SAFETENSORS_NAMES[_dtype(t)], tuple(t.shape), t.detach()) for name, t in tensors.items()}
+
+
+def _dtype(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 _DAMAGED = (RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError, AttributeError, AssertionError,
@@ -73,5 +83,17 @@ def _harmless_globals() -> list[Any]:
 
     ModelCheckpoint.__module__ = "pytorch_lightning.callbacks.model_checkpoint"
     ModelCheckpoint.__qualname__ = "ModelCheckpoint"
-    scalar = numpy.float64(0).__reduce__()[0]
-    return [ModelCheckpoint, scalar, numpy.dtype, numpy.dtypes.Float64DType]
+    # Written by numpy 1 and read under numpy 2, or the other way round: the same function under another name.
+    scalars = [_called(numpy.float64(0).__reduce__()[0], module)
+               for module in ("numpy.core.multiarray", "numpy._core.multiarray")]
+    return [ModelCheckpoint, *scalars, numpy.dtype, *(type(numpy.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8",
+                                                                                           "?"))]
+
+
+def _called(scalar: Any, module: str) -> Any:
+    """numpy's maker of single numbers under the name that it has or had in `module`."""
+    def made(*arguments: Any) -> Any:
+        return scalar(*arguments)
+
+    made.__module__, made.__name__, made.__qualname__ = module, "scalar", "scalar"
+    return made
