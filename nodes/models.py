@@ -53,7 +53,8 @@ class OpenModel(io.ComfyNode):
         """Read the header and the fingerprint."""
         from ..atelier.models.open import open_model
 
-        return io.NodeOutput(open_model(_path(model), prediction_type=prediction_type))
+        monitor = host.HostMonitor()
+        return io.NodeOutput(open_model(_path(model), prediction_type=prediction_type, monitor=monitor))
 
 
 class LoadForSampling(io.ComfyNode):

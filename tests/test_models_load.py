@@ -18,6 +18,7 @@ from atelier.families import FAMILIES
 from atelier.models.inspect import inspect
 from atelier.models.load import load_scheduler_config, load_text, load_unet, load_vae
 from atelier.models.open import open_model
+from atelier.progress import Interrupted, Monitor
 
 TEXTS = ["a cat wearing neon-glasses", "", "word " * 90]
 
@@ -116,6 +117,24 @@ def test_fingerprint_follows_content_alone(tmp_path: Path) -> None:
     tensors["first_stage_model.post_quant_conv.bias"][0] += 1
     save_file(tensors, tmp_path / "b.safetensors")
     assert open_model(tmp_path / "b.safetensors").fingerprint != first.fingerprint
+
+
+def test_the_reading_for_a_fingerprint_is_told_and_can_be_stopped(tmp_path: Path) -> None:
+    phases = []
+
+    class Stop(Monitor):
+        def phase(self, name: str, total: int) -> None:
+            phases.append(name)
+
+        def check(self) -> None:
+            raise Interrupted
+
+    path = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+    with pytest.raises(Interrupted):
+        open_model(path, monitor=Stop())
+    assert phases == ["reading"]
+    first = open_model(path).fingerprint
+    assert open_model(path, monitor=Stop()).fingerprint == first and phases == ["reading"], "it is read once"
 
 
 def test_scheduler_configs(tmp_path: Path) -> None:

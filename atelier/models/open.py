@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 
 from ..checkpoint.header import TORCH_NAMES
@@ -13,18 +13,20 @@ from ..convert.anatomy import Anatomy, read_anatomy
 from ..convert.prediction import read_prediction
 from ..convert.recipe import Recipe
 from ..errors import AtelierError
+from ..progress import Monitor
 from .handle import DiffusersModel
 
 _BLOCK = 1 << 20
 
 
-def open_model(path: Path, *, prediction_type: str = "auto") -> DiffusersModel:
+def open_model(path: Path, *, prediction_type: str = "auto", monitor: Monitor | None = None) -> DiffusersModel:
     """Open a single-file checkpoint or a diffusers folder. Nothing is copied; the weights are read once, for the
     fingerprint.
 
     Args:
         path: The `.safetensors` or `.ckpt` file, or the folder.
         prediction_type: "auto", "epsilon" or "v_prediction". No SD2 file says which it is: see `convert.prediction`.
+        monitor: Told of progress while the weights are read; may interrupt.
 
     Raises:
         AtelierError: the path is no model that can be opened.
@@ -34,7 +36,7 @@ def open_model(path: Path, *, prediction_type: str = "auto") -> DiffusersModel:
         raise AtelierError(f"{path} does not exist.", "Choose an existing checkpoint or diffusers folder.")
     anatomy = read_anatomy(path)
     return DiffusersModel(path, anatomy.family.key, read_prediction(anatomy, prediction_type).type,
-                          TORCH_NAMES[unet_dtype(anatomy)], _fingerprint(anatomy))
+                          TORCH_NAMES[unet_dtype(anatomy)], _fingerprint(anatomy, monitor or Monitor()))
 
 
 def unet_dtype(anatomy: Anatomy) -> str:
@@ -45,7 +47,7 @@ def unet_dtype(anatomy: Anatomy) -> str:
     return max(counts, key=lambda dtype: counts[dtype])
 
 
-def _fingerprint(anatomy: Anatomy) -> str:
+def _fingerprint(anatomy: Anatomy, monitor: Monitor) -> str:
     """SHA-256 over names, types, shapes and bytes in diffusers' terms, so that a file and the folder made of it
     agree."""
     recipes = [(f"{component.folder}.{name}", recipe) for component in anatomy.components.values()
@@ -55,29 +57,35 @@ def _fingerprint(anatomy: Anatomy) -> str:
     # Nothing tells a changed pickle from an unchanged one but its file.
     files = files or [anatomy.path]
     state = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
-    return _remembered(_Hashed(state, tuple(recipes)))
+    if state not in _known:
+        _known[state] = _digest(recipes, monitor)
+    return _known[state]
 
 
-class _Hashed:
-    """A set of tensors that counts as equal to another while its files have the same size and time."""
-
-    def __init__(self, state: tuple[tuple[str, int, int], ...], recipes: tuple[tuple[str, Recipe], ...]) -> None:
-        self.state, self.recipes = state, recipes
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Hashed) and self.state == other.state
-
-    def __hash__(self) -> int:
-        return hash(self.state)
+_known: dict[tuple[tuple[str, int, int], ...], str] = {}
+"""Fingerprints by the files that they were read from, with their sizes and times."""
 
 
-@lru_cache(maxsize=64)
-def _remembered(hashed: _Hashed) -> str:
-    whole = hashlib.sha256()
+def _digest(recipes: Sequence[tuple[str, Recipe]], monitor: Monitor) -> str:
+    lines: list[str] = []
+    done = 0
+    monitor.phase("reading", max(1, sum(map(_megabytes, recipes))))
     with ThreadPoolExecutor() as pool:
-        for line in sorted(pool.map(_line, hashed.recipes)):
-            whole.update(line.encode())
-    return whole.hexdigest()
+        work = [pool.submit(_line, named) for named in recipes]
+        try:
+            for named, line in zip(recipes, work, strict=True):
+                lines.append(line.result())
+                done += _megabytes(named)
+                monitor.advance(done)
+                monitor.check()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)  # or it would read all the rest
+            raise
+    return hashlib.sha256("".join(sorted(lines)).encode()).hexdigest()
+
+
+def _megabytes(named: tuple[str, Recipe]) -> int:
+    return sum(part.size for part in named[1].parts) // 1_000_000
 
 
 def _line(named: tuple[str, Recipe]) -> str:

@@ -53,7 +53,7 @@ def run(arguments: argparse.Namespace) -> None:
     seeds = tuple(arguments.seed + i for _ in arguments.prompt for i in range(arguments.count))
     request = GenerateRequest(prompts, seeds, arguments.negative, options, arguments.lora, arguments.strength)
     device, monitor = pick_device(arguments.device), ShellMonitor()
-    model = open_model(arguments.model, prediction_type=arguments.prediction_type)
+    model = open_model(arguments.model, prediction_type=arguments.prediction_type, monitor=monitor)
     dtype = pick_dtype(arguments.precision, device, sampling=True)
     pictures = generate(model, request, device=device, dtype=dtype, monitor=monitor)
     monitor.close()

@@ -58,8 +58,8 @@ def run(arguments: argparse.Namespace) -> None:
     wanted = read_train_file(arguments.config, device=arguments.device)
     monitor = ShellMonitor()
     data = read_folder(wanted.folder, wanted.data, monitor)
-    report = train(wanted.name, open_model(wanted.model, prediction_type=wanted.prediction_type), data, wanted.config,
-                   wanted.place, monitor)
+    model = open_model(wanted.model, prediction_type=wanted.prediction_type, monitor=monitor)
+    report = train(wanted.name, model, data, wanted.config, wanted.place, monitor)
     monitor.close()
     show(arguments, report.text(), {"lora": report.lora, "run": report.store.folder, "plot": report.store.plot,
                                     "reused": report.reused, **report.outcome.as_dict()})
