@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from comfy_api.latest import io
@@ -68,15 +68,19 @@ class ConvertCheckpoint(io.ComfyNode):
 
         source = _source(checkpoint)
         ending = "" if precision == _OPTIONS.precision else f"-{precision}"
-        wanted = host.model_folder("diffusers") / f"{Path(checkpoint).with_suffix('')}{ending}"
-        made = place_for(wanted, "folder", open_model(source).fingerprint, precision, prediction_type)
-        monitor, report = host.HostMonitor(), made.report
+        # A graph of another system may have the other slash.
+        name = PurePosixPath(checkpoint.replace("\\", "/")).with_suffix("")
+        wanted = host.model_folder("diffusers") / f"{name}{ending}"
+        monitor = host.HostMonitor()
+        made = place_for(wanted, "folder", open_model(source, monitor=monitor).fingerprint, precision, prediction_type)
+        report = made.report
         if report is None:
             options = ConvertOptions(precision=precision, prediction_type=prediction_type)
             report = to_folder(source, made.path, options, monitor).text()
             made.remember(report)
+        model = open_model(made.path, monitor=monitor)
         monitor.say(report)
-        return io.NodeOutput(open_model(made.path), report, ui={"text": (report,)})
+        return io.NodeOutput(model, report, ui={"text": (report,)})
 
 
 class ExportCheckpoint(io.ComfyNode):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ def model_folder(kind: str) -> Path:
 
 
 def diffusers_names() -> list[str]:
-    """Diffusers folders in the host's model folders, by their path below `models/diffusers`; up to two levels deep."""
+    """Diffusers folders in the host's model folders, by their path below `models/diffusers`, as deep as they lie."""
     return sorted(_diffusers_folders())
 
 
@@ -113,9 +114,11 @@ def _missing(what: str, put: str = "it there") -> AtelierError:
 def _diffusers_folders() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for root in map(Path, folder_paths.get_folder_paths("diffusers")):
-        for pattern in ("*/model_index.json", "*/*/model_index.json"):
-            for index in root.glob(pattern):
-                found.setdefault(index.parent.relative_to(root).as_posix(), index.parent)
+        for place, below, files in os.walk(root, followlinks=True):
+            folder = Path(place)
+            if "model_index.json" in files and folder != root:
+                found.setdefault(folder.relative_to(root).as_posix(), folder)
+                below.clear()  # inside a model there is no other
     return found
 
 

@@ -33,10 +33,14 @@ def place_for(wanted: Path, *request: object) -> Made:
         wanted: The file or folder asked for.
         request: Everything the result depends on.
     """
+    def numbered(number: int) -> str:
+        # Folders have no ending: in "sd-v1.5" the dot is part of the name.
+        return f"{wanted.name}-{number}" if wanted.is_dir() else f"{wanted.stem}-{number}{wanted.suffix}"
+
     key = hashlib.sha256(json.dumps([str(part) for part in request]).encode()).hexdigest()
     number = 1
     while True:
-        path = wanted if number == 1 else wanted.with_name(f"{wanted.stem}-{number}{wanted.suffix}")
+        path = wanted if number == 1 else wanted.with_name(numbered(number))
         if not path.exists():
             return Made(path, key, None)
         note = _read(path)
