@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from pathlib import Path
 
 import torch
@@ -15,6 +14,7 @@ from ..errors import AtelierError
 from ..lora.file import save_lora
 from ..progress import Monitor
 from .pace import Pace
+from .random_state import random_state_kept
 from .room import free, memory_for
 from .state import load_state, save_state
 from .store import RunStore
@@ -80,7 +80,7 @@ class Loop:
         self.began_step = trainer.step
         self._pace = Pace(trainer.step, self._clock)
         self.monitor.phase("training", trainer.total)
-        with _random_state_kept(trainer.device):
+        with random_state_kept():
             if resumed:  # the interruption may have come between a step and what was due after it
                 self._do_due(resumed=True)
             while trainer.step < trainer.total and not trainer.stopper.done:
@@ -273,8 +273,3 @@ class Loop:
 
 def _pace(steps_per_second: float) -> str:
     return f"{steps_per_second:.2f} it/s" if steps_per_second >= 1 else f"{1 / max(steps_per_second, 1e-9):.1f} s/it"
-
-
-def _random_state_kept(device: torch.device) -> AbstractContextManager[None]:
-    devices = [device] if device.type == "cuda" else []
-    return torch.random.fork_rng(devices=devices)
