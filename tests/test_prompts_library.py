@@ -228,6 +228,38 @@ def test_cuts_stand_between_tags_or_sentences() -> None:
     assert budget.cut_to("A cat sits. It rains hard. Night.", 6, words_of) == "A cat sits. It rains hard."
     assert budget.cut_to("a very long first tag, more", 3, words_of) == "a very long"
     assert budget.cut_to("a b c", 0, words_of) == "a b c"
+    assert budget.cut_to("1,000 birds in flight, rain", 4, words_of) == "1,000 birds in flight"
+
+
+def clip_tokens(text: str) -> int:
+    return len(load_tokenizer()(text)["input_ids"]) - 2
+
+
+@pytest.mark.parametrize("counter", [clip_tokens, None])
+@pytest.mark.parametrize(("text", "end"), [
+    ("masterpiece,solo,smile,long_hair,looking_at_viewer," * 15, ("masterpiece", "solo", "smile", "hair", "viewer")),
+    ("masterpiece;solo;smile;" * 40, ("masterpiece", "solo", "smile")),
+    ("一只戴着霓虹眼镜的猫，雨中的街道，电影般的光线、杰作、" * 5, ("猫", "街道", "光线", "杰作")),
+    ("猫が歩く。雨が降る。" * 20, ("。",)),
+    ("a_very_long_tag_that_never_ends" * 20, tuple("a_verylongthtnds")),
+    ("霓虹眼镜" * 60, tuple("霓虹眼镜")),
+], ids=["commas", "semicolons", "Chinese", "Japanese", "one tag", "no stops"])
+def test_the_budget_is_kept_without_spaces(text: str, end: tuple[str, ...], counter: budget.TokenCounter | None) -> None:
+    cut = budget.cut_to(text, 75, counter)
+    assert text.startswith(cut) and cut.endswith(end)
+    assert 55 <= budget.count(cut, counter).number <= 75
+
+
+@pytest.mark.parametrize("text", [
+    "一只戴着霓虹眼镜的猫，雨中的街道，电影般的光线，杰作，最高质量", "ネオンの眼鏡をかけた猫、雨の夜の路地、映画のような光。",
+    "비 오는 밤 네온 안경을 쓴 고양이", "кошка в неоновых очках под дождём, ночная улица", "γάτα με γυαλιά νέον στη βροχή"])
+def test_other_scripts_are_estimated_as_the_tokens_they_fall_apart_into(text: str) -> None:
+    assert 0.65 <= budget.estimate(text) / clip_tokens(text) <= 1.35
+
+
+def test_what_is_too_long_keeps_a_letter() -> None:
+    assert budget.cut_to(" abc", 1, lambda text: 2 * len(text.strip())) == "a"
+    assert budget.cut_to(",,, a b", 1, words_of) == "a"
 
 
 # Offline ------------------------------------------------------------------------------------------------------------

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+from bisect import bisect_right
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,7 +12,14 @@ TokenCounter = Callable[[str], int]
 """Number of tokens of a text, without start and end marks."""
 
 _WORDS = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_")
-_PIECES = re.compile(r"\s*(?:[,;]\s+|(?<=[.!?])\s+)")
+_PIECES = re.compile(r"\s*(?:(?<!\d)[,;]|[,;](?!\d)|[，；、]|(?<=[.!?])\s+|(?<=[。！？]))")
+"""Where a piece ends: commas also without a space, but for those within numbers."""
+_SPACES = re.compile(r"\s+")
+_LOOSE = " ,;，；、"
+"""What a cut prompt does not end with."""
+_BEYOND_LATIN = "\u0370"
+_COSTS = (("\uf900", 2.8), ("\uac00", 2.0), ("\u3400", 2.8), ("\u0800", 2.0), (_BEYOND_LATIN, 4 / 3))
+"""Tokens of a letter from there on, as CLIP's tokenizer counts Chinese, Korean, Japanese, Russian and Greek prompts."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +40,34 @@ def count(text: str, counter: TokenCounter | None = None) -> TokenCount:
 
 
 def estimate(text: str) -> int:
-    """CLIP tokens of an English text without its vocabulary: short words are one token, long or rare ones more."""
-    return sum(1 + (len(word) - 1) // 7 if word.isalpha() else 1 for word in _WORDS.findall(text))
+    """CLIP tokens of a text without its vocabulary: short English words are one token, long or rare ones more.
+
+    The vocabulary has few words of other scripts: their letters fall apart into bytes, of which some pair up.
+    """
+    return math.ceil(sum(_cost(word) for word in _WORDS.findall(text)))
 
 
 def cut_to(text: str, budget: int, counter: TokenCounter | None = None) -> str:
     """`text` without its last pieces (tags, clauses, sentences) so that it takes at most `budget` tokens.
 
-    A first piece that is too long by itself loses its last words. A budget of 0 cuts nothing.
+    A first piece that is too long by itself loses its last words, and a first word that is too long its last letters;
+    one letter always stays. A budget of 0 cuts nothing.
     """
     if budget <= 0 or count(text, counter).number <= budget:
         return text
-    ends = [match.start() for match in _PIECES.finditer(text)] or [0]
-    for end in reversed(ends):
-        if end and count(text[:end], counter).number <= budget:
-            return text[:end].rstrip(" ,;")
-    words = text[:ends[0] or len(text)].split()
-    while len(words) > 1 and count(" ".join(words), counter).number > budget:
-        words.pop()
-    return " ".join(words).rstrip(" ,;")
+    text = text.strip().lstrip(_LOOSE)
+    pieces, words = ([match.start() for match in ends.finditer(text)] for ends in (_PIECES, _SPACES))
+    for ends in (pieces, words, range(1, len(text))):
+        ends = [end for end in ends if text[:end].rstrip(_LOOSE)]
+        fitting = bisect_right(ends, budget, key=lambda end: count(text[:end], counter).number)
+        if fitting:
+            return text[:ends[fitting - 1]].rstrip(_LOOSE)
+    return text[:1]
+
+
+def _cost(word: str) -> float:
+    if not word.isalpha():
+        return 1
+    if max(word) < _BEYOND_LATIN:
+        return 1 + (len(word) - 1) // 7
+    return sum(next((cost for first, cost in _COSTS if letter >= first), 1 / 7) for letter in word)
