@@ -162,6 +162,12 @@ def test_impossible_layouts_name_the_field(wrong: dict[str, int], message: str) 
         Layout(**wrong)
 
 
+def test_a_grid_beyond_all_memory_is_refused() -> None:
+    Layout(8, 8, 2, 1024, 1024)
+    with pytest.raises(AtelierError, match=r"400\d\d\d × 200\d\d\d pixels is too large"):
+        Layout(1, 2, 2, 100_000, 100_000)
+
+
 def test_wrong_numbers_of_pictures_are_refused() -> None:
     with pytest.raises(AtelierError, match="gap between is -1"):
         Gaps(between=-1)

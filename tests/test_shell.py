@@ -84,6 +84,28 @@ def test_a_failure_is_one_and_one_line(capsys, tmp_path: Path) -> None:
     assert err.count("\n") == 1
 
 
+def test_what_the_system_refuses_is_one_line(capsys, tmp_path: Path, checkpoint: Path) -> None:
+    picture = write_pictures(tmp_path / "pictures", [(32, 32)]) / "p0.png"
+    long = "a" * 300
+    for arguments in [("inspect", picture / "x"), ("inspect", tmp_path / f"{long}.safetensors"),
+                      ("convert", checkpoint, tmp_path / long), ("convert", checkpoint, checkpoint / "folder"),
+                      ("convert", checkpoint, picture / "x.safetensors"), ("convert", tmp_path / long, tmp_path / "f"),
+                      ("grid", picture, "--block", 1, "--out", picture / "x.png"), ("grid", tmp_path / long)]:
+        code, out, err = shell(capsys, *arguments)
+        assert (code, out) == (1, ""), arguments
+        last = err.splitlines()[-1]
+        assert last.startswith("atelier: ") and last.count("atelier: ") == 1 and "Traceback" not in err, arguments
+
+
+def test_a_grid_goes_into_a_png_file_alone(capsys, tmp_path: Path) -> None:
+    """The manifest beside it must not take the picture's name."""
+    picture = write_pictures(tmp_path / "pictures", [(32, 32)]) / "p0.png"
+    for out in ("grid.json", ".", "grid", "grid.jpg"):
+        code, printed, err = shell(capsys, "grid", picture, "--block", 1, "--out", tmp_path / out)
+        assert (code, printed) == (1, "") and ".png" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
 def test_inspect_tells_family_and_advice(capsys, checkpoint: Path) -> None:
     code, out, _ = shell(capsys, "inspect", checkpoint)
     assert code == 0

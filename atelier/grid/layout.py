@@ -66,12 +66,17 @@ class Box:
         return self.x, self.y, self.x + self.width, self.y + self.height
 
 
+MOST_PIXELS = 2 ** 29
+"""Of a whole grid: 64 blocks of 2 × 2 cells of 1024 pixels have half of that. It takes 1.6 GB to compose, and 6.4 GB as
+the host's picture."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """The shape of a block grid.
 
     Raises:
-        AtelierError: a value is out of range; the message names the field.
+        AtelierError: a value is out of range; the message names the field. Or the grid has more than `MOST_PIXELS`.
     """
 
     rows: int = 4
@@ -92,6 +97,10 @@ class Layout:
                 raise AtelierError(f"{name} is {getattr(self, name)}.", "Choose 1 or more.")
         if self.caption_height < 0:
             raise AtelierError(f"caption_height is {self.caption_height}.", "Choose 0 or more pixels.")
+        width, height = self.size
+        if width * height > MOST_PIXELS:
+            raise AtelierError(f"A grid of {width} × {height} pixels is too large: {MOST_PIXELS / 1e6:.0f} million are "
+                               "the most.", "Choose smaller cells, fewer pictures or smaller gaps.")
 
     @property
     def size(self) -> tuple[int, int]:

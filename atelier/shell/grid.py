@@ -44,6 +44,9 @@ def run(arguments: argparse.Namespace) -> None:
     from ..grid.layout import Gaps, Layout, Placement, arrange, rows_for
     from ..grid.manifest import Origin, describe
 
+    if arguments.out.suffix.lower() != ".png" or arguments.out.is_dir():
+        raise AtelierError(f"--out is {str(arguments.out)!r}, which is not the name of a PNG file.",
+                           "Give a name that ends in .png; the manifest gets the same with .json.")
     files = picture_files(arguments.pictures)
     rows, columns = rows_for(len(files), arguments.columns)
     layout = Layout(rows, columns, arguments.block, arguments.cell, arguments.cell, gaps=Gaps(*arguments.gaps))

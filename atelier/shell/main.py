@@ -46,6 +46,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read the output (`head`) has enough; Python would complain once more when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        logging.getLogger("atelier").debug("Where it happened:", exc_info=True)
+        print(f"atelier: {_system_error(error)}", file=sys.stderr)
+        return 1
     return 0
 
 
@@ -57,6 +61,13 @@ def _parser() -> argparse.ArgumentParser:
     for verb in VERBS:
         verb.add(verbs)
     return parser
+
+
+def _system_error(error: OSError) -> str:
+    """One line on what the operating system refused, such as a path below a file or a name that is too long."""
+    what = " ".join(str(error.strerror or error).split())
+    where = f"{error.filename}: " if error.filename is not None else ""
+    return f"{where}{what}. Check the path, and run again."
 
 
 def _speak_utf8() -> None:
