@@ -27,7 +27,7 @@ _KINDS: dict[object, tuple[Callable[[Any], bool], type, str]] = {
     "bool": (lambda value: isinstance(value, bool), bool, "true or false"),
     "int": (lambda value: isinstance(value, Integral) and not isinstance(value, bool), int, "a whole number"),
     "float": (_is_number, float, "a finite number"),
-    "str": (lambda value: isinstance(value, str), str, "a text"),
+    "str": (lambda value: isinstance(value, str), str, "a text in quotes"),
 }
 """By type as annotated: what is taken, what it becomes, and what to ask for."""
 

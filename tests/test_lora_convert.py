@@ -285,6 +285,8 @@ BAD: dict[str, tuple[dict[str, Tensor], str]] = {
                       "none of its 2 keys"),
     "one half": ({f"{STEM}.lora_up.weight": torch.ones(4, 2)}, "none of its 1 keys"),
     "Tucker form": ({**PAIR, f"{STEM}.lora_mid.weight": torch.ones(2, 2, 3, 3)}, "none of its 3 keys"),
+    "magnitudes of another size": ({**PAIR, f"{STEM}.dora_scale": torch.ones(1, 3)},
+                                   rf"bad\.safetensors: {STEM}\.dora_scale holds 3 numbers for 4"),
     "an alpha of several numbers": ({**PAIR, f"{STEM}.alpha": torch.ones(4)},
                                     rf"bad\.safetensors: {STEM}\.alpha holds 4 numbers"),
     "ranks that differ": ({**PAIR, f"{STEM}.lora_up.weight": torch.ones(4, 3)}, "do not fit together"),

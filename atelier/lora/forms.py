@@ -95,7 +95,8 @@ def read_state(state: Mapping[str, Tensor], *, component: str = "unet", alpha: f
         origin: Where it comes from, for messages.
 
     Raises:
-        AtelierError: the two matrices of an adapter do not fit together, or its alpha is not one number.
+        AtelierError: the two matrices of an adapter do not fit together, its alpha is not one number, or its magnitude
+            not one an output channel.
     """
     weights: dict[str, LoraModule] = {}
     for name, keys in _whole(state, component).items():
@@ -107,6 +108,9 @@ def read_state(state: Mapping[str, Tensor], *, component: str = "unet", alpha: f
         if "alpha" in part and part["alpha"].numel() != 1:
             raise AtelierError(f"{origin}: {keys['alpha']} holds {part['alpha'].numel()} numbers, not one.",
                                "Download or train it again.")
+        if "magnitude" in part and part["magnitude"].numel() != up.shape[0]:
+            raise AtelierError(f"{origin}: {keys['magnitude']} holds {part['magnitude'].numel()} numbers for "
+                               f"{up.shape[0]} output channels.", "Use a DoRA that scales output channels.")
         own = part["alpha"].item() if "alpha" in part else alpha if alpha is not None else down.shape[0]
         weights[name] = LoraModule(down, up, float(own), part.get("magnitude"))
     return weights

@@ -102,8 +102,9 @@ def _table(values: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:
 def _text(values: Mapping[str, Any], name: str, where: str) -> str:
     value = values.get(name)
     if not isinstance(value, str) or not value:
-        raise AtelierError(f"{where} lacks {name}." if value is None else f"{name} in {where} is {value!r}.",
-                           f'Add a line such as {name} = "…".')
+        if value is None:
+            raise AtelierError(f"{where} lacks {name}.", f'Add a line such as {name} = "…".')
+        raise AtelierError(f"{name} in {where} is {value!r}.", f'Write a text in quotes: {name} = "…".')
     return value
 
 
