@@ -21,6 +21,7 @@ from atelier.prompts.distinct import repeats
 from atelier.prompts.endpoints import ENDPOINTS, LanguageModel, plain_url
 from atelier.prompts.examples import ExampleLibrary
 from atelier.prompts.fields import CLIP_BUDGET, Form, PromptFields
+from atelier.prompts.own_examples import add_example, example_of
 from atelier.prompts.random_art import offline_prompts
 from atelier.prompts.request import PromptRequest
 
@@ -143,6 +144,23 @@ def test_every_run_of_eight_characters_of_a_key_is_masked(before: str, after: st
     assert Credential("KEY", SECRET).redact("a cat, neon") == "a cat, neon"
 
 
+@pytest.mark.parametrize("placeholder", ["none", "dummy", "ollama", "EMPTY"])
+def test_a_placeholder_for_a_local_server_masks_no_words(placeholder: str) -> None:
+    assert Credential("MY_KEY", placeholder).redact(f"{placeholder}, ugly") == f"{placeholder}, ugly"
+
+
+def test_files_of_editors_that_write_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    store = keys(tmp_path, f'\ufeff[MINE]\nkey = "{SECRET}"\nbase_urls = ["https://x.example"]\n')
+    assert store.get("MINE", "https://x.example").secret == SECRET
+    write_set(tmp_path, "mine", "a cat")
+    file = tmp_path / "mine.toml"
+    file.write_text("\ufeff" + file.read_text(encoding="utf-8"), encoding="utf-8")
+    library = ExampleLibrary((tmp_path,))
+    assert library.get("mine").examples[0].positive == "a cat"
+    assert add_example(library, "mine", example_of("a dog"), Form.TAGS) == library.get("mine")
+    assert [example.positive for example in library.get("mine").examples] == ["a cat", "a dog"]
+
+
 def test_the_model_handle_checks_itself() -> None:
     assert LanguageModel(" HTTPS://Host.Example:443/v1/ ", " m ").base_url == "https://host.example/v1"
     for wrong in ({"model": " "}, {"timeout": 0}, {"max_tokens": 1}, {"temperature": 3}, {"price_in": -1}):
@@ -244,15 +262,20 @@ def clip_tokens(text: str) -> int:
     ("a_very_long_tag_that_never_ends" * 20, tuple("a_verylongthtnds")),
     ("霓虹眼镜" * 60, tuple("霓虹眼镜")),
 ], ids=["commas", "semicolons", "Chinese", "Japanese", "one tag", "no stops"])
-def test_the_budget_is_kept_without_spaces(text: str, end: tuple[str, ...], counter: budget.TokenCounter | None) -> None:
+def test_the_budget_is_kept_without_spaces(text: str, end: tuple[str, ...], counter: budget.TokenCounter | None
+                                           ) -> None:
     cut = budget.cut_to(text, 75, counter)
     assert text.startswith(cut) and cut.endswith(end)
     assert 55 <= budget.count(cut, counter).number <= 75
 
 
 @pytest.mark.parametrize("text", [
-    "一只戴着霓虹眼镜的猫，雨中的街道，电影般的光线，杰作，最高质量", "ネオンの眼鏡をかけた猫、雨の夜の路地、映画のような光。",
-    "비 오는 밤 네온 안경을 쓴 고양이", "кошка в неоновых очках под дождём, ночная улица", "γάτα με γυαλιά νέον στη βροχή"])
+    "一只戴着霓虹眼镜的猫，雨中的街道，电影般的光线，杰作，最高质量",
+    "ネオンの眼鏡をかけた猫、雨の夜の路地、映画のような光。",
+    "비 오는 밤 네온 안경을 쓴 고양이",
+    "кошка в неоновых очках под дождём, ночная улица",
+    "γάτα με γυαλιά νέον στη βροχή",
+], ids=["Chinese", "Japanese", "Korean", "Russian", "Greek"])
 def test_other_scripts_are_estimated_as_the_tokens_they_fall_apart_into(text: str) -> None:
     assert 0.65 <= budget.estimate(text) / clip_tokens(text) <= 1.35
 

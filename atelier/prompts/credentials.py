@@ -38,9 +38,11 @@ BOUND: dict[str, tuple[str, ...]] = {
 
 NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 MASK_RUN = 8
-"""So many consecutive characters of a key are masked wherever they appear."""
-SHORTEST = 4
-"""Anything shorter is a placeholder for a local server and no secret; masking it would tear words apart."""
+"""So many consecutive characters of a key are masked wherever they appear.
+
+Anything shorter is no key but a placeholder for a local server ("none", "ollama"); masking it would tear words out of
+prompts. The keys of services have 30 characters and more.
+"""
 
 
 @dataclass(frozen=True)
@@ -52,14 +54,13 @@ class Credential:
 
     def redact(self, text: str) -> str:
         """`text` with the key, and every run of at least eight of its characters, replaced by `[NAME]`."""
-        if len(self.secret) < SHORTEST:
+        runs = {self.secret[i:i + MASK_RUN] for i in range(len(self.secret) - MASK_RUN + 1)}
+        if not runs:
             return text
-        run = min(MASK_RUN, len(self.secret))
-        runs = {self.secret[i:i + run] for i in range(len(self.secret) - run + 1)}
         hidden = bytearray(len(text))
-        for start in range(len(text) - run + 1):
-            if text[start:start + run] in runs:
-                hidden[start:start + run] = b"\1" * run
+        for start in range(len(text) - MASK_RUN + 1):
+            if text[start:start + MASK_RUN] in runs:
+                hidden[start:start + MASK_RUN] = b"\1" * MASK_RUN
         shown: list[str] = []
         for index, char in enumerate(text):
             if not hidden[index]:
@@ -121,7 +122,7 @@ class CredentialStore:
             return {}
         self._check_private(self.file)
         try:
-            table = tomllib.loads(self.file.read_text(encoding="utf-8"))
+            table = tomllib.loads(self.file.read_text(encoding="utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError):
             # The parser's own message may quote the line, which may hold a key.
             raise AtelierError(f"{self.file} is not valid TOML.", 'Write one [NAME] per credential, then key = "…" and '

@@ -88,7 +88,7 @@ class ExampleLibrary:
         """The set's file as it is written; raises like `get`."""
         file = self._found(name)
         try:
-            return file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
             raise AtelierError(f"{file} is not valid TOML: {error}.", "Save it as UTF-8.") from error
         except OSError as error:
