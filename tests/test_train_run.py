@@ -6,17 +6,20 @@ import json
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from kit.checkpoints import write_sd1
 from kit.pictures import write_pictures
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+import atelier.train.run
 from atelier.dataset.folder import FolderOptions, read_folder
-from atelier.dataset.types import Resolution, TrainingSet
+from atelier.dataset.types import Crop, Resolution, TrainingSet
 from atelier.errors import AtelierError
 from atelier.models.handle import DiffusersModel
 from atelier.models.load import load_unet
@@ -237,6 +240,98 @@ def test_the_trained_file_is_the_change_diffusers_applies(run, model: DiffusersM
     unet.load_lora_adapter({k: v.float() for k, v in converted.items()}, network_alphas=alphas, prefix="unet")
     unet.fuse_lora()
     assert torch.allclose(unet.get_submodule(name).base_layer.weight, before + delta, atol=1e-6)
+
+
+def test_samples_of_small_buckets_are_drawn(run, tmp_path: Path) -> None:
+    buckets = FolderOptions(resolution=Resolution(64, Crop.BUCKET, bucket_step=8))
+    wide = read_folder(write_pictures(tmp_path / "wide", [(100, 60), (110, 66)]), buckets)
+    options = replace(CONFIG.options, sample_prompt="a fox", sample_every=3, sample_steps=1)
+    report = run(config=replace(CONFIG, options=options), data=wide)
+    with Image.open(report.store.samples[0]) as picture:
+        assert picture.size == (80, 64)
+
+
+def test_a_sample_without_memory_is_left_out_and_reported(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(vae: object, latents: torch.Tensor) -> list:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("atelier.train.samples.decode", full)
+    options = replace(CONFIG.options, sample_prompt="a fox", sample_every=2, sample_steps=1)
+    report = run(config=replace(CONFIG, options=options))
+    assert report.outcome.status == "complete" and report.store.samples == []
+    assert "No memory was left for the sample pictures of the steps 2, 3" in report.text()
+    again = run(config=replace(CONFIG, options=options))
+    assert again.reused and again.outcome == report.outcome
+
+
+@pytest.mark.parametrize("room", [2, 0])
+def test_encoding_goes_on_with_what_fits(run, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    tried: list[int] = []
+    plain = atelier.train.run.encode
+
+    def narrow(*args: Any, batch_size: int, **options: Any) -> Any:
+        tried.append(batch_size)
+        if batch_size > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(*args, batch_size=batch_size, **options)
+
+    monkeypatch.setattr("atelier.train.run.encode", narrow)
+    if room:
+        assert run().outcome.status == "complete" and tried == [4, 2]
+        return
+    with pytest.raises(AtelierError, match="smaller resolution"):
+        run()
+    assert tried == [4, 2, 1]
+
+
+@pytest.mark.parametrize(("size", "batch"), [(64, 4), (512, 4), (704, 2), (768, 1), (1024, 1), (2048, 1)])
+def test_larger_pictures_are_encoded_in_smaller_batches(run, pictures: TrainingSet, monkeypatch: pytest.MonkeyPatch,
+                                                       size: int, batch: int) -> None:
+    def asked(*args: Any, batch_size: int, **options: Any) -> Any:
+        assert batch_size == batch
+        raise Interrupted
+
+    monkeypatch.setattr("atelier.train.run.encode", asked)
+    with pytest.raises(Interrupted):
+        run(data=replace(pictures, resolution=Resolution(size)))
+
+
+def test_a_model_that_does_not_fit_says_what_to_do(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("atelier.train.run.load_unet", full)
+    with pytest.raises(AtelierError, match=r"loading the model.*precision"):
+        run()
+
+
+@pytest.mark.parametrize("shades", [(0, 0), (0, 255)])
+def test_masks_that_hide_everything_are_refused(run, tmp_path: Path, shades: tuple[int, int]) -> None:
+    for index, shade in enumerate(shades):
+        Image.new("RGB", (64, 64), (90 * index, 50, 0)).save(tmp_path / f"{index}.png")
+        Image.new("L", (64, 64), shade).save(tmp_path / f"{index}-mask.png")
+    data = read_folder(tmp_path, replace(FOLDER, captions="fixed", text="a fox"))
+    if any(shades):
+        assert run(data=data).outcome.status == "complete"
+        return
+    with pytest.raises(AtelierError, match="masks hide all of the 2 pictures"):
+        run(data=data)
+
+
+def test_captions_that_are_cut_are_counted(run, pictures: TrainingSet, caplog: pytest.LogCaptureFixture) -> None:
+    """75 words of one token fit, 76 do not, and neither do 80 of a single letter."""
+    texts = ["fox " * 75, "fox " * 76, "! ? " * 40]
+    data = replace(pictures, samples=tuple(replace(sample, captions=(text.strip(),))
+                                           for sample, text in zip(pictures.samples, texts, strict=True)))
+    with caplog.at_level("WARNING", "atelier"):
+        report = run(data=data)
+    name = data.samples[1].image.name
+    expected = f"2 of 3 pictures have captions of more than 75 tokens; the text encoder takes no more, and the rest " \
+               f"is not learnt (first: {name}, 76 tokens)."
+    assert report.outcome.warnings == [expected]
+    assert expected in report.text().splitlines()
+    assert [record.message for record in caplog.records if record.name == "atelier"] == [expected]
+    assert run().outcome.warnings == []
 
 
 def test_a_model_of_another_kind_is_refused(run, tmp_path: Path, pictures: TrainingSet) -> None:

@@ -71,7 +71,6 @@ def load_text(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     anatomy = read_anatomy(model.path)
-    tokenizers: dict[str, Any] = {}
     encoders: dict[str, nn.Module] = {}
     for spec in anatomy.family.text_encoders:
         component = _of(anatomy, spec.folder)
@@ -79,9 +78,17 @@ def load_text(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
         with _no_memory():
             encoder = kind(CLIPTextConfig(**_plain_config(component)))
         encoders[spec.folder] = _filled(encoder, component, dtype, device)
-        own = model.path / spec.folder.replace("text_encoder", "tokenizer")
-        tokenizers[spec.folder] = load_tokenizer(spec.pad_token, own if (own / "merges.txt").is_file() else None)
-    return TextStack(anatomy.family, tokenizers, encoders)
+    return TextStack(anatomy.family, _tokenizers(model, anatomy), encoders)
+
+
+def load_counting(model: DiffusersModel) -> TextStack:
+    """The tokenizers without encoders: enough to count tokens.
+
+    Raises:
+        AtelierError: the model cannot be read, or no tokenizer is installed.
+    """
+    anatomy = read_anatomy(model.path)
+    return TextStack(anatomy.family, _tokenizers(model, anatomy), {})
 
 
 def load_scheduler_config(model: DiffusersModel) -> dict[str, Any]:
@@ -105,6 +112,14 @@ def derived_scheduler(anatomy: Anatomy, prediction: Prediction) -> dict[str, Any
     check_schedule(anatomy)
     kind = kind_of(anatomy.family.key, prediction.type, anatomy.path.name)
     return scheduler_config(kind, prediction.type, prediction.zero_terminal_snr)
+
+
+def _tokenizers(model: DiffusersModel, anatomy: Anatomy) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for spec in anatomy.family.text_encoders:
+        own = model.path / spec.folder.replace("text_encoder", "tokenizer")
+        found[spec.folder] = load_tokenizer(spec.pad_token, own if (own / "merges.txt").is_file() else None)
+    return found
 
 
 def _component(model: DiffusersModel, name: str) -> Component:

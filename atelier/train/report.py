@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Outcome:
     precision: str
     gradient_checkpointing: bool
     history: History
+    warnings: list[str] = field(default_factory=list)
+    """Sentences on what was left out."""
 
     def show(self, monitor: Monitor, pictures: Mapping[int, Path]) -> None:
         """Tell `monitor` of the whole run, as if it were seen again; `pictures` as `History.show` takes them."""
@@ -85,8 +87,7 @@ class TrainReport:
             lines.append(f"{o.held_out} pictures were kept out of training to validate on")
         lines.append(f"{o.seconds_per_step:.3f} s a step in {o.precision}"
                      + (", with gradient checkpointing" if o.gradient_checkpointing else ""))
-        lines.append(f"LoRA: {self.lora}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *o.warnings, f"LoRA: {self.lora}"])
 
 
 def _mean(values: list[float], start: float, end: float) -> float:

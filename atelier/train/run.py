@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from ..dataset.cache import EncodedSet
+from ..dataset.cache import EncodedItem, EncodedSet
 from ..dataset.encode import encode
 from ..dataset.types import TrainingSet
 from ..errors import AtelierError
 from ..families import family_of
 from ..files import whole_file
 from ..models.handle import DiffusersModel
-from ..models.load import load_scheduler_config, load_text, load_unet, load_vae
+from ..models.load import load_counting, load_scheduler_config, load_text, load_unet, load_vae
 from ..models.text import TextBatch
 from ..progress import Monitor
+from .captions import cut_captions
 from .config import TrainConfig
 from .loop import Loop
 from .memory import needs_checkpointing
@@ -30,14 +30,18 @@ from .place import Workplace, pick_device, pick_dtype
 from .plot import loss_plot
 from .publish import LoraShelf
 from .report import Outcome, TrainReport
+from .room import free, memory_for
 from .samples import SampleDrawer, encode_prompts
 from .store import RunStore
 from .trainer import Parts, Trainer
 
 log = logging.getLogger("atelier")
 
-_FORMAT = "2"
+_FORMAT = "3"
 """Part of a run's digest; grows when training the same request would give other weights."""
+
+ENCODING_BATCH = 4
+"""Pictures of 512 pixels that the VAE encodes at once, about 0.7 GB each in float32; of larger ones fewer."""
 
 
 @dataclass(frozen=True)
@@ -123,12 +127,16 @@ def _check_trainable(model: DiffusersModel) -> None:
 
 def _train(job: _Job) -> Outcome:
     _check_trainable(job.model)
-    encoded = encode(job.data, job.model, job.place.cache, device=job.device, dtype=job.dtype, batch_size=4,
-                     monitor=job.monitor, variants=job.config.options.caption_variants,
-                     keep_tokens=job.config.options.keep_tokens)
-    prompts = _sample_conditions(job)
-    job.monitor.phase("loading", 1)
-    trainer, checkpointing = _make_trainer(job, encoded)
+    cut = cut_captions(job.data, load_counting(job.model))
+    if cut:
+        log.warning(cut)
+    encoded = _encode(job)
+    with memory_for("loading the model", "Close other programs that use the device, or choose precision bf16 or fp16. "
+                                         "What was learnt before is kept."):
+        prompts = _sample_conditions(job)
+        job.monitor.phase("loading", 1)
+        trainer, checkpointing = _make_trainer(job, encoded)
+    _check_masks(trainer.order.items, encoded)
     draw = None
     if job.config.options.sample_prompt:
         draw = SampleDrawer(trainer, job.config.options, prompts,
@@ -145,14 +153,46 @@ def _train(job: _Job) -> Outcome:
         trainer.steps_per_epoch, trainer.stopper.best_step, trainer.stopper.best if trainer.stopper.best_step else None,
         seconds, seconds / max(1, trainer.step - loop.began_step), len(trainer.order.items),
         len(trainer.validation.uses) if trainer.validation.held_out else 0,
-        str(job.dtype).removeprefix("torch."), checkpointing, trainer.history)
+        str(job.dtype).removeprefix("torch."), checkpointing, trainer.history,
+        [sentence for sentence in (cut, _undrawn(loop.undrawn)) if sentence])
     plot = loss_plot(trainer.history, title=f"{job.name} · {status}", best_step=outcome.best_step,
                      steps_per_epoch=trainer.steps_per_epoch)
     with whole_file(job.store.plot) as part:
         plot.save(part, "PNG")
     del trainer, loop, draw
-    _free(job.device)
+    free(job.device)
     return outcome
+
+
+def _encode(job: _Job) -> EncodedSet:
+    """The encoded set, made with fewer pictures at a time where memory runs out."""
+    options = job.config.options
+    batch = min(ENCODING_BATCH, max(1, ENCODING_BATCH * 512**2 // job.data.resolution.size**2))
+    while True:
+        try:
+            return encode(job.data, job.model, job.place.cache, device=job.device, dtype=job.dtype, batch_size=batch,
+                          monitor=job.monitor, variants=options.caption_variants, keep_tokens=options.keep_tokens)
+        except torch.OutOfMemoryError as error:
+            if batch == 1:
+                raise AtelierError("Memory ran out while encoding pictures and captions, one picture at a time.",
+                                   "Choose a smaller resolution, or close other programs that use the device."
+                                   ) from error
+        free(job.device)  # only here: while the error was being handled, it held what had been computed
+        batch //= 2
+        log.info("Memory ran out while encoding; going on with %d at a time.", batch)
+
+
+def _check_masks(items: Sequence[EncodedItem], encoded: EncodedSet) -> None:
+    if all(mask is not None and not mask.any() for mask in (encoded.mask(item.index, False) for item in items)):
+        raise AtelierError(f"The loss masks hide all of the {len(items)} pictures: there is nothing to learn.",
+                           "Paint white in the masks what counts, or train without masks.")
+
+
+def _undrawn(steps: list[int]) -> str:
+    if not steps:
+        return ""
+    return (f"No memory was left for the sample pictures of the steps {', '.join(map(str, steps))}: choose a smaller "
+            "resolution, or train without a sample prompt.")
 
 
 def _make_trainer(job: _Job, encoded: EncodedSet) -> tuple[Trainer, bool]:
@@ -173,7 +213,7 @@ def _sample_conditions(job: _Job) -> tuple[TextBatch, TextBatch] | None:
     with torch.no_grad():
         conditions = encode_prompts(text, job.config.options)
     del text
-    _free(job.device)
+    free(job.device)
     return conditions
 
 
@@ -192,10 +232,4 @@ def _partial_kept(job: _Job) -> Iterator[None]:
             log.info("What was learnt so far is in %s; run again to go on.", job.shelf.keep_partial(job.store.last))
         raise
     finally:
-        _free(job.device)
-
-
-def _free(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
+        free(job.device)

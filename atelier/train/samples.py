@@ -36,7 +36,9 @@ class SampleDrawer:
         self.trainer, self.options, self.cached = trainer, options, cached
         self.load_vae, self.store, self.monitor = load_vae, store, monitor
         item = trainer.order.items[0]
-        self.size = SamplingOptions(item.width * 8, item.height * 8, options.sample_steps, options.sample_cfg)
+        # Small pictures can be trained on; drawn are none below 64 pixels.
+        width, height = max(64, item.width * 8), max(64, item.height * 8)
+        self.size = SamplingOptions(width, height, options.sample_steps, options.sample_cfg)
 
     @torch.no_grad()
     def __call__(self) -> None:
