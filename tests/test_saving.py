@@ -109,7 +109,20 @@ def test_a_failure_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Image.Image, "save", fail)
     with pytest.raises(RuntimeError):
         save_titled(Image.new("RGB", (4, 4)), tmp_path, Details(title="cat"))
-    assert not list(tmp_path.glob("*.png")) and not list(tmp_path.glob(".*"))
+    assert not list(tmp_path.iterdir()), "sidecars of no picture"
+
+
+def test_half_a_character_spoils_nothing(tmp_path: Path) -> None:
+    """JSON may hold half of a pair of surrogates, and so may what a language model or a queued graph hands over."""
+    half = "a cat \ud83d"
+    saved = save_titled(Image.new("RGB", (4, 4)), tmp_path, Details(title=half, prompt=half, negative=half, model=half),
+                        metadata={"note": half}, extra={"grid": {"label": half}})
+    assert saved.picture.name == "a cat.png"
+    stored = json.loads(saved.details.read_text(encoding="utf-8"))
+    assert stored["prompt"] == stored["grid"]["label"] == "a cat \ufffd"
+    assert saved.text.read_text(encoding="utf-8").startswith("a cat \ufffd\nNegative prompt: a cat \ufffd\n")
+    with Image.open(saved.picture) as picture:
+        assert picture.text["note"] == "a cat \ufffd"
 
 
 def test_a_folder_that_is_a_file_is_explained(tmp_path: Path) -> None:

@@ -7,12 +7,13 @@ import os
 import re
 import unicodedata
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AtelierError
-from ..files import RESERVED, whole_file, write_json, write_text
+from ..files import RESERVED, whole_file, write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -22,6 +23,7 @@ LONGEST = 120
 UNTITLED = "untitled"
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]+')
+_HALVES = re.compile("[\ud800-\udfff]")
 _ENDINGS = (".png", ".txt", ".json")
 _JOINERS = "\u200c\u200d"
 """Invisible, but they hold emoji and some scripts together."""
@@ -86,7 +88,8 @@ def save_titled(picture: Image, folder: Path, details: Details, *, metadata: Map
                 extra: Mapping[str, Any] | None = None) -> Saved:
     """Save a picture as `<title>.png`, its prompts as `<title>.txt` and all details as `<title>.json`.
 
-    Nothing is ever overwritten. The picture appears last, so that whoever sees it sees its sidecars too.
+    Nothing is ever overwritten. The picture appears last, so that whoever sees it sees its sidecars too; if it cannot
+    be written, they go again.
 
     Args:
         folder: Made if need be.
@@ -102,14 +105,19 @@ def save_titled(picture: Image, folder: Path, details: Details, *, metadata: Map
         raise AtelierError(f"{folder} is a file, not a folder.", "Choose another folder to save to.")
     stem = free_stem(folder, safe_name(details.title))
     saved = Saved(*(folder / (stem + ending) for ending in _ENDINGS))
-    write_text(saved.text, infotext(details) + "\n")
-    write_json(saved.details, {**_known(details), "file": saved.picture.name, "width": picture.width,
-                               "height": picture.height, **(extra or {})})
+    about = {**_known(details), "file": saved.picture.name, "width": picture.width, "height": picture.height,
+             **(extra or {})}
     info = PngInfo()
     for keyword, text in (metadata or {}).items():
-        info.add_text(keyword, text)
-    with whole_file(saved.picture) as part:
-        picture.save(part, format="PNG", pnginfo=info)
+        info.add_text(keyword, _whole(text))
+    with ExitStack() as written:
+        for path, text in ((saved.text, infotext(details)),
+                           (saved.details, json.dumps(about, indent=2, ensure_ascii=False))):
+            write_text(path, _whole(text) + "\n")
+            written.callback(path.unlink, missing_ok=True)
+        with whole_file(saved.picture) as part:
+            picture.save(part, format="PNG", pnginfo=info)
+        written.pop_all()
     return saved
 
 
@@ -130,6 +138,11 @@ def _known(details: Details) -> dict[str, Any]:
 
 def _quoted(value: str) -> str:
     return json.dumps(value, ensure_ascii=False) if any(c in value for c in ',:"\n') else value
+
+
+def _whole(text: str) -> str:
+    """`text` without halves of characters, which JSON hands over as they are and no file can hold."""
+    return _HALVES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _folded(name: str) -> str:
