@@ -334,6 +334,18 @@ def test_parts_of_a_model_are_refused(folder: Path, tmp_path: Path, lost: str, m
         open_scorer(tmp_path / "part.safetensors")
 
 
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("name", [
+    "text_model.embeddings.token_embedding.weight", "text_model.embeddings.position_embedding.weight",
+    "vision_model.embeddings.patch_embedding.weight", "vision_model.embeddings.position_embedding.weight"])
+def test_a_model_without_embeddings_is_named(folder: Path, tmp_path: Path, name: str, flat: bool) -> None:
+    state = load_file(folder / "model.safetensors")
+    tensor = state.pop(name)
+    save_file({**state, name: tensor.flatten()} if flat else state, tmp_path / "part.safetensors")
+    with pytest.raises(AtelierError, match=f"part lacks {name}"):
+        open_scorer(tmp_path / "part.safetensors")
+
+
 def test_other_layouts_and_broken_files_are_refused(tmp_path: Path) -> None:
     save_file({"visual.conv1.weight": torch.zeros(1)}, tmp_path / "open_clip.safetensors")
     with pytest.raises(AtelierError, match="OpenCLIP"):

@@ -17,6 +17,10 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 _TEXT = "text_model."
 _VISION = "vision_model."
+_TOKENS, _TOKEN_POSITIONS, _PATCHES, _PATCH_POSITIONS = (
+    _TEXT + "embeddings.token_embedding.weight", _TEXT + "embeddings.position_embedding.weight",
+    _VISION + "embeddings.patch_embedding.weight", _VISION + "embeddings.position_embedding.weight")
+_DIMENSIONS = {_TOKENS: 2, _TOKEN_POSITIONS: 2, _PATCHES: 4, _PATCH_POSITIONS: 2}
 _UNSEEN = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 _UNSEEN_TEXT = (*_UNSEEN, "eos_token_id", "bos_token_id", "pad_token_id")
 _OPENAI_WIDEST = 1024
@@ -38,14 +42,14 @@ def config_of(shapes: Shapes, known: Mapping[str, Any] | None, source: str) -> d
         AtelierError: this is not a whole CLIP model; above all a text encoder without its projection.
     """
     _refuse_parts(shapes, source)
-    vocabulary, text_width = shapes[_TEXT + "embeddings.token_embedding.weight"]
-    vision_width, channels, patch, _ = shapes[_VISION + "embeddings.patch_embedding.weight"]
-    patches = shapes[_VISION + "embeddings.position_embedding.weight"][0] - 1
+    vocabulary, text_width = shapes[_TOKENS]
+    vision_width, channels, patch, _ = shapes[_PATCHES]
+    patches = shapes[_PATCH_POSITIONS][0] - 1
     projection = shapes["text_projection.weight"][0]
     activation = "quick_gelu" if vision_width <= _OPENAI_WIDEST else "gelu"
     text = {
         "vocab_size": vocabulary, "hidden_size": text_width, "projection_dim": projection,
-        "max_position_embeddings": shapes[_TEXT + "embeddings.position_embedding.weight"][0],
+        "max_position_embeddings": shapes[_TOKEN_POSITIONS][0],
         **_tower(shapes, _TEXT, activation, max(text_width // 64, 1)),
         "bos_token_id": vocabulary - 2, "eos_token_id": vocabulary - 1, "pad_token_id": vocabulary - 1,
     }
@@ -85,3 +89,6 @@ def _refuse_parts(shapes: Shapes, source: str) -> None:
     if missing:
         raise AtelierError(f"{source} lacks {' and '.join(missing)}, so its texts and pictures cannot be compared; the "
                            "text encoder of a Stable Diffusion model is such a file.", whole)
+    wrong = [name for name, dimensions in _DIMENSIONS.items() if len(shapes.get(name, ())) != dimensions]
+    if wrong:
+        raise AtelierError(f"{source} lacks {wrong[0]}, or has it in another shape than a CLIP model.", whole)
