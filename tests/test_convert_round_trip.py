@@ -264,6 +264,45 @@ def test_a_folder_in_another_precision_says_so(key: str, tmp_path: Path) -> None
     assert encoder.dtype == torch.float32
 
 
+SURPLUS = {
+    "sd1": ["first_stage_model.model_ema.num_updates", "first_stage_model.loss.logvar",
+            "cond_stage_model.transformer.vision_model.embeddings.class_embedding"],
+    "sd2": ["cond_stage_model.model.attn_mask", "cond_stage_model.model.visual.transformer.resblocks.9.ln_1.weight"],
+    "sdxl": ["conditioner.embedders.1.model.attn_mask", "conditioner.embedders.1.model.visual.proj"],
+}
+
+
+@pytest.mark.parametrize("family", SURPLUS)
+def test_what_training_left_beside_a_component_is_left_out(family: str, tmp_path: Path) -> None:
+    source = WRITERS[family](tmp_path / "model.safetensors", shape="tiny")
+    plain = tensors(source)
+    to_folder(source, tmp_path / "expected")
+    to_checkpoint(source, tmp_path / "expected.safetensors")
+    save_file(plain | {name: torch.ones(3) for name in SURPLUS[family]}, source)
+    report = to_folder(source, tmp_path / "folder")
+    assert set(SURPLUS[family]) <= set(report.dropped)
+    for file in (tmp_path / "expected").rglob("*.safetensors"):
+        assert_equal(tensors(file), tensors(tmp_path / "folder" / file.relative_to(tmp_path / "expected")))
+    report = to_checkpoint(source, tmp_path / "out.safetensors")
+    assert set(SURPLUS[family]) <= set(report.dropped)
+    assert_equal(tensors(tmp_path / "expected.safetensors"), tensors(tmp_path / "out.safetensors"))
+    to_checkpoint(source, tmp_path / "whole.safetensors", ConvertOptions(prune=False))
+    assert_equal(tensors(source), tensors(tmp_path / "whole.safetensors"))
+
+
+def test_a_projection_kept_as_a_linear_layer_is_the_same(tmp_path: Path) -> None:
+    source, name = tmp_path / "model.safetensors", "conditioner.embedders.1.model.text_projection"
+    usual = tensors(write_sdxl(source, shape="tiny"))
+    linear = {key: tensor for key, tensor in usual.items() if key != name}
+    save_file(linear | {f"{name}.weight": usual[name].t().contiguous()}, source)
+    to_folder(source, tmp_path / "folder")
+    projection = tensors(tmp_path / "folder/text_encoder_2/model.safetensors")["text_projection.weight"]
+    assert torch.equal(projection, usual[name].t())
+    to_checkpoint(source, tmp_path / "out.safetensors")
+    written = tensors(tmp_path / "out.safetensors")
+    assert torch.equal(written[name], usual[name]) and f"{name}.weight" not in written
+
+
 def test_prediction_type_is_the_users_choice(tmp_path: Path) -> None:
     source = write_sd2(tmp_path / "model.safetensors", shape="tiny")
     options = ConvertOptions(prediction_type="v_prediction")

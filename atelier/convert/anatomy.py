@@ -16,7 +16,15 @@ from ..errors import AtelierError
 from ..families import Family, TextEncoderSpec
 from .detect import component_config, family_of_shapes, what_else
 from .keys import Shape
-from .places import EMA_PREFIX, UNET_PREFIX, VAE_PREFIX, original_table, text_prefixes
+from .places import (
+    EMA_PREFIX,
+    TEXT_SURPLUS,
+    UNET_PREFIX,
+    VAE_PREFIX,
+    VAE_SURPLUS,
+    original_table,
+    text_prefixes,
+)
 from .recipe import Recipe, to_diffusers
 from .text import layer_count, with_root
 from .unet import UNetLayout, unet_table
@@ -93,8 +101,7 @@ def _of_file(source: Source) -> Anatomy:
                            "Choose a Stable Diffusion 1, 2 or XL model.")
     family = family_of_shapes(_shapes(unet))
     parts = {"unet": unet}
-    # Training leaves its loss network beside the VAE.
-    vae = {name: recipe for name, recipe in _below(source, VAE_PREFIX).items() if not name.startswith("loss.")}
+    vae = {name: recipe for name, recipe in _below(source, VAE_PREFIX).items() if not name.startswith(VAE_SURPLUS)}
     if vae:
         parts["vae"] = to_diffusers(original_table("vae", vae.keys(), family), vae, "vae")
         used |= {VAE_PREFIX + name for name in vae}
@@ -125,7 +132,8 @@ def _unet(source: Source) -> tuple[dict[str, Recipe], set[str]]:
 def _text(source: Source, prefix: str, spec: TextEncoderSpec, family: Family) -> tuple[dict[str, Recipe], set[str]]:
     """What the family uses of a text encoder, and the stored names of that."""
     rename = with_root if spec.architecture == "clip" else str
-    places = {rename(name): prefix + name for name in _below(source, prefix) if not name.endswith(COMPUTED)}
+    places = {rename(name): prefix + name for name in _below(source, prefix)
+              if not name.endswith(COMPUTED) and not name.startswith(TEXT_SURPLUS)}
     stored = {name: Recipe.of(source.entries[place]) for name, place in places.items()}
     table = original_table(spec.folder, stored.keys(), family)
     made = to_diffusers(table, stored, spec.folder)

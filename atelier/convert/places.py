@@ -15,6 +15,11 @@ UNET_PREFIX = "model.diffusion_model."
 VAE_PREFIX = "first_stage_model."
 EMA_PREFIX = "model_ema."
 
+VAE_SURPLUS = ("loss.", "model_ema.")
+"""What training leaves beside the VAE, below its prefix: its loss network, and its averaged copy. Nothing reads it."""
+TEXT_SURPLUS = ("attn_mask", "visual.", "vision_model.", "visual_projection.")
+"""What CLIP has beside its text encoder, below its prefix: a constant, and the half that sees. Nothing reads it."""
+
 
 @dataclass(frozen=True)
 class TextPlace:

@@ -15,7 +15,16 @@ from ..progress import Monitor
 from .anatomy import Anatomy, Component, read_anatomy
 from .keys import KeyTable
 from .options import ConvertOptions, Merge
-from .places import EMA_PREFIX, TEXT_PLACES, UNET_PREFIX, VAE_PREFIX, diffusers_table, prefix_of
+from .places import (
+    EMA_PREFIX,
+    TEXT_PLACES,
+    TEXT_SURPLUS,
+    UNET_PREFIX,
+    VAE_PREFIX,
+    VAE_SURPLUS,
+    diffusers_table,
+    prefix_of,
+)
 from .prediction import EDM_TENSORS, V_MARKERS, V_SIGNS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
 from .recipe import Recipe, to_original
 from .report import ConversionReport
@@ -82,10 +91,12 @@ def original_place(component: Component, family: Family) -> tuple[KeyTable, str]
 def _belongs(name: str) -> bool:
     """Whether a tensor that we do not use is part of a component all the same: SD2's last layer, CLIP's scale, a
     marker."""
-    prefixes = (UNET_PREFIX, VAE_PREFIX, *(place.prefix for place in TEXT_PLACES))
-    if name.startswith((EMA_PREFIX, f"{VAE_PREFIX}loss.")) or name.endswith("position_ids"):
+    texts = [place.prefix for place in TEXT_PLACES]
+    surplus = [EMA_PREFIX, *(VAE_PREFIX + part for part in VAE_SURPLUS),
+               *(prefix + part for prefix in texts for part in TEXT_SURPLUS)]
+    if name.startswith(tuple(surplus)) or name.endswith("position_ids"):
         return False
-    return name.startswith(prefixes) or name in (*V_SIGNS, *EDM_TENSORS)
+    return name.startswith((UNET_PREFIX, VAE_PREFIX, *texts)) or name in (*V_SIGNS, *EDM_TENSORS)
 
 
 def _notes(contradicting: list[str]) -> list[str]:

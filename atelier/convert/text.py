@@ -23,6 +23,8 @@ BLOCK = (Pair("attn.out_proj", "self_attn.out_proj"), Pair("ln_1", "layer_norm1"
 ENDS = (Pair("token_embedding", "text_model.embeddings.token_embedding"),
         Pair("positional_embedding", "text_model.embeddings.position_embedding.weight"),
         Pair("ln_final", "text_model.final_layer_norm"),
+        # Some checkpoints have it as a linear layer; of two pairs for one tensor the last is the one that is written.
+        Pair("text_projection.weight", "text_projection.weight"),
         Pair("text_projection", "text_projection.weight", Form.TRANSPOSED))
 """What stands before and after OpenCLIP's blocks."""
 

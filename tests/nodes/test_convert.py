@@ -8,8 +8,10 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from kit.checkpoints import write_sd1, write_sdxl
 from kit.pack import node_classes, pack_module
+from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.host
 
@@ -49,6 +51,20 @@ def test_a_number_goes_behind_a_folders_whole_name(pack: ModuleType, models: Pat
     (models / "checkpoints" / "sd-v1.5.safetensors").touch()
     assert place_for(models / "diffusers" / "sd-v1.5", "request").path.name == "sd-v1.5-2"
     assert place_for(models / "checkpoints" / "sd-v1.5.safetensors", "request").path.name == "sd-v1.5-2.safetensors"
+
+
+def test_the_host_reads_both_forms_of_the_projection(pack: ModuleType, tmp_path: Path) -> None:
+    from comfy.utils import clip_text_transformers_convert
+
+    prefix = "conditioner.embedders.1.model."
+    source = write_sdxl(tmp_path / "m.safetensors", "tiny")
+    state = load_file(source)
+    linear = state.pop(f"{prefix}text_projection").t().contiguous()
+    save_file(state | {f"{prefix}text_projection.weight": linear}, source)
+    pack_module(pack, "atelier.convert.single_file").to_checkpoint(source, tmp_path / "out.safetensors")
+    for path in (source, tmp_path / "out.safetensors"):
+        found = clip_text_transformers_convert(load_file(path), prefix, "clip.")
+        assert torch.equal(found["clip.text_projection.weight"], linear)
 
 
 class Patcher:
