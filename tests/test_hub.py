@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from PIL.PngImagePlugin import PngInfo
 from atelier.dataset.columns import Columns
 from atelier.dataset.hub import HubQuery, fetch, read_hub
 from atelier.errors import AtelierError, MissingPackage
-from atelier.progress import Monitor
+from atelier.progress import Interrupted, Monitor
 
 STYLES = ["Abstract_Expressionism", "Impressionism", "Post_Impressionism"]
 FEATURES = Features({"image": ImageFeature(), "artist": ClassLabel(names=["claude-monet", "unknown_artist"]),
@@ -110,7 +112,8 @@ def test_few_pictures_do_not_cost_the_whole_data_set(shards: Path, tmp_path: Pat
     assert reds(fetch(query, tmp_path / "cache")) == [1, 4, 7, 10, 13, 16, 19, 22]
     with pytest.raises(AtelierError, match="cannot be read"):
         fetch(HubQuery(str(folder), column="style", value="Impressionism", limit=9), tmp_path / "cache")
-    assert len(list((tmp_path / "cache").iterdir())) == 1, "the failed one leaves nothing behind"
+    found = [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".part"]
+    assert len(found) == 1, "the failed one leaves nothing under its name"
 
 
 def test_rows_that_do_not_match_are_not_decoded_and_reading_stops(shards: Path, tmp_path: Path,
@@ -224,17 +227,94 @@ def test_an_unreachable_hub_is_explained(tmp_path: Path) -> None:
         fetch(HubQuery("nobody/nothing"), tmp_path)
 
 
-def test_an_interrupt_leaves_nothing(shards: Path, tmp_path: Path) -> None:
-    class Stop(Exception):
-        pass
+class Stopping(Monitor):
+    """Stops after so many rows have been looked at; tells how many it saw, and what it was told first."""
 
-    class Stopping(Monitor):
-        def advance(self, done: int, text: str = "") -> None:
-            if done == 2:
-                raise Stop
+    def __init__(self, after: int = sys.maxsize) -> None:
+        self.after, self.rows = after, 0
+        self.begun: int | None = None
 
-    with pytest.raises(Stop):
-        fetch(HubQuery(str(shards)), tmp_path, Stopping())
+    def check(self) -> None:
+        if self.rows == self.after:
+            raise Interrupted
+        self.rows += 1
+
+    def advance(self, done: int, text: str = "") -> None:
+        self.begun = done if self.begun is None else self.begun
+
+
+@pytest.mark.parametrize("after", [1, 3, ROWS, ROWS + 1, 2 * ROWS + 5])
+@pytest.mark.parametrize("saved", [False, True])
+def test_an_interrupted_fetch_goes_on(shards: Path, tmp_path: Path, after: int, saved: bool) -> None:
+    """The same pictures, captions and names as in one go, and no row is looked at twice but those behind the last."""
+    source = shards
+    if saved:
+        source = tmp_path / "saved"
+        load_dataset(str(shards), split="train").save_to_disk(str(source))
+    query = HubQuery(str(source), column="style", value="1", limit=15)
+    whole, unbroken = fetch(query, tmp_path / "whole"), Stopping()
+    fetch(query, tmp_path / "counted", unbroken)
+    cache = tmp_path / "cache"
+    with pytest.raises(Interrupted):
+        fetch(query, cache, Stopping(after))
+    kept = (after + 1) // 3  # rows 1, 4, 7, …
+    assert [path.suffix for path in cache.iterdir()] == [".part"] * bool(kept)
+    resumed = Stopping()
+    again = fetch(query, cache, resumed)
+    assert resumed.begun == kept and resumed.rows == unbroken.rows - max(0, 3 * kept - 1)
+    assert [(item.path.name, item.captions, item.path.read_bytes()) for item in again] == [
+        (item.path.name, item.captions, item.path.read_bytes()) for item in whole]
+    (place,) = cache.iterdir()
+    assert sorted(path.name for path in place.iterdir()) == [*(item.path.name for item in whole), "captions.json"]
+
+
+def test_going_on_with_another_release_of_the_package(shards: Path, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose marks of a place may differ: rows are counted instead."""
+    query = HubQuery(str(shards), column="style", value="1", limit=12)
+    with pytest.raises(Interrupted):
+        fetch(query, tmp_path, Stopping(17))
+    (stopped,) = tmp_path.rglob("stopped.json")
+    captions, (scanned, found, state) = json.loads(stopped.read_text(encoding="utf-8"))
+    assert (len(captions), scanned, found) == (6, 17, 6)
+    stopped.write_text(json.dumps([captions, (scanned, found, {**state, "rows": "of another form"})]), encoding="utf-8")
+    monkeypatch.setattr("datasets.__version__", "99.0")
+    resumed = Stopping()
+    assert reds(fetch(query, tmp_path, resumed)) == list(range(1, 36, 3))
+    assert resumed.begun == 6
+
+
+def test_going_on_does_not_read_everything_again(shards: Path, tmp_path: Path) -> None:
+    """Stopped in the fourth file, it opens the third and the fourth: the second becomes rubbish of its size and age."""
+    folder = Path(shutil.copytree(shards, tmp_path / "copy"))
+    query = HubQuery(str(folder), limit=40)
+    with pytest.raises(Interrupted):
+        fetch(query, tmp_path / "cache", Stopping(3 * ROWS + 3))
+    passed = folder / f"train-00001-of-{SHARDS:05d}.parquet"
+    status = passed.stat()
+    passed.write_bytes(bytes(status.st_size))
+    os.utime(passed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert reds(fetch(query, tmp_path / "cache")) == list(range(40))
+
+
+def test_an_interrupted_fetch_is_not_mistaken_for_another(shards: Path, tmp_path: Path) -> None:
+    query = HubQuery(str(shards), limit=9)
+    with pytest.raises(Interrupted):
+        fetch(query, tmp_path, Stopping(4))
+    other = Stopping()
+    fetch(replace(query, limit=8), tmp_path, other)
+    assert other.begun == 0
+    for after in (1, 2):  # stopped again and again, it keeps what it had
+        with pytest.raises(Interrupted):
+            fetch(query, tmp_path, Stopping(after))
+    last = Stopping()
+    assert reds(fetch(query, tmp_path, last)) == list(range(9))
+    assert last.begun == 7
+
+
+def test_an_interrupt_before_the_first_picture_leaves_nothing(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        fetch(HubQuery(str(shards)), tmp_path, Stopping(0))
     assert not list(tmp_path.iterdir())
 
 

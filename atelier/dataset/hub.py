@@ -2,7 +2,7 @@
 
 Rows are streamed and reading stops at the last picture wanted: a hundred pictures of a data set of 33 GB cost what
 lies before the hundredth match, not 33 GB. Pictures are kept as the very bytes of the data set, so that the next run
-reads nothing.
+reads nothing. What a run had fetched when it was stopped waits beside, and the next run of the same query goes on.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import AtelierError, MissingPackage
-from ..files import whole_folder, write_json
+from ..files import PART_SUFFIX, whole_folder, write_json
 from ..progress import Monitor
 from .captions import with_trigger
 from .columns import Columns
@@ -27,6 +27,8 @@ _log = logging.getLogger("atelier")
 
 _SIZE = Resolution()
 _INDEX = "captions.json"
+_STOPPED = "stopped.json"
+"""In a folder that is not whole yet: its captions, and where in the data set the next run goes on."""
 _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg"}
 """File ending by Pillow's name of the format, where it is not that name itself."""
 
@@ -85,7 +87,7 @@ def fetch(query: HubQuery, cache: Path, monitor: Monitor | None = None) -> tuple
     monitor = monitor or Monitor()
     place = cache / _key(query)
     if not (place / _INDEX).is_file():
-        with whole_folder(place) as part:
+        with whole_folder(place) as part, _kept(part, place.with_name(place.name + PART_SUFFIX)):
             _fetch(query, part, monitor)
     captions = json.loads((place / _INDEX).read_text(encoding="utf-8"))
     return tuple(Fetched(place / name, tuple(texts)) for name, texts in captions.items())
@@ -106,30 +108,71 @@ def read_hub(query: HubQuery, cache: Path, *, trigger: str = "", resolution: Res
     return TrainingSet(samples, resolution, flip, trigger)
 
 
+@contextmanager
+def _kept(part: Path, kept: Path) -> Iterator[None]:
+    """`part` begins as what an earlier run kept, and is kept again where this one fails after it fetched something.
+
+    By renaming, so that of two runs at the same moment one goes on and the other begins anew.
+    """
+    with suppress(OSError):
+        part.rmdir()
+        kept.rename(part)
+    part.mkdir(exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if (part / _STOPPED).is_file():
+            with suppress(OSError):  # another run may have kept its own
+                part.rename(kept)
+        raise
+
+
 def _fetch(query: HubQuery, folder: Path, monitor: Monitor) -> None:
     captions: dict[str, list[str]] = {}
+    place: Any = None
+    if (folder / _STOPPED).is_file():
+        captions, place = json.loads((folder / _STOPPED).read_text(encoding="utf-8"))
     monitor.phase("fetching", query.limit)
-    for data, ending, texts in _matches(query, monitor):
-        name = f"{len(captions) + 1:05d}{ending}"
-        (folder / name).write_bytes(data)
-        captions[name] = texts
-        monitor.advance(len(captions))
-        if len(captions) == query.limit:
-            break
+    monitor.advance(len(captions))
+    try:
+        for data, ending, texts, after in _matches(query, monitor, place):
+            name = f"{len(captions) + 1:05d}{ending}"
+            (folder / name).write_bytes(data)
+            captions[name], place = texts, after
+            monitor.advance(len(captions))
+            if len(captions) == query.limit:
+                break
+    except BaseException:
+        if place:
+            write_json(folder / _STOPPED, [captions, place])
+        raise
+    (folder / _STOPPED).unlink(missing_ok=True)
     write_json(folder / _INDEX, captions)
 
 
-def _matches(query: HubQuery, monitor: Monitor) -> Iterator[tuple[bytes, str, list[str]]]:
-    """Stored picture, its file ending and its captions for each row that matches and can be read."""
+def _matches(query: HubQuery, monitor: Monitor, place: Any = None) -> Iterator[tuple[bytes, str, list[str], Any]]:
+    """Stored picture, its file ending, its captions and the place behind it for each row that matches and can be read.
+
+    Args:
+        place: Where to go on, as an earlier run got it; None at the beginning.
+    """
     from .images import UnreadablePicture, check_picture
 
-    scanned = found = 0
+    scanned, found, state = place or (0, 0, None)
     with _explained(query):
         rows, columns = _open(query)
+        if state and state["of"] == _form(rows):
+            rows.load_state_dict(state["rows"])
+            passed = 0
+        else:
+            passed = scanned  # none, where nothing was kept
         image = columns.image_column(query.image_column)
         wanted, captions = columns.filter(query.column, query.value), columns.captions(query.caption)
-        for scanned, row in enumerate(rows, 1):
+        for number, row in enumerate(rows):
             monitor.check()
+            if number < passed:
+                continue
+            scanned += 1
             if not wanted(row):
                 continue
             data = _bytes(row[image])
@@ -139,7 +182,9 @@ def _matches(query: HubQuery, monitor: Monitor) -> Iterator[tuple[bytes, str, li
                 _log.warning("Left out row %d of %s: %s", scanned, query.source, error.why)
                 continue
             found += 1
-            yield data, _ending(data), captions(row)
+            # Releases of `datasets` before 2.20 do not tell where they are.
+            state = {"of": _form(rows), "rows": rows.state_dict()} if hasattr(rows, "state_dict") else None
+            yield data, _ending(data), captions(row), (scanned, found, state)
     if not found:
         what = f"has {query.column} = {query.value!r}" if query.column else "holds a readable picture"
         raise AtelierError(f"None of the {scanned} rows of {query.source} ({query.split}) {what}.",
@@ -172,6 +217,13 @@ def _open(query: HubQuery) -> tuple[Any, Columns]:
     classes = {name: list(feature.names) for name, feature in features.items()
                if isinstance(feature, datasets.ClassLabel)}
     return rows, Columns(query.source, tuple(features), tuple(pictures), classes)
+
+
+def _form(rows: Any) -> list[Any]:
+    """What a place in a stream depends on: where it differs, rows are counted from the beginning."""
+    import datasets
+
+    return [datasets.__version__, rows.n_shards]
 
 
 def _bytes(picture: Mapping[str, Any] | None) -> bytes:
