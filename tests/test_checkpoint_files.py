@@ -63,6 +63,8 @@ CONTRADICTIONS = {
     "hole at the start": {"a": entry(begin=4, end=12)},
     "beyond the end": {"a": entry(shape=(4,), end=16)},
     "bytes left over": {"a": entry(shape=(1,), end=4)},
+    "half a character in a name": {"\ud83d": entry()},
+    "half a character in the metadata": {"__metadata__": {"comment": "x \ud83d"}, "a": entry()},
     "backwards": {"a": entry(begin=8, end=0)},
     "negative": {"a": entry(begin=-8, end=0)},
     "negative shape": {"a": entry(shape=(-1, -2))},

@@ -107,6 +107,10 @@ def _parse(text: bytes, path: Path, data: int, size: int) -> Header:
     metadata = raw.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise damaged("its metadata is not a table of texts")
+    try:
+        "".join([*raw, *metadata, *metadata.values()]).encode()
+    except UnicodeEncodeError as error:
+        raise damaged("a text in it holds half a character") from error
     tensors: dict[str, TensorInfo] = {}
     for name, entry in raw.items():
         try:
