@@ -133,7 +133,7 @@ def _notes(anatomy: Anatomy) -> list[str]:
 
 def _check_destination(source: Source, destination: Path) -> None:
     """Never delete what is not a model, and never write into what is read."""
-    check_apart(destination, {source.path, *source.files})
+    check_apart(destination, (source.path, *source.files))
     if destination.is_dir() and any(destination.iterdir()) and not (destination / "unet").is_dir():
         raise AtelierError(f"{destination} exists and is not a diffusers folder; it was left alone.",
                            "Choose another destination.")
