@@ -25,7 +25,8 @@ def test_an_installed_library_has_the_shipped_sets() -> None:
     """They lie beside the library, so that the package must name their folder and files."""
     setup = tomllib.loads((SHIPPED.parent / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     assert SHIPPED.name in setup["packages"]["find"]["include"]
-    assert set(SHIPPED.iterdir()) == {file for glob in setup["package-data"][SHIPPED.name] for file in SHIPPED.glob(glob)}
+    globs = setup["package-data"][SHIPPED.name]
+    assert set(SHIPPED.iterdir()) == {file for glob in globs for file in SHIPPED.glob(glob)}
 
 
 @pytest.fixture
