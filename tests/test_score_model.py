@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -344,6 +345,24 @@ def test_a_model_without_embeddings_is_named(folder: Path, tmp_path: Path, name:
     save_file({**state, name: tensor.flatten()} if flat else state, tmp_path / "part.safetensors")
     with pytest.raises(AtelierError, match=f"part lacks {name}"):
         open_scorer(tmp_path / "part.safetensors")
+
+
+def test_a_tensor_of_another_shape_is_named(folder: Path, tmp_path: Path) -> None:
+    state = load_file(folder / "model.safetensors")
+    name = "text_model.encoder.layers.1.mlp.fc2.weight"
+    save_file({**state, name: state[name].T.contiguous()[1:].contiguous()}, tmp_path / "odd.safetensors")
+    with pytest.raises(AtelierError, match=rf"odd has {name} in another shape .*: \(\d+, \d+\), not"):
+        open_scorer(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("scale", [None, torch.ones(1)])
+def test_the_scale_of_the_training_does_not_matter(folder: Path, tmp_path: Path, scale: torch.Tensor | None) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / folder.name))
+    state = {key: value for key, value in load_file(folder / "model.safetensors").items() if key != "logit_scale"}
+    save_file({**state, "logit_scale": scale} if scale is not None else state, copy / "model.safetensors")
+    pictures = random_pictures([(40, 40)])
+    assert torch.equal(cosines(open_scorer(copy).score(pictures, "a cat")),
+                       cosines(open_scorer(folder).score(pictures, "a cat")))
 
 
 def test_other_layouts_and_broken_files_are_refused(tmp_path: Path) -> None:

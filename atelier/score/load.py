@@ -48,7 +48,7 @@ def load_clip(path: Path) -> tuple[CLIPModel, str]:
     """The model on CPU in the type it is stored in, and what had to be assumed about it ("" if nothing).
 
     Raises:
-        AtelierError: nothing to read, not a whole CLIP model, or tensors missing.
+        AtelierError: nothing to read, not a whole CLIP model, or tensors missing or of other shapes.
     """
     from transformers import CLIPConfig, CLIPModel
 
@@ -57,14 +57,20 @@ def load_clip(path: Path) -> tuple[CLIPModel, str]:
     config: Any = CLIPConfig(**config_of(shapes, known, name))
     with torch.device("meta"):  # no time spent on random weights
         model: Any = CLIPModel(config)
-    wanted = model.state_dict().keys()
+    wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if key != "logit_scale"}
+    wrong = [key for key, shape in wanted.items() if shapes.get(key, shape) != shape]
+    if wrong:
+        raise AtelierError(f"{name} has {wrong[0]} in another shape than the rest of the model needs: "
+                           f"{shapes[wrong[0]]}, not {wanted[wrong[0]]}.",
+                           "Download it again, or choose another CLIP model.")
     model.load_state_dict({key: entry.read() for key, entry in entries.items() if key in wanted}, strict=False,
                           assign=True)
     missing = [key for key, tensor in model.state_dict().items() if tensor.is_meta and key != "logit_scale"]
     if missing:
         raise AtelierError(f"{name} lacks {len(missing)} tensors, {missing[0]} first.",
                            "Download it again, or choose another CLIP model.")
-    model.logit_scale.data = torch.zeros(())  # no part of a score, and absent from some files
+    # No part of a score, absent from some files, and of another shape in others.
+    model.logit_scale = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
     _number_positions(model)
     return model.eval(), "" if known else _ASSUMED.format(config.vision_config.hidden_act)
 
