@@ -127,7 +127,7 @@ def test_a_shortened_line_takes_all_that_fits() -> None:
     assert isinstance(font, ImageFont.FreeTypeFont)
     end = max(end for end in range(len(text)) if font.getlength(text[:end] + "…") <= (160 - 2 * 2) * 4)
     shortened = strip(text[:end].rstrip() + "…", 160, 15, largest=9)
-    assert 20 < end and np.array_equal(np.asarray(strip(text, 160, 15, largest=9)), np.asarray(shortened))
+    assert end > 20 and np.array_equal(np.asarray(strip(text, 160, 15, largest=9)), np.asarray(shortened))
 
 
 def test_small_letters_stand_as_the_font_spaces_them() -> None:
