@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,14 @@ def test_very_thin_pictures_are_shown(tmp_path: Path, size: tuple[int, int], cro
     sheet = contact_sheet(white_pictures(tmp_path, [size], crop))
     frame = (np.asarray(sheet)[43:43 + CELL] == (0xF2, 0xB1, 0x34)).all(axis=-1)
     assert frame.any()
+
+
+def test_long_captions_are_cut_in_the_time_of_what_is_shown(tmp_path: Path) -> None:
+    data = white_pictures(tmp_path, [(600, 600)], Crop.CENTER)
+    sheets = [np.asarray(contact_sheet(replace(data, samples=tuple(
+        replace(sample, captions=("a cat in the snow " * times,)) for sample in data.samples))))
+        for times in (2, 100, 30_000)]
+    assert np.array_equal(sheets[1], sheets[2]) and not np.array_equal(sheets[0], sheets[1])
 
 
 def test_a_padded_picture_is_shown_whole(tmp_path: Path) -> None:

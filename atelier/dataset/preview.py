@@ -119,7 +119,8 @@ def _font() -> Font:
 
 
 def _wrapped(text: str, font: Font) -> list[str]:
-    lines, rest = [], text.split()
+    # No letter is narrower than a pixel: what lies behind can never be shown, and measuring it takes the square of it.
+    lines, rest = [], text[:_LINES * CELL].split()
     while rest and len(lines) < _LINES - 1:
         count = max((n for n in range(1, len(rest) + 1) if font.getlength(" ".join(rest[:n])) <= CELL), default=1)
         lines.append(_cut(" ".join(rest[:count]), CELL, font))
