@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import struct
-import zlib
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,41 +11,14 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.found_prompts import A1111, BASE, GRAPH, READ, has, node, png
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from atelier.dataset.found.infotext import parse_infotext, read_pairs, take_loras
-from atelier.dataset.found.png import MOST_TEXT, png_texts
 from atelier.dataset.found.read import find_prompt, pixel_size, read_prompt, user_comment
-from atelier.dataset.found.settings import Found, Lora, best_match
+from atelier.dataset.found.settings import Lora, best_match
 from atelier.dataset.images import UnreadablePicture
 from atelier.errors import AtelierError
-
-A1111 = """a cat, (neon-glasses:1.2),
-on two lines <lora:Neon Style_v2:0.75>, <lora:detail:-1>
-Negative prompt: blurry, "low quality",
-worst
-Steps: 28, Sampler: DPM++ 2M Karras, CFG scale: 6.5, Seed: 18446744073709551615, Size: 512x768, \
-Model hash: 6ce0161689, Model: v1-5-pruned-emaonly, VAE: "a, b: c", Lora hashes: "Neon Style_v2: 12ab, detail: cd", \
-Version: v1.10.1"""
-BASE = {"positive": "a cat, (neon-glasses:1.2),\non two lines", "steps": 28, "cfg": 6.5, "seed": 2**64 - 1,
-        "sampler": "dpmpp_2m", "scheduler": "karras", "width": 512, "height": 768, "model": "v1-5-pruned-emaonly",
-        "model_hash": "6ce0161689", "program": "A1111", "negative": 'blurry, "low quality",\nworst',
-        "loras": (Lora("Neon Style_v2", 0.75), Lora("detail", -1.0))}
-
-
-def has(found: Found | None, **wanted: Any) -> None:
-    assert found is not None
-    assert {name: getattr(found, name) for name in wanted} == wanted
-
-
-def png(path: Path, **texts: str) -> Path:
-    info = PngInfo()
-    for keyword, text in texts.items():
-        # As the programs do: tEXt where Latin-1 will do, iTXt elsewhere; Pillow chooses so, too.
-        info.add_text(keyword.replace("_", "-") if keyword == "sd_metadata" else keyword, text)
-    Image.new("RGB", (16, 8)).save(path, pnginfo=info)
-    return path
 
 
 def with_exif(path: Path, *, comment: bytes | None = None, tags: dict[int, str] | None = None) -> Path:
@@ -204,32 +175,6 @@ def test_invoke_2(tmp_path: Path) -> None:
 
 # ComfyUI --------------------------------------------------------------------------------------------------------------
 
-def node(kind: str, **inputs: Any) -> dict[str, Any]:
-    return {"class_type": kind, "inputs": inputs, "_meta": {"title": kind}}
-
-
-GRAPH = {
-    "4": node("CheckpointLoaderSimple", ckpt_name="sd1\\dream shaper.safetensors"),
-    "10": node("LoraLoader", lora_name="neon.safetensors", strength_model=0.8, strength_clip=1, model=["4", 0],
-               clip=["4", 1]),
-    "11": node("LoraLoader", lora_name="off.safetensors", strength_model=0, strength_clip=0, model=["10", 0],
-               clip=["10", 1]),
-    "5": node("EmptyLatentImage", width=512, height=640, batch_size=1),
-    "6": node("CLIPTextEncode", text=["12", 0], clip=["11", 1]),
-    "7": node("CLIPTextEncode", text="blurry", clip=["11", 1]),
-    "12": node("StringConcatenate", string_a="a cat", string_b=["13", 0], delimiter=", "),
-    "13": node("PrimitiveStringMultiline", value="in snow"),
-    "14": node("PrimitiveInt", value=99),
-    "3": node("KSampler", seed=["14", 0], steps=20, cfg=8, sampler_name="dpmpp_2m", scheduler="karras", denoise=1,
-              model=["11", 0], positive=["6", 0], negative=["7", 0], latent_image=["5", 0]),
-    "8": node("VAEDecode", samples=["3", 0], vae=["4", 2]),
-    "9": node("SaveImage", images=["8", 0], filename_prefix="a"),
-}
-READ = {"program": "ComfyUI", "positive": "a cat, in snow", "negative": "blurry", "seed": 99, "steps": 20, "cfg": 8.0,
-        "sampler": "dpmpp_2m", "scheduler": "karras", "width": 512, "height": 640, "model": "dream shaper",
-        "loras": (Lora("neon", 0.8),)}
-
-
 def test_comfyui_png_and_webp(tmp_path: Path) -> None:
     has(read_prompt(png(tmp_path / "a.png", prompt=json.dumps(GRAPH), workflow="{}")), **READ)
     tags = {0x0110: "prompt:" + json.dumps(GRAPH), 0x010F: "workflow:{}"}
@@ -377,83 +322,6 @@ def test_settings_alone_give_way_to_a_prompt() -> None:
     alone = json.dumps({"3": node("KSampler", seed=5, positive=["gone", 0], negative=["gone", 0])})
     has(find_prompt({"prompt": alone}), seed=5, positive="")
     has(find_prompt({"prompt": alone, "Comment": A1111}), **BASE)
-
-
-# PNG ------------------------------------------------------------------------------------------------------------------
-
-def chunk(kind: bytes, body: bytes) -> bytes:
-    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
-
-
-def zipped(keyword: str, text: bytes) -> bytes:
-    return chunk(b"zTXt", keyword.encode() + b"\0\0" + zlib.compress(text))
-
-
-def with_chunks(path: Path, *chunks: bytes) -> Path:
-    """A picture with these chunks before its pixels."""
-    plain = png(path).read_bytes()
-    path.write_bytes(plain[:33] + b"".join(chunks) + plain[33:])
-    return path
-
-
-GOOD = chunk(b"tEXt", b"parameters\0" + A1111.encode())
-
-
-def test_a_long_compressed_text_hides_nothing(tmp_path: Path) -> None:
-    path = with_chunks(tmp_path / "a.png", zipped("workflow", b"x" * 3_000_000), GOOD)
-    has(read_prompt(path), **BASE)
-    assert pixel_size(path) == (16, 8)
-    graph = json.dumps(GRAPH | {"note": node("Note", text="x" * 3_000_000)}).encode()
-    has(read_prompt(with_chunks(tmp_path / "b.png", zipped("prompt", graph))), **READ)
-
-
-def test_texts_have_a_limit_that_is_said(tmp_path: Path) -> None:
-    huge = zipped("workflow", b"x" * (MOST_TEXT + 1))
-    with pytest.raises(AtelierError, match=r"a\.png holds metadata of more than 16 MB \(workflow\)"):
-        read_prompt(with_chunks(tmp_path / "a.png", huge))
-    has(read_prompt(with_chunks(tmp_path / "b.png", huge, huge, huge, huge, huge, GOOD)), **BASE)
-    six = [zipped(f"t{i}", b"x" * MOST_TEXT) for i in range(6)]
-    found = png_texts(with_chunks(tmp_path / "c.png", *six).read_bytes())
-    assert list(found.texts) == ["t0", "t1", "t2", "t3"] and found.left_out == ["t4", "t5"]
-
-
-def test_chunks_of_every_kind_and_damaged_ones(tmp_path: Path) -> None:
-    words = "größe 猫"
-    plain = chunk(b"iTXt", b"one\0\0\0de\0eins\0" + words.encode())
-    packed = chunk(b"iTXt", b"two\0\1\0\0\0" + zlib.compress(words.encode()))
-    spoiled = GOOD[:-6] + b"!!" + GOOD[-4:]
-    bad = chunk(b"zTXt", b"three\0\0not compressed")
-    data = with_chunks(tmp_path / "a.png", plain, packed, bad, spoiled, chunk(b"tEXt", b"four\0gr\xf6\xdfe"),
-                       chunk(b"iTXt", b"five"), chunk(b"zTXt", b"")).read_bytes()
-    found = png_texts(data)
-    assert {key: value for key, value in found.texts.items() if value} == {"one": words, "two": words, "four": "größe"}
-    with Image.open(with_chunks(tmp_path / "b.png", plain, packed)) as picture:
-        picture.load()
-        assert {"one": picture.info["one"], "two": picture.info["two"]} == {"one": words, "two": words}
-    for end in range(0, len(data), 7):
-        png_texts(data[:end])
-
-
-def test_texts_behind_the_pixels_and_exif_in_a_chunk(tmp_path: Path) -> None:
-    plain = png(tmp_path / "plain.png").read_bytes()
-    (tmp_path / "a.png").write_bytes(plain[:-12] + GOOD + plain[-12:])
-    has(read_prompt(tmp_path / "a.png"), **BASE)
-    exif = Image.Exif()
-    exif[0x010E] = "x"
-    exif.get_ifd(0x8769)[0x9286] = b"UNICODE\0" + A1111.encode("utf-16-be")
-    Image.new("RGB", (16, 8)).save(tmp_path / "b.png", exif=exif)
-    has(read_prompt(tmp_path / "b.png"), **BASE)
-    lines = f"\nexif\n{len(exif.tobytes())}\n{exif.tobytes().hex()}\n".encode()
-    has(read_prompt(with_chunks(tmp_path / "c.png", zipped("Raw profile type exif", lines))), **BASE)
-    broken = chunk(b"eXIf", b"no exif at all")
-    has(read_prompt(with_chunks(tmp_path / "d.png", broken, GOOD)), **BASE)
-
-
-def test_damaged_pixels_do_not_matter(tmp_path: Path) -> None:
-    whole = with_chunks(tmp_path / "a.png", GOOD).read_bytes()
-    (tmp_path / "a.png").write_bytes(whole[:-20])
-    has(read_prompt(tmp_path / "a.png"), **BASE)
-    assert pixel_size(tmp_path / "a.png") == (16, 8)
 
 
 def test_a_file_that_is_no_picture(tmp_path: Path) -> None:

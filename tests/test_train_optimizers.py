@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from atelier.errors import MissingPackage
 from atelier.train.config import TrainingOptions
 from atelier.train.optimizers import make_optimizer, rate_factor, set_rate
 
@@ -43,3 +44,10 @@ def test_other_optimisers_keep_the_text_encoders_own_rate() -> None:
     masters = [torch.ones(3, requires_grad=True) for _ in range(2)]
     groups = make_optimizer(["unet.a", "text_encoder.b"], masters, TrainingOptions()).param_groups
     assert [group["lr"] for group in groups] == [1e-4, 5e-5]
+
+
+@pytest.mark.parametrize(("optimizer", "package"), [("prodigy", "prodigyopt"), ("adamw8bit", "bitsandbytes")])
+def test_a_package_that_is_not_there_is_named(optimizer: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed, whether it is or not
+    with pytest.raises(MissingPackage, match=f"pip install {package}"):
+        make_optimizer(["unet.a"], [torch.ones(3, requires_grad=True)], TrainingOptions(optimizer=optimizer))

@@ -35,6 +35,12 @@ def landmarks(picture: torch.Tensor, *frames: list[np.ndarray]) -> dict[str, Any
             "image_size": tuple(picture.shape[:2]), "connection_sets": {}}
 
 
+def one_face() -> tuple[np.ndarray, torch.Tensor]:
+    """A face's five points, and the picture that it is drawn in."""
+    points = turned(FACE, 10, 0.3, (110, 90))
+    return points, drawn([points], 220, 180)
+
+
 def test_faces_are_restored_where_there_are_some(pack: ModuleType, load: Callable[[Path], Any], tmp_path: Path) -> None:
     node: Any = node_classes(pack)["AtelierRestoreFaces"]
     points = turned(FACE, 20, 0.4, (120, 110))
@@ -71,8 +77,7 @@ def test_gfpgan_gets_and_gives_what_it_was_trained_on(pack: ModuleType, load: Ca
     node: Any = node_classes(pack)["AtelierRestoreFaces"]
     model = load(write_gfpgan(tmp_path / "GFPGANv1.4.safetensors"))
     assert model.architecture.id == "GFPGAN"
-    points = turned(FACE, 10, 0.3, (110, 90))
-    picture = drawn([points], 220, 180)
+    points, picture = one_face()
 
     def by_hand(face: torch.Tensor) -> torch.Tensor:
         seen = tv_normalize(face.movedim(-1, 0)[None], [0.5] * 3, [0.5] * 3)
@@ -102,8 +107,7 @@ def test_restoreformer_answers_as_the_hosts_library_calls_it(pack: ModuleType, l
     node: Any = node_classes(pack)["AtelierRestoreFaces"]
     model = load(write_restoreformer(tmp_path / "RestoreFormer.safetensors"))
     assert model.architecture.id == "RestoreFormer"
-    points = turned(FACE, 10, 0.3, (110, 90))
-    picture = drawn([points], 220, 180)
+    points, picture = one_face()
     with torch.inference_mode():
         done, *_ = node.execute(image=picture[None], face_landmarks=landmarks(picture, [points]),
                                 restoration_model=model, strength=1.0).result

@@ -9,30 +9,12 @@ from typing import Any
 import pytest
 import torch
 from kit.checkpoints import write_sd1
-from kit.pack import node_classes, pack_module
+from kit.pack import pack_module
 from safetensors.torch import load_file, save_file
 
 pytestmark = pytest.mark.host
 
 LAYER = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
-
-
-@pytest.fixture(scope="module")
-def nodes(pack: ModuleType) -> dict[str, Any]:
-    return node_classes(pack)
-
-
-@pytest.fixture
-def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The host's model folders, empty."""
-    import folder_paths
-
-    for kind in ("checkpoints", "loras"):
-        (tmp_path / kind).mkdir()
-        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], {".safetensors"}))
-    monkeypatch.setattr(folder_paths, "filename_list_cache", {})
-    monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
-    return tmp_path
 
 
 def of_the_hosts_trainer(width: int = 32) -> dict[str, torch.Tensor]:

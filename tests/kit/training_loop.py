@@ -1,0 +1,50 @@
+"""A training loop on small parts, and monitors that end it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from kit.training import MemorySet, parts
+from safetensors.torch import load_file
+
+from atelier.progress import Interrupted, Monitor
+from atelier.train.config import TrainConfig, TrainingOptions
+from atelier.train.loop import Loop
+from atelier.train.store import RunStore
+from atelier.train.trainer import Trainer
+
+QUIET = TrainingOptions(learning_rate=5e-3, batch_size=2, monitor="off", patience=0, schedule="constant")
+
+
+class StopAt(Monitor):
+    """Interrupts when it is asked for the n-th time; may ask to end training instead."""
+
+    def __init__(self, interrupt: int = -1, stop: int = -1) -> None:
+        self.interrupt, self.stop, self.asked = interrupt, stop, 0
+        self.measured: list[dict] = []
+
+    def check(self) -> None:
+        self.asked += 1
+        if self.asked == self.interrupt:
+            raise Interrupted
+
+    def stop_requested(self) -> bool:
+        return self.asked == self.stop
+
+    def measure(self, values) -> None:
+        self.measured.append(dict(values))
+
+
+def loop_in(folder: Path, config: TrainConfig, monitor: Monitor | None = None, data: MemorySet | None = None,
+            **more: Any) -> Loop:
+    """Of a small UNet on eight pictures, if not told otherwise; its files go into `folder`."""
+    trainer = Trainer(parts(), data or MemorySet.of(8), config)
+    return Loop(trainer, RunStore(folder), monitor or Monitor(), metadata=lambda step: {"step": str(step)}, **more)
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two safetensors files hold the same tensors, to the last bit."""
+    a, b = load_file(one), load_file(other)
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
