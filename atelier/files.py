@@ -1,7 +1,8 @@
 """Files that appear under their final name only when they are whole.
 
 Everything is written beside its destination, flushed to disk and renamed. A run that fails, is interrupted
-or is killed leaves no half-written result, and what stood there before stays.
+or is killed leaves no half-written result, and what stood there before stays. What a killed process wrote beside a
+destination goes when the next one writes to that folder.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,9 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import AtelierError
-
-PART_SUFFIX = ".part"
-"""Ending of unfinished files and folders; whatever carries it can be deleted at any time."""
+from .unfinished import ASIDE_SUFFIX, beside
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 """Names that Windows keeps for devices, whatever the ending."""
@@ -57,7 +55,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     """
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = _beside(path)
+        part = beside(path)
         try:
             yield part
             _flush(part)
@@ -81,7 +79,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
     with _explained(path):
         path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = _beside(path)
+        part = beside(path)
         try:
             part.mkdir()
             yield part
@@ -109,7 +107,7 @@ def _take_place(part: Path, path: Path) -> None:
     if not path.exists():
         part.rename(path)
         return
-    old = _beside(path)
+    old = beside(path, ASIDE_SUFFIX)
     path.rename(old)
     try:
         part.rename(path)
@@ -124,11 +122,6 @@ def _flush(path: Path) -> None:
     # r+b: Windows refuses to flush a handle that is open for reading only.
     with path.open("r+b") as file:
         os.fsync(file.fileno())
-
-
-def _beside(path: Path) -> Path:
-    # Same folder, so that the rename stays within one file system; a random part, so that two runs never meet.
-    return path.parent / f".{path.name[:40]}-{secrets.token_hex(4)}{PART_SUFFIX}"
 
 
 @contextmanager

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = [("__version__", "errors", "fields", "files", "progress", "families"), ("checkpoint",), ("convert",),
-          ("models",), ("lora",), ("dataset",), ("sampling",), ("train",), ("generate",), ("prompts",), ("score",),
-          ("grid",), ("faces",), ("study",), ("demo",), ("shell", "__main__")]
+STAGES = [("__version__", "errors", "fields", "files", "unfinished", "progress", "families"), ("checkpoint",),
+          ("convert",), ("models",), ("lora",), ("dataset",), ("sampling",), ("train",), ("generate",), ("prompts",),
+          ("score",), ("grid",), ("faces",), ("study",), ("demo",), ("shell", "__main__")]
 ORDER = {name: place for place, names in enumerate(STAGES) for name in names}
 HOST = {"comfy", "comfy_api", "comfy_api_nodes", "comfy_execution", "comfy_extras", "execution", "folder_paths",
         "latent_preview", "node_helpers", "nodes", "server", "app"}

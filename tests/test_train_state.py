@@ -30,7 +30,7 @@ def full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
         part.symlink_to("/dev/full")
         return part
 
-    monkeypatch.setattr(files, "_beside", beside)
+    monkeypatch.setattr(files, "beside", beside)
     return tmp_path
 
 

@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtelierError, MissingPackage
-from ..files import PART_SUFFIX, whole_folder, write_json
+from ..files import whole_folder, write_json
 from ..progress import Monitor
+from ..unfinished import PART_SUFFIX
 from .captions import with_trigger
 from .columns import Columns
 from .types import Resolution, TrainingSet
