@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from kit.training import MemorySet, parts
 from kit.training_loop import QUIET, StopAt, loop_in, same
+from safetensors import safe_open
 
 from atelier.errors import AtelierError
 from atelier.lora.file import load_lora
@@ -177,11 +179,29 @@ def test_float16_writes_no_untouched_lora(tmp_path: Path) -> None:
     assert resumed.trainer.stopper.best_step >= first and load_lora(RunStore(tmp_path).best)
 
 
+def test_a_kill_costs_two_minutes_of_work_and_a_step_at_most(tmp_path: Path) -> None:
+    """Where nothing else saves: steps of 50 seconds, and before each of them the step that the saved state is of."""
+    now, saved = [0.0], []
+
+    class Slow(Monitor):
+        def check(self) -> None:
+            state = RunStore(tmp_path).state
+            if state.exists():
+                with safe_open(state, framework="pt") as file:
+                    saved.append(json.loads(file.metadata()["atelier"])["step"])
+            else:
+                saved.append(0)
+            now[0] += 50
+
+    loop_in(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=8), Slow(), clock=lambda: now[0]).run()
+    assert saved == [0, 0, 0, 3, 3, 3, 6, 6]
+
+
 def test_a_state_that_does_not_fit_on_the_disk_costs_no_lora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(path: Path, trainer: Trainer) -> None:
         raise AtelierError("The disk is full.", "Free some space.")
 
-    monkeypatch.setattr("atelier.train.loop.save_state", full)
+    monkeypatch.setattr("atelier.train.keeper.save_state", full)
     with pytest.raises(AtelierError, match="disk is full"):
         loop_in(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=10), StopAt(interrupt=4)).run()
     assert load_lora(RunStore(tmp_path).last)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from atelier.train.pace import WINDOW, Pace
+from atelier.train.pace import WINDOW, Pace, in_words
 
 
 class Run:
@@ -58,3 +58,11 @@ def test_what_is_remembered_is_bounded() -> None:
     run = Run()
     run(*[0.01] * 20_000)
     assert len(run.pace._marks) <= WINDOW / 0.01 + 3
+
+
+@pytest.mark.parametrize(("pace", "left", "text"), [
+    (1.25, 15, "1.25 it/s · 0:12 left"), (0.5, 91, "2.0 s/it · 3:02 left"), (20.0, 100_000, "20.00 it/s · 83:20 left"),
+    (3.0, 0, "3.00 it/s · 0:00 left"),
+])
+def test_pace_and_time_left_in_words(pace: float, left: int, text: str) -> None:
+    assert in_words(pace, left) == text

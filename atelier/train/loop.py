@@ -1,29 +1,24 @@
-"""The only training loop: steps, looks, samples, saving, and every way a run can end."""
+"""The only training loop: steps, looks, samples, and every way a run can end."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ..errors import AtelierError
-from ..lora.file import save_lora
 from ..progress import Monitor
-from .pace import Pace
+from .keeper import Keeper
+from .pace import Pace, in_words
 from .random_state import random_state_kept
 from .room import free, memory_for
-from .state import load_state, save_state
 from .store import RunStore
 from .trainer import Trainer
 
 log = logging.getLogger("atelier")
-
-STATE_SECONDS = 120.0
-"""At most so much work is lost to a kill or a power cut."""
 
 READ_SECONDS = 0.25
 """On a device that works ahead of the host, losses are read (which waits for it) no more often than this."""
@@ -48,10 +43,10 @@ class Loop:
                  metadata: Callable[[int], Mapping[str, str]], draw: Callable[[], None] | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
         self.trainer, self.store, self.monitor = trainer, store, monitor
-        self.metadata, self.draw, self._clock = metadata, draw, clock
+        self.draw, self._clock = draw, clock
+        self._keeper = Keeper(trainer, store, metadata, clock)
         self._unread: list[tuple[Tensor, Tensor]] = []
-        self._good, self._good_step = self._current(), 0
-        self._read_at = self._saved_at = clock()
+        self._read_at = clock()
         self._pace = Pace(0, clock)
         self.began_step = 0
         self.undrawn: list[int] = []
@@ -69,11 +64,8 @@ class Loop:
             BaseException: whatever `monitor.check` raises to interrupt; state and partial LoRA are saved first.
         """
         trainer = self.trainer
-        resumed = self.store.state.exists()
+        resumed = self._keeper.go_on()
         if resumed:
-            load_state(self.store.state, trainer)
-            self._good, self._good_step = self._current(), trainer.step
-            log.info("Training goes on from step %d of %d.", trainer.step, trainer.total)
             trainer.history.show(self.monitor, self.store.drawn)
             if trainer.stopper.best_step:
                 self.monitor.measure({"step": trainer.step, "best_step": trainer.stopper.best_step})
@@ -116,11 +108,11 @@ class Loop:
             self._look()
         if options.save_every and trainer.step % options.save_every == 0:
             self._read()
-            self._write(self.store.at(trainer.step), self._current())
-            self._save()
-        elif self._clock() - self._saved_at > STATE_SECONDS:
+            self._keeper.save_lora(self.store.at(trainer.step))
+            self._keeper.save_state()
+        elif self._keeper.due:
             self._read()
-            self._save()
+            self._keeper.save_state()
         due = self._sample_due() and not (resumed and trainer.step in self.store.drawn)
         # The request first: a sample that is due answers it.
         if self.draw and (self.monitor.sample_requested() or due):
@@ -129,14 +121,14 @@ class Loop:
     def _sample(self, draw: Callable[[], None]) -> None:
         trainer = self.trainer
         self._read()
-        self._save()  # drawing needs the most memory; what was learnt is safe before it starts
+        self._keeper.save_state()  # drawing needs the most memory; what was learnt is safe before it starts
         fits = True
         try:
             draw()
         except torch.OutOfMemoryError:
             fits = False
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
-            self._write(self.store.last, self._current())
+            self._keeper.save_lora(self.store.last)
             raise
         self.monitor.phase("training", trainer.total)
         if not fits:
@@ -160,22 +152,21 @@ class Loop:
         losses = [loss for loss, _ in values]
         trainer.history.losses += losses
         trainer.epoch_losses += losses
-        self._good, self._good_step = self._current(), trainer.step
+        self._keeper.note_good()
         self._show(losses[-1])
 
     def _show(self, loss: float) -> None:
         trainer = self.trainer
         pace = self._pace.reach(trainer.step)
-        left = (trainer.total - trainer.step) / max(pace, 1e-9)
         self.monitor.measure({"step": trainer.step, "steps": trainer.total, "loss": loss, "lr": trainer.rate,
                               "epoch": trainer.step / trainer.steps_per_epoch, "steps_per_second": pace})
-        self.monitor.advance(trainer.step, f"step {trainer.step}/{trainer.total} · loss {loss:.4f} · {_pace(pace)} · "
-                                           f"{int(left // 60)}:{int(left % 60):02d} left")
+        self.monitor.advance(trainer.step, f"step {trainer.step}/{trainer.total} · loss {loss:.4f} · "
+                                           + in_words(pace, trainer.total - trainer.step))
 
     def _fail_on_nan(self, step: int) -> None:
         kept = ""
-        if self._write(self.store.last, self._good, self._good_step):
-            kept = f" The weights of step {self._good_step} are kept in {self.store.last}."
+        if self._keeper.save_good():
+            kept = f" The weights of step {self._keeper.good_step} are kept in {self.store.last}."
         raise AtelierError(f"The loss became NaN or infinite at step {step}.{kept}",
                            "Lower the learning rate, or choose precision bf16 or fp32, and start again.")
 
@@ -214,13 +205,13 @@ class Loop:
 
     def _judge(self, loss: float) -> None:
         trainer = self.trainer
-        stopper, current = trainer.stopper.look(loss, trainer.step), self._current()
+        stopper = trainer.stopper.look(loss, trainer.step)
         if not stopper.improved:
             trainer.stopper = stopper
-        elif self._write(self.store.best, current):  # what has learnt nothing yet is not the best
-            trainer.stopper, trainer.best = stopper, current
+        elif self._keeper.save_best():  # what has learnt nothing yet is not the best
+            trainer.stopper = stopper
             self.monitor.measure({"step": trainer.step, "best_step": trainer.step})
-        self._save()
+        self._keeper.save_state()
 
     def _sample_due(self) -> bool:
         every = self.trainer.config.options.sample_every or max(1, self.trainer.total // 4)
@@ -237,39 +228,13 @@ class Loop:
         """Save the state, and the LoRA as it is, of a run that ends here before its time."""
         self._read()
         if self.trainer.step:
-            # The small file first: where the disk has no room for the state, the LoRA may still fit.
-            self._write(self.store.last, self._current())
-            self._save()
+            self._keeper.save_all()
 
     def _finish(self) -> None:
         self._read()
-        learnt = self._write(self.store.last, self._current())
-        self._save()
-        if not learnt:
+        if not self._keeper.save_all():
             raise AtelierError(
                 f"Nothing was learnt in {self.trainer.step} steps"
                 + (": their gradients overflowed in float16." if self.trainer.loss_scale > 1 else "."),
                 "Train for more steps, or choose precision bf16 or fp32.")
         self.monitor.phase("saving", 1)
-
-    def _current(self) -> list[Tensor]:
-        return [tensor.detach().clone() for tensor in self.trainer.current]
-
-    def _write(self, path: Path, tensors: list[Tensor], step: int | None = None) -> bool:
-        """Write a LoRA of `tensors` (of `step`, else the last one), unless they are those training began with.
-
-        They stay so for the first steps in float16, until its loss scale is found.
-        """
-        weights = self.trainer.adapters.weights(tensors)
-        learnt = any(bool(module.up.any()) for module in weights.values())
-        if learnt:
-            save_lora(path, weights, metadata=self.metadata(self.trainer.step if step is None else step))
-        return learnt
-
-    def _save(self) -> None:
-        save_state(self.store.state, self.trainer)
-        self._saved_at = self._clock()
-
-
-def _pace(steps_per_second: float) -> str:
-    return f"{steps_per_second:.2f} it/s" if steps_per_second >= 1 else f"{1 / max(steps_per_second, 1e-9):.1f} s/it"

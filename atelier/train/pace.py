@@ -37,3 +37,10 @@ class Pace:
             self._marks.popleft()
         (began, before), *_ = self._marks
         return (step - before) / max(now - began, 1e-9)
+
+
+def in_words(pace: float, steps_left: int) -> str:
+    """`pace` in steps a second, and the time that `steps_left` take at it, such as "1.25 it/s · 3:02 left"."""
+    shown = f"{pace:.2f} it/s" if pace >= 1 else f"{1 / max(pace, 1e-9):.1f} s/it"
+    left = int(steps_left / max(pace, 1e-9))
+    return f"{shown} · {left // 60}:{left % 60:02d} left"
