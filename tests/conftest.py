@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,6 +27,13 @@ if TYPE_CHECKING:
 # Nothing here may reach for a model hub, nor learn what is in this machine's cache.
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ.setdefault("MPLBACKEND", "Agg")
+# What runs on this machine is asked without a proxy; processes that tests start inherit it.
+os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
+
+# The same examples in every run, and none of them against the clock, which a busy machine loses.
+# `pytest --hypothesis-profile=default` draws others.
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 
 
 def _missing() -> dict[str, str]:

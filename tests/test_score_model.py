@@ -177,10 +177,11 @@ def test_prefix_style_and_references(scorer: ClipScorer) -> None:
     plain = scorer.score(pictures, "A photo depicts a cat", definition=Definition.HESSEL)
     both = scorer.score(pictures, "a cat", prefix="A photo depicts ", style="a dog", references=[pictures[1]],
                         definition=Definition.HESSEL)
-    assert [s.value for s in both.items] == [s.value for s in plain.items]
+    # In a batch of another size a processor may add up in another order.
+    assert [s.value for s in both.items] == pytest.approx([s.value for s in plain.items], abs=5e-6)
     assert both.items[0].text == "A photo depicts a cat"
     dog = scorer.score(pictures, "a dog", definition=Definition.HESSEL)
-    assert [s.style for s in both.items] == [s.value for s in dog.items]
+    assert [s.style for s in both.items] == pytest.approx([s.value for s in dog.items], abs=5e-6)
     assert both.items[1].likeness == pytest.approx(2.5, abs=1e-5), "a picture is its own likeness"
     assert both.items[0].likeness is not None and both.items[0].likeness < 2.5
     assert "style: a dog" in both.table() and "likeness" in both.table()

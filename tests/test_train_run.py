@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-import atelier.train.run
+import atelier.train.encoding
 from atelier.dataset.folder import FolderOptions, read_folder
 from atelier.dataset.types import Crop, Resolution, TrainingSet
 from atelier.errors import AtelierError
@@ -267,7 +267,7 @@ def test_a_sample_without_memory_is_left_out_and_reported(run, monkeypatch: pyte
 @pytest.mark.parametrize("room", [2, 0])
 def test_encoding_goes_on_with_what_fits(run, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
     tried: list[int] = []
-    plain = atelier.train.run.encode
+    plain = atelier.train.encoding.encode
 
     def narrow(*args: Any, batch_size: int, **options: Any) -> Any:
         tried.append(batch_size)
@@ -275,7 +275,7 @@ def test_encoding_goes_on_with_what_fits(run, monkeypatch: pytest.MonkeyPatch, r
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return plain(*args, batch_size=batch_size, **options)
 
-    monkeypatch.setattr("atelier.train.run.encode", narrow)
+    monkeypatch.setattr("atelier.train.encoding.encode", narrow)
     if room:
         assert run().outcome.status == "complete" and tried == [4, 2]
         return
@@ -291,7 +291,7 @@ def test_larger_pictures_are_encoded_in_smaller_batches(run, pictures: TrainingS
         assert batch_size == batch
         raise Interrupted
 
-    monkeypatch.setattr("atelier.train.run.encode", asked)
+    monkeypatch.setattr("atelier.train.encoding.encode", asked)
     with pytest.raises(Interrupted):
         run(data=replace(pictures, resolution=Resolution(size)))
 

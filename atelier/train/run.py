@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
-from ..dataset.cache import EncodedItem, EncodedSet
-from ..dataset.encode import encode
+from ..dataset.cache import EncodedSet
 from ..dataset.types import TrainingSet
 from ..errors import AtelierError
 from ..families import family_of
@@ -23,6 +22,7 @@ from ..models.text import TextBatch
 from ..progress import Monitor
 from .captions import cut_captions
 from .config import TrainConfig
+from .encoding import check_masks, encode_in_room
 from .loop import Loop
 from .memory import needs_checkpointing
 from .metadata import lora_metadata
@@ -39,9 +39,6 @@ log = logging.getLogger("atelier")
 
 _FORMAT = "3"
 """Part of a run's digest; grows when training the same request would give other weights."""
-
-ENCODING_BATCH = 4
-"""Pictures of 512 pixels that the VAE encodes at once, about 0.7 GB each in float32; of larger ones fewer."""
 
 
 @dataclass(frozen=True)
@@ -130,13 +127,14 @@ def _train(job: _Job) -> Outcome:
     cut = cut_captions(job.data, load_counting(job.model))
     if cut:
         log.warning(cut)
-    encoded = _encode(job)
+    encoded = encode_in_room(job.data, job.model, job.config.options, job.place, device=job.device, dtype=job.dtype,
+                             monitor=job.monitor)
     with memory_for("loading the model", "Close other programs that use the device, or choose precision bf16 or fp16. "
                                          "What was learnt before is kept."):
         prompts = _sample_conditions(job)
         job.monitor.phase("loading", 1)
         trainer, checkpointing = _make_trainer(job, encoded)
-    _check_masks(trainer.order.items, encoded)
+    check_masks(trainer.order.items, encoded)
     draw = None
     if job.config.options.sample_prompt:
         draw = SampleDrawer(trainer, job.config.options, prompts,
@@ -162,30 +160,6 @@ def _train(job: _Job) -> Outcome:
     del trainer, loop, draw
     free(job.device)
     return outcome
-
-
-def _encode(job: _Job) -> EncodedSet:
-    """The encoded set, made with fewer pictures at a time where memory runs out."""
-    options = job.config.options
-    batch = min(ENCODING_BATCH, max(1, ENCODING_BATCH * 512**2 // job.data.resolution.size**2))
-    while True:
-        try:
-            return encode(job.data, job.model, job.place.cache, device=job.device, dtype=job.dtype, batch_size=batch,
-                          monitor=job.monitor, variants=options.caption_variants, keep_tokens=options.keep_tokens)
-        except torch.OutOfMemoryError as error:
-            if batch == 1:
-                raise AtelierError("Memory ran out while encoding pictures and captions, one picture at a time.",
-                                   "Choose a smaller resolution, or close other programs that use the device."
-                                   ) from error
-        free(job.device)  # only here: while the error was being handled, it held what had been computed
-        batch //= 2
-        log.info("Memory ran out while encoding; going on with %d at a time.", batch)
-
-
-def _check_masks(items: Sequence[EncodedItem], encoded: EncodedSet) -> None:
-    if all(mask is not None and not mask.any() for mask in (encoded.mask(item.index, False) for item in items)):
-        raise AtelierError(f"The loss masks hide all of the {len(items)} pictures: there is nothing to learn.",
-                           "Paint white in the masks what counts, or train without masks.")
 
 
 def _undrawn(steps: list[int]) -> str:
