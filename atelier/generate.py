@@ -19,6 +19,7 @@ from .models.handle import DiffusersModel
 from .models.load import load_scheduler_config, load_text, load_unet, load_vae
 from .models.text import TextBatch
 from .progress import Monitor
+from .room import memory_for
 from .sampling import SamplingOptions, decode, sample
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Picture:
         return path
 
 
+@memory_for("drawing", "Choose smaller pictures, or precision bf16 or fp16.")
 @torch.no_grad()
 def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.device, dtype: torch.dtype,
              monitor: Monitor) -> list[Picture]:
@@ -83,7 +85,7 @@ def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.d
         monitor: Shown steps; may interrupt between them.
 
     Raises:
-        AtelierError: the LoRA does not fit the model.
+        AtelierError: the LoRA does not fit the model, or memory ran out.
     """
     adapters = load_lora(request.lora) if request.lora else {}
     text = load_text(model, dtype=dtype, device=device)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-STAGES = [("__version__", "errors", "fields", "files", "unfinished", "progress", "families"), ("checkpoint",),
+STAGES = [("__version__", "errors", "fields", "files", "unfinished", "progress", "families", "room"), ("checkpoint",),
           ("convert",), ("models",), ("lora",), ("dataset",), ("sampling",), ("train",), ("generate",), ("prompts",),
           ("score",), ("grid",), ("faces",), ("study",), ("demo",), ("shell", "__main__")]
 ORDER = {name: place for place, names in enumerate(STAGES) for name in names}

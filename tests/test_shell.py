@@ -156,6 +156,13 @@ def test_train_and_generate(capsys, checkpoint: Path, config: Path, tmp_path: Pa
     assert json.loads(Image.open(tuned[0]["file"]).info["atelier"])["lora"] == "fox.safetensors"
 
 
+def test_pictures_beyond_the_memory_are_answered_in_one_line(capsys, checkpoint: Path, tmp_path: Path) -> None:
+    code, out, err = shell(capsys, "generate", checkpoint, "--prompt", "a fox", "--width", 80_000_000,
+                           "--height", 80_000_000, "--out", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("atelier: Memory ran out while drawing. Choose smaller pictures")
+
+
 def test_a_lora_goes_from_form_to_form(capsys, tmp_path: Path, config: Path) -> None:
     assert shell(capsys, "train", config)[0] == 0
     lora = tmp_path / "loras" / "fox.safetensors"

@@ -124,8 +124,10 @@ def test_a_sample_that_does_not_fit_in_memory_ends_nothing(tmp_path: Path, caplo
 
     def draw() -> None:
         tried.append(loop.trainer.step)
-        if len(tried) < 3:
+        if len(tried) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
+        if len(tried) == 2:
+            torch.empty(10**15)  # a processor's own error is another
 
     monitor = Phases()
     config = TrainConfig(LoraConfig(rank=4), replace(QUIET, sample_every=2), steps=6)
@@ -138,6 +140,20 @@ def test_a_sample_that_does_not_fit_in_memory_ends_nothing(tmp_path: Path, caplo
     reference = loop_in(tmp_path / "other", TrainConfig(LoraConfig(rank=4), QUIET, steps=6))
     reference.run()
     assert same(loop.store.last, reference.store.last)
+
+
+def test_running_out_of_memory_in_a_step_keeps_the_steps_before(tmp_path: Path) -> None:
+    config = TrainConfig(LoraConfig(rank=4), QUIET, steps=6)
+    loop = loop_in(tmp_path, config)
+    step = loop.trainer.train_step
+    loop.trainer.train_step = lambda: torch.empty(10**15) if loop.trainer.step == 4 else step()
+    with pytest.raises(AtelierError, match=r"Memory ran out at step 5 \(batch size 2.*smaller batch size"):
+        loop.run()
+    reference = loop_in(tmp_path / "other", replace(config, steps=4))
+    reference.run()
+    assert same(loop.store.last, reference.store.last)
+    resumed = loop_in(tmp_path, config)
+    assert resumed.run() == "complete" and resumed.began_step == 4
 
 
 def test_running_out_of_memory_in_a_validation_keeps_the_work(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -19,6 +18,7 @@ from ..models import load
 from ..models.handle import DiffusersModel
 from ..models.text import TextStack
 from ..progress import Monitor
+from ..room import free
 from .cache import Cache, EncodedSet, latent_key, text_key
 from .captions import with_variants
 from .images import strict_decoding
@@ -69,11 +69,11 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
     if pictures:
         encode_pictures(pictures, data, load.load_vae(model, dtype=dtype, device=device), store.latents, device,
                         progress.of("pictures", sum(map(len, pictures))))
-        _give_memory_back(device)
+        free(device)
     if captions:
         encode_captions(captions, load.load_text(model, dtype=dtype, device=device), store.texts,
                         progress.of("captions", sum(map(len, captions))))
-        _give_memory_back(device)
+        free(device)
     return EncodedSet(data, store)
 
 
@@ -211,9 +211,3 @@ def _kept(batches: Iterable[Sequence[T]], wanted: Callable[[T], bool]) -> list[l
 
 def _finite(*tensors: Tensor) -> bool:
     return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)
-
-
-def _give_memory_back(device: torch.device) -> None:
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()

@@ -13,9 +13,9 @@ from ..dataset.types import TrainingSet
 from ..errors import AtelierError
 from ..models.handle import DiffusersModel
 from ..progress import Monitor
+from ..room import OutOfMemory, free, memory_errors_alike
 from .config import TrainingOptions
 from .place import Workplace
-from .room import free
 
 log = logging.getLogger("atelier")
 
@@ -33,9 +33,10 @@ def encode_in_room(data: TrainingSet, model: DiffusersModel, options: TrainingOp
     batch = min(ENCODING_BATCH, max(1, ENCODING_BATCH * 512**2 // data.resolution.size**2))
     while True:
         try:
-            return encode(data, model, place.cache, device=device, dtype=dtype, batch_size=batch, monitor=monitor,
-                          variants=options.caption_variants, keep_tokens=options.keep_tokens)
-        except torch.OutOfMemoryError as error:
+            with memory_errors_alike():
+                return encode(data, model, place.cache, device=device, dtype=dtype, batch_size=batch, monitor=monitor,
+                              variants=options.caption_variants, keep_tokens=options.keep_tokens)
+        except OutOfMemory as error:
             if batch == 1:
                 raise AtelierError("Memory ran out while encoding pictures and captions, one picture at a time.",
                                    "Choose a smaller resolution, or close other programs that use the device."

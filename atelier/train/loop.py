@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ..errors import AtelierError
 from ..progress import Monitor
+from ..room import OutOfMemory, free, memory_errors_alike, memory_for
 from .keeper import Keeper
 from .pace import Pace, in_words
 from .random_state import random_state_kept
-from .room import free, memory_for
 from .store import RunStore
 from .trainer import Trainer
 
@@ -87,8 +87,9 @@ class Loop:
     def _step(self) -> None:
         trainer, options = self.trainer, self.trainer.config.options
         try:
-            self._unread.append(trainer.train_step())
-        except torch.OutOfMemoryError as error:
+            with memory_errors_alike():
+                self._unread.append(trainer.train_step())
+        except OutOfMemory as error:
             self._keep_work()
             raise AtelierError(
                 f"Memory ran out at step {trainer.step + 1} (batch size {options.batch_size}, gradient checkpointing "
@@ -124,8 +125,9 @@ class Loop:
         self._keeper.save_state()  # drawing needs the most memory; what was learnt is safe before it starts
         fits = True
         try:
-            draw()
-        except torch.OutOfMemoryError:
+            with memory_errors_alike():
+                draw()
+        except OutOfMemory:
             fits = False
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
             self._keeper.save_lora(self.store.last)

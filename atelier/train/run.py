@@ -20,6 +20,7 @@ from ..models.handle import DiffusersModel
 from ..models.load import load_counting, load_scheduler_config, load_text, load_unet, load_vae
 from ..models.text import TextBatch
 from ..progress import Monitor
+from ..room import free, memory_for
 from .captions import cut_captions
 from .config import TrainConfig
 from .encoding import check_masks, encode_in_room
@@ -30,7 +31,6 @@ from .place import Workplace, pick_device, pick_dtype
 from .plot import loss_plot
 from .publish import LoraShelf
 from .report import Outcome, TrainReport
-from .room import free, memory_for
 from .samples import SampleDrawer, encode_prompts
 from .store import RunStore
 from .trainer import Parts, Trainer
