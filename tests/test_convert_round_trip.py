@@ -226,6 +226,7 @@ def test_models_with_other_noise_stay_checkpoints(name: str, tmp_path: Path) -> 
     """Their few extra tensors say how to sample them: a file keeps these, and nothing else can."""
     source = tmp_path / "model.safetensors"
     save_file(tensors(write_sdxl(source, shape="tiny")) | EDM[name], source)
+    assert f"noise is that of {name}" in inspect(source).text()
     model = open_model(source)
     to_checkpoint(source, tmp_path / "out.safetensors", ConvertOptions(prediction_type=model.prediction_type))
     written = tensors(tmp_path / "out.safetensors")

@@ -122,6 +122,9 @@ def test_settings_begin_with_a_setting_where_any_line_does() -> None:
 @pytest.mark.parametrize(("written", "plain", "strength"), [
     ("<lora:x: 0.8> cat", "cat", 0.8), ("a <lora:x:0.5 >", "a", 0.5), ("<lora:x:+0.5> a", "a", 0.5),
     ("<lora:x:-.5> a", "a", -0.5), ("<lora:x> a", "a", 1.0), ("<lora:x:1:lbw=ALL> a", "a", 1.0),
+    ("<lora:x:0.2:0.7> a", "a", 0.7), ("<lora:x:0.2:0.7:8> a", "a", 0.7), ("<lora:x:te=0.5> a", "a", 0.5),
+    ("<lora:x:te=0.5:unet=0> a", "a", 0.0), ("<lora:x:0.2: unet = 0.9> a", "a", 0.9),
+    ("<lora:x:0.2:te=0.4> a", "a", 0.4), ("<lora:x:high:0.7> a", "a", 0.7), ("<lora:x:high> a", "a", 1.0), ("<lora:x:> a", "a", 1.0),
     ("<lora:x:1>, a cat", "a cat", 1.0), ("a, <lora:x:1>, blue", "a, blue", 1.0), ("a, <lora:x:1>", "a", 1.0),
     ("a cat <lora:x:1> in snow", "a cat in snow", 1.0), ("a <lora:x:1>, b", "a, b", 1.0),
     ("a,, b, <lora:x:1>", "a,, b", 1.0),

@@ -79,6 +79,11 @@ def read_prediction(anatomy: Anatomy, asked: str = "auto") -> Prediction:
     return Prediction("epsilon", "default, as nothing says otherwise", zero_snr)
 
 
+def other_noise(anatomy: Anatomy) -> str | None:
+    """The model whose noise a file says it has, where that is not of Stable Diffusion's thousand steps."""
+    return next((EDM_TENSORS[name] for name in EDM_TENSORS if name in anatomy.source.entries), None)
+
+
 def check_schedule(anatomy: Anatomy) -> None:
     """Refuse a model whose noise is not that of Stable Diffusion's thousand steps.
 
@@ -87,7 +92,7 @@ def check_schedule(anatomy: Anatomy) -> None:
     Raises:
         AtelierError: it is one; the message names it.
     """
-    model = next((EDM_TENSORS[name] for name in EDM_TENSORS if name in anatomy.source.entries), None)
+    model = other_noise(anatomy)
     if model is not None:
         raise AtelierError(f"{anatomy.path} is of the kind of {model}, whose noise is not Stable Diffusion's; it can "
                            "neither become a diffusers folder nor be trained.",

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..checkpoint.header import TORCH_NAMES
 from ..convert.anatomy import read_anatomy
-from ..convert.prediction import read_kind, read_prediction
+from ..convert.prediction import other_noise, read_kind, read_prediction
 from ..families import SamplerAdvice
 from .open import unet_dtype
 
@@ -39,6 +39,8 @@ class Inspection:
     unused: int
     """How many stored tensors no model reads."""
     advice: SamplerAdvice
+    other_noise: str | None = None
+    """The model whose noise it has, if that is not Stable Diffusion's: neither training nor folders know it."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, for JSON."""
@@ -53,7 +55,9 @@ class Inspection:
             f"Predicts {self.prediction_type} (by {self.prediction_because})"
             + (", zero terminal SNR" if self.zero_terminal_snr else ""),
             f"{self.parameters / 1e6:.1f} M parameters in {self.dtype}: {parts}",
-            f"Sample with: {self.advice}",
+            f"Sample with: {self.advice}" if self.other_noise is None else
+            f"Its noise is that of {self.other_noise}: it can neither become a diffusers folder nor be trained. "
+            "Load it with ComfyUI's own Load Checkpoint.",
         ]
         if self.unused:
             lines.append(f"{self.unused} stored tensors are read by no model"
@@ -74,4 +78,4 @@ def inspect(path: Path) -> Inspection:
         anatomy.path, anatomy.family.key, kind.key, kind.name, prediction.type, prediction.because,
         prediction.zero_terminal_snr, TORCH_NAMES[unet_dtype(anatomy)], anatomy.parameters,
         {name: component.parameters for name, component in anatomy.components.items()}, anatomy.ema,
-        len(anatomy.unused), kind.advice)
+        len(anatomy.unused), kind.advice, other_noise(anatomy))

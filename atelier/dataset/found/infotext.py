@@ -14,7 +14,7 @@ from .samplers import from_labels
 from .settings import Found, Lora, dicts, number, stem, text, whole
 
 _KEY = re.compile(r"\s*(\w[^,:\"\n]{0,60}?)\s*:\s*")
-_LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([^:<>]*))?(?::[^<>]*)?>")
+_LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([^<>]*))?>")
 _USUAL = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}
 _LONGEST_VALUE = 2**16
 """Characters of a value in JSON; a longer one is taken as plain text."""
@@ -49,7 +49,7 @@ def parse_summary(values: Mapping[str, Any]) -> Found:
 
 def take_loras(prompt: str) -> tuple[str, tuple[Lora, ...]]:
     """The prompt without its `<lora:name:strength>`, nor the commas that would be left of them, and these."""
-    loras = tuple(Lora(match[1].strip(), _strength(match[2])) for match in _LORA.finditer(prompt))
+    loras = tuple(Lora(match[1].strip(), _unet_strength(match[2] or "")) for match in _LORA.finditer(prompt))
     if not loras:
         return prompt.strip(), ()
     lines = (_without(line) for line in _LORA.sub("\0", prompt.replace("\0", "")).split("\n"))
@@ -131,6 +131,15 @@ def _resource_model(resources: Any) -> str:
 def _resource_loras(resources: Any) -> tuple[Lora, ...]:
     return tuple(Lora(name, _strength(each.get("weight"))) for each in dicts(resources)
                  if each.get("type") in ("lora", "lycoris") and (name := text(each.get("modelName"))))
+
+
+def _unet_strength(written: str) -> float:
+    """Of `te:unet:…`, in which each may be named (`te=0.5`) and the UNet's is the text encoder's if it is not there."""
+    parts = [part.partition("=") for part in written.split(":")]
+    named = {name.strip(): value for name, equals, value in parts if equals}
+    plain = [value for value, equals, _ in parts if not equals]
+    values = (named.get("unet"), *plain[1:2], named.get("te"), *plain[:1])
+    return next((found for found in map(number, values) if found is not None), 1.0)
 
 
 def _strength(value: Any) -> float:
