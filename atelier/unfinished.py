@@ -48,6 +48,12 @@ def beside(path: Path, suffix: str = PART_SUFFIX) -> Path:
     return path.parent / f".{path.name[:24]}-{_MACHINE}-{os.getpid()}-{_PROCESS}-{next(_COUNT)}{suffix}"
 
 
+def is_part(name: str) -> bool:
+    """Whether a file or folder of this name is being written, or was and never will be finished."""
+    match = _NAME.fullmatch(name)
+    return match is not None and match["suffix"] == PART_SUFFIX
+
+
 @cache
 def _sweep(folder: Path) -> None:
     try:
