@@ -32,6 +32,9 @@ UNTOUCHED = 24 * 3600
 """Seconds without a change after which a file counts as given up whoever wrote it: another machine, or another process
 that has got the number of the first."""
 
+_START = 24
+"""So many characters of a name are kept, which leaves room for the rest in any file system."""
+
 _MACHINE = f"{zlib.crc32(platform.node().encode()) & 0xFFFF:04x}"
 _PROCESS = secrets.token_hex(3)  # beside the number, as in a container every process may have the same
 _COUNT = itertools.count()
@@ -45,7 +48,7 @@ def beside(path: Path, suffix: str = PART_SUFFIX) -> Path:
     The first time a process asks for one in a folder, what killed processes left there is removed.
     """
     _sweep(path.parent)
-    return path.parent / f".{path.name[:24]}-{_MACHINE}-{os.getpid()}-{_PROCESS}-{next(_COUNT)}{suffix}"
+    return path.parent / f".{path.name[:_START]}-{_MACHINE}-{os.getpid()}-{_PROCESS}-{next(_COUNT)}{suffix}"
 
 
 def is_part(name: str) -> bool:
@@ -64,10 +67,14 @@ def _sweep(folder: Path) -> None:
         match = _NAME.fullmatch(name)
         if match is None or not _given_up(match, folder / name):
             continue
-        if match["suffix"] == ASIDE_SUFFIX and not any(other.startswith(match["start"]) for other in names):
+        if match["suffix"] == ASIDE_SUFFIX and not _has_successor(match["start"], names):
             continue  # killed between two renames: this is the only copy
         log.info("Removing %s, left unfinished by a process that was killed.", folder / name)
         _remove(folder / name)
+
+
+def _has_successor(start: str, names: list[str]) -> bool:
+    return start in names if len(start) < _START else any(name.startswith(start) for name in names)
 
 
 def _given_up(match: re.Match[str], path: Path) -> bool:

@@ -95,36 +95,40 @@ def test_the_same_process_number_is_not_the_same_process(tmp_path: Path) -> None
     assert parts(tmp_path) == []
 
 
-@pytest.mark.parametrize(("pattern", "by"), [
-    (r"-[0-9a-f]{4}-(\d+-[0-9a-f]{6}-\d+\.part)$", rf"-{int(unfinished._MACHINE, 16) ^ 1:04x}-\1"),
-    (r"-\d+-([0-9a-f]{6}-\d+\.part)$", rf"-{os.getppid()}-\1"),
-], ids=["another machine", "another process with that number"])
-def test_what_may_be_someone_elses_stays_for_a_day(pattern: str, by: str, tmp_path: Path) -> None:
-    part = unfinished.beside(tmp_path / "model")
+@pytest.mark.parametrize("whose", ["another machine's", "another process's of that number"])
+def test_what_may_be_someone_elses_stays_for_a_day(whose: str, writer: subprocess.Popen[str], tmp_path: Path) -> None:
+    folder = tmp_path / "models"
+    part = unfinished.beside(folder / "model")
     (part / "unet").mkdir(parents=True)
     (part / "unet" / "half").touch()
-    part = renamed(part, pattern, by)
+    if whose == "another machine's":
+        another = f"{int(unfinished._MACHINE, 16) ^ 1:04x}"
+        part = renamed(part, r"-[0-9a-f]{4}-(\d+-[0-9a-f]{6}-\d+\.part)$", rf"-{another}-\1")
+    else:
+        part = renamed(part, r"-\d+-([0-9a-f]{6}-\d+\.part)$", rf"-{writer.pid}-\1")
     yesterday = time.time() - unfinished.UNTOUCHED - 60
     for path in (part, part / "unet"):
         os.utime(path, (yesterday, yesterday))
-    write(tmp_path)
+    write(folder)
     assert part.is_dir(), "a file in it is new"
     os.utime(part / "unet" / "half", (yesterday, yesterday))
     unfinished._sweep.cache_clear()
-    write(tmp_path)
+    write(folder)
     assert not part.exists()
 
 
-@pytest.mark.parametrize("successor", [True, False])
-def test_a_folder_moved_aside_goes_only_when_its_successor_is_there(successor: bool, tmp_path: Path) -> None:
-    aside = unfinished.beside(tmp_path / "model", unfinished.ASIDE_SUFFIX)
+@pytest.mark.parametrize(("name", "beside_it", "goes"), [
+    ("model", "model", True), ("model", "nothing", False), ("model", "model-2", False),
+    ("a name of thirty characters...", "a name of thirty characters...", True)])
+def test_a_folder_moved_aside_goes_only_when_its_successor_is_there(name: str, beside_it: str, goes: bool,
+                                                                    tmp_path: Path) -> None:
+    aside = unfinished.beside(tmp_path / name, unfinished.ASIDE_SUFFIX)
     aside.mkdir()
     aside = renamed(aside, r"-[0-9a-f]{6}-(\d+\.old)$", r"-000000-\1")
-    if successor:
-        (tmp_path / "model").mkdir()
+    (tmp_path / beside_it).mkdir()
     unfinished._sweep.cache_clear()
     write(tmp_path)
-    assert aside.exists() is not successor
+    assert aside.exists() is not goes
 
 
 def test_files_with_other_names_are_nobodys_business(tmp_path: Path) -> None:
