@@ -8,18 +8,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from kit.host import Host
-from playwright.sync_api import Browser, Locator, Page, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 from tools import chromium
 
-READY = "window.app?.graph && window.app?.extensionManager && document.querySelector('[data-testid=queue-button]')"
+READY = """window.app?.graph && window.app.extensionManager?.spinner === false
+    && document.querySelector('[data-testid=queue-button]')"""
+"""The editor turns until it has opened the graph that it begins with: another one must not be loaded before."""
 SECONDS = 90
 """For anything the page should show, on a busy machine."""
+expect.set_options(timeout=SECONDS * 1000)
 FAILURES = "[data-testid=error-overlay], .p-toast-message-error, .p-toast-message-warn"
 """Where the editor tells of failures: toasts and the overlay of errors."""
 REMEMBER = """selector => {
@@ -69,9 +72,7 @@ class Editor:
                             ("Comfy.Locale", "en")):
             self._host.post(f"/settings/{name}", value)
         self.open()
-        # The editor begins with a graph of its own; it names models that are not there, and says so once it has looked.
-        with suppress(TimeoutError):
-            self.page.wait_for_selector(FAILURES, timeout=5000)
+        # The graph that the editor begins with names models that are not there; with another one it forgets them.
         self.load(EMPTY)
         self.page.wait_for_function("selector => !document.querySelector(selector)", arg=FAILURES)
         self.page.evaluate("window.failuresShown = []")
