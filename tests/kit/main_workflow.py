@@ -17,8 +17,8 @@ CHECKPOINT: str = read_api("finetune_then_generate")["1"]["inputs"]["checkpoint"
 TRAINER, SAVED = 4, 20
 PICTURES = "editor"
 SMALL = [(2, "folder", PICTURES), (2, "resolution", 64), (3, "learning_rate", 3e-3), (3, "schedule", "constant"),
-         (3, "sample_every", 8), (3, "sample_steps", 1), (3, "validate_every", 8), (15, "steps", 2), (16, "steps", 2),
-         (14, "width", 64), (14, "height", 64)]
+         (3, "sample_every", 8), (3, "sample_steps", 1), (3, "validate_every", 8), (3, "patience", 0),
+         (15, "steps", 2), (16, "steps", 2), (14, "width", 64), (14, "height", 64)]
 
 
 def supply(host: Host) -> None:

@@ -26,10 +26,18 @@ def wait_for_steps(panel: Locator, count: int) -> int:
     return seen
 
 
-def seconds_left(panel: Locator) -> int:
-    """What stands below "Time left"."""
-    minutes, seconds = panel.locator("[data-value=left]").inner_text().split(":")
-    return 60 * int(minutes) + int(seconds)
+def check_time_left(panel: Locator) -> None:
+    """What stands below "Time left" is what the steps that are left take at the speed that stands beside it."""
+    position, speed, left = panel.evaluate("""panel =>
+        [".atelier-position", "[data-value=pace]", "[data-value=left]"].map(part => panel.querySelector(part).innerText)
+    """)
+    step, steps = map(int, re.findall(r"step (\d+) of (\d+)", position)[0])
+    number, unit = speed.split()
+    lowest, highest = float(number) - 0.051, float(number) + 0.051  # it is rounded
+    quickest, slowest = (1 / highest, 1 / lowest) if unit == "it/s" else (lowest, highest)
+    *hours, minutes, seconds = map(int, left.split(":"))
+    shown = 3600 * sum(hours) + 60 * minutes + seconds
+    assert (steps - step) * quickest - 0.51 <= shown <= (steps - step) * slowest + 0.51, (position, speed, left)
 
 
 def curve_width(panel: Locator) -> float:
@@ -78,6 +86,16 @@ def faults(editor: Editor, panel: Locator) -> list[str]:
     unknown = [fault for fault in found["incomplete"] if fault["id"] == "color-contrast"]
     return [f"{fault['id']}: {node['html'][:200]} {node['failureSummary']}"
             for fault in found["violations"] + unknown for node in fault["nodes"]]
+
+
+def wait_for_zoom(editor: Editor, panel: Locator, zoom: float) -> None:
+    """Wait until the page shows the panel at that zoom, with what it was told last drawn."""
+    editor.page.wait_for_function("([panel, zoom]) => Math.abs(panel.getBoundingClientRect().width / panel.offsetWidth "
+                                  "- zoom) < 0.005", arg=[panel.element_handle(), zoom])
+    # With the next frame the panel draws; that changes what is hidden, and with the one after, its curve's size.
+    editor.page.evaluate("""async () => {
+        for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
+    }""")
 
 
 def cut_off(panel: Locator) -> list[str]:
