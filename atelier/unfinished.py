@@ -35,7 +35,17 @@ that has got the number of the first."""
 _START = 24
 """So many characters of a name are kept, which leaves room for the rest in any file system."""
 
-_MACHINE = f"{zlib.crc32(platform.node().encode()) & 0xFFFF:04x}"
+
+def _numbering() -> str:
+    """Where a number means one process: a machine, and on Linux a container, which may go by its machine's name."""
+    try:
+        container = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        container = ""
+    return f"{platform.node()} {container}"
+
+
+_MACHINE = f"{zlib.crc32(_numbering().encode()) & 0xFFFF:04x}"
 _PROCESS = secrets.token_hex(3)  # beside the number, as in a container every process may have the same
 _COUNT = itertools.count()
 _NAME = re.compile(rf"\.(?P<start>.+)-(?P<machine>[0-9a-f]{{4}})-(?P<pid>[0-9]+)-(?P<process>[0-9a-f]{{6}})-[0-9]+"

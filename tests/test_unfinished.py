@@ -117,6 +117,15 @@ def test_what_may_be_someone_elses_stays_for_a_day(whose: str, writer: subproces
     assert not part.exists()
 
 
+def test_two_containers_of_one_name_are_two_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with `docker run --network host`: the number of a process in one means another in the other, or none."""
+    def kept_apart(container: str) -> str:
+        monkeypatch.setattr(Path, "readlink", lambda path: Path(container))
+        return unfinished._numbering()
+
+    assert kept_apart("pid:[4026531836]") != kept_apart("pid:[4026532456]") == kept_apart("pid:[4026532456]")
+
+
 @pytest.mark.parametrize(("name", "beside_it", "goes"), [
     ("model", "model", True), ("model", "nothing", False), ("model", "model-2", False),
     ("a name of thirty characters...", "a name of thirty characters...", True)])
