@@ -232,12 +232,12 @@ def test_a_key_in_the_environments_proxy_is_not_repeated(monkeypatch: pytest.Mon
 
 
 def test_a_slow_server_is_given_up_after_the_timeout(fake: FakeLlm) -> None:
-    fake.say("late", delay=120)
+    client(fake.say("done").say("late", delay=120)).ask(HELLO, 0)  # what is imported on the way takes a second, too
     with pytest.raises(AtelierError, match="did not answer within 1 seconds"):
         client(fake, timeout=1).ask(HELLO, 0)
     # Its connection is closed, and the server has noticed before the next test uses it.
     assert fake.given_up.wait(60), "the server still waits"
-    assert len(fake.requests) == 1
+    assert len(fake.requests) == 2
 
 
 def test_interrupt_while_waiting_closes_the_connection(fake: FakeLlm) -> None:
