@@ -8,6 +8,8 @@ VENV := .venv/bin/python
 endif
 
 .DEFAULT_GOAL := help
+# `make -j`: what the environment holds depends on whether ComfyUI is there.
+.NOTPARALLEL:
 .PHONY: help demo test comfy bench lint env host
 
 help:  ## Show this list
