@@ -103,15 +103,15 @@ def _read_stamp() -> dict[str, object]:
         return {}
 
 
-def _runs() -> bool:
+def _runs(code: str = "") -> bool:
     try:
-        return subprocess.run([PYTHON, "-c", ""], capture_output=True).returncode == 0
+        return subprocess.run([PYTHON, "-c", code], capture_output=True).returncode == 0
     except OSError:
         return False
 
 
 def _create() -> None:
-    if _runs():
+    if _runs("import pip"):  # the last thing that an environment gets, so one that was cut short is made anew
         return
     print(f"Creating {VENV} ...", flush=True)
     try:
@@ -188,7 +188,9 @@ def _pip(*arguments: str, check: bool = True) -> bool:
     # Twice quiet: errors only.
     command = [str(PYTHON), "-m", "pip", *arguments[:1], "-qq", "--disable-pip-version-check", *arguments[1:]]
     output = None if check else subprocess.DEVNULL
-    result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output)
+    # A busy package index may say nothing for longer than pip's own 15 s, in the middle of a file of gigabytes.
+    environment = {"PIP_DEFAULT_TIMEOUT": "60", **os.environ}
+    result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
     if check and result.returncode:
         raise SetupError(f"pip could not install {text}; its own words stand above. "
                          "Check the network, or set TORCH if PyTorch is the one that failed.")
