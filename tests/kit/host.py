@@ -187,10 +187,12 @@ class Host:
 
     def free(self) -> None:
         """Forget all cached results and unload all models."""
-        # Twice: the wake-up is lost on a queue thread that is just about to wait.
-        for _ in range(2):
-            self.post("/free", {"unload_models": True, "free_memory": True})
-            time.sleep(1)
+        self.post("/free", {"unload_models": True, "free_memory": True})
+        # The queue's thread does not hear of it while it tidies up, but never takes two jobs without looking between.
+        done = self.queue({
+            "picture": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
+            "shown": {"class_type": "PreviewImage", "inputs": {"images": ["picture", 0]}}})
+        assert done.status == "success", done.error
 
     def queue(self, graph: dict[str, Any], on_event: Callable[[Event], None] | None = None,
               timeout: float = 600) -> Result:
