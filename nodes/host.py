@@ -17,6 +17,7 @@ import torch
 
 from ..atelier.dataset.tree import files_below
 from ..atelier.errors import AtelierError
+from ..atelier.unfinished import is_part
 from .monitor import HostMonitor, route_table, running_node, send_event
 
 __all__ = ["HostMonitor", "Interrupt", "route_table", "running_node", "send_event"]
@@ -116,6 +117,7 @@ def _diffusers_folders() -> dict[str, Path]:
     for root in map(Path, folder_paths.get_folder_paths("diffusers")):
         for place, below, files in os.walk(root, followlinks=True):
             folder = Path(place)
+            below[:] = (name for name in below if not is_part(name))
             if "model_index.json" in files and folder != root:
                 found.setdefault(folder.relative_to(root).as_posix(), folder)
                 below.clear()  # inside a model there is no other
@@ -125,10 +127,11 @@ def _diffusers_folders() -> dict[str, Path]:
 def _peft_folders() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for root in map(Path, folder_paths.get_folder_paths("loras")):
-        for config in root.rglob("adapter_config.json"):
-            folder = config.parent
+        for place, below, files in os.walk(root):  # unlike `rglob`, it bears that folders go meanwhile
+            folder = Path(place)
+            below[:] = (name for name in below if not is_part(name))
             whole = folder.parent if folder.name in ("unet", "text_encoder", "text_encoder_2") else folder
-            if whole != root:
+            if "adapter_config.json" in files and whole != root:
                 found.setdefault(whole.relative_to(root).as_posix(), whole)
     return found
 

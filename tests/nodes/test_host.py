@@ -53,6 +53,18 @@ def test_input_folders(pack: ModuleType) -> None:
         host.input_folder(" ")
 
 
+@pytest.mark.parametrize(("kind", "file", "names"), [("diffusers", "model_index.json", "diffusers_names"),
+                                                     ("loras", "adapter_config.json", "peft_names")])
+def test_what_is_still_being_written_is_not_offered(pack: ModuleType, models: Path, kind: str, file: str, names: str
+                                                    ) -> None:
+    """Such as a model whose gigabytes are on their way to the disk, or whose process was killed then."""
+    offered = getattr(pack_module(pack, "nodes.host"), names)
+    with pack_module(pack, "atelier.files").whole_folder(models / kind / "new") as folder:
+        (folder / file).touch()
+        assert offered() == []
+    assert offered() == ["new"]
+
+
 def test_disk_state_sees_what_changes(pack: ModuleType, tmp_path: Path) -> None:
     import os
 
