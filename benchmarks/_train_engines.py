@@ -49,15 +49,17 @@ class Clock:
 
     def __init__(self, job: Job) -> None:
         self.job, self.seen, self.began, self.seconds = job, 0, 0.0, 0.0
+        self.worked = 0.0
+        """Seconds of processor time, which count only while the process has a core."""
 
     def __call__(self) -> None:
         self.seen += 1
         if self.seen == self.job.warmup:
             synchronise()
-            self.began = time.perf_counter()
+            self.began, self.worked = time.perf_counter(), time.process_time()
         if self.seen == self.job.warmup + self.job.steps:
             synchronise()
-            self.seconds = time.perf_counter() - self.began
+            self.seconds, self.worked = time.perf_counter() - self.began, time.process_time() - self.worked
             raise Done
 
 
@@ -264,7 +266,10 @@ def main() -> None:
     clock = Clock(job)
     with _quiet(), suppress(Done):
         ENGINES[job.engine](job, clock)
-    print(json.dumps({"samples_per_s": job.steps * job.batch / clock.seconds, "peak_mb": _peak_mb()}))
+    samples = job.steps * job.batch
+    # What works is a card, or the processor.
+    print(json.dumps({"samples_per_s": samples / clock.seconds, "peak_mb": _peak_mb(),
+                      "samples_per_worked_s": samples / (clock.seconds if _cuda() else clock.worked)}))
 
 
 if __name__ == "__main__":

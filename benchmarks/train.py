@@ -5,7 +5,8 @@
 Same random weights, pictures, captions, rank, batch and dtype. Every measurement is a process of its own; engines take
 turns within a round, so that whatever else the machine does meets all alike, and ratios are medians over the rounds.
 ComfyUI's node is measured where a ComfyUI is found; it trains every layer, since it has no choice of layers.
-Exits with 1 if Atelier is slower than the diffusers-style loop.
+Exits with 1 if Atelier is slower than the diffusers-style loop: by the best round of each, since other programs can
+only slow one down, and on a processor by the seconds that it worked for each.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class Row:
 
     engine: str
     samples_per_s: list[float] = field(default_factory=list)
+    samples_per_worked_s: list[float] = field(default_factory=list)
     peak_mb: float = 0.0
 
 
@@ -65,6 +67,7 @@ def measure(args: argparse.Namespace, work: Path) -> list[Row]:
                 raise SystemExit(f"{engine} failed:\n{run.stderr[-3000:]}")
             result = json.loads(run.stdout.splitlines()[-1])
             rows[engine].samples_per_s.append(result["samples_per_s"])
+            rows[engine].samples_per_worked_s.append(result["samples_per_worked_s"])
             rows[engine].peak_mb = max(rows[engine].peak_mb, result["peak_mb"])
             print(f"round {number + 1}: {engine} {result['samples_per_s']:.3f} samples/s "
                   f"(process {time.monotonic() - began:.0f} s)", file=sys.stderr, flush=True)
@@ -141,15 +144,16 @@ def main() -> None:
     for row in rows:
         rate = statistics.median(row.samples_per_s)
         ratio = statistics.median(a / b for a, b in zip(ours.samples_per_s, row.samples_per_s, strict=True))
+        best = max(ours.samples_per_worked_s) / max(row.samples_per_worked_s)
         share = rate * flops / ceiling
         printed.append({"engine": row.engine, "samples_per_s": round(rate, 4), "ours_is": round(ratio, 3),
-                        "peak_mb": round(row.peak_mb), "mfu": round(share, 4)})
+                        "ours_at_best_is": round(best, 3), "peak_mb": round(row.peak_mb), "mfu": round(share, 4)})
         print(f"{row.engine:20} {rate:10.3f} {args.batch / rate:8.2f} {ratio:7.2f}x {row.peak_mb:8.0f} {share:10.1%}")
     if args.json:
         print(json.dumps({"device": device_name(), "size": args.size, "pixels": args.pixels, "batch": args.batch,
                           "dtype": args.dtype, "rows": printed}))
     peer = next((row for row in printed if row["engine"] == "diffusers-style"), None)
-    if peer is not None and float(peer["ours_is"]) < 1:
+    if peer is not None and float(peer["ours_at_best_is"]) < 1:
         raise SystemExit("Atelier is slower than the diffusers-style loop.")
 
 
