@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import secrets
 import signal
 import socket
 import struct
@@ -22,6 +23,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -234,18 +236,24 @@ class Host:
         return Result(status, message, events, history.get("outputs", {}), self)
 
     def _history(self, prompt: str) -> dict[str, Any]:
-        # Written just after the last event.
-        for _ in range(50):
-            history = self.get_json(f"/history/{prompt}")
-            if prompt in history:
-                return history[prompt]
+        # Written just after the last event, which on a busy machine may be a while.
+        end = time.monotonic() + 120
+        while prompt not in (history := self.get_json(f"/history/{prompt}")):
+            assert time.monotonic() < end, f"no history of {prompt}\n{self.log()[-2000:]}"
             time.sleep(0.1)
-        return {}
+        return history[prompt]
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that nobody listens on, and that no system gives to those who ask for any.
+
+    The host opens it many seconds later; until then, others on this machine ask for ports all the time.
+    """
+    while True:
+        # Drawn apart from `random`, which begins alike in every process. Linux gives from 32768 on, others later.
+        port = 10_000 + secrets.randbelow(20_000)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 def _ending(event: Event) -> tuple[str, str]:
     match event.kind:
