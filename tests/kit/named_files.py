@@ -39,9 +39,11 @@ def named_files(base: Path) -> Iterator[None]:
                     file.parent.mkdir(parents=True, exist_ok=True)
                     file.touch()
                     made.append(file)
-    yield
-    for file in made:
-        file.unlink()
-        # A model's own folder; the host's folders stay.
-        if file.name == "config.json" and not any(file.parent.iterdir()):
-            file.parent.rmdir()
+    try:
+        yield
+    finally:  # or other tests in this host would load them
+        for file in made:
+            file.unlink()
+            # A model's own folder; the host's folders stay.
+            if file.name == "config.json" and not any(file.parent.iterdir()):
+                file.parent.rmdir()
