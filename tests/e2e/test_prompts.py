@@ -107,7 +107,7 @@ def test_interrupt_while_the_model_thinks(host: Host, fake: FakeLlm) -> None:
     finally:
         done.set()
         thread.join()
-    assert result.status == "interrupted" and fake.given_up.wait(10)
+    assert result.status == "interrupted" and fake.given_up.wait(60)
 
 
 def test_a_stranger_cannot_redirect_a_key(host: Host, fake: FakeLlm) -> None:
@@ -191,12 +191,19 @@ def test_a_key_leaves_no_trace(host: Host, fake: FakeLlm) -> None:
                queue(host, graph(fake.base_url, 9, on_error="offline"))]
     assert [r.status for r in results] == ["success", "error", "success"]
     assert all(r.headers["authorization"] == f"Bearer {CANARY}" for r in fake.requests)
-    places = {"results": repr([(r.error, r.events, r.outputs) for r in results]).encode(), "log": host.log().encode()}
+    names = []
+    for name, content in places(host, results):
+        names.append(name)
+        assert CANARY[:12].encode() not in content and CANARY[-12:].encode() not in content, name
+    assert any(name.endswith(".png") for name in names) and any("answers" in name for name in names)
+
+
+def places(host: Host, results: list[Result]) -> Iterator[tuple[str, bytes]]:
+    """Wherever a key could stand, one after the other: the models that other tests left would fill the memory."""
+    yield "results", repr([(r.error, r.events, r.outputs) for r in results]).encode()
+    yield "log", host.log().encode()
     for path in ("/history", "/object_info", "/queue", "/settings", "/internal/logs"):
-        places[path] = host.get(path)
+        yield path, host.get(path)
     for file in host.base.rglob("*"):
         if file.is_file() and file.name != "credentials.toml" and "custom_nodes" not in file.parts:
-            places[str(file)] = file.read_bytes()
-    assert any(name.endswith(".png") for name in places) and any("answers" in name for name in places)
-    for name, content in places.items():
-        assert CANARY[:12].encode() not in content and CANARY[-12:].encode() not in content, name
+            yield str(file), file.read_bytes()
