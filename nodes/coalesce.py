@@ -19,8 +19,11 @@ def _later(seconds: float, act: Callable[[], None]) -> None:
 class Coalescer:
     """Calls `send` soon after each `notify`, but never twice within `interval` seconds; the last one is never lost.
 
+    Only `flush` waits for nothing.
+
     Args:
-        send: Takes what has gathered and sends it. Called from the notifying thread, or from a timer's.
+        send: Takes what has gathered and sends it. Called from the notifying thread, or from a timer's, but never from
+            both at once: what is taken first is sent first.
         interval: Least seconds between two calls.
         clock: Seconds, never going back.
         later: Runs a function after some seconds.
@@ -30,7 +33,7 @@ class Coalescer:
                  clock: Callable[[], float] = time.monotonic,
                  later: Callable[[float, Callable[[], None]], None] = _later) -> None:
         self._send, self._interval, self._clock, self._later = send, interval, clock, later
-        self._lock = threading.Lock()
+        self._lock, self._sending = threading.Lock(), threading.Lock()
         self._sent = -interval
         self._waiting = False
 
@@ -44,10 +47,19 @@ class Coalescer:
                 self._waiting = True
                 self._later(wait, self._fire)
                 return
-            self._sent = self._clock()
-        self._send()
+        self.flush()
+
+    def flush(self) -> None:
+        """Tell now, with all that waits, however soon after the last time."""
+        with self._sending:
+            self._tell()
 
     def _fire(self) -> None:
+        with self._sending:
+            if self._waiting:  # or else `flush` told it
+                self._tell()
+
+    def _tell(self) -> None:
         with self._lock:
             self._waiting = False
             self._sent = self._clock()

@@ -78,9 +78,9 @@ class TrainingMonitor(host.HostMonitor):
         return self._session.take_sample_request()
 
     def end(self, status: str, message: str = "") -> None:
-        """The run is over; see `Session.end`."""
+        """The run is over; see `Session.end`. The editor hears of it before it hears that the node is done."""
         self._session.end(status, message)
-        self._news.notify()
+        self._news.flush()
 
 
 @contextmanager

@@ -60,6 +60,42 @@ def test_messages_are_few_and_the_last_is_never_lost(pack: ModuleType, every: fl
     assert sent[0] == (100 + every, 1), "the first change waits for nothing"
 
 
+def test_the_end_is_told_at_once_and_once(pack: ModuleType) -> None:
+    clock, changes, sent = Clock(), [], []
+    coalescer = pack_module(pack, "nodes.coalesce").Coalescer(
+        lambda: sent.append((clock.now, len(changes))), clock=lambda: clock.now, later=clock.later)
+    for change in (coalescer.notify, coalescer.notify, coalescer.flush):
+        changes.append(change)
+        change()
+    clock.pass_to(200)
+    assert sent == [(100, 1), (100, 3)]
+
+
+def test_nothing_overtakes_what_another_thread_is_sending(pack: ModuleType) -> None:
+    """Otherwise the end would be told before what led there, and that after the host has said that all is done."""
+    gathered, go_on, out = threading.Event(), threading.Event(), []
+
+    def send() -> None:
+        name = threading.current_thread().name
+        if name == "timer":
+            gathered.set()
+            go_on.wait()
+        out.append(name)
+
+    coalescer = pack_module(pack, "nodes.coalesce").Coalescer(send)
+    timer, end = (threading.Thread(target=act, name=name, daemon=True) for act, name in (
+        (coalescer.notify, "timer"), (coalescer.flush, "end")))
+    timer.start()
+    gathered.wait()
+    end.start()
+    end.join(0.05)
+    assert not out
+    go_on.set()
+    timer.join()
+    end.join()
+    assert out == ["timer", "end"]
+
+
 def test_a_long_curve_keeps_its_shape_and_its_end(module: ModuleType) -> None:
     curve = module.Curve(most=64)
     for step in range(1, 10_001):
