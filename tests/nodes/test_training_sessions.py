@@ -71,6 +71,16 @@ def test_the_end_is_told_at_once_and_once(pack: ModuleType) -> None:
     assert sent == [(100, 1), (100, 3)]
 
 
+def test_a_run_that_ends_says_so_before_its_node_does(pack: ModuleType, session: Any,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    module, told = pack_module(pack, "nodes.training_monitor"), []
+    monkeypatch.setattr(module.host, "send_event", lambda name, data: told.append(data["status"]))
+    monitor = module.TrainingMonitor(session)
+    monitor.phase("training", 1)
+    monitor.end("complete")
+    assert told == ["running", "complete"]
+
+
 def test_nothing_overtakes_what_another_thread_is_sending(pack: ModuleType) -> None:
     """Otherwise the end would be told before what led there, and that after the host has said that all is done."""
     gathered, go_on, out = threading.Event(), threading.Event(), []
