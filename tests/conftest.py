@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 # Nothing here may reach for a model hub, nor learn what is in this machine's cache.
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
+# Nor keep anything in the home folder, which may be shared or not writable. Workers inherit the place.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _kept = tempfile.TemporaryDirectory(prefix="atelier-tests-", ignore_cleanup_errors=True)
+    os.environ["HF_HOME"] = _kept.name
 os.environ.setdefault("MPLBACKEND", "Agg")
 # What runs on this machine is asked without a proxy; processes that tests start inherit it.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
