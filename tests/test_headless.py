@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import struct
 import subprocess
 import sys
@@ -104,12 +105,13 @@ def done(*images: dict[str, str]) -> dict[str, Any]:
     return {"p": {"outputs": {"9": {"images": list(images)}}, "status": {"status_str": "success", "messages": []}}}
 
 
-def run(server: FakeServer, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run(server: FakeServer, folder: Path, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     graph = folder / "graph.json"
     graph.write_text(json.dumps({"1": {"class_type": "X", "inputs": {}}}), encoding="utf-8")
     command = [sys.executable, "-I", "-S", "-X", "utf8", str(SCRIPT), str(graph), "--url", server.url(), "--out",
                str(folder / "out"), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=120,
+                          env=os.environ | environment)
 
 
 PENDING = {"queue_running": [[0, "other", {}, {}, []]], "queue_pending": [[1, "p", {}, {}, []]]}
@@ -122,6 +124,13 @@ def test_work_behind_other_work_is_waited_for(server: FakeServer, tmp_path: Path
     result = run(server, tmp_path, "--timeout", "0.2")
     assert result.returncode == 0, result.stderr
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_no_proxy_of_the_environment_is_asked(server: FakeServer, tmp_path: Path) -> None:
+    server.queues, server.history = [RUNNING, GONE], done(image("a.png"))
+    nobody = "http://127.0.0.1:9"
+    result = run(server, tmp_path, "--timeout", "0.2", http_proxy=nobody, HTTP_PROXY=nobody, no_proxy="", NO_PROXY="")
+    assert result.returncode == 0, result.stderr
 
 
 def test_the_end_is_noticed_where_its_message_was_lost(server: FakeServer, tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ class Server:
     def __init__(self, url: str, timeout: float) -> None:
         self.url, self.timeout = url.rstrip("/"), timeout
         self.client = uuid.uuid4().hex
+        # Past any proxy of the environment, as the events are: ComfyUI is on this machine or a near one.
+        self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, path: str) -> bytes:
         """Body of the answer."""
@@ -113,7 +115,7 @@ class Server:
 
     def _ask(self, request: urllib.request.Request) -> bytes:
         try:
-            with urllib.request.urlopen(request, timeout=max(self.timeout, SHORTEST)) as answer:
+            with self._opener.open(request, timeout=max(self.timeout, SHORTEST)) as answer:
                 return answer.read()
         except urllib.error.HTTPError as error:
             raise Failed(refusal(error.read(), error.code)) from error
