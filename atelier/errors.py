@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class AtelierError(Exception):
     """A failure a person can act on: what happened, with which value, and what to do about it.
@@ -15,6 +17,13 @@ class AtelierError(Exception):
         self.what = what
         self.do = do
         super().__init__(f"{what} {do}")
+
+
+class NameTaken(AtelierError):
+    """There is a file of this name already, and it is not to be replaced."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} is there already.", "Choose another name.")
 
 
 class MissingPackage(AtelierError):

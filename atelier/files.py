@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from .errors import AtelierError
+from .errors import AtelierError, NameTaken
 from .unfinished import ASIDE_SUFFIX, beside
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
@@ -47,10 +47,15 @@ def file_name(text: str) -> str:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
+def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Give a path to write to; on a clean exit that file becomes `path`, otherwise it is removed.
 
+    Args:
+        path: The destination.
+        replace: Whether a file that stands there goes.
+
     Raises:
+        NameTaken: there is one, and it does not; also one that another process made meanwhile.
         AtelierError: the disk is full or the destination cannot be written.
     """
     with _explained(path):
@@ -59,7 +64,10 @@ def whole_file(path: Path) -> Iterator[Path]:
         try:
             yield part
             _flush(part)
-            part.replace(path)
+            if replace:
+                part.replace(path)
+            else:
+                _take_name(part, path)
         except BaseException:
             part.unlink(missing_ok=True)
             raise
@@ -92,15 +100,32 @@ def whole_folder(path: Path) -> Iterator[Path]:
             raise
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write `text` as UTF-8 with `\\n` line ends, whole or not at all."""
-    with whole_file(path) as part:
+def write_text(path: Path, text: str, *, replace: bool = True) -> None:
+    """Write `text` as UTF-8 with `\\n` line ends, whole or not at all; otherwise as `whole_file`."""
+    with whole_file(path, replace=replace) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` as indented UTF-8 JSON, whole or not at all."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def _take_name(part: Path, path: Path) -> None:
+    """Rename without replacing, in one step wherever the file system can."""
+    try:
+        if os.name == "nt":
+            part.rename(path)  # which never replaces there
+            return
+        path.hardlink_to(part)
+    except FileExistsError:
+        raise NameTaken(path) from None
+    except OSError:  # such as on a FAT disk, which has no links
+        if path.exists():
+            raise NameTaken(path) from None
+        part.rename(path)
+    else:
+        part.unlink()
 
 
 def _take_place(part: Path, path: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from atelier.errors import AtelierError
-from atelier.files import file_name
+from atelier.errors import AtelierError, NameTaken
+from atelier.files import file_name, write_text
+from atelier.grid import saving
 from atelier.grid.saving import LONGEST, Details, free_stem, infotext, safe_name, save_titled
 
 
@@ -99,6 +102,39 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
     for s, picture in zip(saved, pictures, strict=True):
         with Image.open(s.picture) as stored:
             assert stored.tobytes() == picture.tobytes()
+
+
+@pytest.mark.parametrize("ending", [".txt", ".json", ".png"])
+def test_a_name_that_another_process_takes_meanwhile_stays_its_own(ending: str, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    look = saving.free_stem
+
+    def outrun(folder: Path, *args: Any) -> str:
+        stem = look(folder, *args)
+        (folder / f"Cat{ending}").write_text("theirs")
+        return stem
+
+    monkeypatch.setattr(saving, "free_stem", outrun)
+    saved = save_titled(Image.new("RGB", (4, 4)), tmp_path, Details(title="Cat"))
+    assert saved.picture.name == "Cat (2).png" and saved.picture.is_file()
+    assert json.loads(saved.details.read_text(encoding="utf-8"))["file"] == "Cat (2).png"
+    assert [path.name for path in tmp_path.glob("Cat.*")] == [f"Cat{ending}"]
+    assert (tmp_path / f"Cat{ending}").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_is_not_to_be_replaced_stays(links: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(path: Path, target: Path) -> None:
+        raise OSError(errno.EPERM, "no links on this disk")
+
+    if not links:
+        monkeypatch.setattr(Path, "hardlink_to", none)
+    path = tmp_path / "cat.txt"
+    write_text(path, "first", replace=False)
+    with pytest.raises(NameTaken, match=r"cat\.txt is there already"):
+        write_text(path, "second", replace=False)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["cat.txt"] and path.read_text() == "first"
+    assert path.stat().st_nlink == 1
 
 
 def test_a_failure_leaves_no_half_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from atelier.lora.file import save_lora
+from atelier.lora.file import load_lora, save_lora
 from atelier.lora.weights import LoraModule
 from atelier.train.publish import LoraShelf
 
@@ -64,6 +65,19 @@ def test_cancelled_runs_of_one_name_keep_a_file_each(tmp_path: Path) -> None:
     one.drop_partial()
     two.drop_partial()  # past the gap that the other left
     assert _files(tmp_path) == []
+
+
+def test_a_name_that_another_process_takes_meanwhile_stays_its_own(tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    def outrun(path: Path) -> Any:
+        theirs = tmp_path / "loras" / "fox.safetensors"
+        theirs.parent.mkdir(exist_ok=True)
+        theirs.write_bytes(POINTER)
+        return load_lora(path)
+
+    monkeypatch.setattr("atelier.train.publish.load_lora", outrun)
+    assert _shelf(tmp_path).publish(_learnt(tmp_path)).name == "fox-2.safetensors"
+    assert (tmp_path / "loras" / "fox.safetensors").read_bytes() == POINTER
 
 
 def test_a_file_that_cannot_be_read_is_somebody_elses(tmp_path: Path) -> None:

@@ -6,17 +6,18 @@ import json
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import AtelierError
+from ..errors import AtelierError, NameTaken
 from ..files import RESERVED, whole_file, write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from PIL.PngImagePlugin import PngInfo
 
 LONGEST = 120
 """Bytes of a name in UTF-8. File systems take 255; Windows counts the whole path against 260."""
@@ -71,14 +72,17 @@ def safe_name(title: str) -> str:
     return text
 
 
-def free_stem(folder: Path, name: str) -> str:
+def free_stem(folder: Path, name: str, but: Collection[str] = ()) -> str:
     """`name`, or the first of "name (2)", "name (3)", … of which no picture and no sidecar lies in `folder`.
 
     Upper and lower case count as the same, as they are on Windows and macOS.
+
+    Args:
+        but: Stems that are not free, whatever the folder shows.
     """
     taken = {_folded(entry.name) for entry in os.scandir(folder)} if folder.is_dir() else set()
     stem, number = name, 1
-    while any(_folded(stem + ending) in taken for ending in _ENDINGS):
+    while stem in but or any(_folded(stem + ending) in taken for ending in _ENDINGS):
         number += 1
         stem = f"{name} ({number})"
     return stem
@@ -103,19 +107,28 @@ def save_titled(picture: Image, folder: Path, details: Details, *, metadata: Map
 
     if folder.exists() and not folder.is_dir():
         raise AtelierError(f"{folder} is a file, not a folder.", "Choose another folder to save to.")
-    stem = free_stem(folder, safe_name(details.title))
-    saved = Saved(*(folder / (stem + ending) for ending in _ENDINGS))
-    about = {**_known(details), "file": saved.picture.name, "width": picture.width, "height": picture.height,
-             **(extra or {})}
     info = PngInfo()
     for keyword, text in (metadata or {}).items():
         info.add_text(keyword, _whole(text))
+    lost: list[str] = []
+    while True:
+        stem = free_stem(folder, safe_name(details.title), lost)
+        try:
+            return _save_as(Saved(*(folder / (stem + ending) for ending in _ENDINGS)), picture, details, info,
+                            extra or {})
+        except NameTaken:  # by another process, meanwhile
+            lost.append(stem)
+
+
+def _save_as(saved: Saved, picture: Image, details: Details, info: PngInfo, extra: Mapping[str, Any]) -> Saved:
+    about = {**_known(details), "file": saved.picture.name, "width": picture.width, "height": picture.height,
+             **extra}
     with ExitStack() as written:
         for path, text in ((saved.text, infotext(details)),
                            (saved.details, json.dumps(about, indent=2, ensure_ascii=False))):
-            write_text(path, _whole(text) + "\n")
+            write_text(path, _whole(text) + "\n", replace=False)
             written.callback(path.unlink, missing_ok=True)
-        with whole_file(saved.picture) as part:
+        with whole_file(saved.picture, replace=False) as part:
             picture.save(part, format="PNG", pnginfo=info)
         written.pop_all()
     return saved

@@ -48,7 +48,7 @@ class LoraFile:
 
 
 def save_lora(path: Path, weights: LoraWeights, *, form: str = "kohya", metadata: Mapping[str, str] | None = None,
-              dtype: torch.dtype = torch.float32) -> Path:
+              dtype: torch.dtype = torch.float32, replace: bool = True) -> Path:
     """Write `weights` to `path`.
 
     Args:
@@ -58,8 +58,10 @@ def save_lora(path: Path, weights: LoraWeights, *, form: str = "kohya", metadata
         form: "kohya", "diffusers" or "peft" (see `atelier.lora.forms`).
         metadata: String pairs for the safetensors header; none of them may hold a secret.
         dtype: Storage type of the tensors.
+        replace: Whether a file that stands there goes.
 
     Raises:
+        NameTaken: there is one, and it does not.
         AtelierError: the weights are not usable, something else stands at `path`, or what was written does not read
             back equal.
     """
@@ -72,7 +74,7 @@ def save_lora(path: Path, weights: LoraWeights, *, form: str = "kohya", metadata
     if path.is_dir():
         raise AtelierError(f"{path} is a folder.", "Choose the name of a .safetensors file.")
     state = kohya_state(weights, dtype) if form == "kohya" else diffusers_state(weights, dtype)
-    with whole_file(path) as part:
+    with whole_file(path, replace=replace) as part:
         _save_checked(part, state, header, path.name)
     return path
 

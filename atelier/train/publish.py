@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 
-from ..errors import AtelierError
+from ..errors import AtelierError, NameTaken
 from ..lora.file import load_lora, read_metadata, save_lora
 
 log = logging.getLogger("atelier")
@@ -42,7 +43,7 @@ class LoraShelf:
         own = self._own(self.name)
         if own and read_metadata(own[0]).get("ss_steps") == read_metadata(source).get("ss_steps"):
             return own[0]
-        return self._write(own[0] if own else self._free(self.name), source)
+        return self._write(own[0], source) if own else self._write_new(self.name, source)
 
     def keep_partial(self, source: Path) -> Path:
         """Put what an unfinished run has learnt beside the finished files.
@@ -51,7 +52,7 @@ class LoraShelf:
             AtelierError: as for `publish`.
         """
         own = self._own(self._partial)
-        return self._write(own[0] if own else self._free(self._partial), source)
+        return self._write(own[0], source) if own else self._write_new(self._partial, source)
 
     def drop_partial(self) -> None:
         """Remove what `keep_partial` left. A file that another program holds open stays; the log names it."""
@@ -65,13 +66,17 @@ class LoraShelf:
     def _partial(self) -> str:
         return f"{self.name}-partial"
 
-    def _write(self, path: Path, source: Path) -> Path:
+    def _write(self, path: Path, source: Path, *, replace: bool = True) -> Path:
         header = {**read_metadata(source), "ss_output_name": self.name, "modelspec.title": self.name}
-        return save_lora(path, load_lora(source), form=self.form, metadata=header)
+        return save_lora(path, load_lora(source), form=self.form, metadata=header, replace=replace)
 
-    def _free(self, name: str) -> Path:
-        paths = (self._numbered(name, number) for number in count(1))
-        return next(path for path in paths if not path.exists())
+    def _write_new(self, name: str, source: Path) -> Path:
+        for number in count(1):
+            path = self._numbered(name, number)
+            if not path.exists():
+                with suppress(NameTaken):  # by another process, meanwhile
+                    return self._write(path, source, replace=False)
+        raise AssertionError("numbers do not end")
 
     def _numbered(self, name: str, number: int) -> Path:
         return self.folder / f"{name}{'' if number == 1 else f'-{number}'}{_ENDING}"
