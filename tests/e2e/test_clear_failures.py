@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import urllib.error
 from pathlib import Path
@@ -77,7 +76,6 @@ def test_a_missing_key_is_named_with_the_places_for_it(host: Host) -> None:
     assert "credentials.toml" in failed.error
 
 
-@pytest.mark.skipif(importlib.util.find_spec("prodigyopt") is not None, reason="the package is installed")
 def test_a_missing_package_is_named_with_its_installation(host: Host, checkpoint: str) -> None:
     folder: Path = host.base / "input" / "missing package"
     write_pictures(folder, [(64, 64)] * 3)

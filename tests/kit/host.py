@@ -75,6 +75,7 @@ class Result:
         """The data of all events of one kind."""
         return [event.data for event in self.events if event.kind == kind]
 
+
 class Host:
     """One ComfyUI process in a base folder of its own, on a free port of 127.0.0.1."""
 
@@ -106,9 +107,9 @@ class Host:
                    # The default cache forgets results when memory is short, which is no business of a test's.
                    "--cache-lru", "100"]
         # One thread: models here are small, and threads that wait for each other are slow beside other tests' work.
-        environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "OMP_NUM_THREADS": "1",
+                       "PYTHONPATH": os.pathsep.join(filter(None, [self._absent(), os.environ.get("PYTHONPATH")]))}
         with self._log.open("ab") as log:
-
             self._process = subprocess.Popen(command, cwd=self._checkout, env=environment, stdin=subprocess.DEVNULL,
                                              stdout=log, stderr=subprocess.STDOUT)
         end = time.monotonic() + START_SECONDS
@@ -122,6 +123,13 @@ class Host:
                 time.sleep(0.2)
         self.stop()
         raise AssertionError(f"ComfyUI did not start:\n{self.log()[-4000:]}")
+
+    def _absent(self) -> str:
+        """A folder that goes before the installed packages, and in which an optional one cannot be imported."""
+        folder = self.base / "absent"
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "prodigyopt.py").write_text("raise ModuleNotFoundError(__name__)\n", encoding="utf-8")
+        return str(folder)
 
     def stop(self) -> None:
         """End the process in good order."""
