@@ -9,7 +9,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import platform
 import re
 import secrets
 import shutil
@@ -17,13 +16,14 @@ import time
 import zlib
 from functools import cache
 from pathlib import Path
+from socket import gethostname
 
 import psutil
 
 log = logging.getLogger("atelier")
 
 PART_SUFFIX = ".part"
-"""Ending of unfinished files and folders; whatever carries it can be deleted at any time."""
+"""Ending of unfinished files and folders; what carries it can be deleted when nobody is writing it."""
 
 ASIDE_SUFFIX = ".old"
 """Ending of a folder that was moved away for its successor."""
@@ -42,10 +42,14 @@ def _numbering() -> str:
         container = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
         container = ""
-    return f"{platform.node()} {container}"
+    return f"{gethostname()} {container}"
 
 
-_MACHINE = f"{zlib.crc32(_numbering().encode()) & 0xFFFF:04x}"
+@cache
+def _machine() -> str:
+    return f"{zlib.crc32(_numbering().encode()) & 0xFFFF:04x}"
+
+
 _PROCESS = secrets.token_hex(3)  # beside the number, as in a container every process may have the same
 _COUNT = itertools.count()
 _NAME = re.compile(rf"\.(?P<start>.+)-(?P<machine>[0-9a-f]{{4}})-(?P<pid>[0-9]+)-(?P<process>[0-9a-f]{{6}})-[0-9]+"
@@ -58,7 +62,7 @@ def beside(path: Path, suffix: str = PART_SUFFIX) -> Path:
     The first time a process asks for one in a folder, what killed processes left there is removed.
     """
     _sweep(path.parent)
-    return path.parent / f".{path.name[:_START]}-{_MACHINE}-{os.getpid()}-{_PROCESS}-{next(_COUNT)}{suffix}"
+    return path.parent / f".{path.name[:_START]}-{_machine()}-{os.getpid()}-{_PROCESS}-{next(_COUNT)}{suffix}"
 
 
 def is_part(name: str) -> bool:
@@ -88,7 +92,7 @@ def _has_successor(start: str, names: list[str]) -> bool:
 
 
 def _given_up(match: re.Match[str], path: Path) -> bool:
-    if match["machine"] == _MACHINE:
+    if match["machine"] == _machine():
         if int(match["pid"]) == os.getpid():
             return match["process"] != _PROCESS
         if not psutil.pid_exists(int(match["pid"])):

@@ -102,7 +102,7 @@ def test_what_may_be_someone_elses_stays_for_a_day(whose: str, writer: subproces
     (part / "unet").mkdir(parents=True)
     (part / "unet" / "half").touch()
     if whose == "another machine's":
-        another = f"{int(unfinished._MACHINE, 16) ^ 1:04x}"
+        another = f"{int(unfinished._machine(), 16) ^ 1:04x}"
         part = renamed(part, r"-[0-9a-f]{4}-(\d+-[0-9a-f]{6}-\d+\.part)$", rf"-{another}-\1")
     else:
         part = renamed(part, r"-\d+-([0-9a-f]{6}-\d+\.part)$", rf"-{writer.pid}-\1")

@@ -17,7 +17,7 @@ from .trainer import Trainer
 log = logging.getLogger("atelier")
 
 STATE_SECONDS = 120.0
-"""At most so much work is lost to a kill or a power cut."""
+"""At most so much work, and a step, is lost to a kill or a power cut."""
 
 
 class Keeper:
