@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import AtelierError, NameTaken
-from .unfinished import ASIDE_SUFFIX, beside
+from .temp_paths import ASIDE_SUFFIX, beside
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 """Names that Windows keeps for devices, whatever the ending."""
@@ -47,7 +47,7 @@ def file_name(text: str) -> str:
 
 
 @contextmanager
-def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
+def atomic_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """Give a path to write to; on a clean exit that file becomes `path`, otherwise it is removed.
 
     Args:
@@ -74,7 +74,7 @@ def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """Give an empty folder to fill; on a clean exit it becomes `path`, otherwise it is removed.
 
     A folder that stood at `path` is moved aside first and deleted last, so that at every moment either the
@@ -101,8 +101,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str, *, replace: bool = True) -> None:
-    """Write `text` as UTF-8 with `\\n` line ends, whole or not at all; otherwise as `whole_file`."""
-    with whole_file(path, replace=replace) as part:
+    """Write `text` as UTF-8 with `\\n` line ends, whole or not at all; otherwise as `atomic_file`."""
+    with atomic_file(path, replace=replace) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
 
 

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from .device_memory import memory_for
 from .errors import AtelierError
-from .files import whole_file
+from .files import atomic_file
 from .lora.file import load_lora
 from .lora.merge import merge_into
 from .lora.weights import select
 from .models.handle import DiffusersModel
 from .models.load import load_scheduler_config, load_text, load_unet, load_vae
 from .models.text import TextBatch
-from .progress import Monitor
-from .room import memory_for
+from .progress import Progress
 from .sampling import SamplingOptions, decode, sample
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Picture:
 
         info = PngInfo()
         info.add_itxt("atelier", json.dumps({"prompt": self.prompt, "seed": self.seed, **self.settings}))
-        with whole_file(path) as part:
+        with atomic_file(path) as part:
             self.image.save(part, "PNG", pnginfo=info)
         return path
 
@@ -74,7 +74,7 @@ class Picture:
 @memory_for("drawing", "Choose smaller pictures, or precision bf16 or fp16.")
 @torch.no_grad()
 def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.device, dtype: torch.dtype,
-             monitor: Monitor) -> list[Picture]:
+             progress: Progress) -> list[Picture]:
     """Draw the pictures of `request`. The components are loaded one after another.
 
     Args:
@@ -82,7 +82,7 @@ def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.d
         request: Prompts, seeds, size, LoRA.
         device: Where to compute.
         dtype: Arithmetic type of UNet and text encoder; the VAE decodes in float32 where this is float16.
-        monitor: Shown steps; may interrupt between them.
+        progress: Shown steps; may interrupt between them.
 
     Raises:
         AtelierError: the LoRA does not fit the model, or memory ran out.
@@ -98,12 +98,12 @@ def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.d
     config = load_scheduler_config(model)
     starts = range(0, len(request.prompts), request.batch_size)
     latents = []
-    monitor.phase("generating", len(request.prompts))
+    progress.phase("generating", len(request.prompts))
     for start in starts:
         rows = slice(start, start + request.batch_size)
         latents.append(sample(unet, config, _rows(positive, rows), _rows(negative, rows), request.seeds[rows],
-                              request.options, monitor))
-        monitor.advance(min(start + request.batch_size, len(request.prompts)))
+                              request.options, progress))
+        progress.advance(min(start + request.batch_size, len(request.prompts)))
     del unet
     vae = load_vae(model, dtype=torch.float32 if dtype == torch.float16 else dtype, device=device)
     images = decode(vae, torch.cat(latents))

@@ -1,6 +1,6 @@
 """What long work tells its caller, and how its caller stops it.
 
-Every stage that takes longer than a moment receives a `Monitor`. The shell's draws a progress bar, the host's
+Every stage that takes longer than a moment receives a `Progress`. The shell's draws a progress bar, the host's
 moves the node's bar and raises the host's own interrupt; the base class here does nothing and suits tests.
 """
 
@@ -17,7 +17,7 @@ class Interrupted(Exception):
     """The user asked the work to stop. What was finished by then is kept."""
 
 
-class Monitor:
+class Progress:
     """Receives progress and answers whether to go on. Subclass and override what you need.
 
     Methods are called from the thread that does the work, at least once per step, and must be quick.

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from .errors import AtelierError
-from .families import SamplerAdvice
-from .progress import Monitor
+from .models.families import SamplerAdvice
+from .progress import Progress
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -78,7 +78,7 @@ def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
 
 @torch.no_grad()
 def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], positive: TextBatch, negative: TextBatch,
-           seeds: Sequence[int], options: SamplingOptions, monitor: Monitor) -> Tensor:
+           seeds: Sequence[int], options: SamplingOptions, progress: Progress) -> Tensor:
     """Latents for each row of `positive`.
 
     Args:
@@ -88,7 +88,7 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
         negative: Of B negative prompts; unused at cfg 1.
         seeds: B seeds. The noise is drawn on the CPU for each seed alone, so a picture does not depend on its batch.
         options: Size, steps, guidance, sampler.
-        monitor: Asked before every step.
+        progress: Asked before every step.
 
     Returns:
         [B, 4, height / 8, width / 8], float32, scaled as the VAE's scaling factor has it.
@@ -104,7 +104,7 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
     embeds = torch.cat([negative.embeds, positive.embeds] if guided else [positive.embeds]).to(device, dtype)
     added = _added_conditions(positive, negative, options, guided, device, dtype)
     for t in scheduler.timesteps:
-        monitor.check()
+        progress.check()
         inputs = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, t)
         prediction = unet(inputs.to(dtype), t, embeds, added_cond_kwargs=added, return_dict=False)[0].float()
         if guided:

@@ -73,12 +73,12 @@ def synchronise() -> None:
 def atelier(job: Job, clock: Clock) -> None:
     """Our own loop, as a user's run has it: progress, losses read, everything cached."""
     from atelier.dataset.folder import read_folder
-    from atelier.progress import Monitor
+    from atelier.progress import Progress
     from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
-    from atelier.train.place import Workplace
+    from atelier.train.devices import RunPaths
     from atelier.train.run import train
 
-    class Watch(Monitor):
+    class Watch(Progress):
         def __init__(self) -> None:
             self.training = False
 
@@ -91,7 +91,7 @@ def atelier(job: Job, clock: Clock) -> None:
 
     options = TrainingOptions(monitor="off", patience=0, batch_size=job.batch, learning_rate=RATE, schedule="constant",
                               precision=job.dtype, compile="on" if job.engine == "atelier-compiled" else "off")
-    place = Workplace(Path(job.cache) / "loras", Path(job.cache) / f"runs {os.getpid()}", Path(job.cache) / "cache")
+    place = RunPaths(Path(job.cache) / "loras", Path(job.cache) / f"runs {os.getpid()}", Path(job.cache) / "cache")
     train("bench", _model(job), read_folder(Path(job.pictures), _folder(job)),
           TrainConfig(LoraConfig(rank=RANK, alpha=RANK), options, steps=10_000), place, Watch())
 

@@ -63,12 +63,12 @@ def to_first_step(checkpoint: Path, job: dict[str, Any]) -> float:
     from atelier.dataset.folder import FolderOptions, read_folder
     from atelier.dataset.types import Resolution
     from atelier.models.open import open_model
-    from atelier.progress import Monitor
+    from atelier.progress import Progress
     from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
-    from atelier.train.place import Workplace
+    from atelier.train.devices import RunPaths
     from atelier.train.run import train
 
-    class Watch(Monitor):
+    class Watch(Progress):
         training = False
 
         def phase(self, name: str, total: int) -> None:
@@ -80,7 +80,7 @@ def to_first_step(checkpoint: Path, job: dict[str, Any]) -> float:
 
     work = Path(job["work"])
     options = TrainingOptions(monitor="off", patience=0, precision=job["dtype"])
-    place = Workplace(work / "loras", work / f"runs {os.getpid()}", work / "cache")
+    place = RunPaths(work / "loras", work / f"runs {os.getpid()}", work / "cache")
     forget(checkpoint)
     began = time.perf_counter()
     try:

@@ -1,9 +1,9 @@
-"""What the training panel costs the trainer: processor time of its monitor by step, at a fast trainer's pace.
+"""What the training panel costs the trainer: processor time of its progress by step, at a fast trainer's pace.
 
     python benchmarks/panel.py [--steps 200] [--pace 20]
 
 Everything counts that happens in ComfyUI's process for the panel: taking in the numbers, coalescing, the timer threads,
-memory readings and the JSON of each message. The peer is the same loop with a monitor that does nothing. What is
+memory readings and the JSON of each message. The peer is the same loop with a progress that does nothing. What is
 printed is the difference, as a share of the step.
 """
 
@@ -34,15 +34,15 @@ class Server:
         self.send_sync("text", {"text": text, "node": node})
 
 
-def processor_seconds(monitor: Any, steps: int, pace: float) -> float:
+def processor_seconds(progress: Any, steps: int, pace: float) -> float:
     """Processor time of this process for `steps` steps that take 1 / `pace` seconds each and compute nothing."""
     before = time.process_time()
-    monitor.phase("training", steps)
+    progress.phase("training", steps)
     for step in range(1, steps + 1):
         time.sleep(1 / pace)
-        monitor.measure({"step": step, "steps": steps, "loss": 0.1 + step % 7 / 100, "lr": 1e-4, "epoch": step / 20,
+        progress.measure({"step": step, "steps": steps, "loss": 0.1 + step % 7 / 100, "lr": 1e-4, "epoch": step / 20,
                          "steps_per_second": pace})
-        monitor.advance(step, f"step {step}")
+        progress.advance(step, f"step {step}")
     return time.process_time() - before
 
 
@@ -59,9 +59,9 @@ def main() -> None:
         server = Server()
         pack_module(pack, "nodes.monitor")._server = lambda: server
         session = sessions.Session(sessions.Key("p", "4", "w"), can_sample=True)
-        quiet = pack_module(pack, "atelier.progress").Monitor()
+        quiet = pack_module(pack, "atelier.progress").Progress()
         without = processor_seconds(quiet, arguments.steps, arguments.pace)
-        with_panel = processor_seconds(own.TrainingMonitor(session), arguments.steps, arguments.pace)
+        with_panel = processor_seconds(own.TrainingProgress(session), arguments.steps, arguments.pace)
     each = (with_panel - without) / arguments.steps
     print(f"{arguments.steps} steps at {arguments.pace:g} a second: {server.sent} messages, "
           f"{server.size / max(1, server.sent):.0f} bytes each; {1e6 * each:.0f} µs of processor time a step, "

@@ -25,7 +25,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 
 sys.path.append(str(Path(__file__).resolve().parent.parent))
 
-from atelier.convert.tokenizer import load_tokenizer
+from atelier.models.tokenizer import load_tokenizer
 from atelier.score.definitions import Definition
 from atelier.score.scorer import ClipScorer
 

@@ -16,7 +16,7 @@ def _later(seconds: float, act: Callable[[], None]) -> None:
     timer.start()
 
 
-class Coalescer:
+class Throttle:
     """Calls `send` soon after each `notify`, but never twice within `interval` seconds; the last one is never lost.
 
     Only `flush` waits for nothing.

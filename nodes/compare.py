@@ -16,7 +16,7 @@ from .measuring import computed_with
 from .numbers import arrows
 
 if TYPE_CHECKING:
-    from ..atelier.study.contestant import Contestant
+    from ..atelier.compare.compared_model import ComparedModel
 
 BY_MODEL, NO_LORA, NO_SCORE = "by the model", "none", "none"
 FOLDER = "comparisons"
@@ -78,9 +78,10 @@ class ModelToCompare(io.ComfyNode):
 
     @classmethod
     def execute(cls, checkpoint: str, lora: str, strength: float, label: str, sampler: str, scheduler: str, steps: int,
-                cfg: float, precision: str, others: tuple[Contestant, ...] = (), lora_name: str = "") -> io.NodeOutput:
+                cfg: float, precision: str, others: tuple[ComparedModel, ...] = (), lora_name: str = ""
+                ) -> io.NodeOutput:
         """Fill in what suits the model; only its header is read."""
-        from ..atelier.study.contestant import Contestant, advice_for
+        from ..atelier.compare.compared_model import ComparedModel, advice_for
 
         named = lora_name or ("" if lora == NO_LORA else lora)
         if named:
@@ -91,7 +92,7 @@ class ModelToCompare(io.ComfyNode):
             sampler = advice.sampler if sampler == BY_MODEL else sampler
             scheduler = advice.scheduler if scheduler == BY_MODEL else scheduler
             steps, cfg = steps or advice.steps, cfg or advice.cfg
-        made = Contestant(checkpoint, sampler, scheduler, steps, cfg, named, strength, precision, label)
+        made = ComparedModel(checkpoint, sampler, scheduler, steps, cfg, named, strength, precision, label)
         return io.NodeOutput((*others, made))
 
 
@@ -150,10 +151,10 @@ class CompareModels(io.ComfyNode):
         return host.disk_state(host.clip_score_path(score_model)) if named and score_model else ""
 
     @classmethod
-    def execute(cls, models: tuple[Contestant, ...], prompts: str, negative: str, seed: int, seeds: int, width: int,
+    def execute(cls, models: tuple[ComparedModel, ...], prompts: str, negative: str, seed: int, seeds: int, width: int,
                 height: int, score_model: str, cell: int) -> io.NodeOutput:
         """Ask the host for the pictures that are missing, then for the result."""
-        from ..atelier.study.contestant import distinct
+        from ..atelier.compare.compared_model import distinct
 
         if score_model != NO_SCORE:
             host.clip_score_path(score_model)  # rather than when all is drawn
@@ -181,13 +182,13 @@ class _Job:
     size: tuple[int, int]
 
 
-def _states(model: Contestant) -> list[str]:
+def _states(model: ComparedModel) -> list[str]:
     """What changes when the model's files do, or what computes them."""
     files = [("checkpoints", model.checkpoint), *([("loras", model.lora)] if model.tuned else [])]
     return [*(host.disk_state(host.model_path(kind, name)) for kind, name in files), computed_with()]
 
 
-def _pictures(graph: Any, models: tuple[Contestant, ...], job: _Job, keys: dict[tuple[int, int, int], str]) -> Any:
+def _pictures(graph: Any, models: tuple[ComparedModel, ...], job: _Job, keys: dict[tuple[int, int, int], str]) -> Any:
     """Add the host's nodes for all pictures that are not there yet; returns the link that the last one gives.
 
     Each picture waits for the one before it, each model's loader for the last picture of the model before; so one
@@ -225,7 +226,7 @@ def _pictures(graph: Any, models: tuple[Contestant, ...], job: _Job, keys: dict[
     return last
 
 
-def _with_lora(graph: Any, model: Contestant, load: Any) -> tuple[Any, Any]:
+def _with_lora(graph: Any, model: ComparedModel, load: Any) -> tuple[Any, Any]:
     """Links to the UNet and the text encoder of a model."""
     unet, clip = load.out(0), load.out(1)
     if model.tuned:

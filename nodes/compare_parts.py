@@ -16,7 +16,7 @@ from .measuring import peak_memory, reset_peak_memory
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from ..atelier.study.comparison import Comparison
+    from ..atelier.compare.run import Comparison
 
 _NOTE = "A part of Compare Models, which places it by itself."
 
@@ -81,12 +81,12 @@ class ComparisonPicture(io.ComfyNode):
     @classmethod
     def execute(cls, image: Any, started: float, key: str, loading: bool = False) -> io.NodeOutput:
         """Write the measurements, then the picture: where there is a picture, there are measurements."""
-        from ..atelier.files import whole_file, write_json
+        from ..atelier.files import atomic_file, write_json
 
         seconds = time.monotonic() - started
         folder = host.work_folder(FOLDER)
         write_json(folder / f"{key}.json", {"seconds": seconds, "loading": loading, "peak": peak_memory()})
-        with whole_file(folder / f"{key}.png") as part:
+        with atomic_file(folder / f"{key}.png") as part:
             host.from_image_tensor(image)[0].save(part, format="PNG", compress_level=1)
         return io.NodeOutput(key)
 
@@ -120,8 +120,8 @@ class ComparisonResult(io.ComfyNode):
         """Read, score and draw."""
         from PIL import Image
 
-        from ..atelier.study.comparison_picture import draw_bars, draw_grid
-        from ..atelier.study.comparison_table import csv_text, table
+        from ..atelier.compare.picture import draw_bars, draw_grid
+        from ..atelier.compare.table import csv_text, table
 
         wanted = json.loads(plan)
         folder = host.work_folder(FOLDER)
@@ -140,8 +140,8 @@ class ComparisonResult(io.ComfyNode):
 
 def _compared(wanted: dict[str, Any], pictures: dict[tuple[int, int, int], Image], folder: Path,
               score_model: str) -> Comparison:
+    from ..atelier.compare.run import Comparison, ComparisonImage
     from ..atelier.score.load import open_scorer
-    from ..atelier.study.comparison import Comparison, Shot
 
     scores: dict[tuple[int, int, int], float] = {}
     scored_by = ""
@@ -149,13 +149,13 @@ def _compared(wanted: dict[str, Any], pictures: dict[tuple[int, int, int], Image
         scorer = open_scorer(host.clip_score_path(score_model))
         with host.on_device(scorer.model):
             found = scorer.score(list(pictures.values()), [wanted["prompts"][p] for _, p, _ in pictures],
-                                 monitor=host.HostMonitor())
+                                 progress=host.HostProgress())
         scores = dict(zip(pictures, (item.value for item in found.items), strict=True))
         scored_by = f"{found.model}, {found.definition.value}, crop {found.crop.value}"
     shots = []
     for model, prompt, seed, key in wanted["shots"]:
         measured = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
-        shots.append(Shot(model, prompt, seed, scores.get((model, prompt, seed)), measured["seconds"],
+        shots.append(ComparisonImage(model, prompt, seed, scores.get((model, prompt, seed)), measured["seconds"],
                           measured["peak"], measured["loading"]))
     return Comparison(tuple(wanted["models"]), tuple(wanted["prompts"]), tuple(wanted["seeds"]), tuple(shots),
                       scored_by)

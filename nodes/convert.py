@@ -11,7 +11,7 @@ from ..atelier.convert.options import PRECISIONS, ConvertOptions
 from ..atelier.files import file_name
 from . import host, sockets
 from .checks import verdict
-from .made import place_for
+from .made import find_or_reserve
 
 _OPTIONS = ConvertOptions()
 
@@ -71,15 +71,16 @@ class ConvertCheckpoint(io.ComfyNode):
         # A graph of another system may have the other slash.
         name = PurePosixPath(checkpoint.replace("\\", "/")).with_suffix("")
         wanted = host.model_folder("diffusers") / f"{name}{ending}"
-        monitor = host.HostMonitor()
-        made = place_for(wanted, "folder", open_model(source, monitor=monitor).fingerprint, precision, prediction_type)
+        progress = host.HostProgress()
+        made = find_or_reserve(wanted, "folder", open_model(source, progress=progress).fingerprint, precision,
+                               prediction_type)
         report = made.report
         if report is None:
             options = ConvertOptions(precision=precision, prediction_type=prediction_type)
-            report = to_folder(source, made.path, options, monitor).text()
+            report = to_folder(source, made.path, options, progress).text()
             made.remember(report)
-        model = open_model(made.path, monitor=monitor)
-        monitor.say(report)
+        model = open_model(made.path, progress=progress)
+        progress.say(report)
         return io.NodeOutput(model, report, ui={"text": (report,)})
 
 
@@ -116,27 +117,28 @@ class ExportCheckpoint(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any, name: str, precision: str, strength: float, lora: Any = None) -> io.NodeOutput:
         """Write the file, or find the one that the same request made."""
-        from ..atelier.convert.anatomy import read_anatomy
         from ..atelier.convert.single_file import to_checkpoint
         from ..atelier.lora.bake import merge_of, state_digest
         from ..atelier.lora.file import parse_lora
+        from ..atelier.models.layout import read_layout
 
         merged = lora if strength else None
         folder = host.model_folder("checkpoints")
-        made = place_for(folder / f"{file_name(name)}.safetensors", "file", model.fingerprint, model.prediction_type,
-                         precision, f"{state_digest(merged)} at {strength}" if merged is not None else "")
-        monitor, report = host.HostMonitor(), made.report
+        made = find_or_reserve(folder / f"{file_name(name)}.safetensors", "file", model.fingerprint,
+                               model.prediction_type, precision,
+                               f"{state_digest(merged)} at {strength}" if merged is not None else "")
+        progress, report = host.HostProgress(), made.report
         if report is None:
             options = ConvertOptions(precision=precision, prediction_type=model.prediction_type)
             merge, lines = None, []
             if merged is not None:
                 found = parse_lora(merged, "The LoRA")
-                merge = merge_of(found.weights, read_anatomy(model.path), strength)
+                merge = merge_of(found.weights, read_layout(model.path), strength)
                 lines = [f"LoRA merged at {strength:g}: {found.matched} of {found.keys} keys matched", found.left_out()]
-            report = to_checkpoint(model.path, made.path, options, monitor, merge=merge).text()
+            report = to_checkpoint(model.path, made.path, options, progress, merge=merge).text()
             report = "\n".join([report, *filter(None, lines)])
             made.remember(report)
-        monitor.say(report)
+        progress.say(report)
         return io.NodeOutput(str(made.path.relative_to(folder)), report, ui={"text": (report,)})
 
 

@@ -122,7 +122,7 @@ class ImageFolder(io.ComfyNode):
             resolution=Resolution(resolution, Crop(crop), bucket_step, max_aspect), repeats=repeats, flip=flip,
             recursive=recursive, unreadable=unreadable, masks=host.input_folder(masks) if masks.strip() else None,
             prior=host.input_folder(prior) if prior.strip() else None, prior_text=prior_caption.strip())
-        data = read_folder(host.input_folder(folder), options, host.HostMonitor())
+        data = read_folder(host.input_folder(folder), options, host.HostProgress())
         sheet = host.to_image_tensor([contact_sheet(data)])
         return io.NodeOutput(data, sheet, ui=ui.PreviewImage(sheet, cls=cls))
 
@@ -215,7 +215,7 @@ class HubDataset(io.ComfyNode):
                          caption.strip(), image_column.strip())
         return io.NodeOutput(read_hub(query, host.work_folder("hub"), trigger=trigger.strip(),
                                       resolution=Resolution(resolution, Crop(crop)), repeats=repeats, flip=flip,
-                                      monitor=host.HostMonitor()))
+                                      progress=host.HostProgress()))
 
 
 def _source(text: str) -> str:

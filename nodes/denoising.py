@@ -62,7 +62,7 @@ class DenoisingSteps(io.ComfyNode):
         """Sample with a recorder in the guider, then decode what was kept."""
         import torch
 
-        from ..atelier.study.denoising import ROWS, chosen_steps, draw_strip, save_animation
+        from ..atelier.explain.denoising import ROWS, chosen_steps, draw_strip, save_animation
         from .recorder import sample
 
         total = len(sigmas) - 1
@@ -87,13 +87,13 @@ class DenoisingSteps(io.ComfyNode):
 
 def _decoded(vae: Any, recorded: list[Any], rows: tuple[str, ...]) -> tuple[list[Any], list[Any]]:
     """The recorded latents as pictures, and the predictions as IMAGE tensors of one picture each."""
-    from ..atelier.study.denoising import Step
+    from ..atelier.explain.denoising import Step
 
-    monitor = host.HostMonitor()
-    monitor.phase("decoding", len(recorded))
+    progress = host.HostProgress()
+    progress.phase("decoding", len(recorded))
     steps, predictions = [], []
     for count, each in enumerate(recorded, 1):
-        monitor.check()
+        progress.check()
         predictions.append(_first_picture(vae.decode(each.prediction)))
         noisy = _first_picture(vae.decode(each.noisy)) if "noisy" in rows else None
         guidance = None
@@ -102,7 +102,7 @@ def _decoded(vae: Any, recorded: list[Any], rows: tuple[str, ...]) -> tuple[list
             guidance = length.reshape(-1, *length.shape[-2:])[0].numpy()
         steps.append(Step(each.index + 1, each.sigma, each.timestep, host.from_image_tensor(predictions[-1])[0],
                           host.from_image_tensor(noisy)[0] if noisy is not None else None, guidance))
-        monitor.advance(count)
+        progress.advance(count)
     return steps, predictions
 
 

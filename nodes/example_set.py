@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
 from ..atelier.files import file_name
-from ..atelier.prompts.fields import Form
+from ..atelier.prompts.fields import PromptStyle
 from .checks import verdict
 from .prompts import NO_EXAMPLES, example_library
 
@@ -30,7 +30,8 @@ class AddPromptExample(io.ComfyNode):
                 io.String.Input("name", default="my examples",
                                 tooltip="The example set. A new one is begun in user/atelier/examples; one that comes "
                                         "with the pack is copied there first."),
-                io.Combo.Input("form", options=[Form.TAGS.value, Form.SENTENCES.value], default=Form.TAGS.value,
+                io.Combo.Input("form", options=[PromptStyle.TAGS.value, PromptStyle.SENTENCES.value],
+                               default=PromptStyle.TAGS.value,
                                tooltip="How the prompt is worded. A set holds one of the two."),
                 io.String.Input("negative", default="", optional=True, multiline=True,
                                 tooltip="The negative prompt. Nothing: the set's usual one."),
@@ -54,7 +55,7 @@ class AddPromptExample(io.ComfyNode):
         from ..atelier.prompts.own_examples import add_example, example_of
 
         _check_name(name)
-        added = add_example(example_library(), name, example_of(positive, negative, idea, title), Form(form))
+        added = add_example(example_library(), name, example_of(positive, negative, idea, title), PromptStyle(form))
         count = len(added.examples)
         text = f"{added.name}: {count} example{'s' * (count > 1)}, {form}"
         return io.NodeOutput(added.name, ui={"text": (text,)})

@@ -52,18 +52,18 @@ class RestoreFaces(io.ComfyNode):
         if len(frames) != len(image) or tuple(face_landmarks["image_size"]) != tuple(image.shape[1:3]):
             raise AtelierError(f"The landmarks are of {len(frames)} pictures of other size or number than the "
                                f"{len(image)} given.", "Connect the same pictures to both nodes.")
-        monitor = host.HostMonitor()
-        monitor.phase("restoring faces", len(image))
+        progress = host.HostProgress()
+        progress.phase("restoring faces", len(image))
         model = _AsTrained(restoration_model) if restoration_model.architecture.id == "GFPGAN" else restoration_model
         done, lines, total = [], [], 0
         for number, (picture, faces) in enumerate(zip(image, frames, strict=True), 1):
-            monitor.check()
+            progress.check()
             found = [five_points(face["landmarks_xy"]) for face in faces]
             points = [each for each in found if can_be_aligned(each)]
             done.append(restore(picture, points, lambda face: host.run_image_model(model, face), strength))
             lines.append(f"picture {number}: {_told(len(points), len(found) - len(points))}")
             total += len(points)
-            monitor.advance(number)
+            progress.advance(number)
         report = "\n".join(lines)
         return io.NodeOutput(torch.stack(done), total, report, ui={"text": (report,)})
 

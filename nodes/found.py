@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from . import host
 
 if TYPE_CHECKING:
-    from ..atelier.dataset.found.settings import Found, Lora
+    from ..atelier.pictures.metadata.settings import Found, Lora
 
 DEFAULTS: dict[str, Any] = {"sampler": "euler", "scheduler": "normal", "steps": 20, "cfg": 7.0, "seed": 0}
 """What is taken where a picture does not say."""
@@ -66,8 +66,8 @@ class ReadPrompt(io.ComfyNode):
     @classmethod
     def execute(cls, image: str) -> io.NodeOutput:
         """Read the file's metadata; its pixels do not matter."""
-        from ..atelier.dataset.found.read import pixel_size, read_prompt
-        from ..atelier.dataset.found.settings import best_match
+        from ..atelier.pictures.metadata.read import pixel_size, read_prompt
+        from ..atelier.pictures.metadata.settings import best_match
 
         path = host.input_file(image)
         found = read_prompt(path)

@@ -69,13 +69,13 @@ class FillerImages(io.ComfyNode):
         """Draw and read them."""
         from ..atelier.grid.fillers import draw_fillers, fillers_from_folder
 
-        monitor = host.HostMonitor()
+        progress = host.HostProgress()
         if training_set is not None:
             fillers = draw_fillers([sample.image for sample in training_set.samples], count, seed,
-                                   allow_repeats=allow_repeats, monitor=monitor)
+                                   allow_repeats=allow_repeats, progress=progress)
         else:
             fillers = fillers_from_folder(host.input_folder(folder), count, seed, allow_repeats=allow_repeats,
-                                          monitor=monitor)
+                                          progress=progress)
         return io.NodeOutput([host.to_image_tensor([filler.picture]) for filler in fillers],
                              [filler.path.name for filler in fillers])
 

@@ -17,10 +17,10 @@ import torch
 
 from ..atelier.dataset.tree import files_below
 from ..atelier.errors import AtelierError
-from ..atelier.unfinished import is_part
-from .monitor import HostMonitor, route_table, running_node, send_event
+from ..atelier.temp_paths import is_part
+from .monitor import HostProgress, route_table, running_node, send_event
 
-__all__ = ["HostMonitor", "Interrupt", "route_table", "running_node", "send_event"]
+__all__ = ["HostProgress", "Interrupt", "route_table", "running_node", "send_event"]
 
 Interrupt = management.InterruptProcessingException
 """What the host raises to end a run; no `Exception`."""
@@ -239,7 +239,7 @@ def work_folder(name: str) -> Path:
 
 def use_own_tokenizer() -> None:
     """Have the library build CLIP's tokenizer from the host's own copy of the vocabulary."""
-    from ..atelier.convert.tokenizer import use_tokenizer
+    from ..atelier.models.tokenizer import use_tokenizer
 
     folder = Path(management.__file__ or "").parent / "sd1_tokenizer"
     use_tokenizer(folder if (folder / "merges.txt").is_file() else None)
@@ -343,7 +343,7 @@ def on_device(module: torch.nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def training_room() -> Iterator[None]:
+def exclusive_device() -> Iterator[None]:
     """A place where gradients work and the device is empty; memory goes back to the host at the end.
 
     The host runs a prompt in inference mode, whose tensors can never take part in training. Models must be loaded

@@ -8,10 +8,10 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..atelier.files import file_name
-from ..atelier.lora.names import FORMS
+from ..atelier.lora.names import FORMATS
 from . import host, sockets, weights
 from .checks import verdict
-from .made import place_for
+from .made import find_or_reserve
 
 _FOLDER = "PEFT: "
 """In front of folders among the names of LoRA files."""
@@ -67,7 +67,7 @@ class ConvertLora(io.ComfyNode):
             inputs=[
                 io.Combo.Input("lora", options=host.model_names("loras") + [_FOLDER + n for n in host.peft_names()],
                                tooltip="A file or a PEFT folder in models/loras."),
-                io.Combo.Input("form", options=list(FORMS),
+                io.Combo.Input("form", options=list(FORMATS),
                                tooltip="kohya is one file for ComfyUI, A1111 and Forge; diffusers one file for its "
                                        "load_lora_weights; peft a folder for PEFT's from_pretrained."),
                 io.String.Input("name", default="",
@@ -96,18 +96,18 @@ class ConvertLora(io.ComfyNode):
         """Convert, or find the file that the same conversion made."""
         from ..atelier.lora.convert import convert_lora
         from ..atelier.lora.file import read_lora
-        from ..atelier.lora.forms import kohya_state
+        from ..atelier.lora.formats import kohya_state
 
         source, folder = _path(lora), host.model_folder("loras")
         old = lora.removeprefix(_FOLDER)
         new = file_name(name) if name.strip() else f"{old if old != lora else Path(old).with_suffix('')}-{form}"
         ending = "" if form == "peft" else ".safetensors"
-        made = place_for(folder / f"{new}{ending}", source, host.disk_state(source), form)
+        made = find_or_reserve(folder / f"{new}{ending}", source, host.disk_state(source), form)
         report = made.report
         if report is None:
             report = convert_lora(source, made.path, form).text()
             made.remember(report)
-        host.HostMonitor().say(report)
+        host.HostProgress().say(report)
         state = kohya_state(read_lora(made.path).weights)
         return io.NodeOutput(str(made.path.relative_to(folder)), state, report, ui={"text": (report,)})
 

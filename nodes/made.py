@@ -26,7 +26,7 @@ class Made:
                                       "state": host.disk_state(self.path)})
 
 
-def place_for(wanted: Path, *request: object) -> Made:
+def find_or_reserve(wanted: Path, *request: object) -> Made:
     """Where the result of `request` goes: `wanted`, or with a number where something else has that name.
 
     Args:

@@ -53,8 +53,8 @@ class OpenModel(io.ComfyNode):
         """Read the header and the fingerprint."""
         from ..atelier.models.open import open_model
 
-        monitor = host.HostMonitor()
-        return io.NodeOutput(open_model(_path(model), prediction_type=prediction_type, monitor=monitor))
+        progress = host.HostProgress()
+        return io.NodeOutput(open_model(_path(model), prediction_type=prediction_type, progress=progress))
 
 
 class LoadForSampling(io.ComfyNode):

@@ -9,7 +9,7 @@ import comfy.model_management as management
 import comfy.utils
 from comfy_execution.utils import get_executing_context
 
-from ..atelier.progress import Monitor
+from ..atelier.progress import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -23,7 +23,7 @@ def check_interrupt() -> None:
     management.throw_exception_if_processing_interrupted()
 
 
-class HostMonitor(Monitor):
+class HostProgress(Progress):
     """Moves the running node's bar, text and preview, and stops the work when the user presses cancel.
 
     The bar goes through the host's throttled `ProgressBar`; texts are sent at most four times a second, and the last

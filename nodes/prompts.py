@@ -10,7 +10,7 @@ from ..atelier.errors import AtelierError
 from ..atelier.prompts.art_request import CATEGORIES, MOST_PROMPTS, ArtRequest
 from ..atelier.prompts.endpoints import CUSTOM, ENDPOINTS, LanguageModel
 from ..atelier.prompts.examples import SHIPPED, ExampleLibrary
-from ..atelier.prompts.fields import CLIP_BUDGET, Form, PromptFields
+from ..atelier.prompts.fields import CLIP_BUDGET, PromptFields, PromptStyle
 from . import host, sockets
 from .numbers import arrows
 
@@ -46,10 +46,10 @@ def _credentials() -> CredentialStore:
     return CredentialStore(host.work_folder("credentials.toml"))
 
 
-def _client(llm: LanguageModel, monitor: host.HostMonitor) -> ChatClient:
+def _client(llm: LanguageModel, progress: host.HostProgress) -> ChatClient:
     from ..atelier.prompts.client import ChatClient
 
-    return ChatClient(llm, _credentials(), monitor)
+    return ChatClient(llm, _credentials(), progress)
 
 
 def _cache() -> AnswerCache:
@@ -149,7 +149,7 @@ class WritePrompt(io.ComfyNode):
                                tooltip="Examples for a kind of model, from prompt_examples/ of the pack or "
                                        "user/atelier/examples."),
                 io.String.Input("style", default="", tooltip="Words about the style, or nothing."),
-                io.Combo.Input("form", options=[form.value for form in Form], default=Form.TAGS.value,
+                io.Combo.Input("form", options=[form.value for form in PromptStyle], default=PromptStyle.TAGS.value,
                                tooltip="Tags suit SD1.5 and SD2, sentences SDXL; fields writes each part of the list "
                                        "below by itself and joins them."),
                 io.Int.Input("token_budget", default=CLIP_BUDGET, min=0, max=1000,
@@ -181,17 +181,17 @@ class WritePrompt(io.ComfyNode):
         from ..atelier.prompts.write import write
         from .clip_encoder import token_counter
 
-        monitor = host.HostMonitor()
+        progress = host.HostProgress()
         examples = None if example_set == NO_EXAMPLES else example_library().get(example_set)
-        request = PromptRequest(idea, style, Form(form), PromptFields(**fields), token_budget, examples, seed)
+        request = PromptRequest(idea, style, PromptStyle(form), PromptFields(**fields), token_budget, examples, seed)
         counter = token_counter(clip) if clip is not None else None
         if llm is None:
             written = offline.write(request, counter)
         else:
-            monitor.say(f"asking {llm.model} …")
-            written = write(request, _client(llm, monitor), _cache(), counter, fall_back=on_error == "offline")
+            progress.say(f"asking {llm.model} …")
+            written = write(request, _client(llm, progress), _cache(), counter, fall_back=on_error == "offline")
         text = _told(written)
-        monitor.say(text)
+        progress.say(text)
         return io.NodeOutput(written.positive, written.negative, written.title, ui={"text": (text,)})
 
 
@@ -229,17 +229,17 @@ class RandomArtPrompts(io.ComfyNode):
         """Ask until there are enough, or draw from the lists."""
         from ..atelier.prompts.random_art import offline_prompts, written_prompts
 
-        monitor = host.HostMonitor()
+        progress = host.HostProgress()
         names = dict.fromkeys(name.strip().lower() for name in categories.split(",") if name.strip())
         request = ArtRequest(count, tuple(names), seed)
         if llm is None:
             found = offline_prompts(request)
         else:
-            monitor.say(f"asking {llm.model} …")
-            found = written_prompts(request, _client(llm, monitor), _cache(), fall_back=on_error == "offline")
+            progress.say(f"asking {llm.model} …")
+            found = written_prompts(request, _client(llm, progress), _cache(), fall_back=on_error == "offline")
         prompts = [prompt.text for prompt in found.prompts]
         text = "\n".join([*prompts, "", f"By {found.source}{_cost(found.cost)}."])
-        monitor.say(f"{len(prompts)} prompts by {found.source}{_cost(found.cost)}")
+        progress.say(f"{len(prompts)} prompts by {found.source}{_cost(found.cost)}")
         return io.NodeOutput(prompts, ui={"text": (text,)})
 
 

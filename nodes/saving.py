@@ -71,9 +71,9 @@ class SaveTitled(io.ComfyNode):
                 one_each(negative, images, "negatives"), one_each(seeds or [None], images, "seeds"), strict=True))]
         extra = {"grid": json.loads(only(manifest))} if manifest else None
         files: list[Path] = []
-        monitor = host.HostMonitor()
+        progress = host.HostProgress()
         for picture, about in zip(pictures, details, strict=True):
-            monitor.check()
+            progress.check()
             saved = save_titled(picture, host.output_folder() / below, about, metadata=host.metadata(cls), extra=extra)
             files.append(saved.picture)
         shown = ui.SavedImages([ui.SavedResult(file.name, below, io.FolderType.output) for file in files])

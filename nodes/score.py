@@ -88,7 +88,7 @@ class ClipScore(io.ComfyNode):
         with host.on_device(scorer.model):
             scores = scorer.score(pictures, one_each(text, images, "texts"), definition=Definition(only(definition)),
                                   prefix=only(prefix), style=only(style).strip(), references=compared,
-                                  monitor=host.HostMonitor())
+                                  progress=host.HostProgress())
         table = scores.table()
         annotated = [host.to_image_tensor([picture]) for picture in annotate(pictures, scores)]
         return io.NodeOutput(scores, scores.mean, scores.csv() if only(table_format) == "csv" else table, annotated,

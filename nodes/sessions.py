@@ -97,7 +97,7 @@ class Session:
             self._phase["done"] = done
 
     def measure(self, values: Mapping[str, float]) -> None:
-        """Take in numbers as `atelier.progress.Monitor.measure` gets them; losses become points of the curves."""
+        """Take in numbers as `atelier.progress.Progress.measure` gets them; losses become points of the curves."""
         with self._lock:
             step = int(values.get("step", 0))
             for name, curve in (("loss", "losses"), ("validation_loss", "validation")):

@@ -23,7 +23,7 @@ Scores = io.Custom("SCORES")
 """Per picture: prompt, cosine, tokens used and cut, model, definition."""
 
 ComparedModels = io.Custom("COMPARED_MODELS")
-"""A tuple of `atelier.study.contestant.Contestant`, in the order of the comparison's columns."""
+"""A tuple of `atelier.compare.compared_model.ComparedModel`, in the order of the comparison's columns."""
 
 Llm = io.Custom("LLM")
 """Endpoint, model and the *name* of a credential; never a key."""

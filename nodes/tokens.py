@@ -12,7 +12,7 @@ from ..atelier.errors import AtelierError
 from . import host
 
 if TYPE_CHECKING:
-    from ..atelier.study.tokens import TokenTable
+    from ..atelier.explain.tokens import TokenTable
 
 ENCODERS = ("l", "g", "h")
 """The host's names of CLIP-L, OpenCLIP bigG and OpenCLIP H."""
@@ -51,7 +51,7 @@ class Tokens(io.ComfyNode):
     @classmethod
     def execute(cls, clip: Any, text: str) -> io.NodeOutput:
         """Tokenise and draw; nothing is encoded."""
-        from ..atelier.study.token_picture import draw_tokens
+        from ..atelier.explain.token_picture import draw_tokens
 
         tables = token_tables(clip, text)
         picture = host.to_image_tensor([draw_tokens(tables[0])])
@@ -89,7 +89,7 @@ class CheckTrigger(io.ComfyNode):
     @classmethod
     def execute(cls, clip: Any, word: str) -> io.NodeOutput:
         """Look the word up in the first CLIP encoder."""
-        from ..atelier.study.trigger import check_trigger
+        from ..atelier.explain.trigger import check_trigger
 
         table = token_tables(clip, _escaped(word))[0]
         ids = [token.id for token in table.tokens if token.id is not None]
@@ -105,7 +105,7 @@ def token_tables(clip: Any, text: str) -> list[TokenTable]:
     Raises:
         AtelierError: there is no CLIP among the text encoders.
     """
-    from ..atelier.study.tokens import Token, TokenTable
+    from ..atelier.explain.tokens import Token, TokenTable
 
     sections = clip.tokenize(text, return_word_ids=True)
     found: dict[tuple[Token, ...], list[str]] = {}
@@ -125,8 +125,8 @@ def trigger_warning(trigger: str) -> str:
     """A line for the trainer's report if the trigger is a common word, which is logged too; else nothing."""
     if not trigger.strip():
         return ""
-    from ..atelier.convert.tokenizer import load_tokenizer
-    from ..atelier.study.trigger import warn_if_common
+    from ..atelier.explain.trigger import warn_if_common
+    from ..atelier.models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer()
     text = warn_if_common(trigger, lambda word: tokenizer(word, add_special_tokens=False).input_ids, _entries())
@@ -137,7 +137,7 @@ def trigger_warning(trigger: str) -> str:
 
 @lru_cache(maxsize=1)
 def _entries() -> dict[int, str]:
-    from ..atelier.convert.tokenizer import load_tokenizer
+    from ..atelier.models.tokenizer import load_tokenizer
 
     return {number: entry for entry, number in load_tokenizer().get_vocab().items()}
 

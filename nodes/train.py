@@ -13,7 +13,7 @@ from ..atelier.train.presets import PRESETS, preset
 from . import host, sockets
 from .checks import verdict
 from .tokens import trigger_warning
-from .training_monitor import TrainingMonitor, watched
+from .training_monitor import TrainingProgress, watched
 
 
 class TrainLora(io.ComfyNode):
@@ -70,17 +70,17 @@ class TrainLora(io.ComfyNode):
     def execute(cls, model: Any, training_set: Any, name: str, preset: str, length: int, unit: str, seed: int,
                 lora_config: LoraConfig | None = None, options: TrainingOptions | None = None) -> io.NodeOutput:
         """Train, or find the finished run, and show its curve and pictures."""
-        from ..atelier.train.place import Workplace
+        from ..atelier.train.devices import RunPaths
         from ..atelier.train.run import train
 
-        place = Workplace(host.model_folder("loras"), host.work_folder("runs"), host.work_folder("cache"),
+        place = RunPaths(host.model_folder("loras"), host.work_folder("runs"), host.work_folder("cache"),
                           str(host.device()))
         config = _config(preset, length, unit, seed, lora_config, options)
         warning = trigger_warning(training_set.trigger)
-        with watched(cls, can_sample=bool(config.options.sample_prompt)) as monitor:
-            with host.training_room():
-                report = train(file_name(name), model, training_set, config, place, monitor)
-            return _output(cls, report, monitor, warning)
+        with watched(cls, can_sample=bool(config.options.sample_prompt)) as progress:
+            with host.exclusive_device():
+                report = train(file_name(name), model, training_set, config, place, progress)
+            return _output(cls, report, progress, warning)
 
 
 def _config(name: str, length: int, unit: str, seed: int, lora: LoraConfig | None,
@@ -92,12 +92,12 @@ def _config(name: str, length: int, unit: str, seed: int, lora: LoraConfig | Non
     return replace(base, **changes)
 
 
-def _output(cls: type[io.ComfyNode], report: Any, monitor: TrainingMonitor, warning: str) -> io.NodeOutput:
+def _output(cls: type[io.ComfyNode], report: Any, progress: TrainingProgress, warning: str) -> io.NodeOutput:
     import torch
     from PIL import Image
 
     from ..atelier.lora.file import load_lora
-    from ..atelier.lora.forms import kohya_state
+    from ..atelier.lora.formats import kohya_state
 
     def tensor(paths: list[Any]) -> Any:
         return host.to_image_tensor([Image.open(path) for path in paths])
@@ -106,8 +106,8 @@ def _output(cls: type[io.ComfyNode], report: Any, monitor: TrainingMonitor, warn
     samples = tensor(report.store.samples) if report.store.samples else None
     text = "\n".join(filter(None, [report.text(), warning]))
     if report.reused:
-        report.outcome.show(monitor, report.store.drawn)
-    monitor.end("reused" if report.reused else report.outcome.status, warning)
+        report.outcome.show(progress, report.store.drawn)
+    progress.end("reused" if report.reused else report.outcome.status, warning)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)
     return io.NodeOutput(state, str(report.lora.relative_to(host.model_folder("loras"))), plot,

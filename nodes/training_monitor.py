@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from . import host
-from .coalesce import Coalescer
+from .coalesce import Throttle
 from .sessions import Key, Session, Sessions
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ sessions = Sessions()
 """Of this process."""
 
 
-class TrainingMonitor(host.HostMonitor):
+class TrainingProgress(host.HostProgress):
     """Also keeps a session for the panel, tells every editor that is open of its news, and obeys its buttons."""
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self._session = session
         self._memory_at = 0.0
-        self._news = Coalescer(lambda: host.send_event(EVENT, session.news()))
+        self._news = Throttle(lambda: host.send_event(EVENT, session.news()))
 
     def phase(self, name: str, total: int) -> None:
         """Begin a phase."""
@@ -84,20 +84,20 @@ class TrainingMonitor(host.HostMonitor):
 
 
 @contextmanager
-def watched(node: Any, *, can_sample: bool) -> Iterator[TrainingMonitor]:
-    """A monitor for the running node; a run that ends in an exception is shown as cancelled or failed.
+def watched(node: Any, *, can_sample: bool) -> Iterator[TrainingProgress]:
+    """A progress for the running node; a run that ends in an exception is shown as cancelled or failed.
 
     Args:
         node: The running node's class, an output node.
         can_sample: Whether there is a prompt to draw samples of.
     """
     prompt, name = host.running_node()
-    monitor = TrainingMonitor(sessions.open(Key(prompt, name, host.workflow_id(node)), can_sample=can_sample))
+    progress = TrainingProgress(sessions.open(Key(prompt, name, host.workflow_id(node)), can_sample=can_sample))
     try:
-        yield monitor
+        yield progress
     except host.Interrupt:
-        monitor.end("cancelled")
+        progress.end("cancelled")
         raise
     except BaseException as error:  # it goes on up; the panel must not show a dead run as running
-        monitor.end("failed", str(error))
+        progress.end("failed", str(error))
         raise

@@ -15,9 +15,9 @@ from ..atelier.errors import AtelierError
 if TYPE_CHECKING:
     import torch
 
-    from ..atelier.convert.anatomy import Anatomy
-    from ..atelier.convert.prediction import Prediction
     from ..atelier.models.handle import DiffusersModel
+    from ..atelier.models.layout import ModelLayout
+    from ..atelier.models.prediction import Prediction
 
 
 def load_model(model: DiffusersModel) -> tuple[Any, Any, Any]:
@@ -26,14 +26,14 @@ def load_model(model: DiffusersModel) -> tuple[Any, Any, Any]:
     Raises:
         AtelierError: the host does not know the model, or it lacks a text encoder or VAE.
     """
-    from ..atelier.convert.anatomy import read_anatomy
-    from ..atelier.convert.prediction import read_prediction
+    from ..atelier.models.layout import read_layout
+    from ..atelier.models.prediction import read_prediction
 
     embeddings = folder_paths.get_folder_paths("embeddings")
-    anatomy = read_anatomy(model.path)
-    prediction = read_prediction(anatomy, model.prediction_type)
+    layout = read_layout(model.path)
+    prediction = read_prediction(layout, model.prediction_type)
     if model.is_folder:
-        state = _original_state(anatomy, prediction)
+        state = _original_state(layout, prediction)
         loaded = comfy.sd.load_state_dict_guess_config(state, embedding_directory=embeddings)
     else:
         loaded = comfy.sd.load_checkpoint_guess_config(str(model.path), embedding_directory=embeddings)
@@ -47,17 +47,17 @@ def load_model(model: DiffusersModel) -> tuple[Any, Any, Any]:
     return _predicting(patcher, prediction), clip, vae
 
 
-def _original_state(anatomy: Anatomy, prediction: Prediction) -> dict[str, torch.Tensor]:
+def _original_state(layout: ModelLayout, prediction: Prediction) -> dict[str, torch.Tensor]:
     """A folder's tensors under the names that checkpoints have, with the markers of what it predicts.
 
     The host's own reader of folders knows neither shards nor models of unusual shape.
     """
-    from ..atelier.convert.recipe import to_original
     from ..atelier.convert.single_file import markers, original_place
+    from ..atelier.models.lazy_tensor import to_original
 
-    state = {name: recipe.read() for name, recipe in markers(anatomy, prediction).items()}
-    for component in anatomy.components.values():
-        table, prefix = original_place(component, anatomy.family)
+    state = {name: recipe.read() for name, recipe in markers(layout, prediction).items()}
+    for component in layout.components.values():
+        table, prefix = original_place(component, layout.family)
         recipes = to_original(table, component.tensors, component.folder)
         state |= {prefix + name: recipe.read() for name, recipe in recipes.items()}
     return state

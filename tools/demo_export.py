@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from demo_run import Run
 
-from atelier.convert.keys import KeyTable
-from atelier.convert.unet import UNetLayout, unet_table
-from atelier.convert.vae import vae_table
 from atelier.demo import asset, expand
-from atelier.progress import Monitor
+from atelier.models.keymap import KeyTable
+from atelier.models.unet_keys import UNetLayout, unet_table
+from atelier.models.vae_keys import vae_table
+from atelier.progress import Progress
 
 
 def export(run: Run) -> None:
@@ -21,7 +21,7 @@ def export(run: Run) -> None:
     weights = _original(unet, unet_table(UNetLayout.from_diffusers(unet.keys())), expand.UNET)
     weights |= _original(vae, vae_table(vae.keys()), expand.VAE)
     asset.write(expand.ASSET, weights)
-    digest = expand.write(run.folder / expand.FILE_NAME, Monitor())
+    digest = expand.write(run.folder / expand.FILE_NAME, Progress())
     expand.DIGEST.write_text(digest + "\n", encoding="ascii")
     run.log_now("export", 0, megabytes=expand.ASSET.stat().st_size / 1e6)
 

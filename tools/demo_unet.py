@@ -12,10 +12,10 @@ from demo_run import Run, shown, step_generator
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 
-from atelier.convert.tokenizer import load_tokenizer
 from atelier.demo import architecture
 from atelier.demo.drawing import PHRASINGS, POSITIONS, caption, draw_array, held_out_prompts, random_specs
 from atelier.demo.seeded import text_encoder_shapes, text_encoder_tensor
+from atelier.models.tokenizer import load_tokenizer
 
 CHANNELS = 160
 BATCH = 16

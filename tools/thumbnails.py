@@ -30,11 +30,11 @@ from kit.fake_llm import FakeLlm  # noqa: E402
 from kit.host import Host, Result  # noqa: E402
 from PIL import Image, ImageDraw, ImageOps  # noqa: E402
 
-from atelier.convert.anatomy import read_anatomy  # noqa: E402
 from atelier.convert.single_file import to_checkpoint  # noqa: E402
 from atelier.demo.drawing import caption, random_specs  # noqa: E402
 from atelier.lora.bake import merge_of  # noqa: E402
 from atelier.lora.file import load_lora  # noqa: E402
+from atelier.models.layout import read_layout  # noqa: E402
 from atelier.prompts.distinct import Distinct  # noqa: E402
 from atelier.prompts.random_art import ArtPrompt  # noqa: E402
 from atelier.train.presets import preset  # noqa: E402
@@ -170,7 +170,7 @@ def merge_pencil(base: Path) -> None:
     folder = base / "models"
     source, lora = folder / "checkpoints" / CHECKPOINT, folder / "loras" / LORA
     if lora.is_file() and not (source.parent / MERGED).exists():
-        to_checkpoint(source, source.parent / MERGED, merge=merge_of(load_lora(lora), read_anatomy(source)))
+        to_checkpoint(source, source.parent / MERGED, merge=merge_of(load_lora(lora), read_layout(source)))
 
 
 def write_key(base: Path, address: str) -> None:

@@ -22,9 +22,9 @@ from demo_run import Run, step_generator  # noqa: E402
 from PIL import Image  # noqa: E402
 from transformers import CLIPConfig, CLIPModel  # noqa: E402
 
-from atelier.convert.tokenizer import load_tokenizer  # noqa: E402
 from atelier.demo import asset, clip, drawing  # noqa: E402
-from atelier.progress import Monitor  # noqa: E402
+from atelier.models.tokenizer import load_tokenizer  # noqa: E402
+from atelier.progress import Progress  # noqa: E402
 from atelier.score.preprocess import MEAN, STD  # noqa: E402
 
 BATCH = 128
@@ -48,7 +48,7 @@ def main() -> None:
     weights = {name: tensor.numpy() for name, tensor in model.cpu().state_dict().items()
                if name != clip.TOKENS and not name.endswith("position_ids")}
     asset.write(clip.ASSET, weights)
-    clip.DIGEST.write_text(clip.write(args.work / "clip-expanded.safetensors", Monitor()) + "\n", encoding="ascii")
+    clip.DIGEST.write_text(clip.write(args.work / "clip-expanded.safetensors", Progress()) + "\n", encoding="ascii")
     run.log_now("clip-export", args.steps, megabytes=clip.ASSET.stat().st_size / 1e6)
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtelierError
-from .source import Entry, open_file
+from .entry import Entry
+from .source import open_file
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _VARIANTS = ("", ".fp16", ".bf16", ".non_ema", ".ema")

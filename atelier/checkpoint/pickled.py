@@ -9,12 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AtelierError
+from .entry import Entry
 from .header import SAFETENSORS_NAMES
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from .source import Entry
 
 
 def read_pickle(path: Path) -> dict[str, Entry]:
@@ -26,8 +25,6 @@ def read_pickle(path: Path) -> dict[str, Entry]:
         AtelierError: the file is damaged, holds code, or holds no weights.
     """
     import torch
-
-    from .source import Entry
 
     state = _load(path)
     for key in ("state_dict", "model", "module"):

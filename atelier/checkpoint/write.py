@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
+from .entry import Entry, FileRange
 from .header import ITEM_SIZES, SAFETENSORS_NAMES
-from .source import Entry, FileRange
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -98,7 +98,7 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def _place(output: Output) -> tuple[int, str, int]:
     """Wide numbers first, which keeps every tensor aligned to its own width; then as the sources have them."""
-    place = output.parts[0].place
+    place = output.parts[0].source
     file, begin = (str(place.path), place.begin) if isinstance(place, FileRange) else ("", 0)
     return -ITEM_SIZES[output.dtype], file, begin
 
@@ -107,7 +107,7 @@ def _joined(entries: Iterable[Entry]) -> Iterator[FileRange | Entry]:
     """The entries in order, ranges that touch made one."""
     open_range: FileRange | None = None
     for entry in entries:
-        place = entry.place if isinstance(entry.place, FileRange) else None
+        place = entry.source if isinstance(entry.source, FileRange) else None
         if place and open_range and (place.path, place.begin) == (open_range.path, open_range.end):
             open_range = FileRange(open_range.path, open_range.begin, place.end)
             continue

@@ -10,15 +10,15 @@ from typing import Any
 from ..checkpoint.header import TORCH_NAMES
 from ..checkpoint.source import Source
 from ..errors import AtelierError
-from ..families import Family, scheduler_config
-from ..files import whole_folder, write_json
-from ..progress import Monitor
-from .anatomy import Anatomy, Component, read_anatomy
+from ..files import atomic_folder, write_json
+from ..models.families import Family, scheduler_config
+from ..models.layout import Component, ModelLayout, read_layout
+from ..models.prediction import Prediction, check_schedule, read_kind, read_prediction
+from ..models.tokenizer import write_tokenizer
+from ..progress import Progress
 from .options import PRECISIONS, ConvertOptions
-from .prediction import Prediction, check_schedule, read_kind, read_prediction
 from .report import ConversionReport
 from .streaming import Stream, check_apart, check_space, written_dtype, written_size
-from .tokenizer import write_tokenizer
 
 WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors",
            "text_encoder": "model.safetensors", "text_encoder_2": "model.safetensors"}
@@ -31,7 +31,7 @@ LOW_RES_SCHEDULER = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000
 
 
 def to_folder(source: Path, destination: Path, options: ConvertOptions | None = None,
-              monitor: Monitor | None = None) -> ConversionReport:
+              progress: Progress | None = None) -> ConversionReport:
     """Convert a checkpoint (or another diffusers folder) to a diffusers folder, with no network and no tensor in
     memory.
 
@@ -41,27 +41,27 @@ def to_folder(source: Path, destination: Path, options: ConvertOptions | None = 
     Raises:
         AtelierError: the source is no supported model, the disk is full, or `destination` holds something else.
     """
-    options, monitor = options or ConvertOptions(), monitor or Monitor()
+    options, progress = options or ConvertOptions(), progress or Progress()
     start = time.monotonic()
-    anatomy = read_anatomy(source)
-    _check_destination(anatomy.source, destination)
-    check_schedule(anatomy)
-    prediction = read_prediction(anatomy, options.prediction_type)
-    kind = read_kind(anatomy, prediction)
-    size = sum(written_size(part.tensors, options.precision) for part in anatomy.components.values())
+    layout = read_layout(source)
+    _check_destination(layout.source, destination)
+    check_schedule(layout)
+    prediction = read_prediction(layout, options.prediction_type)
+    kind = read_kind(layout, prediction)
+    size = sum(written_size(part.tensors, options.precision) for part in layout.components.values())
     check_space(destination, size)
-    stream, written = Stream(monitor, size), 0
-    with whole_folder(destination) as folder:
-        for name, component in anatomy.components.items():
+    stream, written = Stream(progress, size), 0
+    with atomic_folder(destination) as folder:
+        for name, component in layout.components.items():
             (folder / name).mkdir()
             write_json(folder / name / "config.json", _config(component, options.precision))
             written += stream.write(folder / name / WEIGHTS[name], component.tensors, options.precision, {})
-        _write_rest(folder, anatomy, prediction)
-    dtype = written_dtype(next(iter(anatomy.unet.tensors.values())).dtype, options.precision)
+        _write_rest(folder, layout, prediction)
+    dtype = written_dtype(next(iter(layout.unet.tensors.values())).dtype, options.precision)
     return ConversionReport(
-        source, destination, anatomy.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
-        anatomy.parameters, sum(len(part.tensors) for part in anatomy.components.values()), anatomy.unused, written,
-        time.monotonic() - start, kind.advice, tuple(_notes(anatomy)))
+        source, destination, layout.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
+        layout.parameters, sum(len(part.tensors) for part in layout.components.values()), layout.unused, written,
+        time.monotonic() - start, kind.advice, tuple(_notes(layout)))
 
 
 def _config(component: Component, precision: str) -> dict[str, Any]:
@@ -101,17 +101,17 @@ def model_index(family: Family) -> dict[str, Any]:
     return index
 
 
-def _write_rest(folder: Path, anatomy: Anatomy, prediction: Prediction) -> None:
-    family = anatomy.family
-    scheduler = dict(anatomy.scheduler) | {"prediction_type": prediction.type} if anatomy.scheduler else \
-        scheduler_config(read_kind(anatomy, prediction), prediction.type, prediction.zero_terminal_snr)
+def _write_rest(folder: Path, layout: ModelLayout, prediction: Prediction) -> None:
+    family = layout.family
+    scheduler = dict(layout.scheduler) | {"prediction_type": prediction.type} if layout.scheduler else \
+        scheduler_config(read_kind(layout, prediction), prediction.type, prediction.zero_terminal_snr)
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     if family.key == "x4-upscaler":
         write_json(folder / "low_res_scheduler" / "scheduler_config.json", LOW_RES_SCHEDULER)
     for spec in family.text_encoders:
-        if spec.folder in anatomy.components:
+        if spec.folder in layout.components:
             write_tokenizer(folder / spec.folder.replace("text_encoder", "tokenizer"), spec.pad_token)
-    if not _missing(anatomy):
+    if not _missing(layout):
         write_json(folder / "model_index.json", model_index(family) | _scheduler_entry(scheduler))
 
 
@@ -119,13 +119,13 @@ def _scheduler_entry(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     return {"scheduler": ["diffusers", scheduler.get("_class_name", "EulerDiscreteScheduler")]}
 
 
-def _missing(anatomy: Anatomy) -> list[str]:
-    wanted = ["unet", "vae", *(spec.folder for spec in anatomy.family.text_encoders)]
-    return [name for name in wanted if name not in anatomy.components]
+def _missing(layout: ModelLayout) -> list[str]:
+    wanted = ["unet", "vae", *(spec.folder for spec in layout.family.text_encoders)]
+    return [name for name in wanted if name not in layout.components]
 
 
-def _notes(anatomy: Anatomy) -> list[str]:
-    missing = _missing(anatomy)
+def _notes(layout: ModelLayout) -> list[str]:
+    missing = _missing(layout)
     if not missing:
         return []
     return [f"The source has no {', '.join(missing)}: the folder holds single components and no whole pipeline"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
-from ..families import PREDICTION_TYPES
+from ..models.families import PREDICTION_TYPES
 
 if TYPE_CHECKING:
     from torch import Tensor

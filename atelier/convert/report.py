@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..families import SamplerAdvice
+from ..models.families import SamplerAdvice
 
 
 @dataclass(frozen=True)

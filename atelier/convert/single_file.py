@@ -6,16 +6,16 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..checkpoint.entry import Entry, FileRange
 from ..checkpoint.header import TORCH_NAMES
-from ..checkpoint.source import Entry, FileRange
 from ..errors import AtelierError
-from ..families import Family
-from ..files import whole_file
-from ..progress import Monitor
-from .anatomy import Anatomy, Component, read_anatomy
-from .keys import KeyTable
-from .options import ConvertOptions, Merge
-from .places import (
+from ..files import atomic_file
+from ..models.families import Family
+from ..models.keymap import KeyTable
+from ..models.layout import Component, ModelLayout, read_layout
+from ..models.lazy_tensor import LazyTensor, to_original
+from ..models.prediction import EDM_TENSORS, V_MARKERS, V_SIGNS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
+from ..models.prefixes import (
     EMA_PREFIX,
     TEXT_PLACES,
     TEXT_SURPLUS,
@@ -25,14 +25,14 @@ from .places import (
     diffusers_table,
     prefix_of,
 )
-from .prediction import EDM_TENSORS, V_MARKERS, V_SIGNS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
-from .recipe import Recipe, to_original
+from ..progress import Progress
+from .options import ConvertOptions, Merge
 from .report import ConversionReport
 from .streaming import Stream, check_apart, check_space, merged, written_dtype, written_size
 
 
 def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | None = None,
-                  monitor: Monitor | None = None, *, merge: Merge | None = None) -> ConversionReport:
+                  progress: Progress | None = None, *, merge: Merge | None = None) -> ConversionReport:
     """Convert a diffusers folder (or another checkpoint) to a single `.safetensors` file in the original layout.
 
     Text encoders are written with `text_model.` in their names, as every reader expects. A checkpoint as the source
@@ -42,43 +42,43 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
         source: The folder or file.
         destination: The file to write; what stood there stays until the new one is whole.
         options: Precision, pruning, prediction type.
-        monitor: Told of progress; may interrupt.
+        progress: Told of progress; may interrupt.
         merge: Changes tensors on their way, such as by adding a LoRA.
 
     Raises:
         AtelierError: the source is no supported model, or the disk is full.
     """
-    options, monitor = options or ConvertOptions(), monitor or Monitor()
+    options, progress = options or ConvertOptions(), progress or Progress()
     start = time.monotonic()
     if destination.suffix != ".safetensors":
         raise AtelierError(f"{destination.name} does not end in .safetensors.",
                            "Checkpoints are written in that format alone.")
     if destination.is_dir():
         raise AtelierError(f"{destination} is a folder.", "Choose another destination.")
-    anatomy = read_anatomy(source)
-    check_apart(destination, anatomy.source.files)
-    prediction = read_prediction(anatomy, options.prediction_type)
-    kind = read_kind(anatomy, prediction)
-    tensors: dict[str, Recipe] = {}
-    for component in anatomy.components.values():
+    layout = read_layout(source)
+    check_apart(destination, layout.source.files)
+    prediction = read_prediction(layout, options.prediction_type)
+    kind = read_kind(layout, prediction)
+    tensors: dict[str, LazyTensor] = {}
+    for component in layout.components.values():
         recipes = merged(component.tensors, component.folder, merge)
-        table, prefix = original_place(component, anatomy.family)
+        table, prefix = original_place(component, layout.family)
         tensors |= {prefix + name: recipe for name, recipe in to_original(table, recipes, component.folder).items()}
-    contradicting = [name for name in anatomy.unused if name in V_SIGNS and prediction.type != "v_prediction"]
-    unused = [name for name in anatomy.unused if name not in contradicting]
+    contradicting = [name for name in layout.unused if name in V_SIGNS and prediction.type != "v_prediction"]
+    unused = [name for name in layout.unused if name not in contradicting]
     kept = [name for name in unused if not options.prune or _belongs(name)]
     if not source.is_dir():
-        tensors |= {name: Recipe.of(anatomy.source.entries[name]) for name in kept}
-    tensors |= markers(anatomy, prediction)
+        tensors |= {name: LazyTensor.of(layout.source.entries[name]) for name in kept}
+    tensors |= markers(layout, prediction)
     size = written_size(tensors, options.precision)
     check_space(destination, size)
-    with whole_file(destination) as part:
-        metadata = _metadata(anatomy, prediction, destination)
-        written = Stream(monitor, size).write(part, tensors, options.precision, metadata)
-    dtype = written_dtype(next(iter(anatomy.unet.tensors.values())).dtype, options.precision)
+    with atomic_file(destination) as part:
+        metadata = _metadata(layout, prediction, destination)
+        written = Stream(progress, size).write(part, tensors, options.precision, metadata)
+    dtype = written_dtype(next(iter(layout.unet.tensors.values())).dtype, options.precision)
     return ConversionReport(
-        source, destination, anatomy.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
-        anatomy.parameters, len(tensors), tuple(name for name in unused if name not in kept), written,
+        source, destination, layout.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
+        layout.parameters, len(tensors), tuple(name for name in unused if name not in kept), written,
         time.monotonic() - start, kind.advice, tuple(_notes(contradicting)))
 
 
@@ -105,19 +105,19 @@ def _notes(contradicting: list[str]) -> list[str]:
     return [f"Left out {', '.join(contradicting)}: readers would take the model for v-prediction"]
 
 
-def markers(anatomy: Anatomy, prediction: Prediction) -> dict[str, Recipe]:
+def markers(layout: ModelLayout, prediction: Prediction) -> dict[str, LazyTensor]:
     """Empty tensors by whose presence the host knows SDXL's prediction type; it writes them for others as well."""
-    if prediction.type != "v_prediction" or anatomy.family.key == "x4-upscaler":
+    if prediction.type != "v_prediction" or layout.family.key == "x4-upscaler":
         return {}
-    empty = Recipe((0,), (Entry("F32", (0,), FileRange(anatomy.path, 0, 0)),))
+    empty = LazyTensor((0,), (Entry("F32", (0,), FileRange(layout.path, 0, 0)),))
     names = (V_MARKERS[0], ZERO_SNR_MARKER) if prediction.zero_terminal_snr else V_MARKERS[:1]
-    stored = anatomy.source.entries.keys()
+    stored = layout.source.entries.keys()
     return {} if V_MARKERS[1] in stored else {name: empty for name in names if name not in stored}
 
 
-def _metadata(anatomy: Anatomy, prediction: Prediction, destination: Path) -> Mapping[str, str]:
+def _metadata(layout: ModelLayout, prediction: Prediction, destination: Path) -> Mapping[str, str]:
     """What the source said of itself, less what no longer holds, and what we know (modelspec 1.0.0)."""
-    kept = {key: value for key, value in anatomy.source.metadata.items() if "hash" not in key and key != "format"}
-    return {"modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": anatomy.family.modelspec,
+    kept = {key: value for key, value in layout.source.metadata.items() if "hash" not in key and key != "format"}
+    return {"modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": layout.family.modelspec,
             "modelspec.title": destination.stem, **kept,
             "modelspec.prediction_type": "v" if prediction.type == "v_prediction" else "epsilon"}

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..checkpoint.entry import Entry
 from ..checkpoint.header import ITEM_SIZES, TORCH_NAMES
-from ..checkpoint.source import Entry
 from ..checkpoint.write import Output, write_safetensors
 from ..errors import AtelierError
-from ..progress import Monitor
+from ..models.lazy_tensor import LazyTensor
+from ..progress import Progress
 from .options import PRECISIONS, Merge
-from .recipe import Recipe
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -28,12 +28,12 @@ _HALF_MAX = 65504.0
 class Stream:
     """Writes weight files one after the other and reports progress over all of them, in megabytes."""
 
-    def __init__(self, monitor: Monitor, total: int) -> None:
-        self._monitor = monitor
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._monitor = progress
         self._done = 0
-        monitor.phase("converting", max(1, total // 1_000_000))
+        progress.phase("converting", max(1, total // 1_000_000))
 
-    def write(self, path: Path, recipes: Mapping[str, Recipe], precision: str, metadata: Mapping[str, str]) -> int:
+    def write(self, path: Path, recipes: Mapping[str, LazyTensor], precision: str, metadata: Mapping[str, str]) -> int:
         """Write tensors to a safetensors file and return its size."""
         return write_safetensors(path, (_output(name, recipe, precision) for name, recipe in recipes.items()),
                                  {"format": "pt", **metadata}, self._advance)
@@ -49,19 +49,19 @@ def written_dtype(stored: str, precision: str) -> str:
     return PRECISIONS[precision] or stored if stored in FLOATS else stored
 
 
-def written_size(recipes: Mapping[str, Recipe], precision: str) -> int:
+def written_size(recipes: Mapping[str, LazyTensor], precision: str) -> int:
     """How many bytes the tensors will take."""
     return sum(recipe.count * ITEM_SIZES[written_dtype(recipe.dtype, precision)] for recipe in recipes.values())
 
 
-def merged(recipes: Mapping[str, Recipe], component: str, merge: Merge | None) -> dict[str, Recipe]:
+def merged(recipes: Mapping[str, LazyTensor], component: str, merge: Merge | None) -> dict[str, LazyTensor]:
     """The recipes with those replaced that `merge` wants to change."""
     result = dict(recipes)
     if merge is not None:
         for name, recipe in recipes.items():
             change = merge(component, name)
             if change is not None:
-                result[name] = Recipe(recipe.shape, (_changed(recipe, change, name),))
+                result[name] = LazyTensor(recipe.shape, (_changed(recipe, change, name),))
     return result
 
 
@@ -96,7 +96,7 @@ def _same(one: Path, other: Path) -> bool:
     return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
-def _output(name: str, recipe: Recipe, precision: str) -> Output:
+def _output(name: str, recipe: LazyTensor, precision: str) -> Output:
     dtype = written_dtype(recipe.dtype, precision)
     if dtype != recipe.dtype:
         made = Entry(dtype, recipe.shape, lambda: _cast(recipe.read(), dtype, name))
@@ -122,7 +122,7 @@ class _Turned(Entry):
         return turned.tobytes()
 
 
-def _changed(recipe: Recipe, change: Callable[[Tensor], Tensor], name: str) -> Entry:
+def _changed(recipe: LazyTensor, change: Callable[[Tensor], Tensor], name: str) -> Entry:
     """The tensor after a merge, in the type it is stored in."""
     def make() -> Tensor:
         before = recipe.read()

@@ -13,15 +13,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
+from ..device_memory import free
 from ..errors import AtelierError
 from ..models import load
 from ..models.handle import DiffusersModel
 from ..models.text import TextStack
-from ..progress import Monitor
-from ..room import free
+from ..pictures.decode import strict_decoding
+from ..progress import Progress
 from .cache import Cache, EncodedSet, latent_key, text_key
 from .captions import with_variants
-from .images import strict_decoding
 from .parallel import in_order
 from .prepare import Prepared, prepare
 from .sizing import target_size
@@ -39,7 +39,7 @@ TEXT_BATCH = 32
 
 
 def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: torch.device | str, dtype: torch.dtype,
-           batch_size: int, monitor: Monitor, variants: int = 1, keep_tokens: int = 0) -> EncodedSet:
+           batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0) -> EncodedSet:
     """Encode what of `data` is not yet in the folder `cache`, and give it to read.
 
     VAE and text encoders are loaded one after the other, and only when something is missing. Each batch is written
@@ -53,7 +53,7 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
         device: Where to compute.
         dtype: Precision to compute in. A VAE that overflows in half precision goes on in float32.
         batch_size: Pictures per forward pass.
-        monitor: Shown the phase "encoding"; may interrupt between batches.
+        progress: Shown the phase "encoding"; may interrupt between batches.
         variants: Orders of each comma-separated caption to encode, the original included (see `captions.variants`).
         keep_tokens: Leading parts of a caption that stay in place in all of them.
 
@@ -65,14 +65,14 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
     store = Cache.open(cache, model, device, dtype)
     pictures = _missing_pictures(data, store.latents, batch_size)
     captions = _missing_captions(data, store.texts)
-    progress = _Progress(monitor, sum(map(len, pictures)) + sum(map(len, captions)))
+    counted = _Progress(progress, sum(map(len, pictures)) + sum(map(len, captions)))
     if pictures:
         encode_pictures(pictures, data, load.load_vae(model, dtype=dtype, device=device), store.latents, device,
-                        progress.of("pictures", sum(map(len, pictures))))
+                        counted.of("pictures", sum(map(len, pictures))))
         free(device)
     if captions:
         encode_captions(captions, load.load_text(model, dtype=dtype, device=device), store.texts,
-                        progress.of("captions", sum(map(len, captions))))
+                        counted.of("captions", sum(map(len, captions))))
         free(device)
     return EncodedSet(data, store)
 
@@ -161,20 +161,20 @@ class _LatentEncoder:
 class _Progress:
     """One phase over pictures and captions; every report also asks whether to go on."""
 
-    def __init__(self, monitor: Monitor, total: int) -> None:
-        self.monitor, self.done = monitor, 0
+    def __init__(self, progress: Progress, total: int) -> None:
+        self.progress, self.done = progress, 0
         if total:
-            monitor.phase("encoding", total)
+            progress.phase("encoding", total)
 
     def of(self, what: str, total: int) -> Callable[[int], None]:
         """A function that takes how many more of the `total` pictures or captions are done."""
         before = self.done
 
         def advance(count: int) -> None:
-            self.monitor.check()
+            self.progress.check()
             if count:
                 self.done += count
-                self.monitor.advance(self.done, f"{self.done - before} of {total} {what}")
+                self.progress.advance(self.done, f"{self.done - before} of {total} {what}")
 
         return advance
 

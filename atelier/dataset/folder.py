@@ -10,7 +10,7 @@ from enum import Enum
 from pathlib import Path
 
 from ..errors import AtelierError
-from ..progress import Monitor
+from ..progress import Progress
 from .captions import check_template, fill_template, with_trigger
 from .parallel import in_order
 from .scan import Found, find_pictures
@@ -34,8 +34,8 @@ class CaptionSource(str, Enum):
     FIXED = "fixed"
     """One text for all."""
     METADATA = "metadata"
-    """The prompt that each picture says it was made with (see `atelier.dataset.found`), without `<lora:…>`. A text file
-    beside a picture comes first, so that a caption can be put right by hand."""
+    """The prompt that each picture says it was made with (see `atelier.pictures.metadata`), without `<lora:…>`. A text
+    file beside a picture comes first, so that a caption can be put right by hand."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class FolderOptions:
 
 
 def read_folder(folder: Path, options: FolderOptions = FolderOptions(),
-                monitor: Monitor | None = None) -> TrainingSet:
+                progress: Progress | None = None) -> TrainingSet:
     """Read the pictures of `folder` with their captions, masks and repeats.
 
     Every file is read once in full, for its digest and to see that it decodes.
@@ -95,18 +95,18 @@ def read_folder(folder: Path, options: FolderOptions = FolderOptions(),
     Raises:
         AtelierError: no picture, missing captions, or unreadable files; each message names all files concerned.
     """
-    monitor = monitor or Monitor()
+    progress = progress or Progress()
     found = _pictures(folder, options.recursive, options.masks, [options.prior] if options.prior else [])
-    captions = _captions(found, options, monitor)
+    captions = _captions(found, options, progress)
     entries = [_Entry(picture, caption, False) for picture, caption in zip(found, captions, strict=True)]
     if options.masks and not any(picture.mask for picture in found):
         raise AtelierError(f"The masks folder {options.masks} holds no mask for any picture of {folder}.",
                            "Name each mask like its picture, in the same sub-folder.")
     if options.prior is not None:
         prior = _pictures(options.prior, options.recursive, None, ())
-        texts = _own_captions(prior, options.caption_lines, options.prior_text, _PRIOR_TEXT, monitor)
+        texts = _own_captions(prior, options.caption_lines, options.prior_text, _PRIOR_TEXT, progress)
         entries += [_Entry(picture, caption, True) for picture, caption in zip(prior, texts, strict=True)]
-    return _checked(entries, options, monitor)
+    return _checked(entries, options, progress)
 
 
 @dataclass(frozen=True)
@@ -128,9 +128,9 @@ def _pictures(folder: Path, recursive: bool, masks: Path | None, leave_out: Sequ
     return found
 
 
-def _captions(found: Sequence[Found], options: FolderOptions, monitor: Monitor) -> list[tuple[str, ...]]:
+def _captions(found: Sequence[Found], options: FolderOptions, progress: Progress) -> list[tuple[str, ...]]:
     if options.captions in (CaptionSource.SIDECAR, CaptionSource.METADATA):
-        captions = _own_captions(found, options.caption_lines, options.text, _TEXT, monitor,
+        captions = _own_captions(found, options.caption_lines, options.text, _TEXT, progress,
                                  prompts=options.captions is CaptionSource.METADATA)
     elif options.captions is CaptionSource.FIXED:
         captions = [(options.text,)] * len(found)
@@ -140,7 +140,7 @@ def _captions(found: Sequence[Found], options: FolderOptions, monitor: Monitor) 
     return [tuple(with_trigger(text, options.trigger) for text in texts) for texts in captions]
 
 
-def _own_captions(found: Sequence[Found], by_lines: bool, fallback: str, option: str, monitor: Monitor,
+def _own_captions(found: Sequence[Found], by_lines: bool, fallback: str, option: str, progress: Progress,
                   prompts: bool = False) -> list[tuple[str, ...]]:
     """Captions by sidecars, with `prompts` else by the pictures' metadata, else the fallback."""
     sidecars = Sidecars()
@@ -148,7 +148,7 @@ def _own_captions(found: Sequence[Found], by_lines: bool, fallback: str, option:
     missing: list[Path] = []
     faults: list[str] = []
     for picture in found:
-        monitor.check()
+        progress.check()
         try:
             written = (read_sidecar(path, by_lines) for path in sidecars.find(picture.path))
             texts = next((lines for lines in written if lines), ())
@@ -172,8 +172,8 @@ def _own_captions(found: Sequence[Found], by_lines: bool, fallback: str, option:
 
 def _prompt_in(picture: Path) -> tuple[str, ...]:
     """The prompt of a picture as one line; none where it says nothing."""
-    from .found.read import read_prompt
-    from .images import UnreadablePicture
+    from ..pictures.decode import UnreadablePicture
+    from ..pictures.metadata.read import read_prompt
 
     try:
         prompt = " ".join(read_prompt(picture).positive.split())
@@ -184,9 +184,9 @@ def _prompt_in(picture: Path) -> tuple[str, ...]:
     return (prompt,) if prompt else ()
 
 
-def _checked(entries: Sequence[_Entry], options: FolderOptions, monitor: Monitor) -> TrainingSet:
+def _checked(entries: Sequence[_Entry], options: FolderOptions, progress: Progress) -> TrainingSet:
     # Pillow is loaded only when a folder is read, not when the nodes are registered.
-    from .images import UnreadablePicture, strict_decoding
+    from ..pictures.decode import UnreadablePicture, strict_decoding
     from .sample import make_sample
 
     def sample_or_fault(entry: _Entry) -> Sample | UnreadablePicture:
@@ -199,15 +199,15 @@ def _checked(entries: Sequence[_Entry], options: FolderOptions, monitor: Monitor
 
     samples: list[Sample] = []
     faults: list[UnreadablePicture] = []
-    monitor.phase("reading", len(entries))
+    progress.phase("reading", len(entries))
     with strict_decoding(), closing(in_order(sample_or_fault, entries, ahead=32)) as results:
         for done, result in enumerate(results, 1):
-            monitor.check()
+            progress.check()
             if isinstance(result, Sample):
                 samples.append(result)
             else:
                 faults.append(result)
-            monitor.advance(done)
+            progress.advance(done)
     if faults and (options.unreadable == "error" or not any(not sample.prior for sample in samples)):
         listed = "; ".join(f"{fault.path.name} ({fault.why})" for fault in faults)
         raise AtelierError(f"{len(faults)} of {len(entries)} pictures cannot be used: {listed}.",

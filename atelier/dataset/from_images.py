@@ -9,9 +9,9 @@ from pathlib import Path
 from PIL import Image
 
 from ..errors import AtelierError
-from ..files import whole_file
+from ..files import atomic_file
+from ..pictures.decode import as_rgb
 from .captions import with_trigger
-from .images import as_rgb
 from .sample import make_sample
 from .types import Resolution, Sample, TrainingSet
 
@@ -44,7 +44,7 @@ def from_images(images: Sequence[Image.Image], captions: Sequence[str], folder: 
         rgb = as_rgb(image, folder / f"picture {len(samples) + 1}")
         path = folder / f"{_pixel_digest(rgb)}.png"
         if not path.exists():
-            with whole_file(path) as part:
+            with atomic_file(path) as part:
                 rgb.save(part, format="PNG", compress_level=1)
         samples.append(make_sample(path, (with_trigger(text.strip(), trigger),), repeats=repeats))
     return TrainingSet(tuple(samples), resolution or Resolution(), flip, trigger)

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtelierError, MissingPackage
-from ..files import whole_folder, write_json
-from ..progress import Monitor
-from ..unfinished import PART_SUFFIX
+from ..files import atomic_folder, write_json
+from ..progress import Progress
+from ..temp_paths import PART_SUFFIX
 from .captions import with_trigger
 from .columns import Columns
 from .types import Resolution, TrainingSet
@@ -75,7 +75,7 @@ class Fetched:
     captions: tuple[str, ...]
 
 
-def fetch(query: HubQuery, cache: Path, monitor: Monitor | None = None) -> tuple[Fetched, ...]:
+def fetch(query: HubQuery, cache: Path, progress: Progress | None = None) -> tuple[Fetched, ...]:
     """The pictures of a query, from `cache` if they were fetched before.
 
     Args:
@@ -85,17 +85,17 @@ def fetch(query: HubQuery, cache: Path, monitor: Monitor | None = None) -> tuple
         MissingPackage: `datasets` is not installed.
         AtelierError: the data set, split or a column does not exist, cannot be reached or read, or nothing matches.
     """
-    monitor = monitor or Monitor()
+    progress = progress or Progress()
     place = cache / _key(query)
     if not (place / _INDEX).is_file():
-        with whole_folder(place) as part, _kept(part, place.with_name(place.name + PART_SUFFIX)):
-            _fetch(query, part, monitor)
+        with atomic_folder(place) as part, _kept(part, place.with_name(place.name + PART_SUFFIX)):
+            _fetch(query, part, progress)
     captions = json.loads((place / _INDEX).read_text(encoding="utf-8"))
     return tuple(Fetched(place / name, tuple(texts)) for name, texts in captions.items())
 
 
 def read_hub(query: HubQuery, cache: Path, *, trigger: str = "", resolution: Resolution = _SIZE,
-             repeats: int = 1, flip: bool = False, monitor: Monitor | None = None) -> TrainingSet:
+             repeats: int = 1, flip: bool = False, progress: Progress | None = None) -> TrainingSet:
     """The pictures of a query as a training set. See `fetch`, and `TrainingSet` for what is not explained here.
 
     Args:
@@ -105,7 +105,7 @@ def read_hub(query: HubQuery, cache: Path, *, trigger: str = "", resolution: Res
     from .sample import make_sample
 
     samples = tuple(make_sample(item.path, tuple(with_trigger(text, trigger) for text in item.captions),
-                                repeats=repeats) for item in fetch(query, cache, monitor))
+                                repeats=repeats) for item in fetch(query, cache, progress))
     return TrainingSet(samples, resolution, flip, trigger)
 
 
@@ -128,19 +128,19 @@ def _kept(part: Path, kept: Path) -> Iterator[None]:
         raise
 
 
-def _fetch(query: HubQuery, folder: Path, monitor: Monitor) -> None:
+def _fetch(query: HubQuery, folder: Path, progress: Progress) -> None:
     captions: dict[str, list[str]] = {}
     place: Any = None
     if (folder / _STOPPED).is_file():
         captions, place = json.loads((folder / _STOPPED).read_text(encoding="utf-8"))
-    monitor.phase("fetching", query.limit)
-    monitor.advance(len(captions))
+    progress.phase("fetching", query.limit)
+    progress.advance(len(captions))
     try:
-        for data, ending, texts, after in _matches(query, monitor, place):
+        for data, ending, texts, after in _matches(query, progress, place):
             name = f"{len(captions) + 1:05d}{ending}"
             (folder / name).write_bytes(data)
             captions[name], place = texts, after
-            monitor.advance(len(captions))
+            progress.advance(len(captions))
             if len(captions) == query.limit:
                 break
     except BaseException:
@@ -151,13 +151,13 @@ def _fetch(query: HubQuery, folder: Path, monitor: Monitor) -> None:
     write_json(folder / _INDEX, captions)
 
 
-def _matches(query: HubQuery, monitor: Monitor, place: Any = None) -> Iterator[tuple[bytes, str, list[str], Any]]:
+def _matches(query: HubQuery, progress: Progress, place: Any = None) -> Iterator[tuple[bytes, str, list[str], Any]]:
     """Stored picture, its file ending, its captions and the place behind it for each row that matches and can be read.
 
     Args:
         place: Where to go on, as an earlier run got it; None at the beginning.
     """
-    from .images import UnreadablePicture, check_picture
+    from ..pictures.decode import UnreadablePicture, check_picture
 
     scanned, found, state = place or (0, 0, None)
     with _explained(query):
@@ -170,7 +170,7 @@ def _matches(query: HubQuery, monitor: Monitor, place: Any = None) -> Iterator[t
         image = columns.image_column(query.image_column)
         wanted, captions = columns.filter(query.column, query.value), columns.captions(query.caption)
         for number, row in enumerate(rows):
-            monitor.check()
+            progress.check()
             if number < passed:
                 continue
             scanned += 1
@@ -244,7 +244,7 @@ def _ending(data: bytes) -> str:
 
     from PIL import Image
 
-    from .found.png import without_texts
+    from ..pictures.png import without_texts
 
     with Image.open(BytesIO(without_texts(data))) as image:
         name = image.format or "PNG"

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageStat
 
-from .images import UnreadablePicture, decode_mask, decode_picture, read_file
+from ..pictures.decode import UnreadablePicture, decode_mask, decode_picture, read_file
 from .sizing import Placement, find_focus, place
 from .types import Crop, Resolution, Sample
 

@@ -7,7 +7,7 @@ from contextlib import suppress
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .images import read_picture
+from ..pictures.decode import read_picture
 from .prepare import place_sample
 from .sizing import Placement, Size, place, target_size
 from .types import Resolution, Sample, TrainingSet

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from .images import UnreadablePicture, check_picture, read_file
+from ..pictures.decode import UnreadablePicture, check_picture, read_file
 from .types import Sample
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..checkpoint.header import TensorInfo, read_header
 from ..checkpoint.write import write_tensors
 from ..errors import AtelierError
-from ..files import whole_file
+from ..files import atomic_file
 
 _log = logging.getLogger("atelier")
 
@@ -51,7 +51,7 @@ class PackStore:
         name = hashlib.sha256("\n".join(sorted(rows)).encode()).hexdigest()[:32]
         path = self.folder / f"{name}.safetensors"
         tensors = {f"{key}/{part}": tensor for key, row in rows.items() for part, tensor in row.items()}
-        with whole_file(path) as unfinished:
+        with atomic_file(path) as unfinished:
             write_tensors(unfinished, tensors, {})
         self._index(path)
 

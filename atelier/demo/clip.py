@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from ..convert.tokenizer import write_tokenizer
 from ..errors import AtelierError
-from ..files import whole_folder, write_json
-from ..progress import Monitor
+from ..files import atomic_folder, write_json
+from ..models.tokenizer import write_tokenizer
+from ..progress import Progress
 from ..score.preprocess import MEAN, STD
 from . import asset
 from .layout import sha256, write_fp16
@@ -47,7 +47,7 @@ def token_embeddings() -> np.ndarray:
     return uniform(f"demo-clip.{TOKENS}", (text["vocab_size"], text["hidden_size"]), 0.1)
 
 
-def expand_clip(dst: Path, monitor: Monitor | None = None) -> Path:
+def expand_clip(dst: Path, progress: Progress | None = None) -> Path:
     """Write the demo's CLIP as the folder `dst`, with tokenizer and image processor, unless it already stands there.
 
     Raises:
@@ -58,8 +58,8 @@ def expand_clip(dst: Path, monitor: Monitor | None = None) -> Path:
     weights = dst / "model.safetensors"
     if weights.is_file() and sha256(weights) == expected:
         return dst
-    with whole_folder(dst) as part:
-        digest = write(part / "model.safetensors", monitor or Monitor())
+    with atomic_folder(dst) as part:
+        digest = write(part / "model.safetensors", progress or Progress())
         if digest != expected:
             raise AtelierError(f"The demo's CLIP has hash {digest[:12]}… instead of {expected[:12]}….",
                                "Install the pack again; if that does not help, report processor and NumPy version.")
@@ -72,8 +72,8 @@ def expand_clip(dst: Path, monitor: Monitor | None = None) -> Path:
     return dst
 
 
-def write(path: Path, monitor: Monitor) -> str:
+def write(path: Path, progress: Progress) -> str:
     """Write the expanded weights to `path` and return their SHA-256, without comparing it to anything."""
     tensors = asset.read(ASSET) | {TOKENS: token_embeddings()}
     return write_fp16(path, {name: tensor.shape for name, tensor in tensors.items()}, tensors.__getitem__,
-                      "Atelier demo CLIP", monitor)
+                      "Atelier demo CLIP", progress)

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import AtelierError
-from ..files import whole_file
-from ..progress import Monitor
+from ..files import atomic_file
+from ..progress import Progress
 from . import asset, widen
 from .layout import sha256, write_fp16
 from .seeded import text_encoder_shapes, text_encoder_tensor
@@ -25,25 +25,25 @@ FILE_NAME = "atelier-demo.safetensors"
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 
 
-def expand(dst: Path, monitor: Monitor | None = None) -> Path:
+def expand(dst: Path, progress: Progress | None = None) -> Path:
     """Write the demo checkpoint (fp16, LDM keys, about half a gigabyte) to `dst`, unless it already stands there whole.
 
     Raises:
         AtelierError: the asset is damaged, the disk is full, or the result is not the one the repository vouches for.
-        Interrupted: `monitor` asked to stop; no file is left.
+        Interrupted: `progress` asked to stop; no file is left.
     """
     expected = DIGEST.read_text(encoding="ascii").strip()
     if dst.is_file() and sha256(dst) == expected:
         return dst
-    with whole_file(dst) as part:
-        digest = write(part, monitor or Monitor())
+    with atomic_file(dst) as part:
+        digest = write(part, progress or Progress())
         if digest != expected:
             raise AtelierError(f"The expanded demo model has hash {digest[:12]}… instead of {expected[:12]}….",
                                "Install the pack again; if that does not help, report processor and NumPy version.")
     return dst
 
 
-def write(path: Path, monitor: Monitor) -> str:
+def write(path: Path, progress: Progress) -> str:
     """Write the expanded checkpoint to `path` and return its SHA-256, without comparing it to anything."""
     trained = asset.read(ASSET)
     seeded = {TEXT + name: shape for name, shape in text_encoder_shapes().items()}
@@ -54,7 +54,7 @@ def write(path: Path, monitor: Monitor) -> str:
         return _widened(name, trained[name])
 
     shapes = {name: _widened(name, weight).shape for name, weight in trained.items()} | seeded
-    return write_fp16(path, shapes, make, "Atelier demo model", monitor)
+    return write_fp16(path, shapes, make, "Atelier demo model", progress)
 
 
 def _widened(name: str, weight: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..progress import Monitor
+from ..progress import Progress
 from .clip import FOLDER_NAME, expand_clip
 from .expand import FILE_NAME, expand
 from .sets import pencil_pictures, plain_pictures
@@ -15,12 +15,12 @@ SKETCHES, PLAIN, FILLERS = 64, 24, 24
 """How many pictures of each kind."""
 
 
-def fill_folders(base: Path, monitor: Monitor | None = None) -> list[Path]:
+def fill_folders(base: Path, progress: Progress | None = None) -> list[Path]:
     """Write what the template "Try it without downloads" needs, as far as it is not there.
 
     Args:
         base: ComfyUI's base folder, the one with `models` and `input` in it.
-        monitor: Shown progress; may interrupt.
+        progress: Shown progress; may interrupt.
 
     Returns:
         Checkpoint, CLIP folder, and the folders of pencil sketches, plain pictures and fillers.
@@ -29,8 +29,8 @@ def fill_folders(base: Path, monitor: Monitor | None = None) -> list[Path]:
         AtelierError: an asset is damaged or the disk is full.
     """
     pictures = base / "input" / PICTURES
-    return [expand(base / "models" / "checkpoints" / FILE_NAME, monitor),
-            expand_clip(base / "models" / "clip_score" / FOLDER_NAME, monitor), *picture_folders(pictures)]
+    return [expand(base / "models" / "checkpoints" / FILE_NAME, progress),
+            expand_clip(base / "models" / "clip_score" / FOLDER_NAME, progress), *picture_folders(pictures)]
 
 
 def picture_folders(folder: Path) -> tuple[Path, Path, Path]:

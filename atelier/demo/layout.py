@@ -10,19 +10,19 @@ from pathlib import Path
 
 import numpy as np
 
-from ..progress import Monitor
+from ..progress import Progress
 
 
 def write_fp16(path: Path, shapes: Mapping[str, tuple[int, ...]], make: Callable[[str], np.ndarray], title: str,
-               monitor: Monitor) -> str:
+               progress: Progress) -> str:
     """Write one fp16 tensor after another, in the order of their names, and return the file's SHA-256.
 
     Args:
-        path: Destination; use `whole_file` around it.
+        path: Destination; use `atomic_file` around it.
         shapes: Shape of each tensor.
         make: Gives the tensor of a name when its turn has come, so that one at a time is in memory.
         title: Stored as the model's title.
-        monitor: Hears of each tensor, and may stop the work.
+        progress: Hears of each tensor, and may stop the work.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt", "modelspec.title": title}}
     offset = 0
@@ -33,17 +33,17 @@ def write_fp16(path: Path, shapes: Mapping[str, tuple[int, ...]], make: Callable
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     digest = hashlib.sha256()
-    monitor.phase("expanding", len(shapes))
+    progress.phase("expanding", len(shapes))
     with path.open("wb") as file:
         for block in (len(text).to_bytes(8, "little"), text):
             file.write(block)
             digest.update(block)
         for done, name in enumerate(sorted(shapes), start=1):
-            monitor.check()
+            progress.check()
             block = make(name).astype("<f2").tobytes()
             file.write(block)
             digest.update(block)
-            monitor.advance(done)
+            progress.advance(done)
     return digest.hexdigest()
 
 

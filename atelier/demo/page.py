@@ -6,12 +6,9 @@ import html
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..files import write_text
-
-if TYPE_CHECKING:
-    from .story import Told
+from .result import StoryResult, picture_name
 
 _STYLE = """
 :root { color-scheme: light dark; --line: color-mix(in srgb, currentColor 20%, transparent); }
@@ -27,7 +24,7 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
-def write_page(told: Told) -> Path:
+def write_page(told: StoryResult) -> Path:
     """Write `index.html` into the demo's folder, with relative links to its pictures."""
     path = told.out / "index.html"
     parts = [f"<h1>{_text(told.story.title)}</h1>", f"<pre>{_text(told.text())}</pre>", *_rows(told)]
@@ -45,9 +42,7 @@ def write_page(told: Told) -> Path:
     return path
 
 
-def _rows(told: Told) -> Iterable[str]:
-    from .story import picture_name
-
+def _rows(told: StoryResult) -> Iterable[str]:
     page = told.out / "index.html"
     titles = {"base": "Without the LoRA", "lora": "With the LoRA",
               "lora, unasked": "With the LoRA, style not asked for"}
@@ -59,7 +54,7 @@ def _rows(told: Told) -> Iterable[str]:
         yield "</div>"
 
 
-def _table(told: Told) -> str:
+def _table(told: StoryResult) -> str:
     names = list(told.content_scores)
     head = "".join(f"<th>{_text(name)}: {what}</th>" for name in names for what in ("content", "style"))
     lines = [f"<table><tr><th>compared with</th>{head}</tr>"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
-from ..files import whole_folder, write_text
+from ..files import atomic_folder, write_text
 from .drawing import LEARNT_POSITIONS, Spec, caption, draw, pencil_caption, random_specs
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def _centred(count: int, seed: int) -> list[Spec]:
 
 
 def _written(folder: Path, pairs: Sequence[tuple[Image, str]]) -> Path:
-    with whole_folder(folder) as part:
+    with atomic_folder(folder) as part:
         for i, (picture, text) in enumerate(pairs):
             picture.save(part / f"{i:03d}.png")
             write_text(part / f"{i:03d}.txt", text + "\n")

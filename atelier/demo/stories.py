@@ -7,24 +7,24 @@ from pathlib import Path
 
 from ..dataset.types import Crop, Resolution
 from ..models.inspect import inspect
-from ..progress import Monitor
+from ..progress import Progress
 from ..sampling import SamplingOptions, recommended
 from ..train.presets import preset
 from .clip import FOLDER_NAME, expand_clip
 from .drawing import STYLE_TEXT, held_out_prompts, pencil_caption
 from .expand import FILE_NAME, expand
 from .folders import picture_folders
+from .result import Scoring, Story
 from .sets import photographs
-from .story import Scoring, Story
 
 GUIDANCE = 1.5
 """More makes a young LoRA's colours harsh."""
 
 
-def pencil_story(out: Path, monitor: Monitor) -> Story:
+def pencil_story(out: Path, progress: Progress) -> Story:
     """Teach the model that ships a pencil style. Everything is made in `out`; nothing is downloaded."""
-    model = expand(out / "models" / FILE_NAME, monitor)
-    clip = expand_clip(out / "models" / FOLDER_NAME, monitor)
+    model = expand(out / "models" / FILE_NAME, progress)
+    clip = expand_clip(out / "models" / FOLDER_NAME, progress)
     pencil, plain, fillers = picture_folders(out / "work" / "drawn")
     chosen = held_out_prompts(8)
     return Story(

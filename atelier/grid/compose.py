@@ -40,7 +40,7 @@ def compose(layout: Layout, places: Sequence[Place], uniques: Sequence[Image], f
     """
     from PIL import Image
 
-    from ..score.label import font_size, strip
+    from ..pictures.labels import font_size, strip
 
     grid = Image.new("RGB", layout.size, background)
     written = {index: text for index, text in (captions or {}).items() if text.strip()} if layout.caption_height else {}

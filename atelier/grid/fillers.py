@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..dataset.images import UnreadablePicture, read_picture
 from ..dataset.scan import find_pictures
 from ..errors import AtelierError
-from ..progress import Monitor
+from ..pictures.decode import UnreadablePicture, read_picture
+from ..progress import Progress
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -31,14 +31,14 @@ class Filler:
 
 
 def fillers_from_folder(folder: Path, count: int, seed: int, *, allow_repeats: bool = False,
-                        monitor: Monitor | None = None) -> list[Filler]:
+                        progress: Progress | None = None) -> list[Filler]:
     """`count` pictures of a folder and the folders below it. See `draw_fillers`."""
     paths = [found.path for found in find_pictures(folder, recursive=True)]
-    return draw_fillers(paths, count, seed, allow_repeats=allow_repeats, monitor=monitor)
+    return draw_fillers(paths, count, seed, allow_repeats=allow_repeats, progress=progress)
 
 
 def draw_fillers(paths: Sequence[Path], count: int, seed: int, *, allow_repeats: bool = False,
-                 monitor: Monitor | None = None) -> list[Filler]:
+                 progress: Progress | None = None) -> list[Filler]:
     """`count` different pictures in an order drawn from the seed.
 
     Copies of one file count as one picture. Files that cannot be read are passed over, with a warning in the log. The
@@ -52,16 +52,16 @@ def draw_fillers(paths: Sequence[Path], count: int, seed: int, *, allow_repeats:
     """
     if count < 1:
         raise AtelierError(f"count is {count}.", "Choose 1 or more.")
-    monitor = monitor or Monitor()
-    monitor.phase("reading", count)
+    progress = progress or Progress()
+    progress.phase("reading", count)
     order = list(paths)
     chance = random.Random(seed)
     chance.shuffle(order)
     different: list[Filler] = []
     for filler in _readable(order):
-        monitor.check()
+        progress.check()
         different.append(filler)
-        monitor.advance(len(different))
+        progress.advance(len(different))
         if len(different) == count:
             return different
     if not different or not allow_repeats:

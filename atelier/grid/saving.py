@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import AtelierError, NameTaken
-from ..files import RESERVED, whole_file, write_text
+from ..files import RESERVED, atomic_file, write_text
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -128,7 +128,7 @@ def _save_as(saved: Saved, picture: Image, details: Details, info: PngInfo, extr
                            (saved.details, json.dumps(about, indent=2, ensure_ascii=False))):
             write_text(path, _whole(text) + "\n", replace=False)
             written.callback(path.unlink, missing_ok=True)
-        with whole_file(saved.picture, replace=False) as part:
+        with atomic_file(saved.picture, replace=False) as part:
             picture.save(part, format="PNG", pnginfo=info)
         written.pop_all()
     return saved

@@ -1,1 +1,1 @@
-"""LoRA weights: their key forms (kohya, diffusers, PEFT), their files and what is written about them."""
+"""LoRA weights: their key formats (kohya, diffusers, PEFT), their files and what is written about them."""

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING
 
-from ..convert.anatomy import Anatomy
 from ..convert.options import Merge
 from ..errors import AtelierError
+from ..models.layout import ModelLayout
 from .names import with_text_model
 from .weights import LoraWeights
 
@@ -17,25 +17,25 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def merge_of(weights: LoraWeights, anatomy: Anatomy, strength: float = 1.0) -> Merge:
+def merge_of(weights: LoraWeights, layout: ModelLayout, strength: float = 1.0) -> Merge:
     """What `atelier.convert.single_file.to_checkpoint` takes to write W + strength · (W' − W) for every adapted layer.
 
     Args:
         weights: The adapters.
-        anatomy: The model they go into.
+        layout: The model they go into.
         strength: 1 is what was trained.
 
     Raises:
         AtelierError: an adapter names a layer the model does not have, or whose shape differs.
     """
     modules = {f"{with_text_model(name)}.weight": module for name, module in weights.items()}
-    tensors = {f"{component.folder}.{name}": recipe for component in anatomy.components.values()
+    tensors = {f"{component.folder}.{name}": recipe for component in layout.components.values()
                for name, recipe in component.tensors.items()}
     foreign = [name for name, module in modules.items() if name not in tensors
                or tensors[name].shape[0] != module.up.shape[0]
                or tensors[name].count != module.up.shape[0] * module.down[0].numel()]
     if foreign:
-        raise AtelierError(f"{len(foreign)} of the LoRA's {len(modules)} layers do not fit {anatomy.path.name} "
+        raise AtelierError(f"{len(foreign)} of the LoRA's {len(modules)} layers do not fit {layout.path.name} "
                            f"(first: {foreign[0]}).", "Use a LoRA that was trained on a model of this kind.")
 
     def merge(component: str, name: str) -> Callable[[Tensor], Tensor] | None:

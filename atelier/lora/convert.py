@@ -1,4 +1,4 @@
-"""Bring a LoRA from one program's form to another's: kohya, diffusers, PEFT, in every direction."""
+"""Bring a LoRA from one program's format to another's: kohya, diffusers, PEFT, in every direction."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
-from .names import COMPONENTS, FORMS
+from .names import COMPONENTS, FORMATS
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ FAMILY_BY_TEXT_WIDTH = {768: "Stable Diffusion 1.x", 1024: "Stable Diffusion 2.x
 """What a UNet belongs to, by the width of the text that its cross-attention reads."""
 
 _STALE = ("sshs_", "modelspec.hash_sha256", "lora_adapter_metadata", "format")
-"""What no longer holds in another form: hashes over the tensors, and the scale that diffusers' entry states."""
+"""What no longer holds in another format: hashes over the tensors, and the scale that diffusers' entry states."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LoraConversion:
 
     source: Path
     destination: Path
-    form: str
+    format: str
     family: str
     """The family's name in words; empty where the layers do not tell."""
     matched: int
@@ -56,24 +56,24 @@ class LoraConversion:
             return f"{values[0]:g}" if len(values) == 1 else f"{values[0]:g} to {values[-1]:g}"
 
         parts = ", ".join(f"{name} {count}" for name, count in self.layers.items())
-        lines = [f"{self.source.name} -> {self.destination} ({self.form})",
+        lines = [f"{self.source.name} -> {self.destination} ({self.format})",
                  f"{self.matched} of {self.total} keys matched",
                  f"{f'{self.family}, ' if self.family else ''}{sum(self.layers.values())} layers ({parts}), "
                  f"rank {either(self.ranks)}, alpha / rank {either(self.scales)}, {self.dtype}"]
         return "\n".join([*lines, self.left_out] if self.left_out else lines)
 
 
-def convert_lora(source: Path, destination: Path, form: str = "kohya") -> LoraConversion:
-    """Write the LoRA at `source` in another form. The layers' deltas stay what they were.
+def convert_lora(source: Path, destination: Path, format: str = "kohya") -> LoraConversion:
+    """Write the LoRA at `source` in another format. The layers' deltas stay what they were.
 
     Read are kohya's files (layers named as by diffusers or as in checkpoints), diffusers', ComfyUI's and PEFT folders.
-    Tensors keep the type they are stored in; only where diffusers' form has alpha / rank folded into B, and that is no
-    power of two, they become float32, because the product would be rounded.
+    Tensors keep the type they are stored in; only where diffusers' format has alpha / rank folded into B, and that is
+    no power of two, they become float32, because the product would be rounded.
 
     Args:
         source: A `.safetensors` file or a PEFT folder.
         destination: A `.safetensors` file; for "peft" a folder (see `atelier.lora.file.save_lora`).
-        form: "kohya", "diffusers" or "peft".
+        format: "kohya", "diffusers" or "peft".
 
     Raises:
         AtelierError: no key of the source is known, its values are all zero or not finite, or the destination cannot
@@ -82,31 +82,32 @@ def convert_lora(source: Path, destination: Path, form: str = "kohya") -> LoraCo
     from .file import read_lora, save_lora
 
     source, destination = Path(source), Path(destination)
-    if form not in FORMS:
-        raise AtelierError(f"LoRA form {form!r} is not known.", f"Choose one of: {', '.join(FORMS)}.")
-    if form != "peft" and destination.suffix != ".safetensors":
+    if format not in FORMATS:
+        raise AtelierError(f"LoRA format {format!r} is not known.", f"Choose one of: {', '.join(FORMATS)}.")
+    if format != "peft" and destination.suffix != ".safetensors":
         raise AtelierError(f"{destination} does not end in .safetensors.",
-                           f"A LoRA in {form} form is one file; give it that ending.")
+                           f"A LoRA in {format} format is one file; give it that ending.")
     if source.absolute() == destination.absolute():
         raise AtelierError(f"{destination} is the LoRA to convert.", "Choose another destination.")
     found = read_lora(source)
     weights = found.weights
-    dtype = _dtype(weights, form)
+    dtype = _dtype(weights, format)
     kept = {key: value for key, value in found.metadata.items() if not key.startswith(_STALE)}
-    save_lora(destination, weights, form=form, metadata=kept, dtype=dtype)
+    save_lora(destination, weights, format=format, metadata=kept, dtype=dtype)
     counts = Counter(name.split(".", 1)[0] for name in weights)
     return LoraConversion(
-        source, destination, form, _family(weights), found.matched, found.keys, found.unmatched, found.left_out(),
+        source, destination, format, _family(weights), found.matched, found.keys, found.unmatched, found.left_out(),
         {name: counts[name] for name in COMPONENTS if name in counts},
         tuple(sorted({module.rank for module in weights.values()})),
         tuple(sorted({module.alpha / module.rank for module in weights.values()})),
         str(dtype).removeprefix("torch."))
 
 
-def _dtype(weights: LoraWeights, form: str) -> torch.dtype:
+def _dtype(weights: LoraWeights, format: str) -> torch.dtype:
     import torch
 
-    folds = form == "diffusers" and any(math.frexp(module.alpha / module.rank)[0] != 0.5 for module in weights.values())
+    folds = format == "diffusers" and any(math.frexp(module.alpha / module.rank)[0] != 0.5
+                                          for module in weights.values())
     dtypes = {tensor.dtype for module in weights.values() for tensor in (module.down, module.up)}
     return dtypes.pop() if len(dtypes) == 1 and not folds else torch.float32
 

@@ -13,9 +13,9 @@ from safetensors.torch import save
 from torch import Tensor
 
 from ..errors import AtelierError
-from ..files import whole_file, whole_folder, write_json
-from .forms import diffusers_state, kohya_state, peft_path, peft_state, read_state, unmatched
-from .names import COMPONENTS, FORMS, with_text_model
+from ..files import atomic_file, atomic_folder, write_json
+from .formats import diffusers_state, kohya_state, peft_path, peft_state, read_state, unmatched
+from .names import COMPONENTS, FORMATS, with_text_model
 from .peft_config import read_peft_config, scaled_by_header
 from .weights import LoraWeights, check_usable, select
 
@@ -47,15 +47,15 @@ class LoraFile:
         return f"Left out: {', '.join(self.unmatched[:shown])}{f' and {more} more' if more > 0 else ''}"
 
 
-def save_lora(path: Path, weights: LoraWeights, *, form: str = "kohya", metadata: Mapping[str, str] | None = None,
+def save_lora(path: Path, weights: LoraWeights, *, format: str = "kohya", metadata: Mapping[str, str] | None = None,
               dtype: torch.dtype = torch.float32, replace: bool = True) -> Path:
     """Write `weights` to `path`.
 
     Args:
-        path: A `.safetensors` file; for the form "peft" a folder, as PEFT's `from_pretrained` takes it. A LoRA of more
-            than the UNet becomes one such folder for each component below it ("unet", "text_encoder", …).
+        path: A `.safetensors` file; for the format "peft" a folder, as PEFT's `from_pretrained` takes it. A LoRA of
+            more than the UNet becomes one such folder for each component below it ("unet", "text_encoder", …).
         weights: What to write. Empty, NaN or all-zero weights are refused.
-        form: "kohya", "diffusers" or "peft" (see `atelier.lora.forms`).
+        format: "kohya", "diffusers" or "peft" (see `atelier.lora.formats`).
         metadata: String pairs for the safetensors header; none of them may hold a secret.
         dtype: Storage type of the tensors.
         replace: Whether a file that stands there goes.
@@ -67,20 +67,20 @@ def save_lora(path: Path, weights: LoraWeights, *, form: str = "kohya", metadata
     """
     check_usable(weights, path.name)
     header = {"format": "pt", **(metadata or {})}
-    if form not in FORMS:
-        raise AtelierError(f"LoRA form {form!r} is not known.", f"Choose one of: {', '.join(FORMS)}.")
-    if form == "peft":
+    if format not in FORMATS:
+        raise AtelierError(f"LoRA format {format!r} is not known.", f"Choose one of: {', '.join(FORMATS)}.")
+    if format == "peft":
         return _save_peft(path, weights, header, dtype)
     if path.is_dir():
         raise AtelierError(f"{path} is a folder.", "Choose the name of a .safetensors file.")
-    state = kohya_state(weights, dtype) if form == "kohya" else diffusers_state(weights, dtype)
-    with whole_file(path, replace=replace) as part:
+    state = kohya_state(weights, dtype) if format == "kohya" else diffusers_state(weights, dtype)
+    with atomic_file(path, replace=replace) as part:
         _save_checked(part, state, header, path.name)
     return path
 
 
 def load_lora(path: Path) -> LoraWeights:
-    """Read a LoRA file in any of the forms of `atelier.lora.forms`, or a PEFT folder.
+    """Read a LoRA file in any of the formats of `atelier.lora.formats`, or a PEFT folder.
 
     Raises:
         AtelierError: not a readable LoRA file, it holds no usable adapter, or a tensor in it is no part of one.
@@ -176,7 +176,7 @@ def _save_peft(path: Path, weights: LoraWeights, header: dict[str, str], dtype: 
     if path.exists() and not (path.is_dir() and (is_peft_folder(path) or not any(path.iterdir()))):
         raise AtelierError(f"{path} exists and is no PEFT folder; it was left alone.", "Choose another name.")
     components = [name for name in COMPONENTS if select(weights, name)]
-    with whole_folder(path) as part:
+    with atomic_folder(path) as part:
         for component in components:
             folder = part if components == ["unet"] else part / component
             folder.mkdir(exist_ok=True)

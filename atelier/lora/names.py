@@ -13,10 +13,10 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..convert.keys import KeyTable
+    from ..models.keymap import KeyTable
 
-FORMS = ("kohya", "diffusers", "peft")
-"""What a LoRA can be written as: see `atelier.lora.forms`."""
+FORMATS = ("kohya", "diffusers", "peft")
+"""What a LoRA can be written as: see `atelier.lora.formats`."""
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 """What a LoRA may stand on, by diffusers' folder names."""
@@ -115,8 +115,8 @@ def _checkpoint_names() -> KeyTable:
     transformer stands before it; both places are in the table, and no file has both.
     """
     # Nodes read this module's lists when the host starts; the table is for those who read a file.
-    from ..convert.keys import KeyTable
-    from ..convert.unet import UNetLayout
+    from ..models.keymap import KeyTable
+    from ..models.unet_keys import UNetLayout
 
     levels = (2, 2, 2, 2)
     blocks = sum(levels) + len(levels)

@@ -1,4 +1,4 @@
-"""LoRA weights in one neutral form, whatever file they come from or go to.
+"""LoRA weights in one neutral format, whatever file they come from or go to.
 
 Equation (Hu et al. 2021, https://arxiv.org/abs/2106.09685, section 4.1): W' = W + (alpha / r) · B · A, here with
 `down` for A and `up` for B. DoRA (Liu et al. 2024, https://arxiv.org/abs/2402.09353, equation 5) adds a magnitude m per

@@ -1,1 +1,1 @@
-"""An opened model: a handle that travels, and the components loaded from it."""
+"""What a model is: families, layout, detection, key tables, tokenizer, noise schedule; its handle and its loading."""

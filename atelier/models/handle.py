@@ -15,7 +15,7 @@ class DiffusersModel:
 
     path: Path
     family: str
-    """Key of `atelier.families.FAMILIES`: "sd1", "sd2", "sdxl", "sdxl-refiner", …"""
+    """Key of `atelier.models.families.FAMILIES`: "sd1", "sd2", "sdxl", "sdxl-refiner", …"""
     prediction_type: str
     """"epsilon" or "v_prediction": what the UNet predicts."""
     dtype: str

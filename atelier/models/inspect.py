@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.header import TORCH_NAMES
-from ..convert.anatomy import read_anatomy
-from ..convert.prediction import other_noise, read_kind, read_prediction
-from ..families import SamplerAdvice
+from .families import SamplerAdvice
+from .layout import read_layout
 from .open import unet_dtype
+from .prediction import other_noise, read_kind, read_prediction
 
 
 @dataclass(frozen=True)
@@ -71,11 +71,11 @@ def inspect(path: Path) -> Inspection:
     Raises:
         AtelierError: it is no Stable Diffusion model; the message says what it looks like instead.
     """
-    anatomy = read_anatomy(Path(path))
-    prediction = read_prediction(anatomy)
-    kind = read_kind(anatomy, prediction)
+    layout = read_layout(Path(path))
+    prediction = read_prediction(layout)
+    kind = read_kind(layout, prediction)
     return Inspection(
-        anatomy.path, anatomy.family.key, kind.key, kind.name, prediction.type, prediction.because,
-        prediction.zero_terminal_snr, TORCH_NAMES[unet_dtype(anatomy)], anatomy.parameters,
-        {name: component.parameters for name, component in anatomy.components.items()}, anatomy.ema,
-        len(anatomy.unused), kind.advice, other_noise(anatomy))
+        layout.path, layout.family.key, kind.key, kind.name, prediction.type, prediction.because,
+        prediction.zero_terminal_snr, TORCH_NAMES[unet_dtype(layout)], layout.parameters,
+        {name: component.parameters for name, component in layout.components.items()}, layout.ema,
+        len(layout.unused), kind.advice, other_noise(layout))

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import torch
 from torch import nn
 
-from ..convert.anatomy import Anatomy, Component, read_anatomy
-from ..convert.prediction import Prediction, check_schedule, read_prediction
-from ..convert.tokenizer import load_tokenizer
 from ..errors import AtelierError
-from ..families import kind_of, scheduler_config
+from .families import kind_of, scheduler_config
 from .handle import DiffusersModel
+from .layout import Component, ModelLayout, read_layout
+from .prediction import Prediction, check_schedule, read_prediction
 from .text import TextStack
+from .tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -70,25 +70,25 @@ def load_text(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
     """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    anatomy = read_anatomy(model.path)
+    layout = read_layout(model.path)
     encoders: dict[str, nn.Module] = {}
-    for spec in anatomy.family.text_encoders:
-        component = _of(anatomy, spec.folder)
+    for spec in layout.family.text_encoders:
+        component = _of(layout, spec.folder)
         kind = CLIPTextModelWithProjection if spec.pooled else CLIPTextModel
         with _no_memory():
             encoder = kind(CLIPTextConfig(**_plain_config(component)))
         encoders[spec.folder] = _filled(encoder, component, dtype, device)
-    return TextStack(anatomy.family, _tokenizers(model, anatomy), encoders)
+    return TextStack(layout.family, _tokenizers(model, layout), encoders)
 
 
-def load_counting(model: DiffusersModel) -> TextStack:
+def load_tokenizers(model: DiffusersModel) -> TextStack:
     """The tokenizers without encoders: enough to count tokens.
 
     Raises:
         AtelierError: the model cannot be read, or no tokenizer is installed.
     """
-    anatomy = read_anatomy(model.path)
-    return TextStack(anatomy.family, _tokenizers(model, anatomy), {})
+    layout = read_layout(model.path)
+    return TextStack(layout.family, _tokenizers(model, layout), {})
 
 
 def load_scheduler_config(model: DiffusersModel) -> dict[str, Any]:
@@ -96,40 +96,40 @@ def load_scheduler_config(model: DiffusersModel) -> dict[str, Any]:
 
     A folder's own configuration is kept but for the prediction type; a file's follows from its family and kind.
     """
-    anatomy = read_anatomy(model.path)
-    if anatomy.scheduler:
-        return {**anatomy.scheduler, "prediction_type": model.prediction_type}
-    prediction = read_prediction(anatomy, model.prediction_type)
-    return derived_scheduler(anatomy, prediction)
+    layout = read_layout(model.path)
+    if layout.scheduler:
+        return {**layout.scheduler, "prediction_type": model.prediction_type}
+    prediction = read_prediction(layout, model.prediction_type)
+    return derived_scheduler(layout, prediction)
 
 
-def derived_scheduler(anatomy: Anatomy, prediction: Prediction) -> dict[str, Any]:
+def derived_scheduler(layout: ModelLayout, prediction: Prediction) -> dict[str, Any]:
     """The scheduler configuration that suits a model which brings none.
 
     Raises:
         AtelierError: none does: see `convert.prediction.check_schedule`.
     """
-    check_schedule(anatomy)
-    kind = kind_of(anatomy.family.key, prediction.type, anatomy.path.name)
+    check_schedule(layout)
+    kind = kind_of(layout.family.key, prediction.type, layout.path.name)
     return scheduler_config(kind, prediction.type, prediction.zero_terminal_snr)
 
 
-def _tokenizers(model: DiffusersModel, anatomy: Anatomy) -> dict[str, Any]:
+def _tokenizers(model: DiffusersModel, layout: ModelLayout) -> dict[str, Any]:
     found: dict[str, Any] = {}
-    for spec in anatomy.family.text_encoders:
+    for spec in layout.family.text_encoders:
         own = model.path / spec.folder.replace("text_encoder", "tokenizer")
         found[spec.folder] = load_tokenizer(spec.pad_token, own if (own / "merges.txt").is_file() else None)
     return found
 
 
 def _component(model: DiffusersModel, name: str) -> Component:
-    return _of(read_anatomy(model.path), name)
+    return _of(read_layout(model.path), name)
 
 
-def _of(anatomy: Anatomy, name: str) -> Component:
-    if name not in anatomy.components:
-        raise AtelierError(f"{anatomy.path} has no {name}.", "Choose a complete checkpoint or diffusers folder.")
-    return anatomy.components[name]
+def _of(layout: ModelLayout, name: str) -> Component:
+    if name not in layout.components:
+        raise AtelierError(f"{layout.path} has no {name}.", "Choose a complete checkpoint or diffusers folder.")
+    return layout.components[name]
 
 
 def _plain_config(component: Component) -> dict[str, Any]:

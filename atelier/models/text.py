@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..convert.tokenizer import LENGTH
-from ..families import Family
+from .families import Family
+from .tokenizer import LENGTH
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import AtelierError, MissingPackage
-from ..progress import Monitor
+from ..progress import Progress
 from . import failures, interruptible
 from .credentials import Credential, CredentialStore
 from .endpoints import ENDPOINTS, LanguageModel
@@ -83,13 +83,13 @@ class ChatClient:
     Args:
         llm: whom to ask.
         credentials: where its key is looked up, at the first question.
-        monitor: stops the wait.
+        progress: stops the wait.
         pause: seconds before the first repeat; doubled each time, with jitter.
     """
 
     llm: LanguageModel
     credentials: CredentialStore = field(default_factory=CredentialStore)
-    monitor: Monitor = field(default_factory=Monitor)
+    progress: Progress = field(default_factory=Progress)
     pause: float = 0.5
     _left_out: set[str] = field(default_factory=set)
     _renamed: dict[str, str] = field(default_factory=dict)
@@ -109,7 +109,7 @@ class ChatClient:
         _ = self.credential  # A missing key is told before anything is started.
         failure = None
         try:
-            return interruptible.run(lambda: self._ask(messages, seed, response_format), self.monitor.check)
+            return interruptible.run(lambda: self._ask(messages, seed, response_format), self.progress.check)
         except AtelierError as error:
             failure = error
         # Raised anew, outside and alone: the package's own error holds the request with its headers.

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtelierError
-from .fields import Form
+from .fields import PromptStyle
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -53,7 +53,7 @@ class ExampleSet:
 
     name: str
     description: str
-    form: Form
+    form: PromptStyle
     advice: str
     negative: str
     suffix: str
@@ -120,7 +120,7 @@ class ExampleLibrary:
 def _read(table: Mapping[str, Any], file: Path) -> ExampleSet:
     usual = _text(table, "negative", file, required=False)
     form = _text(table, "form", file)
-    if form not in (Form.TAGS.value, Form.SENTENCES.value):
+    if form not in (PromptStyle.TAGS.value, PromptStyle.SENTENCES.value):
         raise AtelierError(f"{file}: form is {form!r}.", 'Write form = "tags" or form = "sentences".')
     entries = table.get("example", [])
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
@@ -128,7 +128,7 @@ def _read(table: Mapping[str, Any], file: Path) -> ExampleSet:
     examples = tuple(Example(_text(entry, "idea", file), _text(entry, "positive", file),
                              _text(entry, "negative", file, required=False) or usual, _text(entry, "title", file))
                      for entry in entries)
-    return ExampleSet(file.stem, _text(table, "description", file, required=False), Form(form),
+    return ExampleSet(file.stem, _text(table, "description", file, required=False), PromptStyle(form),
                       _text(table, "advice", file, required=False), usual,
                       _text(table, "suffix", file, required=False), examples)
 

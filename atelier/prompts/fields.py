@@ -9,7 +9,7 @@ CLIP_BUDGET = 75
 """Tokens of a prompt that CLIP sees at once: its 77 positions less the start and end marks."""
 
 
-class Form(str, Enum):
+class PromptStyle(str, Enum):
     """How a prompt is worded."""
 
     TAGS = "tags"

@@ -8,11 +8,11 @@ import re
 from . import budget
 from .budget import TokenCounter
 from .client import NOTHING_USED
-from .fields import Form
+from .fields import PromptStyle
 from .request import PromptRequest, WrittenPrompt
 from .words import words
 
-NEGATIVE = "lowres, blurry, jpeg artifacts, bad anatomy, deformed, watermark, text"
+NEGATIVE = "lowres, blurry, jpeg artifacts, bad layout, deformed, watermark, text"
 """Used where no example set names the model's own."""
 _SMALL = {"a", "an", "and", "at", "by", "in", "of", "on", "or", "the", "to", "with", "wearing"}
 
@@ -31,7 +31,7 @@ def write(request: PromptRequest, counter: TokenCounter | None = None, because: 
     if request.examples:
         parts.append(request.examples.suffix)
     tags = ", ".join(part for part in parts if part)
-    positive = f"{tags[0].upper()}{tags[1:]}." if request.form is Form.SENTENCES else tags
+    positive = f"{tags[0].upper()}{tags[1:]}." if request.form is PromptStyle.SENTENCES else tags
     negative = (request.examples.negative if request.examples else "") or NEGATIVE
     short, short_negative = (budget.cut_to(text, request.budget, counter) for text in (positive, negative))
     return WrittenPrompt(short, short_negative, title_of(request.idea), budget.count(short, counter), NOTHING_USED,

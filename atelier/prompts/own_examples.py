@@ -13,7 +13,7 @@ from pathlib import Path
 from ..errors import AtelierError
 from ..files import file_name, write_text
 from .examples import Example, ExampleLibrary, ExampleSet
-from .fields import Form
+from .fields import PromptStyle
 
 LONGEST_IDEA = 8
 """Words of an idea that is taken from the prompt."""
@@ -38,7 +38,7 @@ def example_of(positive: str, negative: str = "", idea: str = "", title: str = "
     return Example(idea, positive, negative, title or idea[:1].upper() + idea[1:])
 
 
-def add_example(library: ExampleLibrary, name: str, example: Example, form: Form) -> ExampleSet:
+def add_example(library: ExampleLibrary, name: str, example: Example, form: PromptStyle) -> ExampleSet:
     """Put an example at the end of the set `name` in the library's first folder; the file is whole at every moment.
 
     Names that differ in upper and lower case alone are one, as they are on many disks. A set that is only in another
@@ -54,7 +54,7 @@ def add_example(library: ExampleLibrary, name: str, example: Example, form: Form
     """
     if Path(file_name(name)).name != name:
         raise AtelierError(f"{name!r} cannot be the name of an example set.", "Leave out folders and spaces around it.")
-    if form not in (Form.TAGS, Form.SENTENCES):
+    if form not in (PromptStyle.TAGS, PromptStyle.SENTENCES):
         raise AtelierError(f"form is {form.value}.", "Example sets hold tags or sentences.")
     name = next((known for known in library.names() if _folded(known) == _folded(name)), name)
     file = library.folders[0] / f"{name}.toml"

@@ -8,7 +8,7 @@ from ..errors import AtelierError
 from .budget import TokenCount
 from .client import Usage
 from .examples import ExampleSet
-from .fields import CLIP_BUDGET, NO_FIELDS, Form, PromptFields
+from .fields import CLIP_BUDGET, NO_FIELDS, PromptFields, PromptStyle
 
 LONGEST_IDEA = 4000
 """Characters."""
@@ -25,7 +25,7 @@ class PromptRequest:
     idea: str
     style: str = ""
     """Words about the style, in the user's own words; empty leaves it to the writer."""
-    form: Form = Form.TAGS
+    form: PromptStyle = PromptStyle.TAGS
     fields: PromptFields = NO_FIELDS
     """Parts that the user fixed; the writer keeps them word for word."""
     budget: int = CLIP_BUDGET

@@ -12,7 +12,7 @@ from .answer_cache import AnswerCache
 from .budget import TokenCounter
 from .client import ChatClient, Message, host_of
 from .examples import Example
-from .fields import Form, PromptFields
+from .fields import PromptFields, PromptStyle
 from .request import PromptRequest, WrittenPrompt
 from .structured import Question, Unusable, ask, object_schema, text_field
 
@@ -20,9 +20,10 @@ LONGEST_PROMPT = 2000
 LONGEST_TITLE = 120
 
 _FORMS = {
-    Form.TAGS: "comma-separated tags: words and short phrases, the most important first, no full sentences",
-    Form.SENTENCES: "one or two plain English sentences",
-    Form.FIELDS: "short comma-separated tags, each in the field it belongs to; a field that does not apply stays empty",
+    PromptStyle.TAGS: "comma-separated tags: words and short phrases, the most important first, no full sentences",
+    PromptStyle.SENTENCES: "one or two plain English sentences",
+    PromptStyle.FIELDS: "short comma-separated tags, each in the field it belongs to; a field that does not apply "
+                        "stays empty",
 }
 
 
@@ -54,7 +55,7 @@ def write(request: PromptRequest, client: ChatClient, cache: AnswerCache | None 
 
 
 def _question(request: PromptRequest) -> Question[tuple[str, str, str]]:
-    parts = PromptFields.names() if request.form is Form.FIELDS else ["positive"]
+    parts = PromptFields.names() if request.form is PromptStyle.FIELDS else ["positive"]
     text = {"type": "string"}
     schema = object_schema(dict.fromkeys([*parts, "negative", "title"], text))
     return Question(_messages(request, list(schema["properties"])), schema, lambda answer: _read(request, answer),
@@ -62,7 +63,7 @@ def _question(request: PromptRequest) -> Question[tuple[str, str, str]]:
 
 
 def _read(request: PromptRequest, answer: Mapping[str, Any]) -> tuple[str, str, str]:
-    if request.form is Form.FIELDS:
+    if request.form is PromptStyle.FIELDS:
         written = {name: text_field(answer, name, LONGEST_PROMPT, required=False) for name in PromptFields.names()}
         positive = PromptFields(**{**written, **request.fields.given()}).joined()
         if not positive:
@@ -84,7 +85,7 @@ def _messages(request: PromptRequest, keys: list[str]) -> list[Message]:
              f"the idea says and add what makes it a picture: place, light, composition, medium. Answer with one JSON "
              f"object with the keys {', '.join(keys)}, all texts, and nothing else.")
     messages = [{"role": "system", "content": f"{rules} {advice}".strip()}]
-    if request.examples and request.form is not Form.FIELDS:
+    if request.examples and request.form is not PromptStyle.FIELDS:
         for example in request.examples.examples:
             messages += [{"role": "user", "content": example.idea}, {"role": "assistant", "content": _shown(example)}]
     return [*messages, {"role": "user", "content": _wish(request)}]

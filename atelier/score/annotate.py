@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from PIL import Image
 
-from .label import strip
+from ..pictures.labels import strip
 from .result import Score, Scores
 
 

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ..checkpoint.entry import Entry
 from ..checkpoint.folder import component_entries, read_json
-from ..checkpoint.source import Entry, open_file
+from ..checkpoint.source import open_file
 from ..errors import AtelierError
 from .config import config_of
 from .crop import Crop

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ..errors import AtelierError
-from ..progress import Monitor
+from ..progress import Progress
 from .crop import Crop
 from .definitions import Definition
 from .preprocess import pixel_values
@@ -44,7 +44,7 @@ class ClipScorer:
 
     def score(self, pictures: Sequence[Image.Image], texts: str | Sequence[str], *,
               definition: Definition = Definition.COSINE, prefix: str = "", style: str = "",
-              references: Sequence[Image.Image] = (), monitor: Monitor | None = None) -> Scores:
+              references: Sequence[Image.Image] = (), progress: Progress | None = None) -> Scores:
         """Score every picture against its text.
 
         Args:
@@ -58,11 +58,11 @@ class ClipScorer:
             AtelierError: no pictures, an empty text, another number of texts than of pictures, or a model that computes
                 something that is no number.
         """
-        monitor = monitor or Monitor()
+        progress = progress or Progress()
         pairs = [prefix + text for text in _one_each(texts, len(pictures))]
         tokens = {text: self.tokens(text) for text in dict.fromkeys(pairs)}
-        monitor.phase("encoding", len(pictures) + len(references))
-        images = self.encode_pictures([*pictures, *references], monitor)
+        progress.phase("encoding", len(pictures) + len(references))
+        images = self.encode_pictures([*pictures, *references], progress)
         images, reference = images[:len(pictures)], images[len(pictures):]
         words = self.encode_texts(pairs)
         cosines = _cosine(images, words)
@@ -106,7 +106,7 @@ class ClipScorer:
         return torch.stack([self._texts[text] for text in texts])
 
     @torch.inference_mode()
-    def encode_pictures(self, pictures: Sequence[Image.Image], monitor: Monitor | None = None) -> torch.Tensor:
+    def encode_pictures(self, pictures: Sequence[Image.Image], progress: Progress | None = None) -> torch.Tensor:
         """Unit embeddings of pictures, float32 `[len(pictures), projection]` on CPU.
 
         Raises:
@@ -117,13 +117,13 @@ class ClipScorer:
         vision: Any = self.model.config.vision_config
         done = []
         for start in range(0, len(pictures), self.chunk):
-            if monitor:
-                monitor.check()
+            if progress:
+                progress.check()
             pixels = pixel_values(pictures[start:start + self.chunk], vision.image_size, self.crop)
             pixels = pixels.to(self._device, self.model.visual_projection.weight.dtype)
             done.append(self._unit(_features(self.model.get_image_features(pixel_values=pixels)), "pictures"))
-            if monitor:
-                monitor.advance(min(start + self.chunk, len(pictures)))
+            if progress:
+                progress.advance(min(start + self.chunk, len(pictures)))
         return torch.cat(done)
 
     def _unit(self, features: torch.Tensor, what: str) -> torch.Tensor:

@@ -44,7 +44,7 @@ def clip_tokenizer(folder: Path | None) -> Tokenizer:
     Raises:
         AtelierError: there are no such files, and the usual one is not installed.
     """
-    from ..convert.tokenizer import load_tokenizer
+    from ..models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(folder=folder if folder is not None and _has_tokenizer(folder) else None)
     # Not verbose, or it would warn about texts longer than the model: they are cut later, and counted.

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ..convert.options import PRECISIONS, ConvertOptions
-from ..families import PREDICTION_TYPES
-from .monitor import ShellMonitor
+from ..models.families import PREDICTION_TYPES
 from .output import add_json, show
+from .progress import ShellProgress
 
 
 def add(verbs: Any) -> None:
@@ -32,24 +32,24 @@ def add(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Convert and report."""
-    from ..convert.anatomy import read_anatomy
     from ..convert.folder import to_folder
     from ..convert.single_file import to_checkpoint
     from ..errors import AtelierError
     from ..lora.bake import merge_of
     from ..lora.file import load_lora
+    from ..models.layout import read_layout
 
     options = ConvertOptions(arguments.precision, arguments.prune, arguments.prediction_type)
-    monitor = ShellMonitor()
+    progress = ShellProgress()
     if arguments.destination.suffix == ".safetensors":
         merge = None
         if arguments.lora:
-            merge = merge_of(load_lora(arguments.lora), read_anatomy(arguments.source), arguments.strength)
-        report = to_checkpoint(arguments.source, arguments.destination, options, monitor, merge=merge)
+            merge = merge_of(load_lora(arguments.lora), read_layout(arguments.source), arguments.strength)
+        report = to_checkpoint(arguments.source, arguments.destination, options, progress, merge=merge)
     elif arguments.lora:
         raise AtelierError(f"A LoRA is merged into single files only, and {arguments.destination} would be a folder.",
                            "Give the destination a name that ends in .safetensors.")
     else:
-        report = to_folder(arguments.source, arguments.destination, options, monitor)
-    monitor.close()
+        report = to_folder(arguments.source, arguments.destination, options, progress)
+    progress.close()
     show(arguments, report.text(), asdict(report))

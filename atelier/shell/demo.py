@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .monitor import ShellMonitor
 from .output import add_device, add_json, show
+from .progress import ShellProgress
 
 
 def add(verbs: Any) -> None:
@@ -29,21 +29,21 @@ def add(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Tell the story and print its summary."""
     from ..demo.stories import own_model_story, pencil_story
-    from ..demo.story import tell
+    from ..demo.story import run_story
     from ..errors import AtelierError
-    from ..train.place import pick_device
+    from ..train.devices import pick_device
 
     if arguments.pictures and not arguments.model:
         raise AtelierError("--pictures was given without --model; the demo model knows drawn shapes only.",
                            "Give a checkpoint of your own with --model, too.")
-    monitor = ShellMonitor()
+    progress = ShellProgress()
     if arguments.model:
         story = own_model_story(arguments.model, arguments.pictures, arguments.out,
                                 large=pick_device(arguments.device).type == "cuda")
     else:
-        story = pencil_story(arguments.out, monitor)
-    told = tell(story, arguments.out, device=arguments.device, monitor=monitor)
-    monitor.close()
+        story = pencil_story(arguments.out, progress)
+    told = run_story(story, arguments.out, device=arguments.device, progress=progress)
+    progress.close()
     show(arguments, told.text(), told.numbers())
 
 
@@ -51,7 +51,7 @@ def run_model(arguments: argparse.Namespace) -> None:
     """Write what the template "Try it without downloads" needs."""
     from ..demo.folders import fill_folders
 
-    monitor = ShellMonitor()
-    written = fill_folders(arguments.base, monitor)
-    monitor.close()
+    progress = ShellProgress()
+    written = fill_folders(arguments.base, progress)
+    progress.close()
     show(arguments, "\n".join(map(str, written)), written)

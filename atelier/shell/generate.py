@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .monitor import ShellMonitor
 from .output import add_device, add_json, show
+from .progress import ShellProgress
 
 
 def add(verbs: Any) -> None:
@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..models.inspect import inspect
     from ..models.open import open_model
     from ..sampling import SamplingOptions, recommended
-    from ..train.place import pick_device, pick_dtype
+    from ..train.devices import pick_device, pick_dtype
 
     if arguments.count < 1:
         raise AtelierError(f"--count is {arguments.count}.", "Choose at least 1.")
@@ -52,11 +52,11 @@ def run(arguments: argparse.Namespace) -> None:
     prompts = tuple(prompt for prompt in arguments.prompt for _ in range(arguments.count))
     seeds = tuple(arguments.seed + i for _ in arguments.prompt for i in range(arguments.count))
     request = GenerateRequest(prompts, seeds, arguments.negative, options, arguments.lora, arguments.strength)
-    device, monitor = pick_device(arguments.device), ShellMonitor()
-    model = open_model(arguments.model, prediction_type=arguments.prediction_type, monitor=monitor)
+    device, progress = pick_device(arguments.device), ShellProgress()
+    model = open_model(arguments.model, prediction_type=arguments.prediction_type, progress=progress)
     dtype = pick_dtype(arguments.precision, device, sampling=True)
-    pictures = generate(model, request, device=device, dtype=dtype, monitor=monitor)
-    monitor.close()
+    pictures = generate(model, request, device=device, dtype=dtype, progress=progress)
+    progress.close()
     saved = []
     for picture in pictures:
         stem = free_stem(arguments.out, safe_name(f"{picture.prompt[:80]} {picture.seed}"))

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtelierError
-from .monitor import ShellMonitor
 from .output import add_json, show
 from .pictures import open_pictures, picture_files
+from .progress import ShellProgress
 
 
 def add(verbs: Any) -> None:
@@ -38,7 +38,7 @@ def add(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Compose, and write picture and manifest."""
-    from ..files import whole_file, write_json
+    from ..files import atomic_file, write_json
     from ..grid.compose import Fit, compose, parse_color
     from ..grid.fillers import fillers_from_folder
     from ..grid.layout import Gaps, Layout, Placement, arrange, rows_for
@@ -54,16 +54,16 @@ def run(arguments: argparse.Namespace) -> None:
     if count and not arguments.fillers:
         raise AtelierError(f"Blocks of {arguments.block} × {arguments.block} cells need {count} fillers.",
                            "Give a folder of pictures with --fillers, or --block 1.")
-    monitor = ShellMonitor()
+    progress = ShellProgress()
     fillers = fillers_from_folder(arguments.fillers, count, arguments.seed, allow_repeats=arguments.repeat_fillers,
-                                  monitor=monitor) if count else []
+                                  progress=progress) if count else []
     places = arrange(layout, len(files), count, Placement(arguments.placement), arguments.seed)
     grid = compose(layout, places, open_pictures(files), [filler.picture for filler in fillers],
                    fit=Fit(arguments.fit), background=parse_color(arguments.background))
-    monitor.close()
+    progress.close()
     manifest = describe(layout, places, [Origin(source=file.name) for file in files],
                         [Origin(source=filler.path.name) for filler in fillers], arguments.seed).to_json()
-    with whole_file(arguments.out) as part:
+    with atomic_file(arguments.out) as part:
         grid.save(part, "PNG")
     write_json(arguments.out.with_suffix(".json"), manifest)
     show(arguments, f"{arguments.out}: {grid.width} × {grid.height} pixels, {len(files)} pictures, {count} fillers",

@@ -1,4 +1,4 @@
-"""`atelier lora-convert`: a LoRA from one form to another."""
+"""`atelier lora-convert`: a LoRA from one format to another."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ..lora.names import FORMS
+from ..lora.names import FORMATS
 from .output import add_json, show
 
 
 def add(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser("lora-convert", help="convert a LoRA between the forms of kohya, diffusers and PEFT")
+    parser = verbs.add_parser("lora-convert", help="convert a LoRA between the formats of kohya, diffusers and PEFT")
     parser.add_argument("source", type=Path, metavar="SRC", help="a LoRA file, or a PEFT folder")
     parser.add_argument("destination", type=Path, metavar="DST", help="a .safetensors file; a folder for --to peft")
-    parser.add_argument("--to", choices=FORMS, default=FORMS[0], help=f"what to write (default: {FORMS[0]})")
+    parser.add_argument("--to", choices=FORMATS, default=FORMATS[0], help=f"what to write (default: {FORMATS[0]})")
     add_json(parser)
     parser.set_defaults(run=run)
 

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ..errors import AtelierError
 from ..progress import Interrupted
 from . import convert, demo, generate, grid, inspect, lora_convert, score, train
-from .monitor import interrupts_kept
+from .progress import interrupts_kept
 
 VERBS = (inspect, convert, lora_convert, train, generate, score, grid, demo)
 

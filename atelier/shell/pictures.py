@@ -40,7 +40,7 @@ def open_pictures(files: Sequence[Path]) -> list[Image]:
     Raises:
         AtelierError: some cannot be read; the message names them all.
     """
-    from ..dataset.images import UnreadablePicture, read_picture
+    from ..pictures.decode import UnreadablePicture, read_picture
 
     pictures, faults = [], []
     for file in files:

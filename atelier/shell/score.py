@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtelierError
-from .monitor import ShellMonitor
 from .output import add_device, add_json, show
 from .pictures import open_pictures, picture_files
+from .progress import ShellProgress
 
 _SETTINGS = re.compile(r"(Steps|Seed|Model|Title|CLIP score|Scored by): ")
 """How the last line of an infotext begins: the web UI's, or Save Titled's."""
@@ -38,15 +38,15 @@ def run(arguments: argparse.Namespace) -> None:
     from ..files import write_text
     from ..score.definitions import Definition
     from ..score.load import open_scorer
-    from ..train.place import pick_device
+    from ..train.devices import pick_device
 
     files = picture_files(arguments.pictures)
     texts = arguments.text if arguments.text is not None else _sidecar_texts(files)
-    pictures, monitor = open_pictures(files), ShellMonitor()
+    pictures, progress = open_pictures(files), ShellProgress()
     scorer = open_scorer(arguments.model, device=pick_device(arguments.device))
     scores = scorer.score(pictures, texts, definition=Definition(arguments.definition), prefix=arguments.prefix,
-                          style=arguments.style, monitor=monitor)
-    monitor.close()
+                          style=arguments.style, progress=progress)
+    progress.close()
     if arguments.csv:
         write_text(arguments.csv, scores.csv())
     rows = [{"file": file, "score": item.value, "cosine": item.cosine, "text": item.text, "tokens": item.tokens,

@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from .monitor import ShellMonitor
 from .output import add_device, add_json, show
+from .progress import ShellProgress
 
 EXAMPLE = """\
 A configuration file (paths are relative to it):
@@ -56,10 +56,10 @@ def run(arguments: argparse.Namespace) -> None:
     from .train_file import read_train_file
 
     wanted = read_train_file(arguments.config, device=arguments.device)
-    monitor = ShellMonitor()
-    data = read_folder(wanted.folder, wanted.data, monitor)
-    model = open_model(wanted.model, prediction_type=wanted.prediction_type, monitor=monitor)
-    report = train(wanted.name, model, data, wanted.config, wanted.place, monitor)
-    monitor.close()
+    progress = ShellProgress()
+    data = read_folder(wanted.folder, wanted.data, progress)
+    model = open_model(wanted.model, prediction_type=wanted.prediction_type, progress=progress)
+    report = train(wanted.name, model, data, wanted.config, wanted.place, progress)
+    progress.close()
     show(arguments, report.text(), {"lora": report.lora, "run": report.store.folder, "plot": report.store.plot,
                                     "reused": report.reused, **report.outcome.as_dict()})

@@ -14,7 +14,7 @@ from ..errors import AtelierError
 from ..fields import typed
 from ..files import file_name
 from ..train.config import TrainConfig, config_from_dict
-from ..train.place import Workplace
+from ..train.devices import RunPaths
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -34,7 +34,7 @@ class TrainFile:
     folder: Path
     data: FolderOptions
     config: TrainConfig
-    place: Workplace
+    place: RunPaths
 
 
 def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
@@ -61,7 +61,7 @@ def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
     prediction = _text(values, "prediction_type", path.name) if "prediction_type" in values else "auto"
     return TrainFile(file_name(_text(values, "name", path.name)), _path(values, "model", path.name, base), prediction,
                      _path(data, "folder", "[data]", base), _folder_options(data, base), config_from_dict(config),
-                     Workplace(folders[0], folders[1], folders[2], device))
+                     RunPaths(folders[0], folders[1], folders[2], device))
 
 
 def _content(path: Path) -> str:

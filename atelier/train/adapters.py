@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from ..errors import AtelierError
 from ..lora.weights import LoraModule
+from .bucket_sampler import derived_seed
 from .config import TARGETS, TEXT_TARGETS, LoraConfig
-from .order import derived_seed
 
 _ADAPTER = "default"
 
@@ -109,7 +109,7 @@ class Adapters:
             torch._foreach_copy_([p.data for p, _ in pairs], [m.data for _, m in pairs])  # pyright: ignore
 
     @torch.no_grad()
-    def collect_gradients(self, scale: float = 1.0) -> None:
+    def accumulate_gradients(self, scale: float = 1.0) -> None:
         """Add the parameters' gradients, times `scale`, to the masters' and clear the former.
 
         In float32, where both are the same tensors, there is nothing to do (and no loss scale).

@@ -10,8 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from ..dataset.images import DECODER_ERRORS
-from ..progress import Monitor
+from ..pictures.decode import DECODER_ERRORS
+from ..progress import Progress
 
 log = logging.getLogger("atelier")
 
@@ -30,8 +30,8 @@ class History:
     epochs: list[tuple[int, float]] = field(default_factory=list)
     """(step, mean training loss) at the end of each epoch."""
 
-    def show(self, monitor: Monitor, pictures: Mapping[int, Path]) -> None:
-        """Tell `monitor` of everything measured so far, in order of steps.
+    def show(self, progress: Progress, pictures: Mapping[int, Path]) -> None:
+        """Tell `progress` of everything measured so far, in order of steps.
 
         Args:
             pictures: Sample pictures by the step they were drawn after; those that cannot be read are left out.
@@ -39,11 +39,11 @@ class History:
         looks = dict(self.validation)
         shown = sorted(pictures)[-PICTURES:]
         for step, loss in enumerate(self.losses, 1):
-            monitor.measure({"step": step, "loss": loss})
+            progress.measure({"step": step, "loss": loss})
             if step in looks:
-                monitor.measure({"step": step, "validation_loss": looks[step]})
+                progress.measure({"step": step, "validation_loss": looks[step]})
             if step in shown:
-                _preview(monitor, pictures[step])
+                _preview(progress, pictures[step])
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -56,14 +56,14 @@ class History:
                        [(int(s), float(v)) for s, v in values["epochs"]])
 
 
-def _preview(monitor: Monitor, path: Path) -> None:
+def _preview(progress: Progress, path: Path) -> None:
     try:
         with Image.open(path) as picture:
             picture.load()
     except DECODER_ERRORS as error:  # a damaged picture is no reason to end the training it shows
         log.warning("The sample picture %s is not shown: %s", path, error)
         return
-    monitor.preview(picture)
+    progress.preview(picture)
 
 
 def smoothed(values: list[float], weight: float = 0.9) -> list[float]:

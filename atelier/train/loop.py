@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from ..device_memory import OutOfMemory, free, memory_errors_alike, memory_for
 from ..errors import AtelierError
-from ..progress import Monitor
-from ..room import OutOfMemory, free, memory_errors_alike, memory_for
-from .keeper import Keeper
-from .pace import Pace, in_words
+from ..progress import Progress
+from .checkpoint_writer import CheckpointWriter
 from .random_state import random_state_kept
-from .store import RunStore
+from .run_folder import RunFolder
+from .step_rate import StepRate, format_rate
 from .trainer import Trainer
 
 log = logging.getLogger("atelier")
@@ -23,7 +23,7 @@ log = logging.getLogger("atelier")
 READ_SECONDS = 0.25
 """On a device that works ahead of the host, losses are read (which waits for it) no more often than this."""
 
-LOOK_STEPS = 50
+MIN_VALIDATION_INTERVAL = 50
 """Automatic validation comes at epoch ends, but not more often than this many steps."""
 
 
@@ -33,21 +33,21 @@ class Loop:
     Args:
         trainer: Fresh; a state in `store` is loaded into it.
         store: The run's folder.
-        monitor: Shown progress, asked to stop.
+        progress: Shown progress, asked to stop.
         metadata: Builds the header of a LoRA file from the step its weights are of.
         draw: Draws a sample picture with the trainer's current weights, or None where none are wanted.
         clock: Seconds, never going back.
     """
 
-    def __init__(self, trainer: Trainer, store: RunStore, monitor: Monitor, *,
+    def __init__(self, trainer: Trainer, store: RunFolder, progress: Progress, *,
                  metadata: Callable[[int], Mapping[str, str]], draw: Callable[[], None] | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        self.trainer, self.store, self.monitor = trainer, store, monitor
+        self.trainer, self.store, self.progress = trainer, store, progress
         self.draw, self._clock = draw, clock
-        self._keeper = Keeper(trainer, store, metadata, clock)
+        self._checkpoints = CheckpointWriter(trainer, store, metadata, clock)
         self._unread: list[tuple[Tensor, Tensor]] = []
         self._read_at = clock()
-        self._pace = Pace(0, clock)
+        self._pace = StepRate(0, clock)
         self.began_step = 0
         self.undrawn: list[int] = []
         """Steps whose sample picture did not fit in memory."""
@@ -61,28 +61,28 @@ class Loop:
         Raises:
             AtelierError: the loss became NaN or infinite, memory ran out, or nothing was learnt. What was learnt before
                 is saved.
-            BaseException: whatever `monitor.check` raises to interrupt; state and partial LoRA are saved first.
+            BaseException: whatever `progress.check` raises to interrupt; state and partial LoRA are saved first.
         """
         trainer = self.trainer
-        resumed = self._keeper.go_on()
+        resumed = self._checkpoints.resume()
         if resumed:
-            trainer.history.show(self.monitor, self.store.drawn)
-            if trainer.stopper.best_step:
-                self.monitor.measure({"step": trainer.step, "best_step": trainer.stopper.best_step})
+            trainer.history.show(self.progress, self.store.drawn)
+            if trainer.early_stopping.best_step:
+                self.progress.measure({"step": trainer.step, "best_step": trainer.early_stopping.best_step})
         self.began_step = trainer.step
-        self._pace = Pace(trainer.step, self._clock)
-        self.monitor.phase("training", trainer.total)
+        self._pace = StepRate(trainer.step, self._clock)
+        self.progress.phase("training", trainer.total)
         with random_state_kept():
             if resumed:  # the interruption may have come between a step and what was due after it
                 self._do_due(resumed=True)
-            while trainer.step < trainer.total and not trainer.stopper.done:
+            while trainer.step < trainer.total and not trainer.early_stopping.done:
                 self._poll()
-                if trainer.step and self.monitor.stop_requested():  # before the first step there is nothing to keep
+                if trainer.step and self.progress.stop_requested():  # before the first step there is nothing to keep
                     self._finish()
                     return "stopped by user"
                 self._step()
             self._finish()
-        return "stopped early" if trainer.stopper.done and trainer.step < trainer.total else "complete"
+        return "stopped early" if trainer.early_stopping.done and trainer.step < trainer.total else "complete"
 
     def _step(self) -> None:
         trainer, options = self.trainer, self.trainer.config.options
@@ -105,24 +105,24 @@ class Loop:
     def _do_due(self, *, resumed: bool = False) -> None:
         """Validate, save and draw where that is due after the step that was done last."""
         trainer, options = self.trainer, self.trainer.config.options
-        if self._look_due():
+        if self._validation_due():
             self._look()
         if options.save_every and trainer.step % options.save_every == 0:
             self._read()
-            self._keeper.save_lora(self.store.at(trainer.step))
-            self._keeper.save_state()
-        elif self._keeper.due:
+            self._checkpoints.save_lora(self.store.at(trainer.step))
+            self._checkpoints.save_state()
+        elif self._checkpoints.due:
             self._read()
-            self._keeper.save_state()
+            self._checkpoints.save_state()
         due = self._sample_due() and not (resumed and trainer.step in self.store.drawn)
         # The request first: a sample that is due answers it.
-        if self.draw and (self.monitor.sample_requested() or due):
+        if self.draw and (self.progress.sample_requested() or due):
             self._sample(self.draw)
 
     def _sample(self, draw: Callable[[], None]) -> None:
         trainer = self.trainer
         self._read()
-        self._keeper.save_state()  # drawing needs the most memory; what was learnt is safe before it starts
+        self._checkpoints.save_state()  # drawing needs the most memory; what was learnt is safe before it starts
         fits = True
         try:
             with memory_errors_alike():
@@ -130,15 +130,15 @@ class Loop:
         except OutOfMemory:
             fits = False
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
-            self._keeper.save_lora(self.store.last)
+            self._checkpoints.save_lora(self.store.last)
             raise
-        self.monitor.phase("training", trainer.total)
+        self.progress.phase("training", trainer.total)
         if not fits:
             free(trainer.device)  # only here: while the error was being handled, it held what had been computed
             self.undrawn.append(trainer.step)
             log.warning("The sample picture of step %d did not fit in memory; training goes on without it.",
                         trainer.step)
-            self.monitor.advance(trainer.step, "no memory for a sample picture; training goes on without it")
+            self.progress.advance(trainer.step, "no memory for a sample picture; training goes on without it")
 
     def _read(self) -> None:
         """Fetch the losses of the steps since the last reading, and check them."""
@@ -154,21 +154,21 @@ class Loop:
         losses = [loss for loss, _ in values]
         trainer.history.losses += losses
         trainer.epoch_losses += losses
-        self._keeper.note_good()
+        self._checkpoints.mark_finite()
         self._show(losses[-1])
 
     def _show(self, loss: float) -> None:
         trainer = self.trainer
         pace = self._pace.reach(trainer.step)
-        self.monitor.measure({"step": trainer.step, "steps": trainer.total, "loss": loss, "lr": trainer.rate,
+        self.progress.measure({"step": trainer.step, "steps": trainer.total, "loss": loss, "lr": trainer.rate,
                               "epoch": trainer.step / trainer.steps_per_epoch, "steps_per_second": pace})
-        self.monitor.advance(trainer.step, f"step {trainer.step}/{trainer.total} · loss {loss:.4f} · "
-                                           + in_words(pace, trainer.total - trainer.step))
+        self.progress.advance(trainer.step, f"step {trainer.step}/{trainer.total} · loss {loss:.4f} · "
+                                           + format_rate(pace, trainer.total - trainer.step))
 
     def _fail_on_nan(self, step: int) -> None:
         kept = ""
-        if self._keeper.save_good():
-            kept = f" The weights of step {self._keeper.good_step} are kept in {self.store.last}."
+        if self._checkpoints.save_last_finite():
+            kept = f" The weights of step {self._checkpoints.finite_step} are kept in {self.store.last}."
         raise AtelierError(f"The loss became NaN or infinite at step {step}.{kept}",
                            "Lower the learning rate, or choose precision bf16 or fp32, and start again.")
 
@@ -182,12 +182,12 @@ class Loop:
             if trainer.config.options.monitor == "epoch":
                 self._judge(mean)
 
-    def _look_due(self) -> bool:
+    def _validation_due(self) -> bool:
         trainer, options = self.trainer, self.trainer.config.options
         looks = trainer.history.validation
         if options.monitor != "validation" or (looks and looks[-1][0] == trainer.step):
             return False
-        every = options.validate_every or max(trainer.steps_per_epoch, LOOK_STEPS)
+        every = options.validate_every or max(trainer.steps_per_epoch, MIN_VALIDATION_INTERVAL)
         return trainer.step % every == 0 or trainer.step == trainer.total
 
     def _look(self) -> None:
@@ -197,23 +197,23 @@ class Loop:
             with memory_for(f"validating after step {trainer.step}",
                             "Choose a smaller batch size or resolution, or let early stopping look at the training "
                             "loss (monitor \"epoch\"). What was learnt is saved."):
-                loss = trainer.validate(self.monitor.check)
+                loss = trainer.validate(self.progress.check)
         except BaseException:  # as in `_poll`
             self._keep_work()
             raise
         trainer.history.validation.append((trainer.step, loss))
-        self.monitor.measure({"step": trainer.step, "validation_loss": loss})
+        self.progress.measure({"step": trainer.step, "validation_loss": loss})
         self._judge(loss)
 
     def _judge(self, loss: float) -> None:
         trainer = self.trainer
-        stopper = trainer.stopper.look(loss, trainer.step)
-        if not stopper.improved:
-            trainer.stopper = stopper
-        elif self._keeper.save_best():  # what has learnt nothing yet is not the best
-            trainer.stopper = stopper
-            self.monitor.measure({"step": trainer.step, "best_step": trainer.step})
-        self._keeper.save_state()
+        early_stopping = trainer.early_stopping.look(loss, trainer.step)
+        if not early_stopping.improved:
+            trainer.early_stopping = early_stopping
+        elif self._checkpoints.save_best():  # what has learnt nothing yet is not the best
+            trainer.early_stopping = early_stopping
+            self.progress.measure({"step": trainer.step, "best_step": trainer.step})
+        self._checkpoints.save_state()
 
     def _sample_due(self) -> bool:
         every = self.trainer.config.options.sample_every or max(1, self.trainer.total // 4)
@@ -221,7 +221,7 @@ class Loop:
 
     def _poll(self) -> None:
         try:
-            self.monitor.check()
+            self.progress.check()
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
             self._keep_work()
             raise
@@ -230,13 +230,13 @@ class Loop:
         """Save the state, and the LoRA as it is, of a run that ends here before its time."""
         self._read()
         if self.trainer.step:
-            self._keeper.save_all()
+            self._checkpoints.save_all()
 
     def _finish(self) -> None:
         self._read()
-        if not self._keeper.save_all():
+        if not self._checkpoints.save_all():
             raise AtelierError(
                 f"Nothing was learnt in {self.trainer.step} steps"
                 + (": their gradients overflowed in float16." if self.trainer.loss_scale > 1 else "."),
                 "Train for more steps, or choose precision bf16 or fp32.")
-        self.monitor.phase("saving", 1)
+        self.progress.phase("saving", 1)

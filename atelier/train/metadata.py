@@ -13,7 +13,7 @@ from dataclasses import asdict
 
 from .. import __version__
 from ..dataset.types import TrainingSet
-from ..families import family_of
+from ..models.families import family_of
 from ..models.handle import DiffusersModel
 from .config import TrainConfig
 

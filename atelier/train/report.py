@@ -8,13 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..progress import Monitor
+from ..progress import Progress
 from .history import History
-from .store import RunStore
+from .run_folder import RunFolder
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """The numbers of a finished run, as its report file holds them."""
 
     status: str
@@ -41,10 +41,10 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
     """Sentences on what was left out."""
 
-    def show(self, monitor: Monitor, pictures: Mapping[int, Path]) -> None:
-        """Tell `monitor` of the whole run, as if it were seen again; `pictures` as `History.show` takes them."""
-        self.history.show(monitor, pictures)
-        monitor.measure({"step": self.step, "steps": self.total, "epoch": self.step / self.steps_per_epoch,
+    def show(self, progress: Progress, pictures: Mapping[int, Path]) -> None:
+        """Tell `progress` of the whole run, as if it were seen again; `pictures` as `History.show` takes them."""
+        self.history.show(progress, pictures)
+        progress.measure({"step": self.step, "steps": self.total, "epoch": self.step / self.steps_per_epoch,
                          **({"best_step": self.best_step} if self.best_step else {})})
 
     def as_dict(self) -> dict[str, Any]:
@@ -52,10 +52,10 @@ class Outcome:
         return asdict(self)
 
     @staticmethod
-    def from_dict(values: Any) -> Outcome | None:
+    def from_dict(values: Any) -> RunResult | None:
         """The inverse of `as_dict`; None for what that did not make."""
         try:
-            return Outcome(**{**values, "history": History.from_dict(values["history"])})
+            return RunResult(**{**values, "history": History.from_dict(values["history"])})
         except (KeyError, TypeError, ValueError):
             return None
 
@@ -67,8 +67,8 @@ class TrainReport:
     name: str
     lora: Path
     """The written LoRA file."""
-    store: RunStore
-    outcome: Outcome
+    store: RunFolder
+    outcome: RunResult
     reused: bool
     """True when an earlier run with the same model, pictures and configuration was found finished."""
 

@@ -13,26 +13,24 @@ import torch
 
 from ..dataset.cache import EncodedSet
 from ..dataset.types import TrainingSet
+from ..device_memory import free, memory_for
 from ..errors import AtelierError
-from ..families import family_of
-from ..files import whole_file
+from ..files import atomic_file
+from ..models.families import family_of
 from ..models.handle import DiffusersModel
-from ..models.load import load_counting, load_scheduler_config, load_text, load_unet, load_vae
+from ..models.load import load_scheduler_config, load_text, load_tokenizers, load_unet, load_vae
 from ..models.text import TextBatch
-from ..progress import Monitor
-from ..room import free, memory_for
-from .captions import cut_captions
+from ..progress import Progress
 from .config import TrainConfig
-from .encoding import check_masks, encode_in_room
+from .devices import RunPaths, pick_device, pick_dtype
 from .loop import Loop
 from .memory import needs_checkpointing
 from .metadata import lora_metadata
-from .place import Workplace, pick_device, pick_dtype
 from .plot import loss_plot
-from .publish import LoraShelf
-from .report import Outcome, TrainReport
+from .preparation import check_masks, cut_captions, encode_in_room
+from .report import RunResult, TrainReport
+from .run_folder import LoraOutput, RunFolder
 from .samples import SampleDrawer, encode_prompts
-from .store import RunStore
 from .trainer import Parts, Trainer
 
 log = logging.getLogger("atelier")
@@ -47,8 +45,8 @@ class _Job:
     model: DiffusersModel
     data: TrainingSet
     config: TrainConfig
-    place: Workplace
-    monitor: Monitor
+    place: RunPaths
+    progress: Progress
     device: torch.device
     dtype: torch.dtype
 
@@ -58,16 +56,16 @@ class _Job:
                                   str(self.dtype))
 
     @property
-    def store(self) -> RunStore:
-        return RunStore(self.place.runs / self.run)
+    def store(self) -> RunFolder:
+        return RunFolder(self.place.runs / self.run)
 
     @property
-    def shelf(self) -> LoraShelf:
-        return LoraShelf(self.place.loras, self.name, self.run, self.config.options.form)
+    def shelf(self) -> LoraOutput:
+        return LoraOutput(self.place.loras, self.name, self.run, self.config.options.form)
 
 
-def train(name: str, model: DiffusersModel, data: TrainingSet, config: TrainConfig, place: Workplace,
-          monitor: Monitor) -> TrainReport:
+def train(name: str, model: DiffusersModel, data: TrainingSet, config: TrainConfig, place: RunPaths,
+          progress: Progress) -> TrainReport:
     """Train a LoRA on `data` and write it to `place.loras`.
 
     The same request finds its finished run and returns that; an interrupted one goes on where it stopped, bit for bit
@@ -80,14 +78,14 @@ def train(name: str, model: DiffusersModel, data: TrainingSet, config: TrainConf
         data: Pictures and captions.
         config: What to do.
         place: Folders and device.
-        monitor: Shown phases, progress, losses and samples; may interrupt or ask to stop.
+        progress: Shown phases, progress, losses and samples; may interrupt or ask to stop.
 
     Raises:
         AtelierError: the model cannot be trained, memory or disk ran out, or the loss became NaN.
-        Interrupted: (or what else the monitor raises) state and partial LoRA are saved; run again to go on.
+        Interrupted: (or what else the progress raises) state and partial LoRA are saved; run again to go on.
     """
     device = pick_device(place.device)
-    job = _Job(name, model, data, config, place, monitor, device, pick_dtype(config.options.precision, device))
+    job = _Job(name, model, data, config, place, progress, device, pick_dtype(config.options.precision, device))
     outcome = _finished(job.store)
     if outcome is not None:
         return TrainReport(name, job.shelf.publish(job.store.folder / outcome.weights), job.store, outcome, reused=True)
@@ -99,10 +97,10 @@ def train(name: str, model: DiffusersModel, data: TrainingSet, config: TrainConf
     return TrainReport(name, lora, job.store, outcome, reused=False)
 
 
-def _finished(store: RunStore) -> Outcome | None:
+def _finished(store: RunFolder) -> RunResult | None:
     """How the run ended, if it did and its result is still there."""
     values = store.read_report()
-    outcome = None if values is None else Outcome.from_dict(values)
+    outcome = None if values is None else RunResult.from_dict(values)
     if outcome is not None and (store.folder / outcome.weights).is_file():
         return outcome
     if values is not None:
@@ -122,40 +120,41 @@ def _check_trainable(model: DiffusersModel) -> None:
                            "Train on the base model.")
 
 
-def _train(job: _Job) -> Outcome:
+def _train(job: _Job) -> RunResult:
     _check_trainable(job.model)
-    cut = cut_captions(job.data, load_counting(job.model))
+    cut = cut_captions(job.data, load_tokenizers(job.model))
     if cut:
         log.warning(cut)
     encoded = encode_in_room(job.data, job.model, job.config.options, job.place, device=job.device, dtype=job.dtype,
-                             monitor=job.monitor)
+                             progress=job.progress)
     with memory_for("loading the model", "Close other programs that use the device, or choose precision bf16 or fp16. "
                                          "What was learnt before is kept."):
         prompts = _sample_conditions(job)
-        job.monitor.phase("loading", 1)
+        job.progress.phase("loading", 1)
         trainer, checkpointing = _make_trainer(job, encoded)
     check_masks(trainer.order.items, encoded)
     draw = None
     if job.config.options.sample_prompt:
         draw = SampleDrawer(trainer, job.config.options, prompts,
                             partial(load_vae, job.model, dtype=_vae_dtype(job), device=job.device), job.store,
-                            job.monitor)
+                            job.progress)
     metadata = partial(lora_metadata, job.name, job.run, job.model, job.data, job.config)
-    loop = Loop(trainer, job.store, job.monitor, metadata=metadata, draw=draw)
+    loop = Loop(trainer, job.store, job.progress, metadata=metadata, draw=draw)
     began = time.monotonic()
     with _partial_kept(job):
         status = loop.run()
     seconds = time.monotonic() - began
-    outcome = Outcome(
+    outcome = RunResult(
         status, (job.store.best if trainer.best else job.store.last).name, trainer.step, trainer.total,
-        trainer.steps_per_epoch, trainer.stopper.best_step, trainer.stopper.best if trainer.stopper.best_step else None,
+        trainer.steps_per_epoch, trainer.early_stopping.best_step,
+        trainer.early_stopping.best if trainer.early_stopping.best_step else None,
         seconds, seconds / max(1, trainer.step - loop.began_step), len(trainer.order.items),
         len(trainer.validation.uses) if trainer.validation.held_out else 0,
         str(job.dtype).removeprefix("torch."), checkpointing, trainer.history,
         [sentence for sentence in (cut, _undrawn(loop.undrawn)) if sentence])
     plot = loss_plot(trainer.history, title=f"{job.name} · {status}", best_step=outcome.best_step,
                      steps_per_epoch=trainer.steps_per_epoch)
-    with whole_file(job.store.plot) as part:
+    with atomic_file(job.store.plot) as part:
         plot.save(part, "PNG")
     del trainer, loop, draw
     free(job.device)

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from ..files import whole_file
+from ..files import atomic_file
 from ..models.text import TextBatch, TextStack
-from ..progress import Monitor
+from ..progress import Progress
 from ..sampling import SamplingOptions, decode, sample
 from .config import TrainingOptions
-from .store import RunStore
+from .run_folder import RunFolder
 from .trainer import Trainer
 
 if TYPE_CHECKING:
@@ -28,13 +28,13 @@ class SampleDrawer:
         cached: Conditioning of (sample prompt, negative), or None when the text encoder is trained.
         load_vae: The VAE is loaded for each picture and let go, so that training does not carry it along.
         store: Where pictures go.
-        monitor: Shown the picture.
+        progress: Shown the picture.
     """
 
     def __init__(self, trainer: Trainer, options: TrainingOptions, cached: tuple[TextBatch, TextBatch] | None,
-                 load_vae: Callable[[], AutoencoderKL], store: RunStore, monitor: Monitor) -> None:
+                 load_vae: Callable[[], AutoencoderKL], store: RunFolder, progress: Progress) -> None:
         self.trainer, self.options, self.cached = trainer, options, cached
-        self.load_vae, self.store, self.monitor = load_vae, store, monitor
+        self.load_vae, self.store, self.progress = load_vae, store, progress
         item = trainer.order.items[0]
         # Small pictures can be trained on; drawn are none below 64 pixels.
         width, height = max(64, item.width * 8), max(64, item.height * 8)
@@ -44,20 +44,20 @@ class SampleDrawer:
     def __call__(self) -> None:
         """Draw now."""
         trainer, adapters = self.trainer, self.trainer.adapters
-        self.monitor.phase("sampling", self.size.steps)
+        self.progress.phase("sampling", self.size.steps)
         adapters.train(False)
         kept = adapters.snapshot()
         adapters.load(trainer.current)
         try:
             positive, negative = self.cached or encode_prompts(trainer.parts.text, self.options)
             latents = sample(trainer.parts.unet, trainer.parts.scheduler_config, positive, negative,
-                             [trainer.config.seed], self.size, self.monitor)
+                             [trainer.config.seed], self.size, self.progress)
             picture = decode(self.load_vae(), latents)[0]
         finally:
             adapters.load(kept)
-        with whole_file(self.store.sample(trainer.step)) as part:
+        with atomic_file(self.store.sample(trainer.step)) as part:
             picture.save(part, "PNG")
-        self.monitor.preview(picture)
+        self.progress.preview(picture)
 
 
 def encode_prompts(text: TextStack | None, options: TrainingOptions) -> tuple[TextBatch, TextBatch]:

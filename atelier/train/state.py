@@ -1,7 +1,7 @@
 """The state of a run on disk: one safetensors file, from which training goes on bit for bit.
 
 Random numbers need no state: noise, timesteps, order and dropout are derived from (seed, step), see
-`atelier.train.order`.
+`atelier.train.bucket_sampler`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ..checkpoint.write import write_tensors
 from ..errors import AtelierError
-from ..files import whole_file
+from ..files import atomic_file
+from .early_stopping import EarlyStopping
 from .history import History
-from .stopping import Stopper
 
 if TYPE_CHECKING:
     from .trainer import Trainer
@@ -43,10 +43,11 @@ def save_state(path: Path, trainer: Trainer) -> None:
                 tensors[f"optimizer/{index}/{key}"] = value
             else:
                 scalars[f"{index}/{key}"] = value
-    facts = {"step": trainer.step, "history": trainer.history.as_dict(), "stopper": asdict(trainer.stopper),
-             "epoch_losses": trainer.epoch_losses, "loss_scale": trainer.loss_scale,
+    facts = {"step": trainer.step, "history": trainer.history.as_dict(),
+             "early_stopping": asdict(trainer.early_stopping), "epoch_losses": trainer.epoch_losses,
+             "loss_scale": trainer.loss_scale,
              "groups": packed["param_groups"], "scalars": scalars}
-    with whole_file(path) as part:
+    with atomic_file(path) as part:
         write_tensors(part, tensors, {"atelier": json.dumps(facts)})
 
 
@@ -82,7 +83,7 @@ def load_state(path: Path, trainer: Trainer) -> None:
     trainer.optimizer.load_state_dict({"state": state, "param_groups": groups})
     trainer.step = facts["step"]
     trainer.history = History.from_dict(facts["history"])
-    trainer.stopper = Stopper(**facts["stopper"])
+    trainer.early_stopping = EarlyStopping(**facts["early_stopping"])
     trainer.epoch_losses = list(facts["epoch_losses"])
     trainer.loss_scale = facts["loss_scale"]
 

@@ -12,16 +12,15 @@ from torch import Tensor
 from ..dataset.cache import EncodedSet
 from ..models.text import TextBatch, TextStack
 from .adapters import Adapters
-from .compiled import MaybeCompiled
+from .batch_loader import BatchLoader, TrainBatch
+from .bucket_sampler import Batch, BucketSampler, SampleUse, derived_seed, groups, steps_per_epoch
+from .compiled_unet import CompiledUNet
 from .config import TrainConfig
+from .early_stopping import EarlyStopping, ValidationPlan
 from .history import History
-from .inputs import Inputs, InputSource
+from .mkldnn_prepack import prepack_frozen
 from .objective import Objective, squared_error
 from .optimizers import make_optimizer, rate_factor, set_rate, update_average
-from .order import Batch, Order, Use, derived_seed, groups, steps_per_epoch
-from .packed import pack_frozen
-from .stopping import Stopper
-from .validation import ValidationPlan
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -58,22 +57,22 @@ class Trainer:
         components = {"unet": parts.unet, **(parts.text.encoders if parts.text else {})}
         self.adapters = Adapters(components, config.lora, config.seed)
         if options.compile == "off":  # the compiler arranges weights itself
-            pack_frozen(parts.unet)
-        self.unet = MaybeCompiled(parts.unet, options.compile == "on")
+            prepack_frozen(parts.unet)
+        self.unet = CompiledUNet(parts.unet, options.compile == "on")
         self.optimizer = make_optimizer(self.adapters.names, self.adapters.masters, options)
         self.objective = Objective.of(parts.scheduler_config, parts.device, min_snr_gamma=options.min_snr_gamma)
-        self.source = InputSource(data, parts.device, parts.dtype, prior_weight=options.prior_weight,
+        self.source = BatchLoader(data, parts.device, parts.dtype, prior_weight=options.prior_weight,
                                   live_text=parts.text is not None,
                                   size_ids=parts.unet.config.get("addition_embed_type") == "text_time")
         self.validation = ValidationPlan.of(data.items, options, config.seed)
         held_out = {use.index for use in self.validation.uses} if self.validation.held_out else set()
-        self.order = Order(tuple(item for item in data.items if item.index not in held_out), options.batch_size,
+        self.order = BucketSampler(tuple(item for item in data.items if item.index not in held_out), options.batch_size,
                            config.seed, options.caption_dropout)
         self.steps_per_epoch = steps_per_epoch(self.order, options.gradient_accumulation)
         self.total = config.steps or config.epochs * self.steps_per_epoch
         self.step = 0
         self.history = History()
-        self.stopper = Stopper(options.patience, options.min_delta)
+        self.early_stopping = EarlyStopping(options.patience, options.min_delta)
         self.epoch_losses: list[float] = []
         self.average: list[Tensor] | None = self.adapters.snapshot() if options.ema_decay else None
         self.best: list[Tensor] | None = None
@@ -108,7 +107,7 @@ class Trainer:
             total = self._accumulate()
         except self.unet.errors() as error:
             self.unet.give_up(error)
-            pack_frozen(self.parts.unet)  # as a run that is not to be compiled does from the start
+            prepack_frozen(self.parts.unet)  # as a run that is not to be compiled does from the start
             self.adapters.drop_gradients()
             total = self._accumulate()  # draws the same numbers: each batch has a stream of its own
         masters = self.adapters.masters
@@ -134,7 +133,7 @@ class Trainer:
         for index, batch in enumerate(batches):
             loss = self._loss(self.source(batch), derived_seed("step", self.config.seed, self.step, index))
             (loss * (self.loss_scale / len(batches))).backward()
-            self.adapters.collect_gradients(1 / self.loss_scale)
+            self.adapters.accumulate_gradients(1 / self.loss_scale)
             total += loss.detach() / len(batches)
         return total
 
@@ -159,7 +158,7 @@ class Trainer:
                 self.adapters.load(kept)
         return torch.cat(losses).mean().item()
 
-    def _compare(self, use: Use, timesteps: list[int], seeds: list[int]) -> Tensor:
+    def _compare(self, use: SampleUse, timesteps: list[int], seeds: list[int]) -> Tensor:
         """The losses of one picture at these timesteps, each with its own noise."""
         inputs = self.source((use,) * len(seeds))
         noise = torch.cat([self._noise(inputs.mean[:1], seed) for seed in seeds])
@@ -168,7 +167,7 @@ class Trainer:
         prediction = self._predict(self.parts.unet, inputs, self.objective.noisy(inputs.mean, noise, t), t)
         return squared_error(prediction, self.objective.target(inputs.mean, noise, t), inputs.mask)
 
-    def _loss(self, inputs: Inputs, seed: int) -> Tensor:
+    def _loss(self, inputs: TrainBatch, seed: int) -> Tensor:
         stream = torch.Generator(self.device).manual_seed(seed)
         shape, options = inputs.mean.shape, self.config.options
 
@@ -186,7 +185,7 @@ class Trainer:
         return self.objective.loss(prediction, self.objective.target(latents, noise, t), t, weights=inputs.weights,
                                    mask=inputs.mask)
 
-    def _predict(self, unet: Callable[..., Any], inputs: Inputs, noisy: Tensor, t: Tensor) -> Tensor:
+    def _predict(self, unet: Callable[..., Any], inputs: TrainBatch, noisy: Tensor, t: Tensor) -> Tensor:
         text = inputs.text if self.parts.text is None else self._encode(inputs.captions)
         assert text is not None
         added = None

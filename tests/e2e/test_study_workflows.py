@@ -17,7 +17,7 @@ from kit.shapes import draw_shapes
 from kit.small_workflows import node_of, write_lora
 from PIL import Image
 
-from atelier.study.token_picture import color_of
+from atelier.explain.token_picture import color_of
 from tools.workflows import read_api
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]

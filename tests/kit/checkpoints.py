@@ -179,7 +179,7 @@ WRITERS: dict[str, Callable[..., Path]] = {
     "sd1-inpainting": partial(write_sd1, in_channels=9), "sd2-inpainting": partial(write_sd2, in_channels=9),
     "sdxl-inpainting": partial(write_sdxl, in_channels=9),
 }
-"""A writer for each family of `atelier.families.FAMILIES`; all know the shape "tiny"."""
+"""A writer for each family of `atelier.models.families.FAMILIES`; all know the shape "tiny"."""
 
 
 def _unet_and_vae(parts: Shape, in_channels: int) -> Shapes:

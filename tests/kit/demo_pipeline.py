@@ -11,9 +11,9 @@ from diffusers import AutoencoderKL, EulerDiscreteScheduler, StableDiffusionPipe
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from atelier.convert.tokenizer import load_tokenizer
 from atelier.demo import architecture
 from atelier.demo.expand import TEXT
+from atelier.models.tokenizer import load_tokenizer
 
 SIZE, STEPS, GUIDANCE = 128, 12, 4.0
 

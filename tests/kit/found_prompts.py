@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from atelier.dataset.found.settings import Found, Lora
+from atelier.pictures.metadata.settings import Found, Lora
 
 A1111 = """a cat, (neon-glasses:1.2),
 on two lines <lora:Neon Style_v2:0.75>, <lora:detail:-1>

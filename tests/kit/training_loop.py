@@ -9,16 +9,16 @@ import torch
 from kit.training import MemorySet, parts
 from safetensors.torch import load_file
 
-from atelier.progress import Interrupted, Monitor
+from atelier.progress import Interrupted, Progress
 from atelier.train.config import TrainConfig, TrainingOptions
 from atelier.train.loop import Loop
-from atelier.train.store import RunStore
+from atelier.train.run_folder import RunFolder
 from atelier.train.trainer import Trainer
 
 QUIET = TrainingOptions(learning_rate=5e-3, batch_size=2, monitor="off", patience=0, schedule="constant")
 
 
-class StopAt(Monitor):
+class StopAt(Progress):
     """Interrupts when it is asked for the n-th time; may ask to end training instead."""
 
     def __init__(self, interrupt: int = -1, stop: int = -1) -> None:
@@ -37,11 +37,11 @@ class StopAt(Monitor):
         self.measured.append(dict(values))
 
 
-def loop_in(folder: Path, config: TrainConfig, monitor: Monitor | None = None, data: MemorySet | None = None,
+def loop_in(folder: Path, config: TrainConfig, progress: Progress | None = None, data: MemorySet | None = None,
             **more: Any) -> Loop:
     """Of a small UNet on eight pictures, if not told otherwise; its files go into `folder`."""
     trainer = Trainer(parts(), data or MemorySet.of(8), config)
-    return Loop(trainer, RunStore(folder), monitor or Monitor(), metadata=lambda step: {"step": str(step)}, **more)
+    return Loop(trainer, RunFolder(folder), progress or Progress(), metadata=lambda step: {"step": str(step)}, **more)
 
 
 def same(one: Path, other: Path) -> bool:

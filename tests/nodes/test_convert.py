@@ -28,11 +28,12 @@ def test_a_checkpoint_in_folders_of_folders_is_found_again(name: str, nodes: dic
 
 
 def test_a_number_goes_behind_a_folders_whole_name(pack: ModuleType, models: Path) -> None:
-    place_for = pack_module(pack, "nodes.made").place_for
+    find_or_reserve = pack_module(pack, "nodes.made").find_or_reserve
     (models / "diffusers" / "sd-v1.5").mkdir()
     (models / "checkpoints" / "sd-v1.5.safetensors").touch()
-    assert place_for(models / "diffusers" / "sd-v1.5", "request").path.name == "sd-v1.5-2"
-    assert place_for(models / "checkpoints" / "sd-v1.5.safetensors", "request").path.name == "sd-v1.5-2.safetensors"
+    assert find_or_reserve(models / "diffusers" / "sd-v1.5", "request").path.name == "sd-v1.5-2"
+    assert (find_or_reserve(models / "checkpoints" / "sd-v1.5.safetensors", "request").path.name
+            == "sd-v1.5-2.safetensors")
 
 
 def test_the_host_reads_both_forms_of_the_projection(pack: ModuleType, tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_a_long_workflow_before_the_prompt_is_no_damage(read: Any) -> None:
 def test_sampler_names_are_the_hosts(pack: ModuleType) -> None:
     import comfy.samplers
 
-    from atelier.dataset.found import samplers
+    from atelier.pictures.metadata import samplers
 
     assert {*samplers._SAMPLERS.values(), *samplers._INVOKE.values()} <= set(comfy.samplers.SAMPLER_NAMES)
     assert set(samplers._SCHEDULERS.values()) <= set(comfy.samplers.SCHEDULER_NAMES)

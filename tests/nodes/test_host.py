@@ -31,7 +31,7 @@ def test_values_beyond_the_range_are_cut(pack: ModuleType) -> None:
 def test_training_room_has_gradients_and_leaves_no_trace(pack: ModuleType) -> None:
     host = pack_module(pack, "nodes.host")
     with torch.inference_mode():
-        with host.training_room():
+        with host.exclusive_device():
             weight = torch.ones(2, requires_grad=True)
             (weight * weight).sum().backward()
             assert weight.grad is not None
@@ -59,7 +59,7 @@ def test_what_is_still_being_written_is_not_offered(pack: ModuleType, models: Pa
                                                     ) -> None:
     """Such as a model whose gigabytes are on their way to the disk, or whose process was killed then."""
     offered = getattr(pack_module(pack, "nodes.host"), names)
-    with pack_module(pack, "atelier.files").whole_folder(models / kind / "new") as folder:
+    with pack_module(pack, "atelier.files").atomic_folder(models / kind / "new") as folder:
         (folder / file).touch()
         assert offered() == []
     assert offered() == ["new"]

@@ -29,8 +29,8 @@ def test_convert_lora_gives_name_weights_and_report(nodes: dict[str, Any], model
     state = of_the_hosts_trainer()
     save_file(state, models / "loras" / "core.safetensors")
     node = nodes["AtelierConvertLora"]
-    (lora, form, name) = node.GET_SCHEMA().inputs
-    assert (lora.options, form.options, name.default) == (["core.safetensors"], ["kohya", "diffusers", "peft"], "")
+    (lora, format, name) = node.GET_SCHEMA().inputs
+    assert (lora.options, format.options, name.default) == (["core.safetensors"], ["kohya", "diffusers", "peft"], "")
     made, weights, report = node.execute("core.safetensors", "diffusers", "").result
     assert made == "core-diffusers.safetensors"
     assert "3 of 5 keys matched" in report and "diffusion_model.out.2.diff_b" in report

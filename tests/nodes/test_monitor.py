@@ -35,23 +35,23 @@ def sent(pack: ModuleType) -> Iterator[list[tuple[Any, ...]]]:
 def test_the_interrupt_comes_from_check_alone(pack: ModuleType, sent: list[tuple[Any, ...]]) -> None:
     import comfy.model_management as management
 
-    monitor = pack_module(pack, "nodes.monitor").HostMonitor()
-    monitor.phase("training", 10)
-    monitor.check()
+    progress = pack_module(pack, "nodes.monitor").HostProgress()
+    progress.phase("training", 10)
+    progress.check()
     management.interrupt_current_processing()
-    monitor.advance(1, "one")
-    monitor.preview(Image.new("RGB", (8, 8)))
+    progress.advance(1, "one")
+    progress.preview(Image.new("RGB", (8, 8)))
     with pytest.raises(management.InterruptProcessingException):
-        monitor.check()
-    monitor.check()
+        progress.check()
+    progress.check()
 
 
 def test_the_bar_moves_and_shows_pictures(pack: ModuleType, sent: list[tuple[Any, ...]]) -> None:
-    monitor = pack_module(pack, "nodes.monitor").HostMonitor()
-    monitor.phase("training", 4)
+    progress = pack_module(pack, "nodes.monitor").HostProgress()
+    progress.phase("training", 4)
     for done in range(1, 5):
-        monitor.advance(done)
-    monitor.preview(Image.new("L", (8, 8)))
+        progress.advance(done)
+    progress.preview(Image.new("L", (8, 8)))
     assert sent[0][:2] == (1, 4)
     assert (4, 4, None) in sent
     kind, picture, _ = sent[-1][2]

@@ -13,7 +13,7 @@ from compel import Compel, ReturnedEmbeddingsType
 from kit.pack import node_classes, pack_module
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-from atelier.convert.tokenizer import load_tokenizer
+from atelier.models.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.host
 

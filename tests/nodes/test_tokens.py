@@ -10,7 +10,7 @@ import pytest
 import torch
 from kit.pack import node_classes, pack_module
 
-from atelier.convert.tokenizer import load_tokenizer
+from atelier.models.tokenizer import load_tokenizer
 
 pytestmark = pytest.mark.host
 
@@ -80,5 +80,5 @@ def test_the_trainer_warns_in_log_and_report(pack: ModuleType, caplog: pytest.Lo
 
 def test_the_tokenizer_comes_from_the_host(pack: ModuleType) -> None:
     assert node_classes(pack)  # loads as the host does
-    folder = pack_module(pack, "atelier.convert.tokenizer")._folder
+    folder = pack_module(pack, "atelier.models.tokenizer")._folder
     assert folder.name == "sd1_tokenizer" and (folder / "merges.txt").is_file()

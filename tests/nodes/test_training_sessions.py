@@ -47,7 +47,7 @@ class Clock:
 @pytest.mark.parametrize("every", [0.01, 0.1, 0.3])
 def test_messages_are_few_and_the_last_is_never_lost(pack: ModuleType, every: float) -> None:
     clock, seen, sent = Clock(), 0, []
-    coalescer = pack_module(pack, "nodes.coalesce").Coalescer(
+    coalescer = pack_module(pack, "nodes.coalesce").Throttle(
         lambda: sent.append((clock.now, seen)), clock=lambda: clock.now, later=clock.later)
     for change in range(1, 101):
         clock.pass_to(100 + change * every)
@@ -62,7 +62,7 @@ def test_messages_are_few_and_the_last_is_never_lost(pack: ModuleType, every: fl
 
 def test_the_end_is_told_at_once_and_once(pack: ModuleType) -> None:
     clock, changes, sent = Clock(), [], []
-    coalescer = pack_module(pack, "nodes.coalesce").Coalescer(
+    coalescer = pack_module(pack, "nodes.coalesce").Throttle(
         lambda: sent.append((clock.now, len(changes))), clock=lambda: clock.now, later=clock.later)
     for change in (coalescer.notify, coalescer.notify, coalescer.flush):
         changes.append(change)
@@ -75,24 +75,24 @@ def test_a_run_that_ends_says_so_before_its_node_does(pack: ModuleType, session:
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     module, told = pack_module(pack, "nodes.training_monitor"), []
     monkeypatch.setattr(module.host, "send_event", lambda name, data: told.append(data["status"]))
-    monitor = module.TrainingMonitor(session)
-    monitor.phase("training", 1)
-    monitor.end("complete")
+    progress = module.TrainingProgress(session)
+    progress.phase("training", 1)
+    progress.end("complete")
     assert told == ["running", "complete"]
 
 
 def test_nothing_overtakes_what_another_thread_is_sending(pack: ModuleType) -> None:
     """Otherwise the end would be told before what led there, and that after the host has said that all is done."""
-    gathered, go_on, out = threading.Event(), threading.Event(), []
+    gathered, resume, out = threading.Event(), threading.Event(), []
 
     def send() -> None:
         name = threading.current_thread().name
         if name == "timer":
             gathered.set()
-            go_on.wait()
+            resume.wait()
         out.append(name)
 
-    coalescer = pack_module(pack, "nodes.coalesce").Coalescer(send)
+    coalescer = pack_module(pack, "nodes.coalesce").Throttle(send)
     timer, end = (threading.Thread(target=act, name=name, daemon=True) for act, name in (
         (coalescer.notify, "timer"), (coalescer.flush, "end")))
     timer.start()
@@ -100,7 +100,7 @@ def test_nothing_overtakes_what_another_thread_is_sending(pack: ModuleType) -> N
     end.start()
     end.join(0.05)
     assert not out
-    go_on.set()
+    resume.set()
     timer.join()
     end.join()
     assert out == ["timer", "end"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from ...convert.tokenizer import LENGTH
 from ...models.text import TextStack
+from ...models.tokenizer import LENGTH
 from .embed import Encoded, Tokens
 
 ROOM = LENGTH - 2

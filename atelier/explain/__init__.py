@@ -1,0 +1,1 @@
+"""What a model does, shown: tokens, trigger words and the steps of a denoising."""

@@ -1,0 +1,184 @@
+"""What a model file or folder is made of, in diffusers' terms: family, components, their tensors and configurations.
+
+Everything is derived from names and shapes; there is no list of known models, and no tensor is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..checkpoint.folder import component_entries, read_json
+from ..checkpoint.source import Source, open_file
+from ..errors import AtelierError
+from .detect import component_config, family_of_shapes, what_else
+from .families import Family, TextEncoderSpec
+from .keymap import Shape
+from .lazy_tensor import LazyTensor, to_diffusers
+from .prefixes import EMA_PREFIX, TEXT_SURPLUS, UNET_PREFIX, VAE_PREFIX, VAE_SURPLUS, original_table, text_prefixes
+from .text_keys import layer_count, with_root
+from .unet_keys import UNetLayout, unet_table
+from .vae_keys import current_name
+
+COMPUTED = ("embeddings.position_ids", "logit_scale")
+"""Tensors that no model of ours reads: a running number that every reader computes, and the scale of CLIP's training
+loss."""
+
+OPEN_CLIP_H_LAYERS = 24
+"""Layers of OpenCLIP ViT-H as it was trained; SD2 uses all but the last."""
+
+
+@dataclass(frozen=True)
+class Component:
+    """One part of a model: its tensors under diffusers names and the configuration that builds it."""
+
+    folder: str
+    tensors: Mapping[str, LazyTensor]
+    config: Mapping[str, Any]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers it holds."""
+        return sum(recipe.count for recipe in self.tensors.values())
+
+
+@dataclass(frozen=True)
+class ModelLayout:
+    """A model taken apart. Components are keyed by diffusers' folder names, the UNet first."""
+
+    source: Source
+    family: Family
+    components: Mapping[str, Component]
+    unused: tuple[str, ...] = ()
+    """Stored tensors that belong to no component: EMA copies, optimiser states, constants."""
+    ema: bool = False
+    """Whether a second, averaged UNet is stored."""
+    scheduler: Mapping[str, Any] = field(default_factory=dict)
+    """The folder's own scheduler configuration; of a file, empty."""
+
+    @property
+    def path(self) -> Path:
+        """The file or folder."""
+        return self.source.path
+
+    @property
+    def unet(self) -> Component:
+        """The part that every model has."""
+        return self.components["unet"]
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers all components hold."""
+        return sum(component.parameters for component in self.components.values())
+
+
+def read_layout(path: Path) -> ModelLayout:
+    """Take a single file or a diffusers folder apart.
+
+    Raises:
+        AtelierError: the path is no Stable Diffusion model; the message says what it lacks.
+    """
+    return _of_folder(path) if path.is_dir() else _of_file(open_file(path))
+
+
+# --- single files ---------------------------------------------------------------------------------------------------
+
+def _of_file(source: Source) -> ModelLayout:
+    names = source.entries.keys()
+    unet, used = _unet(source)
+    if not unet:
+        raise AtelierError(f"{source.path} is not a Stable Diffusion checkpoint: it has no UNet.{what_else(names)}",
+                           "Choose a Stable Diffusion 1, 2 or XL model.")
+    family = family_of_shapes(_shapes(unet))
+    parts = {"unet": unet}
+    vae = {name: recipe for name, recipe in _below(source, VAE_PREFIX).items() if not name.startswith(VAE_SURPLUS)}
+    if vae:
+        parts["vae"] = to_diffusers(original_table("vae", vae.keys(), family), vae, "vae")
+        used |= {VAE_PREFIX + name for name in vae}
+    for spec in family.text_encoders:
+        prefix = next((p for p in text_prefixes(family, spec.folder) if any(n.startswith(p) for n in names)), None)
+        if prefix is not None:
+            parts[spec.folder], read = _text(source, prefix, spec, family)
+            used |= read
+    components = {name: Component(name, tensors, component_config(name, _shapes(tensors), family))
+                  for name, tensors in parts.items()}
+    return ModelLayout(source, family, components, unused=tuple(name for name in names if name not in used),
+                   ema=any(name.startswith(EMA_PREFIX) for name in names))
+
+
+def _unet(source: Source) -> tuple[dict[str, LazyTensor], set[str]]:
+    """The UNet under diffusers names, and which stored names it took. A file may hold a bare UNet in either layout."""
+    for prefix in (UNET_PREFIX, ""):
+        stored = _below(source, prefix)
+        if "input_blocks.0.0.weight" in stored:
+            table = unet_table(UNetLayout.from_original(stored.keys()))
+            return to_diffusers(table, stored, "unet"), {prefix + name for name in stored}
+    stored = _below(source, "")
+    if "conv_in.weight" in stored and "down_blocks.0.resnets.0.norm1.weight" in stored:
+        return stored, set(stored)
+    return {}, set()
+
+
+def _text(source: Source, prefix: str, spec: TextEncoderSpec, family: Family) -> tuple[dict[str, LazyTensor], set[str]]:
+    """What the family uses of a text encoder, and the stored names of that."""
+    rename = with_root if spec.architecture == "clip" else str
+    places = {rename(name): prefix + name for name in _below(source, prefix)
+              if not name.endswith(COMPUTED) and not name.startswith(TEXT_SURPLUS)}
+    stored = {name: LazyTensor.of(source.entries[place]) for name, place in places.items()}
+    table = original_table(spec.folder, stored.keys(), family)
+    made = to_diffusers(table, stored, spec.folder)
+    left = _unused_text(made.keys(), spec)
+    used = {place for name, place in places.items()
+            if (match := table.match_original(name)) and match.diffusers[0] not in left}
+    return {name: recipe for name, recipe in made.items() if name not in left}, used
+
+
+def _unused_text(names: Collection[str], spec: TextEncoderSpec) -> set[str]:
+    """What the family does not use of a text encoder: SD2 skips the last layer, and only SDXL's second one projects.
+
+    Checkpoints made of diffusers folders lack SD2's last layer already; they lack the projection, too, which tells.
+    """
+    unused = [] if spec.pooled else ["text_projection."]
+    layers = layer_count(names)
+    if spec.architecture == "open_clip" and spec.layer == "last" and (
+            layers == OPEN_CLIP_H_LAYERS or "text_projection.weight" in names):
+        unused.append(f"text_model.encoder.layers.{layers - 1}.")
+    return {name for name in names if name.startswith(tuple(unused))}
+
+
+def _below(source: Source, prefix: str) -> dict[str, LazyTensor]:
+    return {name.removeprefix(prefix): LazyTensor.of(entry) for name, entry in source.entries.items()
+            if name.startswith(prefix)}
+
+
+# --- folders --------------------------------------------------------------------------------------------------------
+
+def _of_folder(path: Path) -> ModelLayout:
+    if not (path / "unet").is_dir():
+        raise AtelierError(f"{path} is not a diffusers folder: it has no unet folder.",
+                           "Choose the folder that holds model_index.json.")
+    parts = {name: _folder_part(path, name) for name in ("unet", "vae", "text_encoder", "text_encoder_2")
+             if (path / name).is_dir()}
+    family = family_of_shapes(_shapes(parts["unet"]))
+    components: dict[str, Component] = {}
+    for name, tensors in parts.items():
+        derived = component_config(name, _shapes(tensors), family)
+        stated = read_json(path / name / "config.json") if (path / name / "config.json").is_file() else {}
+        components[name] = Component(name, tensors, derived | stated)
+    scheduler = path / "scheduler" / "scheduler_config.json"
+    entries = {f"{name}.{key}": recipe.parts[0] for name, tensors in parts.items() for key, recipe in tensors.items()}
+    return ModelLayout(Source(path, entries), family, components,
+                   scheduler=read_json(scheduler) if scheduler.is_file() else {})
+
+
+def _folder_part(path: Path, component: str) -> dict[str, LazyTensor]:
+    """A component's tensors under today's names."""
+    rename = current_name if component == "vae" else str if component == "unet" else with_root
+    return {rename(name): LazyTensor.of(entry) for name, entry in component_entries(path / component).items()
+            if not name.endswith(COMPUTED)}
+
+
+def _shapes(tensors: Mapping[str, LazyTensor]) -> dict[str, Shape]:
+    return {name: recipe.shape for name, recipe in tensors.items()}

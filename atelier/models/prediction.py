@@ -1,0 +1,104 @@
+"""What a UNet predicts, and how one knows: noise (epsilon) or velocity (v_prediction).
+
+The weights themselves do not say. In this order: what the user states, a folder's scheduler configuration, a marker
+tensor, the file's metadata, and for SD2 one statistic. Whatever decides is named, so that a guess is never silent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..errors import AtelierError
+from .families import PREDICTION_TYPES, Kind, kind_of
+from .layout import ModelLayout
+
+V_MARKERS = ("v_pred", "edm_vpred.sigma_max")
+"""Tensors whose mere presence marks v-prediction; the host writes and reads the first."""
+
+ZERO_SNR_MARKER = "ztsnr"
+
+EDM_TENSORS = {"edm_mean": "Playground v2.5", "edm_std": "Playground v2.5", "edm_vpred.sigma_max": "CosXL",
+               "edm_vpred.sigma_min": "CosXL"}
+"""Tensors of models trained with the continuous noise of Karras et al. 2022, and whose they are."""
+
+V_SIGNS = (*V_MARKERS, "edm_vpred.sigma_min", ZERO_SNR_MARKER)
+"""Tensors that have a meaning for v-prediction alone."""
+
+SD2_PROBE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
+SD2_SPREAD = 0.09
+"""In the known SD2 v-prediction models this bias spreads wider, in the epsilon models less. The host goes by the same
+number, so both agree; it is a rule of thumb all the same."""
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the UNet predicts, and why we think so."""
+
+    type: str
+    """"epsilon" or "v_prediction"."""
+    because: str
+    """What decided, as the end of the sentence "the prediction type is … by …"."""
+    zero_terminal_snr: bool = False
+    """Whether the noise schedule was rescaled to end in pure noise."""
+
+
+def read_prediction(layout: ModelLayout, asked: str = "auto") -> Prediction:
+    """Decide what the model predicts.
+
+    Args:
+        layout: The model.
+        asked: "auto", or the answer.
+
+    Raises:
+        AtelierError: `asked` is neither.
+    """
+    if asked not in ("auto", *PREDICTION_TYPES):
+        raise AtelierError(f"prediction_type is {asked!r}.", f"Choose auto, {' or '.join(PREDICTION_TYPES)}.")
+    entries, scheduler = layout.source.entries, layout.scheduler
+    zero_snr = ZERO_SNR_MARKER in entries or bool(scheduler.get("rescale_betas_zero_snr"))
+    if asked != "auto":
+        # The host, too, heeds the marker of zero terminal SNR beside that of v-prediction alone.
+        return Prediction(asked, "choice", zero_snr and asked == "v_prediction")
+    stated = scheduler.get("prediction_type")
+    if stated in PREDICTION_TYPES:
+        return Prediction(str(stated), "the folder's scheduler_config.json", zero_snr)
+    for marker in V_MARKERS:
+        if marker in entries:
+            return Prediction("v_prediction", f"the tensor {marker}", zero_snr)
+    stated = layout.source.metadata.get("modelspec.prediction_type", "")
+    if stated:
+        return Prediction("v_prediction" if stated.startswith("v") else "epsilon", "the file's metadata", zero_snr)
+    if layout.family.key == "x4-upscaler":
+        return Prediction("v_prediction", "its family", zero_snr)
+    probe = layout.unet.tensors.get(SD2_PROBE)
+    if layout.family.key == "sd2" and probe is not None:
+        spread = float(probe.read().float().std(correction=0))
+        return Prediction("v_prediction" if spread > SD2_SPREAD else "epsilon",
+                          f"a rule of thumb for SD2 (one bias spreads by {spread:.3f}); state it if pictures burn",
+                          zero_snr)
+    return Prediction("epsilon", "default, as nothing says otherwise", zero_snr)
+
+
+def other_noise(layout: ModelLayout) -> str | None:
+    """The model whose noise a file says it has, where that is not of Stable Diffusion's thousand steps."""
+    return next((EDM_TENSORS[name] for name in EDM_TENSORS if name in layout.source.entries), None)
+
+
+def check_schedule(layout: ModelLayout) -> None:
+    """Refuse a model whose noise is not that of Stable Diffusion's thousand steps.
+
+    No scheduler configuration that we write says how to sample it, and training with other noise would ruin it.
+
+    Raises:
+        AtelierError: it is one; the message names it.
+    """
+    model = other_noise(layout)
+    if model is not None:
+        raise AtelierError(f"{layout.path} is of the kind of {model}, whose noise is not Stable Diffusion's; it can "
+                           "neither become a diffusers folder nor be trained.",
+                           "Choose another model, or load this one with ComfyUI's own Load Checkpoint.")
+
+
+def read_kind(layout: ModelLayout, prediction: Prediction) -> Kind:
+    """How the model was trained or distilled, by its family, what it predicts and its file's name."""
+    return kind_of(layout.family.key, prediction.type, layout.path.name)

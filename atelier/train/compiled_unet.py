@@ -1,0 +1,54 @@
+"""The UNet as compiled kernels in the training step, and the way back when compiling fails."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+logger = logging.getLogger("atelier")
+
+
+class CompiledUNet:
+    """Calls a module, compiled if so wanted and as long as that works.
+
+    Compiling happens within the first calls, forward and backward; both may raise one of `errors()`. Kernels
+    are made for each shape of picture by itself. Results equal the plain module's but for rounding.
+
+    Args:
+        module: Called with the same arguments.
+        wanted: False calls the module as it is.
+    """
+
+    def __init__(self, module: nn.Module, wanted: bool) -> None:
+        self.module = module
+        self._call: Callable[..., Any] = torch.compile(module, dynamic=False) if wanted else module
+
+    @property
+    def compiled(self) -> bool:
+        """Whether calls go to compiled kernels."""
+        return self._call is not self.module
+
+    def errors(self) -> tuple[type[Exception], ...]:
+        """What calls raise when compiling fails; nothing for a plain module."""
+        if not self.compiled:
+            return ()
+        from torch._dynamo.exc import TorchDynamoException  # a second's worth of imports
+        try:
+            from torch._inductor.exc import InductorError  # newer releases wrap what the code generator raises
+        except ImportError:
+            return (TorchDynamoException,)
+        return TorchDynamoException, InductorError
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the module."""
+        return self._call(*args, **kwargs)
+
+    def give_up(self, error: Exception) -> None:
+        """Call the plain module from now on, and say why."""
+        logger.warning("The model cannot be compiled here, so training goes on without: %s",
+                       str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__)
+        self._call = self.module

@@ -1,0 +1,85 @@
+"""Early stopping, and the validation loss that it is judged by.
+
+A training loss jumps with the timestep that chance picks; only losses at equal noise and timesteps can be compared, so
+every validation uses the same pictures, noise and timesteps.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from ..dataset.cache import EncodedItem
+from .bucket_sampler import SampleUse, derived_seed
+from .config import TrainingOptions
+
+
+@dataclass(frozen=True)
+class EarlyStopping:
+    """Remembers the best loss and how many looks passed without a better one. Immutable: `look` gives the next."""
+
+    patience: int
+    """Looks without improvement after which to stop; 0: never."""
+    min_delta: float = 0.0
+    best: float = math.inf
+    best_step: int = 0
+    since: int = 0
+    """Looks since the best."""
+
+    def look(self, loss: float, step: int) -> EarlyStopping:
+        """The state after seeing `loss` at optimiser step `step`."""
+        if loss < self.best - self.min_delta:
+            return replace(self, best=loss, best_step=step, since=0)
+        return replace(self, since=self.since + 1)
+
+    @property
+    def improved(self) -> bool:
+        """True when the last look was the best."""
+        return self.since == 0 and self.best < math.inf
+
+    @property
+    def done(self) -> bool:
+        """True when patience has run out."""
+        return 0 < self.patience <= self.since
+
+
+HOLDOUT_FROM = 10
+"""A set smaller than this gives no picture away: validation then uses training pictures."""
+BATCH_WITHOUT_GRADIENTS = 4
+"""So many fit where one picture trains, since nothing is kept for a backward pass."""
+
+
+@dataclass(frozen=True)
+class ValidationPlan:
+    """The fixed part of a run's validation."""
+
+    uses: tuple[SampleUse, ...]
+    held_out: bool
+    """True when the pictures are kept out of training."""
+    timesteps: int
+    """How many, evenly spread over the schedule."""
+    seed: int
+    batch_size: int
+    """Comparisons made at once."""
+
+    @staticmethod
+    def of(items: tuple[EncodedItem, ...], options: TrainingOptions, seed: int) -> ValidationPlan:
+        """Choose pictures by seed: at most `validation_pictures`, at most a tenth of the set when held out."""
+        own = [item for item in items if not item.prior]
+        held_out = options.monitor == "validation" and options.holdout and len(own) >= HOLDOUT_FROM
+        count = min(options.validation_pictures, len(own) // 10 if held_out else len(own))
+        chosen = random.Random(f"atelier validation/{seed}").sample(own, count)
+        uses = tuple(SampleUse(item.index) for item in sorted(chosen, key=lambda item: item.index))
+        return ValidationPlan(uses, held_out, options.validation_timesteps, seed,
+                              max(options.batch_size, BATCH_WITHOUT_GRADIENTS))
+
+    def batches(self, schedule: int) -> Iterator[tuple[SampleUse, list[int], list[int]]]:
+        """(picture, timesteps, noise seeds) of the comparisons, for a schedule of so many timesteps."""
+        for use in self.uses:
+            rows = [(int((index + 0.5) * schedule / self.timesteps),
+                     derived_seed("validation", self.seed, use.index, index)) for index in range(self.timesteps)]
+            for start in range(0, len(rows), self.batch_size):
+                timesteps, seeds = zip(*rows[start:start + self.batch_size], strict=True)
+                yield use, list(timesteps), list(seeds)

@@ -1,0 +1,38 @@
+"""The benchmarks of training at their smallest: ours is not slower than the loop of diffusers' example script."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+BENCHMARKS = Path(__file__).resolve().parent.parent.parent / "benchmarks"
+
+
+def test_ours_is_not_the_slower_one() -> None:
+    # The script compares the processor time of each engine's best round and exits with 1 where ours takes more.
+    run = subprocess.run([sys.executable, str(BENCHMARKS / "train.py"), "--size", "smallest", "--steps", "60", "--json",
+                          "--engines", "atelier-eager", "diffusers-style"],
+                         capture_output=True, encoding="utf-8", timeout=600, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert run.returncode == 0, run.stdout[-1000:] + run.stderr[-2000:]
+    result = json.loads(run.stdout.splitlines()[-1])
+    rows = {row["engine"]: row for row in result["rows"]}
+    assert rows.keys() == {"atelier-eager", "diffusers-style"}
+    assert all(row["samples_per_s"] > 0 and row["peak_mb"] > 0 for row in rows.values())
+    assert rows["diffusers-style"]["ours_at_best_is"] >= 1
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="pages cannot be given back on this system")
+def test_the_way_to_the_first_step_is_measured() -> None:
+    run = subprocess.run([sys.executable, str(BENCHMARKS / "first_step.py"), "--size", "smallest", "--rounds", "1",
+                          "--json"], capture_output=True, encoding="utf-8", timeout=600)
+    assert run.returncode == 0, run.stdout[-1000:] + run.stderr[-2000:]
+    result = json.loads(run.stdout.splitlines()[-1])
+    floor, ours = (row["seconds"] for row in result["rows"])
+    assert 0 <= floor < ours and result["ratio"] > 1

@@ -1,0 +1,331 @@
+"""Data sets by the `datasets` package: local ones stand for the hub's, through the same code."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
+from datasets import Image as ImageFeature
+from datasets.utils.logging import disable_progress_bar
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from atelier.dataset.columns import Columns
+from atelier.dataset.hub import HubQuery, fetch, read_hub
+from atelier.errors import AtelierError, MissingPackage
+from atelier.progress import Interrupted, Progress
+
+STYLES = ["Abstract_Expressionism", "Impressionism", "Post_Impressionism"]
+FEATURES = Features({"image": ImageFeature(), "artist": ClassLabel(names=["claude-monet", "unknown_artist"]),
+                     "style": ClassLabel(names=STYLES), "year": Value("int64"), "captions": List(Value("string"))})
+ROWS, SHARDS = 12, 5
+disable_progress_bar()
+
+
+def row(number: int) -> dict[str, Any]:
+    """Every third row is impressionist; the red channel tells rows apart."""
+    return {"image": Image.new("RGB", (16, 12), (number, 0, 200)), "artist": number % 2, "style": number % 3,
+            "year": 1870 + number % 4, "captions": [f"picture {number}", f"painting {number}"]}
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of Parquet files, as the hub keeps it."""
+    folder = tmp_path_factory.mktemp("hub") / "wiki art ü"
+    folder.mkdir()
+    for shard in range(SHARDS):
+        rows = [row(shard * ROWS + i) for i in range(ROWS)]
+        name = f"train-{shard:05d}-of-{SHARDS:05d}.parquet"
+        Dataset.from_list(rows, features=FEATURES).to_parquet(str(folder / name))
+    return folder
+
+
+def reds(fetched: tuple[Any, ...]) -> list[int]:
+    pixels = []
+    for item in fetched:
+        with Image.open(item.path) as picture:
+            pixels.append(picture.getpixel((3, 3))[0])
+    return pixels
+
+
+@pytest.mark.parametrize("value", ["Impressionism", "impressionism", "1"])
+def test_a_class_is_chosen_by_name(shards: Path, tmp_path: Path, value: str) -> None:
+    fetched = fetch(HubQuery(str(shards), column="style", value=value, limit=6), tmp_path)
+    assert reds(fetched) == [1, 4, 7, 10, 13, 16]
+
+
+def test_names_with_underscores_and_dashes(shards: Path, tmp_path: Path) -> None:
+    fetched = fetch(HubQuery(str(shards), column="style", value="post impressionism", limit=2,
+                             caption="{style} by {artist}, {year}"), tmp_path)
+    assert [item.captions for item in fetched] == [("Post Impressionism by claude-monet, 1872",),
+                                                   ("Post Impressionism by unknown artist, 1871",)]
+
+
+def test_other_columns_are_compared_as_text(shards: Path, tmp_path: Path) -> None:
+    assert reds(fetch(HubQuery(str(shards), column="year", value="1873", limit=3), tmp_path)) == [3, 7, 11]
+    assert reds(fetch(HubQuery(str(shards), column="captions", value="Painting 40", limit=3), tmp_path)) == [40]
+
+
+def test_a_column_of_texts_gives_several_captions(shards: Path, tmp_path: Path) -> None:
+    usual, template = (fetch(HubQuery(str(shards), limit=1, caption=text), tmp_path)[0].captions
+                       for text in ("", "a {style} {captions}"))
+    assert usual == ("picture 0", "painting 0")
+    assert template == ("a Abstract Expressionism picture 0", "a Abstract Expressionism painting 0")
+
+
+def test_words_in_place_of_what_is_missing(tmp_path: Path) -> None:
+    rows = [{**row(0), "artist": artist, "title": title} for artist, title in ((0, "Sunrise"), (-1, ""), (1, None))]
+    Dataset.from_list(rows, features=Features({**FEATURES, "title": Value("string")})).save_to_disk(tmp_path / "data")
+    fetched = fetch(HubQuery(str(tmp_path / "data"), caption="'{title|artwork}' by {artist|somebody}{year|}{place|?}"),
+                    tmp_path / "cache")
+    assert [item.captions[0] for item in fetched] == [
+        "'Sunrise' by claude-monet1870?", "'artwork' by somebody1870?", "'artwork' by unknown artist1870?"]
+
+
+@pytest.mark.parametrize(("template", "caption"), [
+    ("by {meta.artist}, {{sic}}", "by Monet, {sic}"), ("{meta.artist|nobody} and {no.name|nobody: 1}",
+                                                        "Monet and nobody: 1"),
+    ("{tags[0]}", "sky"), ("a {0}", "a zero"), ("{date:year}", "1872"), ("{text!r}", "raw"),
+    ("{braces}", "{meta.artist}"),
+])
+def test_columns_of_any_name(template: str, caption: str) -> None:
+    """Dots, brackets and numbers are part of the name, as tables with nested fields have them."""
+    row = {"meta.artist": "Monet", "tags[0]": "sky", "0": "zero", "date:year": 1872, "text!r": "raw",
+           "braces": "{meta.artist}"}
+    assert Columns("data", tuple(row), (), {}).captions(template)(row) == [caption]
+
+
+def test_few_pictures_do_not_cost_the_whole_data_set(shards: Path, tmp_path: Path) -> None:
+    """Shards beyond what is needed are replaced by rubbish: whoever opens one fails."""
+    folder = Path(shutil.copytree(shards, tmp_path / "copy"))
+    for shard in range(2, SHARDS):
+        (folder / f"train-{shard:05d}-of-{SHARDS:05d}.parquet").write_bytes(b"not a Parquet file")
+    query = HubQuery(str(folder), column="style", value="Impressionism", limit=8)
+    assert reds(fetch(query, tmp_path / "cache")) == [1, 4, 7, 10, 13, 16, 19, 22]
+    with pytest.raises(AtelierError, match="cannot be read"):
+        fetch(HubQuery(str(folder), column="style", value="Impressionism", limit=9), tmp_path / "cache")
+    found = [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".part"]
+    assert len(found) == 1, "the failed one leaves nothing under its name"
+
+
+def test_rows_that_do_not_match_are_not_decoded_and_reading_stops(shards: Path, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    from atelier.pictures import decode as images
+
+    class Counting(Progress):
+        rows = 0
+
+        def check(self) -> None:
+            self.rows += 1
+
+    checked: list[Path] = []
+    original = images.check_picture
+    monkeypatch.setattr(images, "check_picture", lambda path, data: checked.append(path) or original(path, data))
+    counting = Counting()
+    fetch(HubQuery(str(shards), column="style", value="Impressionism", limit=4), tmp_path, counting)
+    assert len(checked) == 4
+    assert counting.rows == 11, "rows 0 to 10: the fourth match is row 10"
+
+
+def test_what_was_fetched_is_not_read_again(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    query = HubQuery(str(shards), limit=3)
+    first = fetch(query, tmp_path)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    assert fetch(query, tmp_path) == first
+    with pytest.raises(MissingPackage, match="pip install datasets"):
+        fetch(HubQuery(str(shards), limit=4), tmp_path)
+
+
+def test_a_local_folder_that_changed_is_read_again(tmp_path: Path) -> None:
+    for name in ("red fox", "owl"):
+        (tmp_path / "animals" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8), (len(name), 0, 0)).save(tmp_path / "animals" / name / "1.png")
+    query = HubQuery(str(tmp_path / "animals"), column="label", value="red fox", caption="a {label}")
+    fetched = fetch(query, tmp_path / "cache")
+    assert reds(fetched) == [7] and fetched[0].captions == ("a red fox",)
+    assert fetched[0].path.read_bytes() == (tmp_path / "animals" / "red fox" / "1.png").read_bytes(), "the very bytes"
+    Image.new("RGB", (8, 8), (99, 0, 0)).save(tmp_path / "animals" / "red fox" / "2.png")
+    assert reds(fetch(query, tmp_path / "cache")) == [7, 99]
+
+
+def test_data_sets_saved_to_disk(tmp_path: Path) -> None:
+    data = Dataset.from_list([row(number) for number in range(5)], features=FEATURES)
+    data.save_to_disk(str(tmp_path / "one"))
+    DatasetDict({"train": data, "test": data.select([4])}).save_to_disk(str(tmp_path / "splits"))
+    assert reds(fetch(HubQuery(str(tmp_path / "one"), limit=2), tmp_path / "cache")) == [0, 1]
+    assert reds(fetch(HubQuery(str(tmp_path / "splits"), split="test"), tmp_path / "cache")) == [4]
+    with pytest.raises(AtelierError, match=r"\(dev\) cannot be read.*\['train', 'test'\]"):
+        fetch(HubQuery(str(tmp_path / "splits"), split="dev"), tmp_path / "cache")
+
+
+def test_unreadable_pictures_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row(number) for number in range(3)]
+    png = (tmp_path / "torn.png")
+    rows[1]["image"].save(png)
+    rows[1]["image"] = {"bytes": png.read_bytes()[:50], "path": None}
+    rows.insert(1, {**rows[0], "image": None})
+    (tmp_path / "data").mkdir()
+    Dataset.from_list(rows, features=FEATURES).to_parquet(str(tmp_path / "data" / "train.parquet"))
+    assert reds(fetch(HubQuery(str(tmp_path / "data")), tmp_path / "cache")) == [0, 2]
+    assert "row 2" in caplog.text and "row 3" in caplog.text
+
+
+def test_pictures_with_a_large_text_are_taken(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("workflow", "x" * 3_000_000, zip=True)
+    (tmp_path / "data").mkdir()
+    row(5)["image"].save(tmp_path / "data" / "a.png", pnginfo=info)
+    fetched = fetch(HubQuery(str(tmp_path / "data"), caption="a picture"), tmp_path / "cache")
+    assert [item.path.name for item in fetched] == ["00001.png"]
+
+
+def test_a_training_set_with_a_trigger(shards: Path, tmp_path: Path) -> None:
+    data = read_hub(HubQuery(str(shards), limit=2, caption="{captions}"), tmp_path, trigger="sks", repeats=3)
+    assert [sample.captions for sample in data.samples] == [("sks, picture 0", "sks, painting 0"),
+                                                            ("sks, picture 1", "sks, painting 1")]
+    first = data.samples[0]
+    assert (first.size, first.repeats, data.trigger) == ((16, 12), 3, "sks")
+    assert first.digest == hashlib.sha256(first.image.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize(("query", "message"), [
+    ({"column": "style", "value": "Cubism"}, "no class 'Cubism'.*Abstract_Expressionism, Impressionism"),
+    ({"column": "genre", "value": "portrait"}, "no column 'genre'.*image, artist, style, year, captions"),
+    ({"caption": "by {title}"}, "no column 'title'"),
+    ({"caption": "by {artist.names}"}, "no column 'artist.names'"),
+    ({"caption": "by {artist!r}"}, "no column 'artist!r'"),
+    ({"caption": "by {artist"}, "template .* cannot be read"),
+    ({"image_column": "picture"}, "no column of pictures called 'picture'.*image"),
+    ({"column": "year", "value": "1999"}, "None of the 60 rows .* has year = '1999'"),
+    ({"split": "test"}, r"\(test\) cannot be read.*Available splits"),
+])
+def test_wrong_queries_say_what_there_is(shards: Path, tmp_path: Path, query: dict[str, str], message: str) -> None:
+    with pytest.raises(AtelierError, match=message):
+        fetch(HubQuery(str(shards), **query), tmp_path)  # pyright: ignore[reportArgumentType]
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("query", "message"), [
+    ({"source": " "}, "source is empty"), ({"source": "a/b", "limit": 0}, "limit is 0"),
+    ({"source": "a/b", "column": "style"}, "column is 'style' and value is ''"),
+])
+def test_impossible_queries_name_the_field(query: dict[str, Any], message: str) -> None:
+    with pytest.raises(AtelierError, match=message):
+        HubQuery(**query)
+
+
+def test_an_unreachable_hub_is_explained(tmp_path: Path) -> None:
+    with pytest.raises(AtelierError, match=r"'nobody/nothing' \(train\) cannot be read.*network"):
+        fetch(HubQuery("nobody/nothing"), tmp_path)
+
+
+class Stopping(Progress):
+    """Stops after so many rows have been looked at; tells how many it saw, and what it was told first."""
+
+    def __init__(self, after: int = sys.maxsize) -> None:
+        self.after, self.rows = after, 0
+        self.begun: int | None = None
+
+    def check(self) -> None:
+        if self.rows == self.after:
+            raise Interrupted
+        self.rows += 1
+
+    def advance(self, done: int, text: str = "") -> None:
+        self.begun = done if self.begun is None else self.begun
+
+
+@pytest.mark.parametrize("after", [1, 3, ROWS, ROWS + 1, 2 * ROWS + 5])
+@pytest.mark.parametrize("saved", [False, True])
+def test_an_interrupted_fetch_goes_on(shards: Path, tmp_path: Path, after: int, saved: bool) -> None:
+    """The same pictures, captions and names as in one go, and no row is looked at twice but those behind the last."""
+    source = shards
+    if saved:
+        source = tmp_path / "saved"
+        load_dataset(str(shards), split="train").save_to_disk(str(source))
+    query = HubQuery(str(source), column="style", value="1", limit=15)
+    whole, unbroken = fetch(query, tmp_path / "whole"), Stopping()
+    fetch(query, tmp_path / "counted", unbroken)
+    cache = tmp_path / "cache"
+    with pytest.raises(Interrupted):
+        fetch(query, cache, Stopping(after))
+    kept = (after + 1) // 3  # rows 1, 4, 7, …
+    assert [path.suffix for path in cache.iterdir()] == [".part"] * bool(kept)
+    resumed = Stopping()
+    again = fetch(query, cache, resumed)
+    assert resumed.begun == kept and resumed.rows == unbroken.rows - max(0, 3 * kept - 1)
+    assert [(item.path.name, item.captions, item.path.read_bytes()) for item in again] == [
+        (item.path.name, item.captions, item.path.read_bytes()) for item in whole]
+    (place,) = cache.iterdir()
+    assert sorted(path.name for path in place.iterdir()) == [*(item.path.name for item in whole), "captions.json"]
+
+
+def test_going_on_with_another_release_of_the_package(shards: Path, tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose marks of a place may differ: rows are counted instead."""
+    query = HubQuery(str(shards), column="style", value="1", limit=12)
+    with pytest.raises(Interrupted):
+        fetch(query, tmp_path, Stopping(17))
+    (stopped,) = tmp_path.rglob("stopped.json")
+    captions, (scanned, found, state) = json.loads(stopped.read_text(encoding="utf-8"))
+    assert (len(captions), scanned, found) == (6, 17, 6)
+    stopped.write_text(json.dumps([captions, (scanned, found, {**state, "rows": "of another form"})]), encoding="utf-8")
+    monkeypatch.setattr("datasets.__version__", "99.0")
+    resumed = Stopping()
+    assert reds(fetch(query, tmp_path, resumed)) == list(range(1, 36, 3))
+    assert resumed.begun == 6
+
+
+def test_going_on_does_not_read_everything_again(shards: Path, tmp_path: Path) -> None:
+    """Stopped in the fourth file, it opens the third and the fourth: the second becomes rubbish of its size and age."""
+    folder = Path(shutil.copytree(shards, tmp_path / "copy"))
+    query = HubQuery(str(folder), limit=40)
+    with pytest.raises(Interrupted):
+        fetch(query, tmp_path / "cache", Stopping(3 * ROWS + 3))
+    passed = folder / f"train-00001-of-{SHARDS:05d}.parquet"
+    status = passed.stat()
+    passed.write_bytes(bytes(status.st_size))
+    os.utime(passed, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert reds(fetch(query, tmp_path / "cache")) == list(range(40))
+
+
+def test_an_interrupted_fetch_is_not_mistaken_for_another(shards: Path, tmp_path: Path) -> None:
+    query = HubQuery(str(shards), limit=9)
+    with pytest.raises(Interrupted):
+        fetch(query, tmp_path, Stopping(4))
+    other = Stopping()
+    fetch(replace(query, limit=8), tmp_path, other)
+    assert other.begun == 0
+    for after in (1, 2):  # stopped again and again, it keeps what it had
+        with pytest.raises(Interrupted):
+            fetch(query, tmp_path, Stopping(after))
+    last = Stopping()
+    assert reds(fetch(query, tmp_path, last)) == list(range(9))
+    assert last.begun == 7
+
+
+def test_an_interrupt_before_the_first_picture_leaves_nothing(shards: Path, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        fetch(HubQuery(str(shards)), tmp_path, Stopping(0))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_reference_query_of_wikiart(shards: Path, tmp_path: Path) -> None:
+    """Filter by number, first rows, template over class columns: what its own code selects by reading everything."""
+    everything = load_dataset(str(shards), split="train").filter(lambda row: row["style"] == 1).select(range(5))
+    artists = FEATURES["artist"].names
+    expected = [f"pencil sketch of impressionist painting by {artists[r['artist']].replace('_', ' ')}"
+                for r in everything]
+    fetched = fetch(HubQuery(str(shards), column="style", value="Impressionism", limit=5,
+                             caption="pencil sketch of impressionist painting by {artist}"), tmp_path)
+    assert [item.captions[0] for item in fetched] == expected
+    assert reds(fetched) == [r["image"].getpixel((0, 0))[0] for r in everything]
+    assert json.loads(next(tmp_path.rglob("captions.json")).read_text(encoding="utf-8"))["00001.png"] == [expected[0]]

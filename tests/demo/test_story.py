@@ -1,0 +1,122 @@
+"""What `make demo` shows: a style is learnt, and nothing else is lost."""
+
+from __future__ import annotations
+
+import csv
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from kit.demo_pencil import is_pencil, look_pencil
+from kit.demo_pixels import look
+from PIL import Image
+
+from atelier.demo.drawing import LEARNT_POSITIONS, draw, held_out_prompts, pencil_caption, random_specs
+from atelier.demo.stories import pencil_story
+from atelier.demo.story import StoryResult, run_story
+from atelier.generate import GenerateRequest, generate
+from atelier.models.open import open_model
+from atelier.progress import Progress
+
+CHOSEN = held_out_prompts(16)
+SPECS = [spec for spec, _ in CHOSEN]
+
+
+def test_the_reader_of_sketches_can_read() -> None:
+    specs = [replace(spec, position=LEARNT_POSITIONS[0]) for spec in random_specs(60, 5)]
+    seen = [look_pencil(draw(spec, "pencil")) for spec in specs]
+    assert sum((s.shape, s.color) == (spec.shape, spec.color) for s, spec in zip(seen, specs, strict=True)) >= 55
+    assert all(is_pencil(draw(spec, "pencil")) for spec in specs)
+    assert not any(is_pencil(draw(spec)) for spec in specs)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> StoryResult:
+    """The story as it ships, with twice as many prompts for the counting."""
+    out = tmp_path_factory.mktemp("the demo")
+    story = replace(pencil_story(out, Progress()), prompts=tuple(pencil_caption(spec) for spec in SPECS),
+                    contents=tuple(words for _, words in CHOSEN))
+    return run_story(story, out, device="cpu")
+
+
+def part(hits: list[bool]) -> float:
+    return sum(hits) / len(hits)
+
+
+@pytest.mark.slow
+def test_the_style_is_learnt(told: StoryResult) -> None:
+    assert part([is_pencil(picture.image) for picture in told.rows["lora"]]) >= 0.8
+    assert part([is_pencil(picture.image) for picture in told.rows["base"]]) <= 0.1
+
+
+@pytest.mark.slow
+def test_what_is_drawn_stays_right(told: StoryResult) -> None:
+    seen = [look_pencil(picture.image) for picture in told.rows["lora"]]
+    assert part([s.shape == spec.shape for s, spec in zip(seen, SPECS, strict=True)]) >= 0.75
+    assert part([s.color == spec.color for s, spec in zip(seen, SPECS, strict=True)]) >= 0.75
+
+
+@pytest.mark.slow
+def test_without_the_styles_words_the_look_stays_the_models_own(told: StoryResult) -> None:
+    unasked = [picture.image for picture in told.rows["lora, unasked"]]
+    assert part([not is_pencil(picture) and look(picture).shape == spec.shape
+                 for picture, spec in zip(unasked, SPECS, strict=True)]) >= 0.7
+
+
+@pytest.mark.slow
+def test_strength_zero_is_the_base_exactly(told: StoryResult) -> None:
+    story = told.story
+    zero = generate(open_model(told.out / "diffusers" / story.model.stem),
+                    GenerateRequest(story.prompts[:8], tuple(range(100, 108)), options=story.sampling,
+                                    lora=told.training.lora, strength=0, batch_size=story.batch_size),
+                    device=torch.device("cpu"), dtype=torch.float32, progress=Progress())
+    for mine, base in zip(zero, told.rows["base"], strict=False):
+        assert np.array_equal(np.asarray(mine.image), np.asarray(base.image))
+
+
+@pytest.mark.slow
+def test_early_stopping_stopped_and_the_best_is_kept(told: StoryResult) -> None:
+    outcome = told.training.outcome
+    assert outcome.status == "stopped early"
+    assert outcome.step < outcome.total
+    best_step, best = 0, float("inf")
+    for step, loss in outcome.history.validation:  # the lowest may be lower by less than what counts
+        if loss < best - told.story.config.options.min_delta:
+            best_step, best = step, loss
+    assert (outcome.best_step, outcome.weights) == (best_step, "best.safetensors")
+    assert outcome.best_loss == best
+    assert outcome.best_step < outcome.step
+
+
+@pytest.mark.slow
+def test_scores_tell_the_styles_apart(told: StoryResult) -> None:
+    style = {name: np.mean([item.style for item in scores.items]) for name, scores in told.content_scores.items()}
+    assert style["lora"] > style["base"] + 0.2
+    with (told.out / "pictures" / "scores lora.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert [float(row["score"]) for row in rows] == [item.value for item in told.content_scores["lora"].items]
+
+
+@pytest.mark.slow
+def test_the_page_shows_every_picture_and_number(told: StoryResult) -> None:
+    page = (told.out / "index.html").read_text(encoding="utf-8")
+    links = re.findall(r'src="([^"]+)"', page)
+    assert len(links) == 3 * len(SPECS) + 2
+    assert all((told.out / link).is_file() for link in links)
+    assert f"{told.content_scores['lora'].items[3].value:.3f}" in page
+    assert told.grid is not None
+    with Image.open(told.grid) as grid:
+        assert np.asarray(grid).std() > 10
+
+
+@pytest.mark.slow
+def test_a_second_call_finds_what_is_done(told: StoryResult) -> None:
+    files = {path: path.stat().st_mtime_ns for path in (told.out / "loras").iterdir()}
+    story = replace(told.story, prompts=told.story.prompts[:1], contents=told.story.contents[:1], scoring=None)
+    again = run_story(story, told.out, device="cpu")
+    assert again.training.reused
+    assert {path: path.stat().st_mtime_ns for path in (told.out / "loras").iterdir()} == files
+    assert Path(again.training.lora) == told.training.lora

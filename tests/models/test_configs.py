@@ -1,0 +1,115 @@
+"""Configurations derived from shapes make diffusers and transformers build exactly the tensors of the real
+architectures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from kit.checkpoints import REFINER_SHAPES, SD1_SHAPES, SD2_SHAPES, SDXL_SHAPES, X4_SHAPES, Shape
+from kit.ldm_shapes import Shapes, UNetShape, clip_shapes, open_clip_shapes, prefixed, unet_shapes, vae_shapes
+from transformers import CLIPTextConfig, CLIPTextModelWithProjection
+
+from atelier.checkpoint.entry import Entry
+from atelier.errors import AtelierError
+from atelier.models.detect import component_config, family_of_shapes
+from atelier.models.expected_shapes import check_whole
+from atelier.models.families import FAMILIES
+from atelier.models.keymap import KeyTable
+from atelier.models.lazy_tensor import LazyTensor, to_diffusers, to_original
+from atelier.models.text_keys import clip_table, layer_count, open_clip_table
+from atelier.models.unet_keys import UNetLayout, unet_config, unet_table
+from atelier.models.vae_keys import vae_table
+
+ALL = {"sd1": SD1_SHAPES, "sd2": SD2_SHAPES, "x4-upscaler": X4_SHAPES, "sdxl": SDXL_SHAPES,
+       "sdxl-refiner": REFINER_SHAPES}
+CASES = [(family, shape) for family, shapes in ALL.items() for shape in shapes]
+
+Sizes = dict[str, tuple[int, ...]]
+
+
+def converted(shapes: Shapes, table: Callable[[Sizes], KeyTable], component: str) -> Sizes:
+    """Shapes under diffusers names; on the way, the inverse is checked to lead back."""
+    original = dict(shapes)
+    used = table(original)
+    stored = {name: LazyTensor.of(Entry("F16", shape, lambda: torch.zeros(()))) for name, shape in original.items()}
+    made = to_diffusers(used, stored, component)
+    back = to_original(used, made, component)
+    assert {name: recipe.shape for name, recipe in back.items()} == original
+    return {name: recipe.shape for name, recipe in made.items()}
+
+
+def built(make: Callable[[], torch.nn.Module]) -> Sizes:
+    with torch.device("meta"):
+        return {name: tuple(value.shape) for name, value in make().state_dict().items()}
+
+
+@pytest.mark.parametrize(("family", "shape"), CASES)
+def test_unet(family: str, shape: str) -> None:
+    sizes = converted(unet_shapes(ALL[family][shape].unet), lambda n: unet_table(UNetLayout.from_original(n)), "unet")
+    assert family_of_shapes(sizes).key == family
+    # The layout read from either side is the same.
+    assert UNetLayout.from_diffusers(sizes) == UNetLayout.from_original(dict(unet_shapes(ALL[family][shape].unet)))
+    config = component_config("unet", sizes, FAMILIES[family])
+    assert built(lambda: UNet2DConditionModel.from_config(config)) == sizes
+
+
+@pytest.mark.parametrize(("family", "shape"), CASES)
+def test_vae(family: str, shape: str) -> None:
+    sizes = converted(vae_shapes(ALL[family][shape].vae), vae_table, "vae")
+    config = component_config("vae", sizes, FAMILIES[family])
+    assert built(lambda: AutoencoderKL.from_config(config)) == sizes
+
+
+@pytest.mark.parametrize("shape", SDXL_SHAPES)
+def test_text_encoders(shape: str) -> None:
+    parts: Shape = SDXL_SHAPES[shape]
+    assert parts.text2 is not None
+    converted(prefixed("text_model.", clip_shapes(parts.text)), lambda n: clip_table(), "text_encoder")
+    sizes = converted(open_clip_shapes(parts.text2), lambda n: open_clip_table(layer_count(n)), "text_encoder_2")
+    config = component_config("text_encoder_2", sizes, FAMILIES["sdxl"])
+    assert built(lambda: CLIPTextModelWithProjection(CLIPTextConfig(**config))) == sizes
+
+
+def test_published_configurations() -> None:
+    """The values of the published full-size models, as far as tensors depend on them."""
+    def config(family: str) -> dict:
+        unet = ALL[family]["full"].unet
+        return unet_config(converted(unet_shapes(unet), lambda n: unet_table(UNetLayout.from_original(n)), "unet"), 64)
+
+    sd1, sd2, xl, refiner, x4 = (config(family) for family in ("sd1", "sd2", "sdxl", "sdxl-refiner", "x4-upscaler"))
+    assert sd1["attention_head_dim"] == 8 and sd1["layers_per_block"] == 2 and not sd1["use_linear_projection"]
+    assert sd1["down_block_types"] == ["CrossAttnDownBlock2D"] * 3 + ["DownBlock2D"]
+    assert sd2["attention_head_dim"] == [5, 10, 20, 20] and sd2["cross_attention_dim"] == 1024
+    assert xl["block_out_channels"] == [320, 640, 1280] and xl["attention_head_dim"] == [5, 10, 20]
+    assert xl["transformer_layers_per_block"] == [1, 2, 10]
+    assert xl["projection_class_embeddings_input_dim"] == 2816
+    assert refiner["block_out_channels"] == [384, 768, 1536, 1536]
+    assert refiner["transformer_layers_per_block"] == [1, 4, 4, 4]
+    assert refiner["attention_head_dim"] == [6, 12, 24, 24]
+    assert x4["only_cross_attention"] == [False, True, True, False] and x4["num_class_embeds"] == 1000
+    assert x4["attention_head_dim"] == 8 and x4["mid_block_only_cross_attention"] is False
+
+
+UNUSUAL = {
+    "levels of unequal length": UNetShape(channels=32, mult=(1, 2, 2), res_blocks=1, depths=(0, 1, 3), middle_depth=3),
+    "no middle block": UNetShape(channels=32, mult=(1, 2), res_blocks=3, depths=(1, 1), middle_depth=None),
+    "four levels": UNetShape(channels=32, mult=(1, 1, 2, 2), res_blocks=1, depths=(1, 0, 2, 0), middle_depth=1),
+}
+
+
+@pytest.mark.parametrize("shape", UNUSUAL.values(), ids=UNUSUAL.keys())
+def test_reduced_variants(shape: UNetShape) -> None:
+    sizes = converted(unet_shapes(shape), lambda n: unet_table(UNetLayout.from_original(n)), "unet")
+    config = unet_config(sizes, 64)
+    check_whole("unet", sizes, config)
+    assert built(lambda: UNet2DConditionModel.from_config(config)) == sizes
+
+
+def test_depths_that_diffusers_cannot_build() -> None:
+    shape = UNetShape(channels=32, mult=(1, 2), res_blocks=1, depths=(1, 2), middle_depth=5)
+    sizes = converted(unet_shapes(shape), lambda n: unet_table(UNetLayout.from_original(n)), "unet")
+    with pytest.raises(AtelierError, match="middle block is 5"):
+        unet_config(sizes, 64)

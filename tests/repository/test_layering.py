@@ -1,0 +1,98 @@
+"""The rules of docs/decisions/0001: stages in order, the host only where it belongs, files that hold one idea."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+STAGES = [("__version__", "errors", "fields", "temp_paths", "files", "progress", "device_memory"), ("checkpoint",),
+          ("pictures",), ("models",), ("convert",), ("lora",), ("dataset",), ("sampling",), ("train",), ("generate",),
+          ("prompts",), ("score",), ("grid",), ("compare",), ("explain",), ("faces",), ("demo",),
+          ("shell", "__main__")]
+ORDER = {name: place for place, names in enumerate(STAGES) for name in names}
+HOST = {"comfy", "comfy_api", "comfy_api_nodes", "comfy_execution", "comfy_extras", "execution", "folder_paths",
+        "latent_preview", "node_helpers", "nodes", "server", "app"}
+MEETS_HOST = {"host.py", "measuring.py", "monitor.py", "recorder.py", "weights.py"}
+"""The files in nodes/ that may meet more of the host than the node API."""
+LONGEST = 400
+
+LIBRARY = sorted((ROOT / "atelier").rglob("*.py"))
+NODES = sorted((ROOT / "nodes").rglob("*.py"))
+
+
+def imports(path: Path) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """Each import of a file as (dots, dotted name in parts): `from ..a.b import c` gives (2, ("a", "b", "c"))."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield 0, tuple(alias.name.split("."))
+        elif isinstance(node, ast.ImportFrom):
+            base = tuple(node.module.split(".")) if node.module else ()
+            for alias in node.names:
+                yield node.level, (*base, alias.name)
+
+
+def named(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def stage(parts: tuple[str, ...]) -> str:
+    """First part of a name below `atelier`: the stage it belongs to."""
+    return parts[0].removesuffix(".py") if parts else "__init__"
+
+
+def test_files_were_found() -> None:
+    assert len(LIBRARY) > 10
+    assert len(NODES) > 3
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=named)
+def test_a_stage_imports_only_earlier_stages(path: Path) -> None:
+    inside = path.relative_to(ROOT / "atelier").parts
+    own = stage(inside)
+    if own == "__init__":
+        assert not list(imports(path)), "the package itself imports nothing"
+        return
+    assert own in ORDER, f"{own} has no place in the order of stages"
+    for dots, parts in imports(path):
+        if dots == 0:
+            assert parts[0] != "atelier", "the library imports itself relatively"
+            continue
+        # One dot is the file's own folder; each further one a folder up.
+        folder = inside[:-1]
+        target = stage((*folder[:len(folder) - dots + 1], *parts))
+        assert dots <= len(folder) + 1, "an import leaves the library"
+        assert ORDER[target] <= ORDER[own], f"{own} stands before {target}"
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=named)
+def test_the_library_knows_no_host(path: Path) -> None:
+    assert not {parts[0] for dots, parts in imports(path) if dots == 0} & HOST
+
+
+@pytest.mark.parametrize("path", NODES, ids=named)
+def test_nodes_meet_the_host_through_one_door(path: Path) -> None:
+    names = {parts for dots, parts in imports(path) if dots == 0}
+    assert all(parts[0] != "atelier" for parts in names), "inside the pack only relative imports work"
+    if path.name not in MEETS_HOST:
+        assert {parts[0] for parts in names} & HOST <= {"comfy_api"}
+
+
+def test_the_root_imports_nothing_when_loaded() -> None:
+    tree = ast.parse((ROOT / "__init__.py").read_text(encoding="utf-8"))
+    assert not [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+@pytest.mark.parametrize("path", [p for p in LIBRARY + NODES if "shell" not in p.parts], ids=named)
+def test_nothing_prints(path: Path) -> None:
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    assert not [call.lineno for call in calls if isinstance(call.func, ast.Name) and call.func.id == "print"]
+
+
+@pytest.mark.parametrize("path", LIBRARY + NODES, ids=named)
+def test_a_file_is_one_idea(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= LONGEST

@@ -1,0 +1,300 @@
+"""The command line: exit codes, results, and Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from kit.checkpoints import write_sd1
+from kit.clip_models import clip_config, random_clip, save_clip
+from kit.pictures import noise_picture, write_pictures
+from PIL import Image
+from safetensors.torch import load_file
+
+from atelier.grid.saving import Details, save_titled
+from atelier.shell.main import main
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sd1(tmp_path_factory.mktemp("möd els") / "tiny model.safetensors", "tiny")
+
+
+@pytest.fixture
+def config(tmp_path: Path, checkpoint: Path) -> Path:
+    write_pictures(tmp_path / "my pictures", [(64, 64), (80, 64), (64, 90)])
+    path = tmp_path / "train.toml"
+    path.write_text(f"""
+        name = "fox"
+        model = {json.dumps(str(checkpoint))}
+        steps = 3
+        [data]
+        folder = "my pictures"
+        resolution = {{ size = 64 }}
+        [lora]
+        rank = 4
+        [options]
+        monitor = "off"
+        patience = 0
+    """, encoding="utf-8")
+    return path
+
+
+def shell(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    """Exit code, standard output, standard error."""
+    try:
+        code = main([str(argument) for argument in arguments])
+    except SystemExit as wrong_use:
+        code = int(str(wrong_use.code))
+    out = capsys.readouterr()
+    return code, out.out, out.err
+
+
+@pytest.mark.parametrize("arguments", [(), ("paint",), ("inspect",), ("convert", "a", "b", "--precision", "fp7")])
+def test_wrong_use_is_two(capsys, arguments: tuple[str, ...]) -> None:
+    code, out, err = shell(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert "usage: atelier" in err
+
+
+@pytest.mark.parametrize("verb", [
+    "inspect", "convert", "lora-convert", "train", "generate", "score", "grid", "demo", "demo-model",
+])
+def test_each_verb_has_help(capsys, verb: str) -> None:
+    code, out, _ = shell(capsys, verb, "--help")
+    assert code == 0
+    assert f"atelier {verb}" in out
+
+
+def test_a_failure_is_one_and_one_line(capsys, tmp_path: Path) -> None:
+    (tmp_path / "text.safetensors").write_text("hello")
+    code, out, err = shell(capsys, "inspect", tmp_path / "text.safetensors")
+    assert (code, out) == (1, "")
+    assert err.startswith("atelier: ")
+    assert "text.safetensors" in err
+    assert err.count("\n") == 1
+
+
+def test_what_the_system_refuses_is_one_line(capsys, tmp_path: Path, checkpoint: Path) -> None:
+    picture = write_pictures(tmp_path / "pictures", [(32, 32)]) / "p0.png"
+    long = "a" * 300
+    for arguments in [("inspect", picture / "x"), ("inspect", tmp_path / f"{long}.safetensors"),
+                      ("convert", checkpoint, tmp_path / long), ("convert", checkpoint, checkpoint / "folder"),
+                      ("convert", checkpoint, picture / "x.safetensors"), ("convert", tmp_path / long, tmp_path / "f"),
+                      ("grid", picture, "--block", 1, "--out", picture / "x.png"), ("grid", tmp_path / long)]:
+        code, out, err = shell(capsys, *arguments)
+        assert (code, out) == (1, ""), arguments
+        last = err.splitlines()[-1]
+        assert last.startswith("atelier: ") and last.count("atelier: ") == 1 and "Traceback" not in err, arguments
+
+
+def test_a_grid_goes_into_a_png_file_alone(capsys, tmp_path: Path) -> None:
+    """The manifest beside it must not take the picture's name."""
+    picture = write_pictures(tmp_path / "pictures", [(32, 32)]) / "p0.png"
+    for out in ("grid.json", ".", "grid", "grid.jpg"):
+        code, printed, err = shell(capsys, "grid", picture, "--block", 1, "--out", tmp_path / out)
+        assert (code, printed) == (1, "") and ".png" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["pictures"]
+
+
+def test_inspect_tells_family_and_advice(capsys, checkpoint: Path) -> None:
+    code, out, _ = shell(capsys, "inspect", checkpoint)
+    assert code == 0
+    assert "Stable Diffusion 1.x" in out
+    assert "sampler dpmpp_2m" in out
+    values = json.loads(shell(capsys, "inspect", checkpoint, "--json")[1])
+    assert (values["family"], values["dtype"], values["advice"]["cfg"]) == ("sd1", "float16", 7.0)
+
+
+def test_convert_goes_both_ways_and_merges_a_lora(capsys, checkpoint: Path, config: Path, tmp_path: Path) -> None:
+    code, out, _ = shell(capsys, "convert", checkpoint, tmp_path / "folder")
+    assert code == 0, out
+    assert (tmp_path / "folder" / "model_index.json").is_file()
+    assert shell(capsys, "convert", tmp_path / "folder", tmp_path / "back.safetensors")[0] == 0
+    there, back = load_file(checkpoint), load_file(tmp_path / "back.safetensors")
+    assert all((back[name] == there[name]).all() for name in back)
+    assert shell(capsys, "train", config)[0] == 0
+    lora = tmp_path / "loras" / "fox.safetensors"
+    assert shell(capsys, "convert", checkpoint, tmp_path / "merged.safetensors", "--lora", lora)[0] == 0
+    merged = load_file(tmp_path / "merged.safetensors")
+    changed = {name for name in merged if not (merged[name] == there[name]).all()}
+    assert changed
+    assert all(".attn" in name for name in changed)
+    code, _, err = shell(capsys, "convert", checkpoint, tmp_path / "other", "--lora", lora)
+    assert code == 1
+    assert ".safetensors" in err
+
+
+def test_train_and_generate(capsys, checkpoint: Path, config: Path, tmp_path: Path) -> None:
+    code, out, err = shell(capsys, "train", config, "--json", "--device", "cpu")
+    assert code == 0, err
+    result = json.loads(out)
+    assert (result["status"], result["step"], result["reused"]) == ("complete", 3, False)
+    assert Path(result["lora"]) == tmp_path / "loras" / "fox.safetensors"
+    assert json.loads(shell(capsys, "train", config, "--json")[1])["reused"]
+
+    common = ("generate", checkpoint, "--prompt", "a fox / at night?", "--prompt", "a hen", "--seed", 7, "--steps", 2,
+              "--width", 64, "--height", 72, "--json", "--out", tmp_path / "out")
+    plain = json.loads(shell(capsys, *common)[1])
+    assert [(row["prompt"], row["seed"]) for row in plain] == [("a fox / at night?", 7), ("a hen", 7)]
+    pictures = [np.asarray(Image.open(row["file"])) for row in plain]
+    assert all(picture.shape == (72, 64, 3) and picture.std() > 1 for picture in pictures)
+    zero, tuned = (json.loads(shell(capsys, *common, "--lora", result["lora"], "--strength", strength)[1])
+                   for strength in (0, 8))
+    assert (np.asarray(Image.open(zero[0]["file"])) == pictures[0]).all()
+    assert (np.asarray(Image.open(tuned[0]["file"])) != pictures[0]).any()
+    assert len({row["file"] for row in plain + zero + tuned}) == 6, "nothing is overwritten"
+    assert json.loads(Image.open(tuned[0]["file"]).info["atelier"])["lora"] == "fox.safetensors"
+
+
+def test_pictures_beyond_the_memory_are_answered_in_one_line(capsys, checkpoint: Path, tmp_path: Path) -> None:
+    code, out, err = shell(capsys, "generate", checkpoint, "--prompt", "a fox", "--width", 80_000_000,
+                           "--height", 80_000_000, "--out", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert err.splitlines()[-1].startswith("atelier: Memory ran out while drawing. Choose smaller pictures")
+
+
+def test_a_lora_goes_from_form_to_form(capsys, tmp_path: Path, config: Path) -> None:
+    assert shell(capsys, "train", config)[0] == 0
+    lora = tmp_path / "loras" / "fox.safetensors"
+    diffusers, back = tmp_path / "diffusers.safetensors", tmp_path / "back.safetensors"
+    code, out, err = shell(capsys, "lora-convert", lora, diffusers, "--to", "diffusers", "--json")
+    assert code == 0, err
+    assert (values := json.loads(out))["matched"] == values["total"] == len(load_file(lora))
+    assert all(name.startswith("unet.") for name in load_file(diffusers))
+    assert shell(capsys, "lora-convert", diffusers, back)[0] == 0
+    assert load_file(back).keys() == load_file(lora).keys()
+
+
+@pytest.mark.parametrize(("line", "said"), [
+    ('nmae = "x"', "nmae"), ('name = 3', "name"), ("[lora]\nrnak = 3", "rnak"), ("[lora]\nrank = 0", "rank"),
+    ("[data]\nfolder = 'nowhere'", "nowhere"), ("steps = 5\nepochs = 2", "epochs and steps"), ("steps = ", "TOML"),
+    ("data = 3", "data"), ("[place]\nlora = 'x'", "lora"), ("preset = 'fast'", "fast"),
+])
+def test_a_wrong_configuration_is_named(capsys, tmp_path: Path, checkpoint: Path, line: str, said: str) -> None:
+    head = "" if line.startswith("name") else "name = 'x'\n"
+    middle = line if line[0] != "[" else ""
+    tables = line if line[0] == "[" else ("" if line.startswith("data") else "[data]\nfolder = '.'")
+    path = tmp_path / "bad.toml"
+    path.write_text(f"{head}model = {json.dumps(str(checkpoint))}\n{middle}\n{tables}\n", encoding="utf-8")
+    if "[lora]" in tables or "[place]" in tables:
+        path.write_text(path.read_text(encoding="utf-8") + "[data]\nfolder = '.'\n", encoding="utf-8")
+    code, out, err = shell(capsys, "train", path)
+    assert (code, out) == (1, "")
+    assert said in err
+
+
+def test_grid_places_every_picture_and_writes_a_manifest(capsys, tmp_path: Path) -> None:
+    write_pictures(tmp_path / "unique", [(40, 40)] * 4, captions=False)
+    fillers = tmp_path / "fillers"
+    fillers.mkdir()
+    for i in range(12):
+        noise_picture(40, 40, 100 + i).save(fillers / f"{i}.png")
+    code, out, err = shell(capsys, "grid", tmp_path / "unique", "--fillers", fillers, "--cell", 40, "--out",
+                           tmp_path / "grid.png")
+    assert code == 0, err
+    assert "4 pictures, 12 fillers" in out
+    manifest = json.loads((tmp_path / "grid.json").read_text(encoding="utf-8"))
+    grid = Image.open(tmp_path / "grid.png")
+    assert grid.size == (2 * (2 * 40 + 4) + 10 + 30,) * 2
+    unique = {cell["picture"]: cell["box"] for cell in manifest["cells"] if cell["kind"] == "unique"}
+    for i in range(4):
+        box = unique[i]
+        cell = grid.crop((box["x"], box["y"], box["x"] + 40, box["y"] + 40))
+        assert (np.asarray(cell) == np.asarray(noise_picture(40, 40, i))).all()
+    code, _, err = shell(capsys, "grid", tmp_path / "unique")
+    assert code == 1
+    assert "--fillers" in err
+
+
+def test_score_prints_a_table(capsys, tmp_path: Path) -> None:
+    model = save_clip(tmp_path / "clip", random_clip(clip_config()))
+    write_pictures(tmp_path / "pictures", [(40, 40)] * 3)
+    code, out, err = shell(capsys, "score", tmp_path / "pictures", "--model", model, "--style", "a drawing", "--json",
+                           "--csv", tmp_path / "scores.csv")
+    assert code == 0, err
+    result = json.loads(out)
+    assert [row["text"] for row in result["pictures"]] == [f"a fox, red, seen {i}" for i in range(3)]
+    assert result["mean"] == pytest.approx(sum(row["score"] for row in result["pictures"]) / 3)
+    assert (tmp_path / "scores.csv").read_text(encoding="utf-8").count("\n") == 4
+    (tmp_path / "pictures" / "p1.txt").unlink()
+    code, _, err = shell(capsys, "score", tmp_path / "pictures", "--model", model)
+    assert code == 1
+    assert "p1.png" in err
+
+
+def test_score_takes_the_prompt_that_a_picture_was_saved_with(capsys, tmp_path: Path) -> None:
+    model = save_clip(tmp_path / "clip", random_clip(clip_config()))
+    prompts = ["a cat\nin the rain", "a dog", "Title: of a film", "a bird\nin snow", "a fish"]
+    for place, (prompt, more) in enumerate(zip(prompts, [
+            {"negative": "bad"}, {"seed": 3, "model": "demo"}, {}, {"negative": "bad\nworse", "seed": 3}, {}],
+            strict=True)):
+        saved = save_titled(noise_picture(40, 40, place), tmp_path / "saved",
+                            Details(title=f"{place}, a title", prompt=prompt, **more))
+        if place % 2:
+            saved.details.unlink()
+    code, out, err = shell(capsys, "score", tmp_path / "saved", "--model", model, "--json")
+    assert code == 0, err
+    assert [row["text"] for row in json.loads(out)["pictures"]] == prompts
+
+
+@pytest.mark.parametrize("details", [Details(negative="bad"), Details(title="C", seed=1), Details(title="C")])
+@pytest.mark.parametrize("with_json", [True, False])
+def test_score_refuses_pictures_that_were_saved_without_a_prompt(capsys, tmp_path: Path, details: Details,
+                                                                 with_json: bool) -> None:
+    saved = save_titled(noise_picture(40, 40, 0), tmp_path, details)
+    if not with_json:
+        saved.details.unlink()
+    code, _, err = shell(capsys, "score", saved.picture, "--model", tmp_path / "any")
+    assert code == 1
+    assert saved.picture.name in err and "--text" in err
+
+
+def test_score_names_a_text_in_another_encoding(capsys, tmp_path: Path) -> None:
+    write_pictures(tmp_path, [(40, 40)])
+    (tmp_path / "p0.txt").write_bytes("ein Mädchen".encode("latin-1"))
+    code, _, err = shell(capsys, "score", tmp_path, "--model", tmp_path / "any")
+    assert code == 1
+    assert "p0.txt is not UTF-8" in err
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="sends a POSIX signal")
+def test_ctrl_c_keeps_the_work(config: Path, tmp_path: Path) -> None:
+    whole = json.loads(subprocess.run(
+        [sys.executable, "-m", "atelier", "train", str(config), "--json"], cwd=ROOT, check=True, capture_output=True,
+        text=True, encoding="utf-8", timeout=300).stdout)
+    for folder in ("runs", "loras"):
+        (tmp_path / folder).rename(tmp_path / f"whole {folder}")
+    long = config.read_text(encoding="utf-8").replace("steps = 3", "steps = 100000\nseed = 1")
+    (tmp_path / "long.toml").write_text(long, encoding="utf-8")
+    process = subprocess.Popen([sys.executable, "-m", "atelier", "train", str(tmp_path / "long.toml")], cwd=ROOT,
+                               stderr=subprocess.PIPE, text=True, encoding="utf-8")
+    assert process.stderr is not None
+    said: list[str] = []
+    guard = threading.Timer(300, process.kill)
+    guard.start()
+    for line in process.stderr:
+        said.append(line)
+        # The first plain line of progress comes after some steps.
+        if line.startswith("training") and "step" in line:
+            process.send_signal(signal.SIGINT)
+            break
+    said += process.stderr.readlines()
+    guard.cancel()
+    assert process.wait() == 1, "".join(said)
+    assert "Interrupted" in said[-1]
+    assert "Traceback" not in "".join(said)
+    assert list((tmp_path / "runs").rglob("state.safetensors"))
+    partial = load_file(tmp_path / "loras" / "fox-partial.safetensors")
+    assert partial.keys() == load_file(tmp_path / "whole loras" / Path(whole["lora"]).name).keys()
+    assert any(tensor.abs().sum() > 0 for name, tensor in partial.items() if "lora_up" in name)

@@ -1,0 +1,47 @@
+"""Memory that runs out, by the errors PyTorch really raises and by those that other devices are known for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from atelier.device_memory import OutOfMemory, memory_errors_alike, memory_for
+from atelier.errors import AtelierError
+
+MORE_THAN_ANY_MACHINE_HAS = 10**15
+
+
+def test_a_processors_own_error_is_known() -> None:
+    with pytest.raises(OutOfMemory, match="allocate"), memory_errors_alike():
+        torch.empty(MORE_THAN_ANY_MACHINE_HAS)
+
+
+def test_it_is_put_in_words() -> None:
+    with pytest.raises(AtelierError, match=r"Memory ran out while loading\. Close"), memory_for("loading", "Close it."):
+        torch.empty(MORE_THAN_ANY_MACHINE_HAS)
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
+    RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB, max allowed: 9 GB)."),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:121] data. DefaultCPUAllocator: not enough memory: you tried to "
+                 "allocate 4000000000 bytes."),
+    RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other call"),
+    RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    RuntimeError("Could not allocate tensor with 256 bytes. There is not enough GPU video memory available!"),
+    MemoryError("Unable to allocate 3.2 GiB for an array with shape (1, 2)"),
+], ids=["CUDA", "Apple", "Windows", "CUDA's driver", "cuBLAS", "DirectML", "NumPy"])
+def test_each_devices_error_is_known(error: Exception) -> None:
+    with pytest.raises(OutOfMemory) as raised, memory_errors_alike():
+        raise error
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize("error", [
+    RuntimeError("mat1 and mat2 shapes cannot be multiplied (2x3 and 4x5)"), ValueError("out of memory"),
+    RuntimeError("CUDA error: an illegal memory access was encountered"),
+])
+def test_other_errors_stay_what_they_are(error: Exception) -> None:
+    with pytest.raises(type(error)) as raised, memory_errors_alike():
+        raise error
+    assert raised.value is error

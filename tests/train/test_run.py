@@ -1,0 +1,341 @@
+"""A whole run by `train`: what is written, found again, kept, and never overwritten."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from kit.checkpoints import write_sd1
+from kit.pictures import write_pictures
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+import atelier.train.preparation
+from atelier.dataset.folder import FolderOptions, read_folder
+from atelier.dataset.types import Crop, Resolution, TrainingSet
+from atelier.errors import AtelierError
+from atelier.models.handle import DiffusersModel
+from atelier.models.load import load_unet
+from atelier.models.open import open_model
+from atelier.progress import Interrupted, Progress
+from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
+from atelier.train.devices import RunPaths
+from atelier.train.report import TrainReport
+from atelier.train.run import train
+from atelier.train.trainer import Trainer
+
+CONFIG = TrainConfig(LoraConfig(rank=4, alpha=8), TrainingOptions(monitor="off", patience=0, learning_rate=1e-3),
+                     steps=3)
+FOLDER = FolderOptions(resolution=Resolution(64))
+
+
+class After(Progress):
+    """Interrupts once so many steps are done."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps, self.done, self.phases = steps, 0, []
+
+    def phase(self, name: str, total: int) -> None:
+        self.phases.append(name)
+
+    def measure(self, values) -> None:
+        self.done = int(values["step"])
+
+    def check(self) -> None:
+        if self.done >= self.steps > 0:
+            raise Interrupted
+
+
+class Seen(After):
+    """Notes after which steps it is shown pictures."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.pictures: list[int] = []
+
+    def preview(self, image) -> None:
+        self.pictures.append(self.done)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusersModel:
+    return open_model(write_sd1(tmp_path_factory.mktemp("model") / "tiny.safetensors", "tiny"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
+    return read_folder(write_pictures(tmp_path_factory.mktemp("pictures"), [(80, 64), (64, 64), (70, 90)]), FOLDER)
+
+
+@pytest.fixture
+def run(tmp_path: Path, model: DiffusersModel, pictures: TrainingSet):
+    place = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
+
+    def _run(name: str = "fox", config: TrainConfig = CONFIG, data: TrainingSet = pictures,
+             progress: Progress | None = None) -> TrainReport:
+        return train(name, model, data, config, place, progress or Progress())
+    return _run
+
+
+def test_the_file_says_how_it_was_made(run, model: DiffusersModel, pictures: TrainingSet) -> None:
+    report = run()
+    state = load_file(report.lora)
+    assert all(tensor.isfinite().all() for tensor in state.values())
+    ups = [tensor for name, tensor in state.items() if name.endswith("lora_up.weight")]
+    assert len(ups) == len(state) / 3  # up, down and alpha of each layer
+    assert all(tensor.abs().sum() > 0 for tensor in ups)
+    assert {float(tensor) for name, tensor in state.items() if name.endswith(".alpha")} == {8.0}
+    with safe_open(str(report.lora), "pt") as file:
+        header = file.metadata()
+    assert header["ss_output_name"] == header["modelspec.title"] == "fox"
+    assert header["ss_sd_model_hash"] == model.fingerprint
+    assert header["atelier.training_set"] == pictures.digest
+    assert (header["ss_network_dim"], header["ss_network_alpha"], header["ss_steps"]) == ("4", "8.0", "3")
+    assert json.loads(header["atelier.config"])["lora"]["rank"] == 4
+    assert json.loads(header["ss_tag_frequency"])["training set"]["a fox"] == 3
+
+
+def test_a_finished_run_is_reused_and_its_file_restored(run) -> None:
+    first = run()
+    again = After(0)
+    second = run(progress=again)
+    assert (first.reused, second.reused) == (False, True)
+    assert second.lora == first.lora
+    assert again.phases == []
+    content = first.lora.read_bytes()
+    first.lora.unlink()
+    assert run().lora.read_bytes() == content
+    other = run(name="folder/renamed")
+    assert other.reused
+    assert load_file(other.lora).keys() == load_file(first.lora).keys()
+
+
+def test_another_request_trains_anew_and_overwrites_nothing(run, tmp_path: Path) -> None:
+    first = run()
+    content = first.lora.read_bytes()
+    folder = write_pictures(tmp_path / "changed", [(80, 64), (64, 64), (70, 90)])
+    (folder / "p1.txt").write_text("a badger", encoding="utf-8")
+    second = run(data=read_folder(folder, FOLDER))
+    third = run(config=replace(CONFIG, seed=1))
+    assert [report.lora.name for report in (first, second, third)] == [
+        "fox.safetensors", "fox-2.safetensors", "fox-3.safetensors"]
+    assert not second.reused
+    assert not third.reused
+    assert first.lora.read_bytes() == content
+
+
+def test_other_runs_files_survive_the_end_of_a_run(run, tmp_path: Path) -> None:
+    """A finished LoRA whose name ends in -partial, what a cancelled run of the same name learnt, a cut download."""
+    kept = [run("fox-partial").lora]
+    with pytest.raises(Interrupted):
+        run("fox", replace(CONFIG, seed=11, steps=50), progress=After(2))
+    kept += [path for path in (tmp_path / "loras").iterdir() if path not in kept]
+    kept.append(tmp_path / "loras" / "fox.safetensors")
+    kept[-1].write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    before = [path.read_bytes() for path in kept]
+    with pytest.raises(Interrupted):
+        run("fox", replace(CONFIG, seed=12), progress=After(2))
+    assert len(list((tmp_path / "loras").iterdir())) == 4
+    finished = run("fox", replace(CONFIG, seed=12)).lora
+    assert finished.name == "fox-2.safetensors"
+    assert len(kept) == 3 and [path.read_bytes() for path in kept] == before
+    assert set((tmp_path / "loras").iterdir()) == {*kept, finished}
+
+
+@pytest.mark.parametrize("report", ["{}", "[]", '{"history": []}', '{"history": {"losses": 1}}', None])
+def test_a_run_whose_report_or_result_is_gone_is_trained_again(run, report: str | None) -> None:
+    first = run()
+    content = first.lora.read_bytes()
+    if report is None:
+        (first.store.folder / first.outcome.weights).unlink()
+    else:
+        first.store.report.write_text(report, encoding="utf-8")
+    with pytest.raises(Interrupted):
+        run(progress=After(2))
+    again = run()
+    assert (again.reused, again.outcome.step, again.lora) == (False, 3, first.lora)
+    assert again.lora.read_bytes() == content
+    assert run().reused
+
+
+def test_an_interrupted_run_leaves_a_lora_and_goes_on_exactly(run, tmp_path: Path) -> None:
+    whole = load_file(run("whole", replace(CONFIG, steps=4)).lora)
+    for folder in (tmp_path / "runs").iterdir():
+        folder.rename(tmp_path / "aside")
+    with pytest.raises(Interrupted):
+        run("cut", replace(CONFIG, steps=4), progress=After(2))
+    assert [path.name for path in (tmp_path / "loras").iterdir() if "cut" in path.name] == ["cut-partial.safetensors"]
+    assert any(t.abs().sum() > 0 for n, t in load_file(tmp_path / "loras" / "cut-partial.safetensors").items()
+               if "lora_up" in n)
+    report = run("cut", replace(CONFIG, steps=4))
+    resumed = load_file(report.lora)
+    assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
+    assert not (tmp_path / "loras" / "cut-partial.safetensors").exists()
+    assert not report.store.state.exists()
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(run, tmp_path: Path, monkeypatch) -> None:
+    step = Trainer.train_step
+
+    def breaks(trainer: Trainer):
+        loss, finite = step(trainer)
+        bad = trainer.step == 3
+        return (loss * float("nan") if bad else loss), finite & torch.tensor(not bad)
+
+    monkeypatch.setattr(Trainer, "train_step", breaks)
+    with pytest.raises(AtelierError, match=r"(?i)nan|finite"):
+        run("broken", replace(CONFIG, steps=6))
+    state = load_file(tmp_path / "loras" / "broken-partial.safetensors")
+    assert all(tensor.isfinite().all() for tensor in state.values())
+    assert not (tmp_path / "loras" / "broken.safetensors").exists()
+
+
+def test_everything_outside_is_left_as_found(run, model: DiffusersModel) -> None:
+    file = model.path.read_bytes()
+    torch.manual_seed(5)
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(), torch.get_default_dtype()
+    run(config=replace(CONFIG, lora=LoraConfig(rank=4, dropout=0.3)))
+    after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(), torch.get_default_dtype()
+    assert torch.equal(before[0], after[0])
+    assert before[1:] == after[1:]
+    assert model.path.read_bytes() == file
+
+
+def test_best_and_numbered_checkpoints_samples_and_plot(run) -> None:
+    options = replace(CONFIG.options, monitor="validation", patience=9, validate_every=2, save_every=2,
+                      sample_prompt="a fox", sample_every=2, sample_steps=2, sample_cfg=2.0)
+    report = run(config=replace(CONFIG, options=options, steps=4))
+    files = {path.name for path in report.store.folder.iterdir()}
+    assert {"best.safetensors", "step-000002.safetensors", "step-000004.safetensors"} <= files
+    assert report.store.plot.stat().st_size > 1000
+    assert len(report.store.samples) >= 2
+    assert report.outcome.best_step in (2, 4)
+    assert "best loss" in report.text()
+    steps = [int(path.stem[-6:]) for path in report.store.samples]
+    assert list(report.store.drawn) == steps
+    seen = Seen()
+    report.outcome.show(seen, report.store.drawn)
+    assert seen.pictures == steps, "each when its step was the last one measured"
+
+
+def test_the_trained_file_is_the_change_diffusers_applies(run, model: DiffusersModel) -> None:
+    """W' = W + (alpha / rank) · B · A, computed here by hand from the written file and by diffusers from the same."""
+    report = run()
+    state = load_file(report.lora)
+    unet = load_unet(model, dtype=torch.float32, device=torch.device("cpu"))
+    name = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    key = "lora_unet_" + name.replace(".", "_")
+    delta = state[f"{key}.lora_up.weight"].float() @ state[f"{key}.lora_down.weight"].float() * 2
+    before = unet.get_submodule(name).weight.detach().clone()
+    from diffusers import StableDiffusionPipeline
+
+    converted, alphas = StableDiffusionPipeline.lora_state_dict(state)[:2]
+    unet.load_lora_adapter({k: v.float() for k, v in converted.items()}, network_alphas=alphas, prefix="unet")
+    unet.fuse_lora()
+    assert torch.allclose(unet.get_submodule(name).base_layer.weight, before + delta, atol=1e-6)
+
+
+def test_samples_of_small_buckets_are_drawn(run, tmp_path: Path) -> None:
+    buckets = FolderOptions(resolution=Resolution(64, Crop.BUCKET, bucket_step=8))
+    wide = read_folder(write_pictures(tmp_path / "wide", [(100, 60), (110, 66)]), buckets)
+    options = replace(CONFIG.options, sample_prompt="a fox", sample_every=3, sample_steps=1)
+    report = run(config=replace(CONFIG, options=options), data=wide)
+    with Image.open(report.store.samples[0]) as picture:
+        assert picture.size == (80, 64)
+
+
+def test_a_sample_without_memory_is_left_out_and_reported(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(vae: object, latents: torch.Tensor) -> list:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("atelier.train.samples.decode", full)
+    options = replace(CONFIG.options, sample_prompt="a fox", sample_every=2, sample_steps=1)
+    report = run(config=replace(CONFIG, options=options))
+    assert report.outcome.status == "complete" and report.store.samples == []
+    assert "No memory was left for the sample pictures of the steps 2, 3" in report.text()
+    again = run(config=replace(CONFIG, options=options))
+    assert again.reused and again.outcome == report.outcome
+
+
+@pytest.mark.parametrize("room", [2, 0])
+def test_encoding_goes_on_with_what_fits(run, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    tried: list[int] = []
+    plain = atelier.train.preparation.encode
+
+    def narrow(*args: Any, batch_size: int, **options: Any) -> Any:
+        tried.append(batch_size)
+        if batch_size > room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return plain(*args, batch_size=batch_size, **options)
+
+    monkeypatch.setattr("atelier.train.preparation.encode", narrow)
+    if room:
+        assert run().outcome.status == "complete" and tried == [4, 2]
+        return
+    with pytest.raises(AtelierError, match="smaller resolution"):
+        run()
+    assert tried == [4, 2, 1]
+
+
+@pytest.mark.parametrize(("size", "batch"), [(64, 4), (512, 4), (704, 2), (768, 1), (1024, 1), (2048, 1)])
+def test_larger_pictures_are_encoded_in_smaller_batches(run, pictures: TrainingSet, monkeypatch: pytest.MonkeyPatch,
+                                                       size: int, batch: int) -> None:
+    def asked(*args: Any, batch_size: int, **options: Any) -> Any:
+        assert batch_size == batch
+        raise Interrupted
+
+    monkeypatch.setattr("atelier.train.preparation.encode", asked)
+    with pytest.raises(Interrupted):
+        run(data=replace(pictures, resolution=Resolution(size)))
+
+
+def test_a_model_that_does_not_fit_says_what_to_do(run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*args: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("atelier.train.run.load_unet", full)
+    with pytest.raises(AtelierError, match=r"loading the model.*precision"):
+        run()
+
+
+@pytest.mark.parametrize("shades", [(0, 0), (0, 255)])
+def test_masks_that_hide_everything_are_refused(run, tmp_path: Path, shades: tuple[int, int]) -> None:
+    for index, shade in enumerate(shades):
+        Image.new("RGB", (64, 64), (90 * index, 50, 0)).save(tmp_path / f"{index}.png")
+        Image.new("L", (64, 64), shade).save(tmp_path / f"{index}-mask.png")
+    data = read_folder(tmp_path, replace(FOLDER, captions="fixed", text="a fox"))
+    if any(shades):
+        assert run(data=data).outcome.status == "complete"
+        return
+    with pytest.raises(AtelierError, match="masks hide all of the 2 pictures"):
+        run(data=data)
+
+
+def test_captions_that_are_cut_are_counted(run, pictures: TrainingSet, caplog: pytest.LogCaptureFixture) -> None:
+    """75 words of one token fit, 76 do not, and neither do 80 of a single letter."""
+    texts = ["fox " * 75, "fox " * 76, "! ? " * 40]
+    data = replace(pictures, samples=tuple(replace(sample, captions=(text.strip(),))
+                                           for sample, text in zip(pictures.samples, texts, strict=True)))
+    with caplog.at_level("WARNING", "atelier"):
+        report = run(data=data)
+    name = data.samples[1].image.name
+    expected = f"2 of 3 pictures have captions of more than 75 tokens; the text encoder takes no more, and the rest " \
+               f"is not learnt (first: {name}, 76 tokens)."
+    assert report.outcome.warnings == [expected]
+    assert expected in report.text().splitlines()
+    assert [record.message for record in caplog.records if record.name == "atelier"] == [expected]
+    assert run().outcome.warnings == []
+
+
+def test_a_model_of_another_kind_is_refused(run, tmp_path: Path, pictures: TrainingSet) -> None:
+    inpainting = open_model(write_sd1(tmp_path / "inpaint.safetensors", "tiny", in_channels=9))
+    place = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
+    with pytest.raises(AtelierError, match="9 latent channels"):
+        train("fox", inpainting, pictures, CONFIG, place, Progress())
