@@ -17,8 +17,8 @@ from ..models.handle import DiffusersModel
 from ..models.text import TextStack
 from ..models.tokenizer import LENGTH
 from ..progress import Progress
-from .config import TrainingOptions
 from .devices import RunPaths
+from .request.recipe import CaptionConfig
 
 _FIT = LENGTH - 2
 """Tokens between start and end."""
@@ -49,7 +49,7 @@ ENCODING_BATCH = 4
 """Pictures of 512 pixels that the VAE encodes at once, about 0.7 GB each in float32; of larger ones fewer."""
 
 
-def encode_in_room(data: TrainingSet, model: DiffusersModel, options: TrainingOptions, place: RunPaths, *,
+def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionConfig, place: RunPaths, *,
                    device: torch.device, dtype: torch.dtype, progress: Progress) -> EncodedSet:
     """`data` encoded by `model`, with fewer pictures at a time where memory runs out.
 
