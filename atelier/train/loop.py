@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from ..device_memory import OutOfMemory, free, memory_errors_alike, memory_for
+from ..device_memory import OutOfMemory, explain_out_of_memory, free_cache, unify_memory_errors
 from ..errors import AtelierError
 from ..progress import Progress
 from .checkpoint_writer import CheckpointWriter
@@ -87,7 +87,7 @@ class Loop:
     def _step(self) -> None:
         trainer, options = self.trainer, self.trainer.config.options
         try:
-            with memory_errors_alike():
+            with unify_memory_errors():
                 self._unread.append(trainer.train_step())
         except OutOfMemory as error:
             self._keep_work()
@@ -125,7 +125,7 @@ class Loop:
         self._checkpoints.save_state()  # drawing needs the most memory; what was learnt is safe before it starts
         fits = True
         try:
-            with memory_errors_alike():
+            with unify_memory_errors():
                 draw()
         except OutOfMemory:
             fits = False
@@ -134,7 +134,7 @@ class Loop:
             raise
         self.progress.phase("training", trainer.total)
         if not fits:
-            free(trainer.device)  # only here: while the error was being handled, it held what had been computed
+            free_cache(trainer.device)  # only here: while the error was being handled, it held what had been computed
             self.undrawn.append(trainer.step)
             log.warning("The sample picture of step %d did not fit in memory; training goes on without it.",
                         trainer.step)
@@ -194,7 +194,7 @@ class Loop:
         trainer = self.trainer
         self._read()
         try:
-            with memory_for(f"validating after step {trainer.step}",
+            with explain_out_of_memory(f"validating after step {trainer.step}",
                             "Choose a smaller batch size or resolution, or let early stopping look at the training "
                             "loss (monitor \"epoch\"). What was learnt is saved."):
                 loss = trainer.validate(self.progress.check)

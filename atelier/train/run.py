@@ -13,7 +13,7 @@ import torch
 
 from ..dataset.cache import EncodedSet
 from ..dataset.types import TrainingSet
-from ..device_memory import free, memory_for
+from ..device_memory import explain_out_of_memory, free_cache
 from ..errors import AtelierError
 from ..files import atomic_file
 from ..models.families import family_of
@@ -127,8 +127,8 @@ def _train(job: _Job) -> RunResult:
         log.warning(cut)
     encoded = encode_in_room(job.data, job.model, job.config.options, job.place, device=job.device, dtype=job.dtype,
                              progress=job.progress)
-    with memory_for("loading the model", "Close other programs that use the device, or choose precision bf16 or fp16. "
-                                         "What was learnt before is kept."):
+    with explain_out_of_memory("loading the model", "Close other programs that use the device, or choose precision "
+                               "bf16 or fp16. What was learnt before is kept."):
         prompts = _sample_conditions(job)
         job.progress.phase("loading", 1)
         trainer, checkpointing = _make_trainer(job, encoded)
@@ -157,7 +157,7 @@ def _train(job: _Job) -> RunResult:
     with atomic_file(job.store.plot) as part:
         plot.save(part, "PNG")
     del trainer, loop, draw
-    free(job.device)
+    free_cache(job.device)
     return outcome
 
 
@@ -186,7 +186,7 @@ def _sample_conditions(job: _Job) -> tuple[TextBatch, TextBatch] | None:
     with torch.no_grad():
         conditions = encode_prompts(text, job.config.options)
     del text
-    free(job.device)
+    free_cache(job.device)
     return conditions
 
 
@@ -205,4 +205,4 @@ def _partial_kept(job: _Job) -> Iterator[None]:
             log.info("What was learnt so far is in %s; run again to go on.", job.shelf.keep_partial(job.store.last))
         raise
     finally:
-        free(job.device)
+        free_cache(job.device)
