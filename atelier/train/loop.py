@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..device_memory import OutOfMemory, free, memory_errors_alike, memory_for
+from ..device_memory import OutOfMemory, explain_out_of_memory, free_cache, unify_memory_errors
 from ..errors import AtelierError
 from ..progress import Progress
 from .checkpoint_writer import CheckpointWriter
@@ -118,7 +118,7 @@ class Loop:
     def _step(self) -> None:
         trainer, state = self.trainer, self.state
         try:
-            with memory_errors_alike():
+            with unify_memory_errors():
                 result = trainer.train_step(state.step, state.loss_scale)
         except OutOfMemory as error:
             self._keep_work()
@@ -159,7 +159,7 @@ class Loop:
         self._checkpoints.save_state(state)  # drawing needs the most memory; what was learnt is safe before it starts
         fits = True
         try:
-            with memory_errors_alike():
+            with unify_memory_errors():
                 draw(state.step, weights)
         except OutOfMemory:
             fits = False
@@ -168,7 +168,7 @@ class Loop:
             raise
         self.progress.phase("training", self.trainer.total)
         if not fits:
-            free(self.trainer.device)  # only here: while the error was being handled, it held what had been computed
+            free_cache(self.trainer.device)  # only here: while the error was being handled, it held what had been computed
             self.undrawn.append(state.step)
             log.warning("The sample picture of step %d did not fit in memory; training goes on without it.", state.step)
             self.progress.advance(state.step, "no memory for a sample picture; training goes on without it")
@@ -231,9 +231,10 @@ class Loop:
         state = self.state
         self._read()
         try:
-            with memory_for(f"validating after step {state.step}",
-                            "Choose a smaller batch size or resolution, or let early stopping watch the training "
-                            "loss (monitor \"epoch\"). What was learnt is saved."):
+            with explain_out_of_memory(
+                    f"validating after step {state.step}",
+                    "Choose a smaller batch size or resolution, or let early stopping watch the training loss (monitor "
+                    "\"epoch\"). What was learnt is saved."):
                 loss = self.trainer.validate(self.progress.check)
         except BaseException:  # as in `_check_interrupt`
             self._keep_work()

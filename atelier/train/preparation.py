@@ -11,7 +11,7 @@ import torch
 from ..dataset.cache import EncodedItem, EncodedSet
 from ..dataset.encode import encode
 from ..dataset.types import TrainingSet
-from ..device_memory import OutOfMemory, free, memory_errors_alike
+from ..device_memory import OutOfMemory, free_cache, unify_memory_errors
 from ..errors import AtelierError
 from ..models.handle import DiffusersModel
 from ..models.text import TextStack
@@ -59,7 +59,7 @@ def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionCon
     batch = min(ENCODING_BATCH, max(1, ENCODING_BATCH * 512**2 // data.resolution.size**2))
     while True:
         try:
-            with memory_errors_alike():
+            with unify_memory_errors():
                 return encode(data, model, place.cache, device=device, dtype=dtype, batch_size=batch, progress=progress,
                               variants=options.caption_variants, keep_tokens=options.keep_tokens)
         except OutOfMemory as error:
@@ -67,7 +67,7 @@ def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionCon
                 raise AtelierError("Memory ran out while encoding pictures and captions, one picture at a time.",
                                    "Choose a smaller resolution, or close other programs that use the device."
                                    ) from error
-        free(device)  # only here: while the error was being handled, it held what had been computed
+        free_cache(device)  # only here: while the error was being handled, it held what had been computed
         batch //= 2
         log.info("Memory ran out while encoding; going on with %d at a time.", batch)
 

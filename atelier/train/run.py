@@ -13,7 +13,7 @@ import torch
 
 from ..dataset.cache import EncodedSet
 from ..dataset.types import TrainingSet
-from ..device_memory import free, memory_for
+from ..device_memory import explain_out_of_memory, free_cache
 from ..errors import AtelierError
 from ..files import atomic_file
 from ..models.families import family_of
@@ -137,8 +137,8 @@ def _train(job: _Job) -> RunResult:
         log.warning(cut)
     encoded = encode_in_room(job.data, job.model, job.request.captions, job.paths, device=job.device, dtype=job.dtype,
                              progress=job.progress)
-    with memory_for("loading the model", "Close other programs that use the device, or choose precision bf16 or fp16. "
-                                         "What was learnt before is kept."):
+    with explain_out_of_memory("loading the model", "Close other programs that use the device, or choose precision "
+                               "bf16 or fp16. What was learnt before is kept."):
         conditions = _sample_conditions(job)
         job.progress.phase("loading", 1)
         trainer, checkpointing = _make_trainer(job, encoded)
@@ -171,7 +171,7 @@ def _train(job: _Job) -> RunResult:
     with atomic_file(job.folder.plot) as part:
         plot.save(part, "PNG")
     del trainer, loop, draw
-    free(job.device)
+    free_cache(job.device)
     return result
 
 
@@ -200,7 +200,7 @@ def _sample_conditions(job: _Job) -> tuple[TextBatch, TextBatch] | None:
     with torch.no_grad():
         conditions = encode_prompts(text, job.request.samples)
     del text
-    free(job.device)
+    free_cache(job.device)
     return conditions
 
 
@@ -219,4 +219,4 @@ def _partial_kept(job: _Job) -> Iterator[None]:
             log.info("What was learnt so far is in %s; run again to go on.", job.lora.keep_partial(job.folder.last))
         raise
     finally:
-        free(job.device)
+        free_cache(job.device)

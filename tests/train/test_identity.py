@@ -42,8 +42,8 @@ NEITHER: dict[str, Any] = {
 
 ELSEWHERE = {"optimizer", "text_learning_rate", "train_text_encoder", "caption_variants", "keep_tokens", "compile",
              "precision", "epochs"}
-"""Fields whose effect on weights needs packages, a text encoder, encoded captions, a compiler or another processor; their
-own tests show it."""
+"""Fields whose effect on weights needs packages, a text encoder, encoded captions, a compiler or another processor;
+their own tests show it."""
 
 
 @dataclass(frozen=True)

@@ -29,12 +29,12 @@ def trainer(ema_decay: float = 0.0) -> Trainer:
 @pytest.fixture
 def full_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A folder whose new files are the kernel's full device."""
-    def beside(path: Path) -> Path:
+    def temp_path(path: Path) -> Path:
         part = path.parent / f"{path.name}.part"
         part.symlink_to("/dev/full")
         return part
 
-    monkeypatch.setattr(files, "beside", beside)
+    monkeypatch.setattr(files, "temp_path", temp_path)
     return tmp_path
 
 
