@@ -22,7 +22,7 @@ HELD_BYTES = 2 << 30
 """An encoded set up to this size is kept in memory; a larger one is read from disk row by row."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncodedItem:
     """What can be known of a sample without reading its tensors."""
 
@@ -34,7 +34,6 @@ class EncodedItem:
     prior: bool
     captions: int
     """Number of caption variants."""
-    has_mask: bool
     flips: bool
     """True when the mirrored picture is there as well."""
 
@@ -86,8 +85,6 @@ class EncodedSet:
         self._data = data
         self._cache = cache
         self.items: tuple[EncodedItem, ...] = tuple(self._item(i, sample) for i, sample in enumerate(data.samples))
-        self.digest: str = _digest(data.digest, cache.identity)
-        """Hex digest of all that this set gives to the trainer."""
         self._hold()
 
     def moments(self, index: int, flip: bool) -> tuple[Tensor, Tensor]:
@@ -129,8 +126,8 @@ class EncodedSet:
         key, latents = latent_key(sample, self._data.resolution, False), self._cache.latents
         shape = latents.shape(key, "mean")
         assert shape is not None
-        return EncodedItem(index, shape[1], shape[2], sample.repeats, sample.prior, len(sample.captions),
-                           latents.shape(key, "mask") is not None, self._data.flip)
+        return EncodedItem(index=index, height=shape[1], width=shape[2], repeats=sample.repeats, prior=sample.prior,
+                           captions=len(sample.captions), flips=self._data.flip)
 
     def _hold(self) -> None:
         samples = self._data.samples

@@ -145,7 +145,7 @@ class _LatentEncoder:
                 raise AtelierError(f"The VAE gives latents that are not finite for {sample.image}.",
                                    "Remove the picture if it is the only one; otherwise the model's VAE is damaged.")
             row = {"mean": mean[i], "std": std[i],
-                   "ids": torch.tensor(picture.placement.time_ids(flip), dtype=torch.int32)}
+                   "ids": torch.tensor(picture.geometry.time_ids(flip), dtype=torch.int32)}
             if picture.mask is not None:
                 mask = torch.tensor(picture.mask)[None].float() / 255
                 row["mask"] = adaptive_avg_pool2d(mask.flip(-1) if flip else mask, (mean.shape[2], mean.shape[3]))
