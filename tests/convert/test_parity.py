@@ -15,8 +15,8 @@ from kit.offline import no_network
 from torch import Tensor
 
 from atelier.convert import to_folder
-from atelier.models.handle import DiffusersModel
 from atelier.models.load import load_text
+from atelier.models.open import open_model
 
 pytestmark = pytest.mark.host
 
@@ -59,7 +59,7 @@ def sizes_and_crops(unet: UNet2DConditionModel, given: dict[str, Tensor]) -> dic
 def check(source: Path, tmp_path: Path, folder_too: bool = False) -> None:
     """Compare the two; `folder_too` has the host read the folder as well, by its DiffusersLoader."""
     folder = tmp_path / "folder"
-    report = to_folder(source, folder)
+    to_folder(source, folder)
     with no_network(), torch.inference_mode():
         unet = UNet2DConditionModel.from_pretrained(folder, subfolder="unet", torch_dtype=torch.float32)
         vae = AutoencoderKL.from_pretrained(folder, subfolder="vae", torch_dtype=torch.float32)
@@ -73,8 +73,7 @@ def check(source: Path, tmp_path: Path, folder_too: bool = False) -> None:
                 "decoded": vae.decode(given["z"]).sample, "encoded": vae.encode(given["pixels"]).latent_dist.mean}
         del unet, vae
         # The same as the family's pipeline gives, which test_models_load shows.
-        model = DiffusersModel(folder, report.family, report.prediction_type, report.dtype, "")
-        text = load_text(model).encode([PROMPT])
+        text = load_text(open_model(folder)).encode([PROMPT])
     ours["embeds"] = text.embeds
     if text.pooled is not None:
         ours["pooled"] = text.pooled
