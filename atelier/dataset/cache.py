@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..models.families import family_of
 from ..models.handle import DiffusersModel
 from ..models.text import TextBatch
 from .store import PackStore
@@ -50,14 +51,16 @@ class Cache:
     """Rows `mean`, `std` ([4, h, w] float32, scaled), `ids` ([6] int32) and maybe `mask` ([1, h, w] float32, 0..1)."""
     texts: PackStore
     """Rows `embeds` ([77, D]) and maybe `pooled` ([P])."""
-    identity: str
-    """Hex digest of model and arithmetic."""
 
     @classmethod
     def open(cls, folder: Path, model: DiffusersModel, device: torch.device, dtype: torch.dtype) -> Cache:
-        """Open, or begin, the part of `folder` that belongs to this model and arithmetic."""
-        identity = _digest(VERSION, model.fingerprint, device.type, str(dtype))
-        return cls(PackStore(folder / "latents" / identity[:16]), PackStore(folder / "text" / identity[:16]), identity)
+        """Open, or create, the sub-folders of `folder` that belong to this model, device and precision."""
+        parts = [VERSION, model.fingerprint, device.type, str(dtype)]
+        # The fingerprint covers weights alone. The family's own scale adds nothing: older caches stay valid.
+        scale = (model.latent_scale, model.latent_shift)
+        scale_parts = [] if scale == (family_of(model.family).latent_scale, 0.0) else [*scale]
+        return cls(PackStore(folder / "latents" / _digest(*parts, *scale_parts)[:16]),
+                   PackStore(folder / "text" / _digest(*parts)[:16]))
 
 
 def latent_key(sample: Sample, resolution: Resolution, flip: bool) -> str:
