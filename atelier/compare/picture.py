@@ -55,7 +55,7 @@ def draw_grid(comparison: Comparison, pictures: Mapping[tuple[int, int, int], Im
             sized = picture if picture.size == (width, height) else picture.resize((width, height),
                                                                                   Image.Resampling.LANCZOS)
             out.paste(sized, (left, top))
-            score = comparison.shot(m, p, seed).score
+            score = comparison.image(m, p, seed).score
             if score is not None:
                 out.paste(strip(f"{score:.4f}", width, caption, largest=13), (left, top + height))
     return out
@@ -67,9 +67,9 @@ def draw_bars(comparison: Comparison, width: int = 960) -> Image:
     """
     from PIL import Image, ImageDraw
 
-    standings = comparison.ranking()
-    if standings:
-        bars = [(s.model, s.mean, s.std, f"{s.mean:.4f} ± {s.std:.4f}, {s.verdict}") for s in standings]
+    ranking = comparison.ranking()
+    if ranking:
+        bars = [(s.model, s.mean, s.std, f"{s.mean:.4f} ± {s.std:.4f}, {s.verdict}") for s in ranking]
         title = f"CLIP score, mean and standard deviation · {comparison.scored_by}"
     else:
         times = [(m, comparison.seconds(m)[0]) for m in range(len(comparison.models))]

@@ -27,7 +27,7 @@ class Scoring:
     """Text that names the style alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Story:
     """What to convert, train, draw and score."""
 
@@ -53,7 +53,7 @@ class Story:
     """Pictures drawn at once."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StoryResult:
     """What came out."""
 

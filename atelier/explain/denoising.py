@@ -26,7 +26,7 @@ LAST_FRAME = 4
 ROWS = {"prediction": "clean picture, predicted", "noisy": "noisy latent", "guidance": "guidance difference"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One step of a sampler, in pictures."""
 

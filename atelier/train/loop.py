@@ -168,7 +168,8 @@ class Loop:
             raise
         self.progress.phase("training", self.trainer.total)
         if not fits:
-            free_cache(self.trainer.device)  # only here: while the error was being handled, it held what had been computed
+            # Only here: while the error was being handled, it held what had been computed.
+            free_cache(self.trainer.device)
             self.undrawn.append(state.step)
             log.warning("The sample picture of step %d did not fit in memory; training goes on without it.", state.step)
             self.progress.advance(state.step, "no memory for a sample picture; training goes on without it")
