@@ -41,6 +41,21 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the run's memory."""
+    from kit.memory import MemoryWatch
+
+    config.pluginmanager.register(MemoryWatch(config), "memory")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker for each core, at most four, and no more than fit into the memory with what they start."""
+    import psutil
+    from kit.memory import SHARE_LIMIT
+
+    return max(1, min(4, psutil.cpu_count() or 1, int(psutil.virtual_memory().total / SHARE_LIMIT)))
+
+
 def _missing() -> dict[str, str]:
     """What is not on this machine, by the marker of the tests that need it, and what to do."""
     from tools import chromium, comfyui
