@@ -57,7 +57,7 @@ SD1_SHAPES: dict[str, Shape] = {
     "full": FULL_SD1,
 }
 
-# OpenCLIP's encoders for the host as `kit.shallow_text_encoders` has it build them: 0.2 GB where the full ones take 1.4.
+# OpenCLIP's encoders as `kit.shallow_text_encoders` has the host build them, a fifth of the full ones' size.
 _SHALLOW_H, _SHALLOW_G = TextShape(1024, LAYERS), TextShape(1280, LAYERS, 1280)
 
 FULL_SD2 = Shape(UNetShape(context=1024, linear=True), VaeShape(), TextShape(1024, 24))

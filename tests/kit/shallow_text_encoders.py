@@ -3,7 +3,7 @@
 ComfyUI takes their depth (24 and 32 layers, 3 GB) from its own files, whatever a checkpoint holds. Where the depth is
 not what a test is about, the rest of the host's code is shown as well by four layers.
 
-Import this module in a process that has ComfyUI's modules on its path; `add_to` makes it a custom node of a host.
+A host loads this file as a custom node (`add_to`); scripts that use ComfyUI's modules import it from beside them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,6 @@ def _patch() -> None:
     sd1_clip.SDClipModel.__init__ = build
 
 
-try:
+# Not in a test's own process, which imports it for `LAYERS` and `add_to`, and may have ComfyUI's modules loaded.
+if __name__ != f"kit.{Path(__file__).stem}":
     _patch()
-except ModuleNotFoundError:
-    pass  # imported by a test for `add_to` or `LAYERS`
