@@ -44,9 +44,10 @@ def host_forward(model: Path, inputs: Mapping[str, Tensor], text: str, work: Pat
 
 
 def _main(job: dict[str, str]) -> None:
+    # On a processor the host makes each layer float32 while it computes; the weights need half the memory.
     sys.path[0], here = job["comfyui"], sys.path[0]
     sys.path.append(here)
-    sys.argv = ["main.py", "--cpu", "--fp32-unet", "--fp32-vae", "--fp32-text-enc"]
+    sys.argv = ["main.py", "--cpu", "--fp16-unet", "--fp16-text-enc", "--fp32-vae"]
     import comfy.options
 
     comfy.options.enable_args_parsing()
