@@ -14,7 +14,8 @@ from ..models.families import Family
 from ..models.keymap import KeyTable
 from ..models.layout import Component, ModelLayout, read_layout
 from ..models.lazy_tensor import LazyTensor, to_original
-from ..models.prediction import EDM_TENSORS, V_MARKERS, V_SIGNS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
+from ..models.noise_schedule import EDM_TENSORS
+from ..models.prediction import V_MARKERS, V_SIGNS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
 from ..models.prefixes import (
     EMA_PREFIX,
     TEXT_PLACES,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.entry import FileRange
 from ..checkpoint.folder import component_entries, read_json
 from ..checkpoint.source import Source, open_file
 from ..errors import AtelierError
@@ -25,6 +26,9 @@ from .vae_keys import current_name
 COMPUTED = ("embeddings.position_ids", "logit_scale")
 """Tensors that no model of ours reads: a running number that every reader computes, and the scale of CLIP's training
 loss."""
+
+FileState = tuple[tuple[str, int, int], ...]
+"""Path, size and modification time (ns) of each weight file."""
 
 OPEN_CLIP_H_LAYERS = 24
 """Layers of OpenCLIP ViT-H as it was trained; SD2 uses all but the last."""
@@ -72,6 +76,23 @@ class ModelLayout:
     def parameters(self) -> int:
         """How many numbers all components hold."""
         return sum(component.parameters for component in self.components.values())
+
+    @property
+    def holds_weights(self) -> bool:
+        """Whether some of its tensors are memory or an open memory map (pickles) instead of byte ranges of a file."""
+        return not all(isinstance(entry.source, FileRange) for entry in self.source.entries.values())
+
+    def file_state(self) -> FileState:
+        """The present state of its weight files. A file that is missing counts with size and time -1."""
+        return tuple(_file_state(file) for file in sorted(self.source.files))
+
+
+def _file_state(file: Path) -> tuple[str, int, int]:
+    try:
+        status = file.stat()
+    except OSError:
+        return str(file), -1, -1
+    return str(file), status.st_size, status.st_mtime_ns
 
 
 def read_layout(path: Path) -> ModelLayout:

@@ -12,8 +12,9 @@ from ..checkpoint.header import TORCH_NAMES
 from ..errors import AtelierError
 from ..progress import Progress
 from .handle import DiffusersModel
-from .layout import ModelLayout, read_layout
+from .layout import FileState, ModelLayout, read_layout
 from .lazy_tensor import LazyTensor
+from .noise_schedule import read_noise_schedule
 from .prediction import read_prediction
 
 _BLOCK = 1 << 20
@@ -35,8 +36,22 @@ def open_model(path: Path, *, prediction_type: str = "auto", progress: Progress 
     if not path.exists():
         raise AtelierError(f"{path} does not exist.", "Choose an existing checkpoint or diffusers folder.")
     layout = read_layout(path)
-    return DiffusersModel(path, layout.family.key, read_prediction(layout, prediction_type).type,
-                          TORCH_NAMES[unet_dtype(layout)], _fingerprint(layout, progress or Progress()))
+    # Decided once: from here on the prediction type counts as chosen, and zero terminal SNR needs v-prediction.
+    prediction = read_prediction(layout, read_prediction(layout, prediction_type).type)
+    state = layout.file_state()
+    scale, shift = _latent_scale(layout)
+    return DiffusersModel(
+        path=path, family=layout.family.key, prediction_type=prediction.type, dtype=TORCH_NAMES[unet_dtype(layout)],
+        fingerprint=_fingerprint(layout, state, progress or Progress()),
+        noise_schedule=read_noise_schedule(layout, prediction), latent_scale=scale, latent_shift=shift,
+        opened_layout=None if layout.holds_weights else layout, opened_state=state)
+
+
+def _latent_scale(layout: ModelLayout) -> tuple[float, float]:
+    """Scale and shift of the latents, from the VAE's configuration; without a VAE, the family's."""
+    vae = layout.components.get("vae")
+    config = vae.config if vae is not None else {}
+    return float(config.get("scaling_factor") or layout.family.latent_scale), float(config.get("shift_factor") or 0.0)
 
 
 def unet_dtype(layout: ModelLayout) -> str:
@@ -47,23 +62,18 @@ def unet_dtype(layout: ModelLayout) -> str:
     return max(counts, key=lambda dtype: counts[dtype])
 
 
-def _fingerprint(layout: ModelLayout, progress: Progress) -> str:
+def _fingerprint(layout: ModelLayout, state: FileState, progress: Progress) -> str:
     """SHA-256 over names, types, shapes and bytes in diffusers' terms, so that a file and the folder made of it
     agree."""
     recipes = [(f"{component.folder}.{name}", recipe) for component in layout.components.values()
                for name, recipe in component.tensors.items()]
-    parts = [part for _, recipe in recipes for part in recipe.parts]
-    files = sorted({part.source.path for part in parts if isinstance(part.source, FileRange)})
-    # Nothing tells a changed pickle from an unchanged one but its file.
-    files = files or [layout.path]
-    state = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
     if state not in _known:
         _known[state] = _digest(recipes, progress)
     return _known[state]
 
 
-_known: dict[tuple[tuple[str, int, int], ...], str] = {}
-"""Fingerprints by the files that they were read from, with their sizes and times."""
+_known: dict[FileState, str] = {}
+"""Fingerprints by the state of the files that they were read from."""
 
 
 def _digest(recipes: Sequence[tuple[str, LazyTensor]], progress: Progress) -> str:

@@ -13,8 +13,8 @@ from kit.offline import no_network
 from torch import Tensor
 
 from atelier.convert import to_folder
-from atelier.models.handle import DiffusersModel
 from atelier.models.load import load_text
+from atelier.models.open import open_model
 
 pytestmark = pytest.mark.host
 
@@ -30,12 +30,11 @@ def relative(ours: Tensor, theirs: Tensor) -> float:
 def check(source: Path, tmp_path: Path, published: bool = False) -> None:
     """Compare the two. A `published` model is large, and the host reads its folder as well, by its DiffusersLoader."""
     folder = tmp_path / "folder"
-    report = to_folder(source, folder)
+    to_folder(source, folder)
     with no_network(), torch.inference_mode():
         given, ours = diffusers_forward.apart(folder, tmp_path) if published else diffusers_forward.forward(folder)
         # The same as the family's pipeline gives, which test_models_load shows.
-        model = DiffusersModel(folder, report.family, report.prediction_type, report.dtype, "")
-        text = load_text(model).encode([PROMPT])
+        text = load_text(open_model(folder)).encode([PROMPT])
     ours["embeds"] = text.embeds
     if text.pooled is not None:
         ours["pooled"] = text.pooled
