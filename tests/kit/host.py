@@ -136,6 +136,11 @@ class Host:
         (folder / "prodigyopt.py").write_text("raise ModuleNotFoundError(__name__)\n", encoding="utf-8")
         return str(folder)
 
+    @property
+    def running(self) -> bool:
+        """True while the process is there."""
+        return self._process is not None and self._process.poll() is None
+
     def stop(self) -> None:
         """End the process in good order."""
         if self._process is not None:
