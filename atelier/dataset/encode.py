@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ..device_memory import free
+from ..device_memory import free_cache
 from ..errors import AtelierError
 from ..models import load
 from ..models.handle import DiffusersModel
@@ -69,11 +69,11 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
     if pictures:
         encode_pictures(pictures, data, load.load_vae(model, dtype=dtype, device=device), store.latents, device,
                         counted.of("pictures", sum(map(len, pictures))))
-        free(device)
+        free_cache(device)
     if captions:
         encode_captions(captions, load.load_text(model, dtype=dtype, device=device), store.texts,
                         counted.of("captions", sum(map(len, captions))))
-        free(device)
+        free_cache(device)
     return EncodedSet(data, store)
 
 

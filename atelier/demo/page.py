@@ -30,7 +30,7 @@ def write_page(told: StoryResult) -> Path:
     parts = [f"<h1>{_text(told.story.title)}</h1>", f"<pre>{_text(told.text())}</pre>", *_rows(told)]
     if told.content_scores:
         parts += ["<h2>CLIP scores</h2>", _table(told)]
-    plot = told.training.store.plot
+    plot = told.training.folder.plot
     parts += ["<h2>Training</h2>", _picture(path, plot, "Loss by optimiser step; the best look is marked.")]
     if told.grid:
         parts += ["<h2>Grid</h2>", _picture(path, told.grid, "Each block of 2 × 2: one picture of the tuned model, "

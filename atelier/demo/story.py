@@ -54,7 +54,7 @@ def run_story(story: Story, out: Path, *, device: str = "auto", progress: Progre
     place = RunPaths(out / "loras", out / "work" / "runs", out / "work" / "cache", device)
     # Training loads its own part of torch, diffusers and PEFT; a machine's first start counts as training here.
     from ..train.run import train
-    training = timed("train", lambda: train(story.name, model, data, story.config, place, watch))
+    training = timed("train", lambda: train(story.name, model, data, story.request, place, watch))
 
     where = pick_device(device)
     dtype = pick_dtype("auto", where, sampling=True)

@@ -45,7 +45,7 @@ class Component:
     @property
     def parameters(self) -> int:
         """How many numbers it holds."""
-        return sum(recipe.count for recipe in self.tensors.values())
+        return sum(tensor.count for tensor in self.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def _of_file(source: Source) -> ModelLayout:
                            "Choose a Stable Diffusion 1, 2 or XL model.")
     family = family_of_shapes(_shapes(unet))
     parts = {"unet": unet}
-    vae = {name: recipe for name, recipe in _below(source, VAE_PREFIX).items() if not name.startswith(VAE_SURPLUS)}
+    vae = {name: tensor for name, tensor in _below(source, VAE_PREFIX).items() if not name.startswith(VAE_SURPLUS)}
     if vae:
         parts["vae"] = to_diffusers(original_table("vae", vae.keys(), family), vae, "vae")
         used |= {VAE_PREFIX + name for name in vae}
@@ -153,7 +153,7 @@ def _text(source: Source, prefix: str, spec: TextEncoderSpec, family: Family) ->
     left = _unused_text(made.keys(), spec)
     used = {place for name, place in places.items()
             if (match := table.match_original(name)) and match.diffusers[0] not in left}
-    return {name: recipe for name, recipe in made.items() if name not in left}, used
+    return {name: tensor for name, tensor in made.items() if name not in left}, used
 
 
 def _unused_text(names: Collection[str], spec: TextEncoderSpec) -> set[str]:
@@ -189,7 +189,7 @@ def _of_folder(path: Path) -> ModelLayout:
         stated = read_json(path / name / "config.json") if (path / name / "config.json").is_file() else {}
         components[name] = Component(name, tensors, derived | stated)
     scheduler = path / "scheduler" / "scheduler_config.json"
-    entries = {f"{name}.{key}": recipe.parts[0] for name, tensors in parts.items() for key, recipe in tensors.items()}
+    entries = {f"{name}.{key}": tensor.parts[0] for name, tensors in parts.items() for key, tensor in tensors.items()}
     return ModelLayout(Source(path, entries), family, components,
                    scheduler=read_json(scheduler) if scheduler.is_file() else {})
 
@@ -202,4 +202,4 @@ def _folder_part(path: Path, component: str) -> dict[str, LazyTensor]:
 
 
 def _shapes(tensors: Mapping[str, LazyTensor]) -> dict[str, Shape]:
-    return {name: recipe.shape for name, recipe in tensors.items()}
+    return {name: tensor.shape for name, tensor in tensors.items()}

@@ -140,7 +140,7 @@ def _state(module: nn.Module, tensors: Mapping[str, Any], folder: str, dtype: to
     """The tensors under the names that this version of the module uses, checked before one of them is read."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     # transformers 5 dropped `text_model.` from CLIPTextModel's own names.
-    stored = {name if name in wanted else name.removeprefix("text_model."): recipe for name, recipe in tensors.items()}
+    stored = {name if name in wanted else name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
     missing = sorted(wanted.keys() - stored.keys())
     if missing:
         raise AtelierError(f"The {folder} lacks {len(missing)} tensors, such as {missing[0]!r}.",

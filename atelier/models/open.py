@@ -57,18 +57,18 @@ def _latent_scale(layout: ModelLayout) -> tuple[float, float]:
 def unet_dtype(layout: ModelLayout) -> str:
     """The dtype that most of the UNet's numbers have, as safetensors names it."""
     counts: dict[str, int] = {}
-    for recipe in layout.unet.tensors.values():
-        counts[recipe.dtype] = counts.get(recipe.dtype, 0) + recipe.count
+    for tensor in layout.unet.tensors.values():
+        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.count
     return max(counts, key=lambda dtype: counts[dtype])
 
 
 def _fingerprint(layout: ModelLayout, state: FileState, progress: Progress) -> str:
     """SHA-256 over names, types, shapes and bytes in diffusers' terms, so that a file and the folder made of it
     agree."""
-    recipes = [(f"{component.folder}.{name}", recipe) for component in layout.components.values()
-               for name, recipe in component.tensors.items()]
+    tensors = [(f"{component.folder}.{name}", tensor) for component in layout.components.values()
+               for name, tensor in component.tensors.items()]
     if state not in _known:
-        _known[state] = _digest(recipes, progress)
+        _known[state] = _digest(tensors, progress)
     return _known[state]
 
 
@@ -76,14 +76,14 @@ _known: dict[FileState, str] = {}
 """Fingerprints by the state of the files that they were read from."""
 
 
-def _digest(recipes: Sequence[tuple[str, LazyTensor]], progress: Progress) -> str:
+def _digest(tensors: Sequence[tuple[str, LazyTensor]], progress: Progress) -> str:
     lines: list[str] = []
     done = 0
-    progress.phase("reading", max(1, sum(map(_megabytes, recipes))))
+    progress.phase("reading", max(1, sum(map(_megabytes, tensors))))
     with ThreadPoolExecutor() as pool:
-        work = [pool.submit(_line, named) for named in recipes]
+        work = [pool.submit(_line, named) for named in tensors]
         try:
-            for named, line in zip(recipes, work, strict=True):
+            for named, line in zip(tensors, work, strict=True):
                 lines.append(line.result())
                 done += _megabytes(named)
                 progress.advance(done)
@@ -99,14 +99,14 @@ def _megabytes(named: tuple[str, LazyTensor]) -> int:
 
 
 def _line(named: tuple[str, LazyTensor]) -> str:
-    name, recipe = named
+    name, tensor = named
     digest = hashlib.sha256()
-    if recipe.transposed:
-        digest.update(tensor_bytes(recipe.read()))
+    if tensor.transposed:
+        digest.update(tensor_bytes(tensor.read()))
     else:
-        for part in recipe.parts:
+        for part in tensor.parts:
             _update(digest, part)
-    return f"{name} {recipe.dtype} {list(recipe.shape)} {digest.hexdigest()}\n"
+    return f"{name} {tensor.dtype} {list(tensor.shape)} {digest.hexdigest()}\n"
 
 
 def _update(digest: hashlib._Hash, part: Entry) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from atelier.explain.side import beside
 from kit.checkpoints import write_sdxl
 from PIL import Image
 
@@ -22,6 +21,7 @@ from atelier.compare.run import Comparison, ComparisonImage
 from atelier.compare.significance import fewest_pairs, holm, sign_flip_p
 from atelier.compare.table import csv_text, table
 from atelier.errors import AtelierError
+from atelier.pictures.labels import side_label
 
 
 @pytest.mark.parametrize("count", [2, 6, 11, 16])
@@ -181,7 +181,7 @@ def test_labels_never_leave_their_places() -> None:
 
 @pytest.mark.parametrize("side", [64, 256, 768])
 def test_labels_are_readable_beside_pictures_of_any_size(side: int) -> None:
-    label = np.asarray(beside("a large red square · seed 3", 170, side, 17)).min(axis=2) < 100
+    label = np.asarray(side_label("a large red square · seed 3", 170, side, 17)).min(axis=2) < 100
     rows = np.flatnonzero(label.any(axis=1))
     assert label.sum() > 250 and 20 < rows.max() - rows.min() < 70
     assert abs((rows.max() + rows.min()) / 2 - side / 2) < 6

@@ -79,7 +79,7 @@ def test_strength_zero_is_the_base_exactly(told: StoryResult) -> None:
 
 @pytest.mark.slow
 def test_early_stopping_stopped_and_the_best_is_kept(told: StoryResult) -> None:
-    outcome = told.training.outcome
+    outcome = told.training.result
     assert outcome.status == "stopped early"
     assert outcome.step < outcome.total
     best_step, best = 0, float("inf")
