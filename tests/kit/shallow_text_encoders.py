@@ -1,6 +1,6 @@
-"""Have ComfyUI build the large text encoders of SD 2 and SDXL with few layers, as the shape "shallow" has them.
+"""Have ComfyUI build the large text encoders of SD 2 and SDXL with few layers, as the shapes "small" have them.
 
-ComfyUI takes their depth (24 and 32 layers, 3 GB) from its own files, whatever a checkpoint holds. Where the depth is
+ComfyUI takes their depth (24 and 32 layers) from its own files, whatever a checkpoint holds. Where the depth is
 not what a test is about, the rest of the host's code is shown as well by four layers.
 
 A host loads this file as a custom node (`add_to`); scripts that use ComfyUI's modules import it from beside them.
