@@ -22,8 +22,8 @@ demo: env  ## The main job from nothing: convert, train a LoRA, generate (MODEL=
 test: export OMP_NUM_THREADS := 1
 test: host env  ## Style, types and every test that can run here
 	$(VENV) -m ruff check .
-	$(VENV) -m pyright
 	$(VENV) tools/check_js.py
+	$(VENV) -m pyright
 	$(VENV) -m pytest -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 comfy:  ## ComfyUI with the pack in it, on 127.0.0.1 (ARGS="--port 8200" goes to ComfyUI)
@@ -36,8 +36,8 @@ bench: env  ## Measure against peers and print the ratios
 
 lint: env  ## Style and types only
 	$(VENV) -m ruff check .
-	$(VENV) -m pyright
 	$(VENV) tools/check_js.py
+	$(VENV) -m pyright
 
 env:
 	@$(PYTHON) tools/setup_env.py

@@ -37,7 +37,8 @@ OLD_NAMES = {
     r"FORMS|class Form|keys\.Form|fields\.Form|LoRA form": "format, lora/formats, keymap.Relation, PromptStyle",
     r"Anatomy|read_anatomy|class Recipe|TextPlace": "ModelLayout, LazyTensor, TextPrefix",
     r"sizing\.place|class Place|grid\.Place|entry\.place": "sizing.fit, grid.Cell, Entry.source",
-    r"Contestant|class (Shot|Standing)|def paired|import paired": "ComparedModel, ComparisonImage, Ranking, significance",
+    r"Contestant|class (Shot|Standing)|def paired|import paired":
+        "ComparedModel, ComparisonImage, Ranking, significance",
     r"Coalescer|coalesce\(|class Made|place_for|def verdict\(check": "Throttle, CachedResult.find_or_reserve, check",
     r"(def |numbers\.)arrows|\*\*arrows\(|def (singles|only)\b|lists\.(singles|only)": "arrow_step, split, single",
     r"training_room|host\.nothing|def nothing": "exclusive_device, blocked_output",
