@@ -26,6 +26,7 @@ test: export MALLOC_MMAP_THRESHOLD_ := 4194304
 test: export MALLOC_TRIM_THRESHOLD_ := 16777216
 test: host env  ## Style, types and every test that can run here
 	$(VENV) -m ruff check .
+	$(VENV) tools/check_js.py
 	$(VENV) -m pyright
 	$(VENV) -m pytest -n auto --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
@@ -39,6 +40,7 @@ bench: env  ## Measure against peers and print the ratios
 
 lint: env  ## Style and types only
 	$(VENV) -m ruff check .
+	$(VENV) tools/check_js.py
 	$(VENV) -m pyright
 
 env:

@@ -61,8 +61,9 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(("pace", "left", "text"), [
-    (1.25, 15, "1.25 it/s · 0:12 left"), (0.5, 91, "2.0 s/it · 3:02 left"), (20.0, 100_000, "20.00 it/s · 83:20 left"),
-    (3.0, 0, "3.00 it/s · 0:00 left"),
+    (1.25, 15, "1.25 it/s · 0:12 left"), (0.5, 91, "2.0 s/it · 3:02 left"),
+    (20.0, 100_000, "20.00 it/s · 1:23:20 left"),
+    (3.0, 0, "3.00 it/s · 0:00 left"), (1.125, 9, "1.13 it/s · 0:08 left"), (0.8, 1, "1.3 s/it · 0:01 left"),
 ])
 def test_pace_and_time_left_in_words(pace: float, left: int, text: str) -> None:
     assert format_rate(pace, left) == text
