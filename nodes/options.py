@@ -11,7 +11,7 @@ from comfy_api.latest import io
 
 from ..atelier.train.config import TARGETS, LoraConfig, TrainingOptions
 from . import sockets
-from .numbers import arrows
+from .widgets import arrow_step
 
 _LORA = LoraConfig()
 _RUN = TrainingOptions()
@@ -33,10 +33,10 @@ class LoraConfigNode(io.ComfyNode):
                 io.Int.Input("rank", default=_LORA.rank, min=1, max=1024,
                              tooltip="Inner width of each adapter. More learns finer detail and makes a larger file."),
                 io.Float.Input("alpha", default=_LORA.alpha, min=0.01, max=4096, step=0.01,
-                               extra_dict=arrows(0.5),
+                               extra_dict=arrow_step(0.5),
                                tooltip="The change is scaled by alpha / rank. Equal to rank is a safe choice."),
                 io.Float.Input("dropout", default=_LORA.dropout, min=0, max=0.95, step=0.001,
-                               extra_dict=arrows(0.05),
+                               extra_dict=arrow_step(0.05),
                                tooltip="Share of inputs left out at random in training, against overfitting."),
                 io.Combo.Input("targets", options=list(TARGETS), default=_LORA.targets,
                                tooltip="Layers of the UNet to adapt: attention, only the attention to the text, "
@@ -60,7 +60,7 @@ class LoraConfigNode(io.ComfyNode):
 
 def _number(name: str, tooltip: str, step: float, by: float, high: float, **more: Any) -> io.Input:
     return io.Float.Input(name, default=getattr(_RUN, name), min=0, max=high, step=step, tooltip=tooltip,
-                          extra_dict=arrows(by), **more)
+                          extra_dict=arrow_step(by), **more)
 
 
 def _count(name: str, tooltip: str, low: int = 0, high: int = 100_000, **more: Any) -> io.Input:
@@ -154,6 +154,3 @@ class TrainingOptionsNode(io.ComfyNode):
     def execute(cls, **values: Any) -> io.NodeOutput:
         """The dataclass checks itself."""
         return io.NodeOutput(TrainingOptions(**values))
-
-
-NODES: list[type[io.ComfyNode]] = [LoraConfigNode, TrainingOptionsNode]

@@ -10,10 +10,12 @@ from comfy_api.latest import io, ui
 from ..atelier.files import file_name
 from ..atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 from ..atelier.train.presets import PRESETS, preset
-from . import host, sockets
-from .checks import verdict
-from .tokens import trigger_warning
-from .training_monitor import TrainingProgress, watched
+from . import sockets
+from .host import device, folders, graph
+from .host.images import to_image_tensor
+from .panel.monitor import TrainingProgress, training_progress
+from .trigger_warning import trigger_warning
+from .validation import check
 
 
 class TrainLora(io.ComfyNode):
@@ -64,7 +66,7 @@ class TrainLora(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: str | None = None) -> bool | str:
         """The name must be that of a file."""
-        return verdict(file_name, name)
+        return check(file_name, name)
 
     @classmethod
     def execute(cls, model: Any, training_set: Any, name: str, preset: str, length: int, unit: str, seed: int,
@@ -73,12 +75,12 @@ class TrainLora(io.ComfyNode):
         from ..atelier.train.devices import RunPaths
         from ..atelier.train.run import train
 
-        place = RunPaths(host.model_folder("loras"), host.work_folder("runs"), host.work_folder("cache"),
-                          str(host.device()))
+        place = RunPaths(folders.model_folder("loras"), folders.work_folder("runs"), folders.work_folder("cache"),
+                          str(device.torch_device()))
         config = _config(preset, length, unit, seed, lora_config, options)
         warning = trigger_warning(training_set.trigger)
-        with watched(cls, can_sample=bool(config.options.sample_prompt)) as progress:
-            with host.exclusive_device():
+        with training_progress(cls, can_sample=bool(config.options.sample_prompt)) as progress:
+            with device.exclusive_device():
                 report = train(file_name(name), model, training_set, config, place, progress)
             return _output(cls, report, progress, warning)
 
@@ -100,7 +102,7 @@ def _output(cls: type[io.ComfyNode], report: Any, progress: TrainingProgress, wa
     from ..atelier.lora.formats import kohya_state
 
     def tensor(paths: list[Any]) -> Any:
-        return host.to_image_tensor([Image.open(path) for path in paths])
+        return to_image_tensor([Image.open(path) for path in paths])
 
     plot = tensor([report.store.plot])
     samples = tensor(report.store.samples) if report.store.samples else None
@@ -110,8 +112,5 @@ def _output(cls: type[io.ComfyNode], report: Any, progress: TrainingProgress, wa
     progress.end("reused" if report.reused else report.outcome.status, warning)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)
-    return io.NodeOutput(state, str(report.lora.relative_to(host.model_folder("loras"))), plot,
-                         host.nothing() if samples is None else samples, text, ui={**shown, "text": (text,)})
-
-
-NODES: list[type[io.ComfyNode]] = [TrainLora]
+    return io.NodeOutput(state, str(report.lora.relative_to(folders.model_folder("loras"))), plot,
+                         graph.blocked_output() if samples is None else samples, text, ui={**shown, "text": (text,)})
