@@ -55,9 +55,9 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         pack = load_pack(Path(folder))
-        own, sessions = pack_module(pack, "nodes.training_monitor"), pack_module(pack, "nodes.sessions")
+        own, sessions = pack_module(pack, "nodes.panel.monitor"), pack_module(pack, "nodes.panel.sessions")
         server = Server()
-        pack_module(pack, "nodes.monitor")._server = lambda: server
+        pack_module(pack, "nodes.host.web_server")._server = lambda: server
         session = sessions.Session(sessions.Key("p", "4", "w"), can_sample=True)
         quiet = pack_module(pack, "atelier.progress").Progress()
         without = processor_seconds(quiet, arguments.steps, arguments.pace)

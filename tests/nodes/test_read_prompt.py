@@ -1,4 +1,4 @@
-"""The node that reads prompts, and what it hands to the host's own nodes."""
+"""Read Prompt: its outputs for the host's own nodes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.host
 
 @pytest.fixture
 def read(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
-    """Run the node on a picture with this infotext; the machine has one checkpoint and one LoRA."""
+    """A function that runs the node on a picture with this infotext; there is one checkpoint and one LoRA."""
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "get_input_directory", lambda: str(tmp_path))
@@ -38,21 +38,21 @@ def read(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
         assert node.validate_inputs(image="a.png") is True  # pyright: ignore[reportAttributeAccessIssue]
         return node.execute(image="a.png").result  # pyright: ignore[reportAttributeAccessIssue]
     yield run
-    for kind in ("checkpoints", "loras"):  # what the host remembers of these folders, which go now
+    for kind in ("checkpoints", "loras"):  # the host's cached listings of folders that are deleted now
         folder_paths.filename_list_cache.pop(kind, None)
 
 
-def test_everything_said_arrives(read: Any) -> None:
+def test_every_stated_setting_is_output(read: Any) -> None:
     *values, report, lora, strength = read(
         "a cat <lora:gone:0.9> <lora:Neon:0.5> <lora:neon:0.1>\nNegative prompt: dog\nSteps: 9, Sampler: Euler a, "
         "Schedule type: Karras, CFG scale: 3.5, Seed: 42, Size: 512x768, Model hash: ab12, Model: deliberate_V2")
     assert values == ["a cat", "dog", "euler_ancestral", "karras", 9, 3.5, 42, 512, 768,
                       str(Path("deli") / "Deliberate_v2.safetensors")]
     assert "LoRA: Neon at 0.5, here as neon.safetensors" in report and "LoRA: gone at 0.9, not on this" in report
-    assert (lora, strength) == ("neon.safetensors", 0.5), "the first that is here"
+    assert (lora, strength) == ("neon.safetensors", 0.5), "the first one that exists"
 
 
-def test_what_is_not_said_gets_a_default_that_is_named(read: Any) -> None:
+def test_missing_settings_get_defaults_that_the_report_names(read: Any) -> None:
     values = read("a cat\nSteps: 9, Sampler: Restart, Seed: 1, Model: other")
     assert values[2:9] == ("euler", "normal", 9, 7.0, 1, 64, 48)
     assert type(values[9]).__name__ == "ExecutionBlocker"
@@ -63,7 +63,7 @@ def test_what_is_not_said_gets_a_default_that_is_named(read: Any) -> None:
         assert type(lora).__name__ == "ExecutionBlocker" and strength == 0.0
 
 
-def test_a_long_workflow_before_the_prompt_is_no_damage(read: Any) -> None:
+def test_a_long_workflow_before_the_prompt_is_read(read: Any) -> None:
     values = read("a cat\nSteps: 9, Seed: 1", workflow="x" * 3_000_000)
     assert values[0] == "a cat" and values[7:9] == (64, 48)
 

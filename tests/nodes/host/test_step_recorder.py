@@ -1,4 +1,4 @@
-"""Looking on changes nothing, whatever the sampler: all that the host has, with a UNet small enough to try them all."""
+"""Recording steps does not change the result of any of the host's samplers, tried with a very small UNet."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ UNET = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels":
         "dtype": torch.float32}
 
 CFG, LATENT = 4.0, 0.18215
-"""The scale of guidance, and what brings a latent of the host to the spread that the UNet knows."""
+"""The guidance scale, and the factor from the host's latents to those of unit variance."""
 OWN_STEPS = ("dpm_fast", "dpm_adaptive")
-"""Samplers that go other steps than the plan's."""
-_PLAN = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
-NOISE_LEVELS = ((1 - _PLAN.alphas_cumprod) / _PLAN.alphas_cumprod).sqrt().numpy()
+"""Samplers that choose their own noise levels."""
+_SCHEDULE = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+NOISE_LEVELS = ((1 - _SCHEDULE.alphas_cumprod) / _SCHEDULE.alphas_cumprod).sqrt().numpy()
 """The sigma of each timestep of Stable Diffusion."""
 
 
@@ -45,17 +45,17 @@ def guider(pack: ModuleType) -> Any:
         parameter.data = torch.randn(parameter.shape, generator=numbers) * 0.1
     text = [[[torch.randn(1, 7, 32, generator=numbers) * 30, {}]] for _ in range(2)]
     cpu = torch.device("cpu")
-    made = comfy.samplers.CFGGuider(comfy.model_patcher.ModelPatcher(model.eval(), cpu, cpu))
-    made.set_conds(*text)
-    made.set_cfg(CFG)
-    return made
+    guider = comfy.samplers.CFGGuider(comfy.model_patcher.ModelPatcher(model.eval(), cpu, cpu))
+    guider.set_conds(*text)
+    guider.set_cfg(CFG)
+    return guider
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What the UNet says to a recorded step's noisy latent, in its own scale, asked without the host's sampling."""
+class UNetOutput:
+    """Output of the UNet for a recorded step's noisy latent, in the model's scale, without the host's sampling code."""
 
-    seen: torch.Tensor
+    noisy: torch.Tensor
     """The latent with noise of standard deviation sigma."""
     conditional: torch.Tensor
     unconditional: torch.Tensor
@@ -66,26 +66,26 @@ class Answer:
         return self.unconditional + CFG * (self.conditional - self.unconditional)
 
 
-def by_hand(guider: Any, step: Any) -> Answer:
+def by_hand(guider: Any, step: Any) -> UNetOutput:
     """Classifier-free guidance as Ho and Salimans write it, with the noise levels of diffusers."""
     timestep = int(np.abs(np.log(NOISE_LEVELS) - math.log(step.sigma)).argmin())
-    seen = step.noisy * LATENT  # of variance 1, as the UNet wants it
+    model_input = step.noisy * LATENT  # of variance 1
     unet = guider.model_patcher.model.diffusion_model
     with torch.inference_mode():
         conditional, unconditional = (
-            unet(seen, torch.tensor([float(timestep)]), context=guider.original_conds[kind][0]["cross_attn"])
+            unet(model_input, torch.tensor([float(timestep)]), context=guider.original_conds[kind][0]["cross_attn"])
             for kind in ("positive", "negative"))
-    return Answer(seen * math.sqrt(step.sigma ** 2 + 1), conditional, unconditional, timestep)
+    return UNetOutput(model_input * math.sqrt(step.sigma ** 2 + 1), conditional, unconditional, timestep)
 
 
-def close(found: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, name: str) -> None:
     size = float(expected.abs().max())
-    torch.testing.assert_close(found, expected, atol=1e-2 * size, rtol=0, msg=lambda text: f"{name}: {text}")
+    torch.testing.assert_close(actual, expected, atol=1e-2 * size, rtol=0, msg=lambda text: f"{name}: {text}")
 
 
 @pytest.mark.parametrize(("scheduler", "timesteps"), [("normal", [999, 666, 333, 0]), ("simple", [999, 749, 499, 249]),
                                                       ("sgm_uniform", [999, 749, 500, 250])])
-def test_the_strips_numbers_are_the_schedulers_and_the_models(pack: ModuleType, guider: Any, scheduler: str,
+def test_the_steps_labels_are_those_of_scheduler_and_model(pack: ModuleType, guider: Any, scheduler: str,
                                                               timesteps: list[int]) -> None:
     import comfy.samplers
     from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
@@ -95,10 +95,10 @@ def test_the_strips_numbers_are_the_schedulers_and_the_models(pack: ModuleType, 
             return torch.full((1, 64, 64, 3), 0.5)
 
     sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), scheduler, 4)
-    _, _, recorded = pack_module(pack, "nodes.recorder").sample(
+    _, _, recorded = pack_module(pack, "nodes.host.step_recorder").sample(
         Noise_RandomNoise(3), guider, comfy.samplers.sampler_object("euler"), sigmas,
         {"samples": torch.zeros(1, 4, 8, 8)}, range(100))
-    steps, _ = pack_module(pack, "nodes.denoising")._decoded(Vae(), recorded, ("prediction", "noisy", "guidance"))
+    steps, _ = pack_module(pack, "nodes.denoising_steps")._decode(Vae(), recorded, ("prediction", "noisy", "guidance"))
     assert [step.number for step in steps] == [1, 2, 3, 4]
     assert [step.timestep for step in steps] == timesteps
     levels = [float(NOISE_LEVELS[time]) for time in timesteps]
@@ -106,19 +106,19 @@ def test_the_strips_numbers_are_the_schedulers_and_the_models(pack: ModuleType, 
     assert [step.labels[1] for step in steps] == [f"σ {level:.3g} · t {time}" for level, time in
                                                   zip([float(sigma) for sigma in sigmas[:4]], timesteps, strict=True)]
     for step, latent in zip(steps, recorded, strict=True):
-        answer = by_hand(guider, latent)
-        expected = (answer.conditional - answer.unconditional)[0].square().sum(dim=0).sqrt().numpy()
-        # Two clean pictures are subtracted and divided by sigma: where it is small, their last bits are seen.
+        output = by_hand(guider, latent)
+        expected = (output.conditional - output.unconditional)[0].square().sum(dim=0).sqrt().numpy()
+        # Two predictions are subtracted and divided by sigma; a small sigma amplifies their rounding errors.
         last_bit = np.spacing(latent.prediction.abs().max().item() * LATENT, dtype=np.float32)
         np.testing.assert_allclose(step.guidance, expected, rtol=0,
                                    atol=1e-4 * expected.max() + 2 * last_bit / step.sigma)
 
 
-def test_every_sampler_of_the_host_gives_its_own_picture(pack: ModuleType, guider: Any) -> None:
+def test_recording_changes_no_samplers_result(pack: ModuleType, guider: Any) -> None:
     import comfy.samplers
     from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
 
-    recorder: Any = pack_module(pack, "nodes.recorder")
+    recorder: Any = pack_module(pack, "nodes.host.step_recorder")
     sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "normal", 4)
     latent = {"samples": torch.zeros(1, 4, 8, 8)}
     assert len(comfy.samplers.SAMPLER_NAMES) > 30
@@ -135,11 +135,11 @@ def test_every_sampler_of_the_host_gives_its_own_picture(pack: ModuleType, guide
         if name not in OWN_STEPS:
             assert [step.sigma for step in steps] == [float(sigma) for sigma in sigmas[:4]], name
         for step in steps:
-            # However many answers a step took: what is shown is of one and the same.
-            answer = by_hand(guider, step)
-            close(step.guidance, answer.conditional - answer.unconditional, name)
-            close(step.prediction, (answer.seen - step.sigma * answer.guided) / LATENT, name)
-            assert step.timestep == pytest.approx(answer.timestep), name
+            # However often a solver calls the model in a step, the recorded values come from one call.
+            output = by_hand(guider, step)
+            assert_close(step.guidance, output.conditional - output.unconditional, name)
+            assert_close(step.prediction, (output.noisy - step.sigma * output.guided) / LATENT, name)
+            assert step.timestep == pytest.approx(output.timestep), name
         assert all(before.sigma >= after.sigma for before, after in itertools.pairwise(steps)), name
         pictures[name] = ours["samples"]
     assert not torch.equal(pictures["euler"], pictures["heun"])

@@ -1,4 +1,4 @@
-"""Weighted prompts on the host's own CLIP, against compel on the same weights in transformers' form."""
+"""Weighted prompts on the host's own CLIP, compared with compel on the same weights in transformers."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _let_go() -> Iterator[None]:
+def _clear_cache() -> Iterator[None]:
     yield
-    host_clip.cache_clear()  # The host's objects want to be gone before the host's modules are.
+    host_clip.cache_clear()  # The host's objects must be freed before its modules are.
 
 
 @cache
 def text_model(name: str) -> Any:
-    """A small random text encoder in transformers' form."""
+    """A small random text encoder of transformers."""
     torch.manual_seed(len(name))
     config = CLIPTextConfig(vocab_size=49408, hidden_size=32, intermediate_size=64, num_hidden_layers=LAYERS,
                             num_attention_heads=2, projection_dim=32, bos_token_id=49406, eos_token_id=49407,
@@ -73,7 +73,7 @@ def host_clip(family: str) -> Any:
     return clip
 
 
-def by_compel(text: str, family: str) -> torch.Tensor:
+def compel_embeddings(text: str, family: str) -> torch.Tensor:
     kind = {"sd1": ReturnedEmbeddingsType.LAST_HIDDEN_STATES_NORMALIZED,
             "sd2": ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NORMALIZED,
             "sdxl": ReturnedEmbeddingsType.PENULTIMATE_HIDDEN_STATES_NON_NORMALIZED}[family]
@@ -94,14 +94,14 @@ def encode(pack: ModuleType, clip: Any, text: str) -> tuple[torch.Tensor, dict[s
 
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl"])
 @pytest.mark.parametrize("text", PROMPTS)
-def test_embeddings_equal_compels(pack: ModuleType, family: str, text: str) -> None:
-    ours, theirs = encode(pack, host_clip(family), text)[0], by_compel(text, family)
-    assert ours.shape == theirs.shape
-    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=1e-4)
+def test_embeddings_equal_those_of_compel(pack: ModuleType, family: str, text: str) -> None:
+    actual, expected = encode(pack, host_clip(family), text)[0], compel_embeddings(text, family)
+    assert actual.shape == expected.shape
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["sd1", "sdxl"])
-def test_without_weights_it_is_the_hosts_own_node(pack: ModuleType, family: str) -> None:
+def test_without_weights_the_result_is_that_of_cliptextencode(pack: ModuleType, family: str) -> None:
     import nodes
 
     clip, text = host_clip(family), ", ".join(f"thing number{index}" for index in range(25))
@@ -112,7 +112,7 @@ def test_without_weights_it_is_the_hosts_own_node(pack: ModuleType, family: str)
     assert embeds.shape[1] == 2 * 77
 
 
-def test_heavier_words_are_the_hosts_own_weights(pack: ModuleType) -> None:
+def test_weights_above_one_act_like_the_hosts(pack: ModuleType) -> None:
     import nodes
 
     clip = host_clip("sd1")
@@ -120,7 +120,7 @@ def test_heavier_words_are_the_hosts_own_weights(pack: ModuleType) -> None:
     torch.testing.assert_close(encode(pack, clip, "a (red cat)1.3 on the mat++")[0], own, atol=1e-5, rtol=1e-5)
 
 
-def test_weights_in_a_second_chunk_leave_the_first_alone(pack: ModuleType) -> None:
+def test_weights_in_the_second_chunk_do_not_change_the_first(pack: ModuleType) -> None:
     clip, start = host_clip("sdxl"), ", ".join(f"thing number{index}" for index in range(25))
     plain, light = (encode(pack, clip, f"{start} {end}")[0] for end in ("(the last)1.0", "(the last)0.3"))
     assert plain.shape == light.shape == (1, 2 * 77, 64)
@@ -134,7 +134,7 @@ def test_clip_skip_is_kept(pack: ModuleType) -> None:
     assert not torch.allclose(encode(pack, clip, "a cat-")[0], encode(pack, host_clip("sd1"), "a cat-")[0], atol=1e-3)
 
 
-def test_nothing_stays_behind_in_the_text_encoder(pack: ModuleType) -> None:
+def test_encoding_leaves_no_hook_in_the_text_encoder(pack: ModuleType) -> None:
     clip = host_clip("sd1")
     before = encode(pack, clip, "a cat on a mat")[0]
     encode(pack, clip, "a cat-- on (a mat)0.1")
@@ -143,13 +143,13 @@ def test_nothing_stays_behind_in_the_text_encoder(pack: ModuleType) -> None:
 
 
 def test_tokens_are_counted_as_the_host_does(pack: ModuleType) -> None:
-    count = pack_module(pack, "nodes.clip_encoder").token_counter(host_clip("sdxl"))
+    count = pack_module(pack, "nodes.host.clip_encoder").token_counter(host_clip("sdxl"))
     tokenizer = load_tokenizer()
     for text in ("a cat", "(odd) \\(brackets\\), neon-glasses: 8k", ""):
         assert count(text) == len(tokenizer(text).input_ids) - 2
 
 
-def test_other_text_encoders_are_refused_in_words(pack: ModuleType) -> None:
+def test_other_text_encoders_raise_an_error(pack: ModuleType) -> None:
     t5 = SimpleNamespace(tokenize=lambda text: {"t5xxl": [[(1, 2.0)]]})
     with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="need a CLIP text encoder"):
         encode(pack, t5, "a cat")

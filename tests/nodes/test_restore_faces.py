@@ -1,4 +1,4 @@
-"""The face node with models from the host's own loader, and landmarks in the host's own form."""
+"""Restore Faces with models from the host's own loader and landmarks in the host's format."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.host
 
 @pytest.fixture
 def load(pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Any]:
-    """A file through core's Load Upscale Model."""
+    """A function that loads a file with core's Load Upscale Model."""
     import folder_paths
     from comfy_extras.nodes_upscale_model import UpscaleModelLoader
 
@@ -36,12 +36,12 @@ def landmarks(picture: torch.Tensor, *frames: list[np.ndarray]) -> dict[str, Any
 
 
 def one_face() -> tuple[np.ndarray, torch.Tensor]:
-    """A face's five points, and the picture that it is drawn in."""
+    """The five points of a face, and a picture with that face."""
     points = turned(FACE, 10, 0.3, (110, 90))
     return points, drawn([points], 220, 180)
 
 
-def test_faces_are_restored_where_there_are_some(pack: ModuleType, load: Callable[[Path], Any], tmp_path: Path) -> None:
+def test_only_faces_are_changed(pack: ModuleType, load: Callable[[Path], Any], tmp_path: Path) -> None:
     node: Any = node_classes(pack)["AtelierRestoreFaces"]
     points = turned(FACE, 20, 0.4, (120, 110))
     with_face, without = drawn([points], 240, 200), drawn([], 240, 200)
@@ -55,7 +55,7 @@ def test_faces_are_restored_where_there_are_some(pack: ModuleType, load: Callabl
     assert torch.equal(done[0][:, -10:], with_face[:, -10:])
 
 
-def test_a_face_that_cannot_be_one_is_left_out_and_named(pack: ModuleType, load: Callable[[Path], Any],
+def test_a_degenerate_face_is_left_out_and_reported(pack: ModuleType, load: Callable[[Path], Any],
                                                          tmp_path: Path) -> None:
     node: Any = node_classes(pack)["AtelierRestoreFaces"]
     good, nowhere = turned(FACE, 20, 0.4, (120, 110)), np.full((5, 2), np.nan)
@@ -71,9 +71,9 @@ def test_a_face_that_cannot_be_one_is_left_out_and_named(pack: ModuleType, load:
 
 
 @pytest.mark.slow
-def test_gfpgan_gets_and_gives_what_it_was_trained_on(pack: ModuleType, load: Callable[[Path], Any],
+def test_gfpgan_runs_in_the_range_it_was_trained_on(pack: ModuleType, load: Callable[[Path], Any],
                                                       tmp_path: Path) -> None:
-    """From -1 to 1, as its authors run it, and with the noise of its file: the same face at each run."""
+    """From -1 to 1, as its authors run it, and with the noise stored in its file, so that runs repeat."""
     node: Any = node_classes(pack)["AtelierRestoreFaces"]
     model = load(write_gfpgan(tmp_path / "GFPGANv1.4.safetensors"))
     assert model.architecture.id == "GFPGAN"
@@ -88,21 +88,21 @@ def test_gfpgan_gets_and_gives_what_it_was_trained_on(pack: ModuleType, load: Ca
         before = torch.get_rng_state()
         done, count, _ = node.execute(image=picture[None], face_landmarks=landmarks(picture, [points]),
                                       restoration_model=model, strength=1.0).result
-        assert torch.equal(torch.get_rng_state(), before), "the host's random numbers were used up"
+        assert torch.equal(torch.get_rng_state(), before), "the host's random state changed"
         expected = restore(picture, [points], by_hand, 1.0)
     assert count == 1
     torch.testing.assert_close(done[0], expected, atol=1e-4, rtol=0)
     assert (done[0] - picture).abs().mean() > 0.05
 
 
-def test_gfpgan_can_be_moved_as_each_version_of_the_host_does(pack: ModuleType) -> None:
-    """By `patcher` since 0.28, by `to` before, when a model had no `patcher`."""
+def test_gfpgan_can_be_moved_by_every_version_of_the_host(pack: ModuleType) -> None:
+    """Versions before 0.28 use `to`; later ones use `patcher` where a model has one."""
     older = SimpleNamespace(scale=1, to=lambda device: f"moved to {device}", model=None)
-    wrapped = pack_module(pack, "nodes.faces")._AsTrained(older)
+    wrapped = pack_module(pack, "nodes.restore_faces")._GfpganRange(older)
     assert wrapped.to("cpu") == "moved to cpu" and wrapped.scale == 1 and not hasattr(wrapped, "patcher")
 
 
-def test_restoreformer_answers_as_the_hosts_library_calls_it(pack: ModuleType, load: Callable[[Path], Any],
+def test_restoreformer_runs_as_the_hosts_library_runs_it(pack: ModuleType, load: Callable[[Path], Any],
                                                              tmp_path: Path) -> None:
     node: Any = node_classes(pack)["AtelierRestoreFaces"]
     model = load(write_restoreformer(tmp_path / "RestoreFormer.safetensors"))
@@ -116,7 +116,7 @@ def test_restoreformer_answers_as_the_hosts_library_calls_it(pack: ModuleType, l
     assert (done[0] - picture).abs().mean() > 0.02
 
 
-def test_landmarks_of_other_pictures_are_refused(pack: ModuleType) -> None:
+def test_landmarks_of_other_pictures_raise_an_error(pack: ModuleType) -> None:
     node: Any = node_classes(pack)["AtelierRestoreFaces"]
     picture = drawn([], 64, 48)
     with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="same pictures to both"):

@@ -1,4 +1,4 @@
-"""What a node tells the host while it works, and how the host stops it."""
+"""Progress of a node in the host, and the host's interrupt."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.host
 
 @pytest.fixture
 def sent(pack: ModuleType) -> Iterator[list[tuple[Any, ...]]]:
-    """What goes to the host's progress bar, which polls the interrupt as the one in its main.py does."""
+    """The updates of the host's progress bar, whose hook polls for the interrupt like that of the host's main.py."""
     import comfy.model_management as management
     import comfy.utils
 
@@ -32,10 +32,10 @@ def sent(pack: ModuleType) -> Iterator[list[tuple[Any, ...]]]:
     management.interrupt_current_processing(False)
 
 
-def test_the_interrupt_comes_from_check_alone(pack: ModuleType, sent: list[tuple[Any, ...]]) -> None:
+def test_only_check_raises_the_interrupt(pack: ModuleType, sent: list[tuple[Any, ...]]) -> None:
     import comfy.model_management as management
 
-    progress = pack_module(pack, "nodes.monitor").HostProgress()
+    progress = pack_module(pack, "nodes.host.progress").HostProgress()
     progress.phase("training", 10)
     progress.check()
     management.interrupt_current_processing()
@@ -46,8 +46,8 @@ def test_the_interrupt_comes_from_check_alone(pack: ModuleType, sent: list[tuple
     progress.check()
 
 
-def test_the_bar_moves_and_shows_pictures(pack: ModuleType, sent: list[tuple[Any, ...]]) -> None:
-    progress = pack_module(pack, "nodes.monitor").HostProgress()
+def test_the_bar_moves_and_shows_previews(pack: ModuleType, sent: list[tuple[Any, ...]]) -> None:
+    progress = pack_module(pack, "nodes.host.progress").HostProgress()
     progress.phase("training", 4)
     for done in range(1, 5):
         progress.advance(done)
@@ -58,7 +58,10 @@ def test_the_bar_moves_and_shows_pictures(pack: ModuleType, sent: list[tuple[Any
     assert (kind, picture.mode) == ("JPEG", "RGB")
 
 
-@pytest.mark.parametrize(("done", "seconds", "text"), [(0, 9, ""), (5, 0.5, ""), (20, 10, "2.0 it/s, 0:40 left"),
-                                                       (5, 10, "2.0 s/it, 3:10 left"), (100, 10, "10.0 it/s")])
-def test_speed_in_words(pack: ModuleType, done: int, seconds: float, text: str) -> None:
-    assert pack_module(pack, "nodes.monitor")._speed(done, 100, seconds) == text
+@pytest.mark.parametrize(("done", "seconds", "text"), [
+    (0, 9, ""), (5, 0.5, ""), (20, 10, " · 2.00 it/s · 0:40 left"), (5, 10, " · 2.0 s/it · 3:10 left"), (100, 10, "")])
+def test_the_default_text_has_rate_and_time_left_once_they_are_known(pack: ModuleType, done: int, seconds: float,
+                                                                     text: str) -> None:
+    progress = pack_module(pack, "nodes.host.progress").HostProgress()
+    progress.phase("encoding", 100)
+    assert progress._default_text(done, seconds) == f"encoding {done}/100{text}"

@@ -1,4 +1,4 @@
-"""Number widgets hold the values that people use: the editor cuts what it is given to the decimals of `step`."""
+"""Number widgets keep the values that people use: the editor rounds a value to the decimals of `step`."""
 
 from __future__ import annotations
 
@@ -31,43 +31,43 @@ USUAL: dict[str, tuple[float, ...]] = {
 }
 
 
-def numbers(pack: ModuleType) -> list[tuple[str, Any]]:
-    """Every number with decimals that is a widget, with its node's id."""
-    found = [(name, widget) for name, node in node_classes(pack).items()
+def float_widgets(pack: ModuleType) -> list[tuple[str, Any]]:
+    """Every FLOAT widget, with its node's id."""
+    widgets = [(name, widget) for name, node in node_classes(pack).items()
              for widget in node.GET_SCHEMA().inputs  # pyright: ignore[reportAttributeAccessIssue]
              if widget.io_type == "FLOAT" and not widget.force_input]
-    assert len(found) > 20
-    return found
+    assert len(widgets) > 20
+    return widgets
 
 
-def typed(widget: Any, value: float) -> float:
-    """What the editor makes of a typed value (frontend 1.49.6, useFloatWidget.ts): a step of no decimals keeps it."""
+def rounded(widget: Any, value: float) -> float:
+    """A typed value as the editor rounds it (frontend 1.49.6, useFloatWidget.ts); a step without decimals keeps it."""
     step = widget.step or 0.5
     decimals = max(0, -math.floor(math.log10(step)))
     return round(value, decimals) if decimals else value
 
 
-def test_numbers_hold_usual_values_and_defaults(pack: ModuleType) -> None:
-    for node, widget in numbers(pack):
+def test_widgets_keep_usual_values_and_defaults(pack: ModuleType) -> None:
+    for node, widget in float_widgets(pack):
         for value in (widget.default, *USUAL[widget.id]):
             assert widget.min <= value <= widget.max
-            assert typed(widget, value) == value, f"{node}: {widget.id} makes {value} {typed(widget, value)}"
+            assert rounded(widget, value) == value, f"{node}: {widget.id} rounds {value} to {rounded(widget, value)}"
 
 
-def test_numbers_hold_every_preset(pack: ModuleType) -> None:
-    widgets = {widget.id: widget for node, widget in numbers(pack)
+def test_widgets_keep_every_preset(pack: ModuleType) -> None:
+    widgets = {widget.id: widget for node, widget in float_widgets(pack)
                if node in ("AtelierLoraConfig", "AtelierTrainingOptions")}
     for name, preset in pack_module(pack, "atelier.train.presets").PRESETS.items():
         values = {**asdict(preset.lora), **asdict(preset.options)}
         for key, widget in widgets.items():
-            assert typed(widget, values[key]) == values[key], f"{name}: {key}"
+            assert rounded(widget, values[key]) == values[key], f"{name}: {key}"
 
 
 def test_arrows_move_by_whole_steps(pack: ModuleType) -> None:
-    """Otherwise the editor would round what an arrow makes. Rates go by more than their finest decimal."""
-    moved = {widget.id: widget.as_dict()["arrow_step"] for _, widget in numbers(pack)
+    """Otherwise the editor would round the result of an arrow. Rates move by more than their finest decimal."""
+    steps = {widget.id: widget.as_dict()["arrow_step"] for _, widget in float_widgets(pack)
              if "arrow_step" in widget.as_dict()}
-    assert moved["learning_rate"] == 1e-5 and moved["ema_decay"] == 0.001
-    for node, widget in numbers(pack):
-        if widget.id in moved:
-            assert Decimal(str(moved[widget.id])) % Decimal(str(widget.step)) == 0, f"{node}: {widget.id}"
+    assert steps["learning_rate"] == 1e-5 and steps["ema_decay"] == 0.001
+    for node, widget in float_widgets(pack):
+        if widget.id in steps:
+            assert Decimal(str(steps[widget.id])) % Decimal(str(widget.step)) == 0, f"{node}: {widget.id}"
