@@ -72,9 +72,10 @@ def synchronise() -> None:
 
 def atelier(job: Job, clock: Clock) -> None:
     """Our own loop, as a user's run has it: progress, losses read, everything cached."""
+    from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
+
     from atelier.dataset.folder import read_folder
     from atelier.progress import Progress
-    from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
     from atelier.train.devices import RunPaths
     from atelier.train.run import train
 
@@ -108,12 +109,12 @@ def kohya_style(job: Job, clock: Clock) -> None:
 
 def _reference(job: Job, clock: Clock, *, cached: bool) -> None:
     import torch
+    from atelier.train.config import TARGETS
     from diffusers import DDPMScheduler
     from peft import LoraConfig
     from torch.nn.functional import mse_loss
 
     from atelier.models.load import load_scheduler_config, load_text, load_unet, load_vae
-    from atelier.train.config import TARGETS
 
     device, dtype = _device(), _dtype(job)
     model = _model(job)

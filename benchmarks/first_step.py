@@ -59,12 +59,12 @@ def to_first_step(checkpoint: Path, job: dict[str, Any]) -> float:
     import diffusers.models.unets.unet_2d_condition  # noqa: F401
     import peft  # noqa: F401 - what the host has imported by the second run
     import transformers  # noqa: F401
+    from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 
     from atelier.dataset.folder import FolderOptions, read_folder
     from atelier.dataset.types import Resolution
     from atelier.models.open import open_model
     from atelier.progress import Progress
-    from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
     from atelier.train.devices import RunPaths
     from atelier.train.run import train
 

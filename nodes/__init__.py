@@ -1,60 +1,68 @@
-"""The node pack: one explicit list of nodes."""
+"""The node pack: the list of its nodes, and the entry point that hands them to the host."""
 
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import (
-    compare,
-    compare_parts,
-    convert,
-    dataset,
-    denoising,
-    example_set,
-    faces,
-    found,
-    grid,
-    host,
-    lora,
-    models,
-    options,
-    prompt_list,
-    prompts,
-    routes,
-    saving,
-    score,
-    tokens,
-    train,
-)
+from .add_prompt_example import AddPromptExample
+from .apply_lora import ApplyLora
+from .block_grid import BlockGrid
+from .check_trigger import CheckTrigger
+from .clip_score import ClipScore
+from .compare_models import CompareModels
+from .comparison_gate import ComparisonGate
+from .comparison_picture import ComparisonPicture
+from .comparison_result import ComparisonResult
+from .convert_checkpoint import ConvertCheckpoint
+from .convert_lora import ConvertLora
+from .denoising_steps import DenoisingSteps
+from .export_checkpoint import ExportCheckpoint
+from .filler_images import FillerImages
+from .host import folders
+from .hub_dataset import HubDataset
+from .image_folder import ImageFolder
+from .images_to_training_set import ImagesToTrainingSet
+from .llm import LanguageModelNode
+from .load_for_sampling import LoadForSampling
+from .lora_config import LoraConfigNode
+from .model_to_compare import ModelToCompare
+from .open_model import OpenModel
+from .panel import routes
+from .pick_best import PickBest
+from .prompt_list import PromptList
+from .random_art_prompts import RandomArtPrompts
+from .read_prompt import ReadPrompt
+from .restore_faces import RestoreFaces
+from .save_titled import SaveTitled
+from .tokens import TokensNode
+from .train_lora import TrainLora
+from .training_options import TrainingOptionsNode
+from .weighted_prompt import WeightedPromptNode
+from .write_prompt import WritePrompt
 
 NODES: list[type[io.ComfyNode]] = [
-    *convert.NODES,
-    *models.NODES,
-    *dataset.NODES,
-    *options.NODES,
-    *train.NODES,
-    *lora.NODES,
-    *prompts.NODES,
-    *prompt_list.NODES,
-    *tokens.NODES,
-    *found.NODES,
-    *example_set.NODES,
-    *denoising.NODES,
-    *score.NODES,
-    *faces.NODES,
-    *grid.NODES,
-    *saving.NODES,
-    *compare.NODES,
-    *compare_parts.NODES,
+    ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadForSampling,
+    ImageFolder, HubDataset, ImagesToTrainingSet,
+    LoraConfigNode, TrainingOptionsNode, TrainLora,
+    ApplyLora, ConvertLora,
+    LanguageModelNode, WritePrompt, RandomArtPrompts, WeightedPromptNode, PromptList,
+    TokensNode, CheckTrigger,
+    ReadPrompt, AddPromptExample,
+    DenoisingSteps,
+    ClipScore, PickBest,
+    RestoreFaces,
+    FillerImages, BlockGrid, SaveTitled,
+    ModelToCompare, CompareModels, ComparisonGate, ComparisonPicture, ComparisonResult,
 ]
+"""Every node, in the order in which the host lists them."""
 
 
 class AtelierExtension(ComfyExtension):
-    """What the host asks for its nodes."""
+    """Registers the pack with the host."""
 
     async def on_load(self) -> None:
-        """Add the routes of the training panel, and have CLIP's tokenizer come from the host, which brings it."""
-        host.use_own_tokenizer()
+        """Use the host's copy of CLIP's vocabulary, and add the routes of the training panel."""
+        folders.use_host_tokenizer()
         routes.add_routes()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:

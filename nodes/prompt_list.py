@@ -1,4 +1,4 @@
-"""The node that hands on several prompts, one after another."""
+"""Prompt List: several prompts, one a line, each with a seed."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
 
-MOST_SEEDS = 2**63
+SEED_RANGE = 2**63
 
 
 class PromptList(io.ComfyNode):
-    """Several prompts of a person's own, each with a seed, and the style they share."""
+    """Splits a text into prompts, each with a seed, and adds the style that they share."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,7 +26,7 @@ class PromptList(io.ComfyNode):
                                 tooltip="One prompt a line. Empty lines and lines that begin with # are left out."),
                 io.String.Input("before", default="", tooltip="Put before every line, such as 'a pencil sketch of'."),
                 io.String.Input("after", default="", tooltip="Put after every line, such as ', soft light'."),
-                io.Int.Input("seed", default=0, min=0, max=MOST_SEEDS - 1,
+                io.Int.Input("seed", default=0, min=0, max=SEED_RANGE - 1,
                              control_after_generate=io.ControlAfterGenerate.fixed,
                              tooltip="Seed of the first prompt; each further one has the next."),
             ],
@@ -41,16 +41,13 @@ class PromptList(io.ComfyNode):
 
     @classmethod
     def execute(cls, text: str, before: str, after: str, seed: int) -> io.NodeOutput:
-        """Split into lines."""
+        """Split the text into lines."""
         lines = [line.strip() for line in text.splitlines()]
         lines = [line for line in lines if line and not line.startswith("#")]
         if not lines:
             raise AtelierError("text holds no prompt.", "Write one prompt a line.")
-        # A space before, but none between a line and a comma.
+        # A space between the parts, but none before punctuation.
         start = before.rstrip() + " " if before.strip() else ""
         end = after if after.startswith((",", ".", ";", " ")) or not after.strip() else f" {after}"
-        seeds = [(seed + i) % MOST_SEEDS for i in range(len(lines))]
+        seeds = [(seed + i) % SEED_RANGE for i in range(len(lines))]
         return io.NodeOutput([f"{start}{line}{end.rstrip()}" for line in lines], seeds, lines)
-
-
-NODES: list[type[io.ComfyNode]] = [PromptList]

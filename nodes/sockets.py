@@ -1,11 +1,11 @@
-"""What travels between the nodes: the pack's own socket types, declared once."""
+"""The pack's own socket types."""
 
 from __future__ import annotations
 
 from comfy_api.latest import io
 
 DiffusersModel = io.Custom("DIFFUSERS_MODEL")
-"""`atelier.models.handle.DiffusersModel`: where a model is and what it is, no weights."""
+"""`atelier.models.handle.DiffusersModel`: path and description of a model, without weights."""
 
 TrainingSet = io.Custom("TRAINING_SET")
 """`atelier.dataset.types.TrainingSet`."""

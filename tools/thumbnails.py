@@ -24,6 +24,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "tests"), str(ROOT)]
 
+from atelier.train.presets import preset  # noqa: E402
 from datasets import Dataset  # noqa: E402 - the path is set just above
 from datasets import Image as ImageColumn  # noqa: E402
 from kit.fake_llm import FakeLlm  # noqa: E402
@@ -37,7 +38,6 @@ from atelier.lora.file import load_lora  # noqa: E402
 from atelier.models.layout import read_layout  # noqa: E402
 from atelier.prompts.distinct import Distinct  # noqa: E402
 from atelier.prompts.random_art import ArtPrompt  # noqa: E402
-from atelier.train.presets import preset  # noqa: E402
 from tools.workflows import FOLDER, TITLES, read_api  # noqa: E402
 
 RECIPE = preset("demo model")

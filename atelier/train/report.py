@@ -86,7 +86,7 @@ class TrainReport:
                  f" ({o.step / o.steps_per_epoch:.1f} epochs of {o.pictures} pictures)"
                  + (", reused from an earlier run" if self.reused else "")]
         if o.stopped:
-            lines.append(f"{o.total - o.step} steps are left; the same request goes on from here")
+            lines.append(f"{o.total - o.step} steps are left; training can go on from here")
         if o.best_step:
             lines.append(f"best loss {o.best_loss:.5f} at step {o.best_step}")
         if losses:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
+
 from kit.ldm_shapes import (
     Shapes,
     TextShape,

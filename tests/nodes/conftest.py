@@ -1,4 +1,4 @@
-"""What tests share that call nodes in this process, as the host calls them."""
+"""Fixtures for tests that call nodes in this process, as the host calls them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from kit.clip_models import clip_config, random_clip, save_clip
 from kit.pack import node_classes
 
 
@@ -18,7 +19,7 @@ def nodes(pack: ModuleType) -> dict[str, Any]:
 
 @pytest.fixture
 def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The host's model folders, empty."""
+    """A folder with empty model folders, which the host uses."""
     import folder_paths
 
     for kind in ("checkpoints", "diffusers", "loras"):
@@ -27,3 +28,14 @@ def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(folder_paths, "filename_list_cache", {})
     monkeypatch.setattr(folder_paths, "user_directory", str(tmp_path / "user"))
     return tmp_path
+
+
+@pytest.fixture
+def clip_score_model(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
+    """The name of a small CLIP model, the only one in models/clip_score."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "models_dir", str(tmp_path))
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "clip_score", ([], set()))
+    save_clip(tmp_path / "clip_score" / "tiny clip", random_clip(clip_config()))
+    return "tiny clip"

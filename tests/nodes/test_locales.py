@@ -1,4 +1,4 @@
-"""The English texts that translators start from are those of the nodes."""
+"""The English texts for translators are those of the nodes."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tools.locales import ENGLISH, english
 pytestmark = pytest.mark.host
 
 
-def test_english_is_what_the_nodes_say(pack: ModuleType) -> None:
+def test_english_texts_are_those_of_the_nodes(pack: ModuleType) -> None:
     assert ENGLISH.read_text(encoding="utf-8") == english(node_classes(pack)), "run: python tools/locales.py"
 
 
-def test_other_languages_name_only_what_exists() -> None:
+def test_translations_name_only_existing_nodes_and_inputs() -> None:
     known = json.loads(ENGLISH.read_text(encoding="utf-8"))
     for path in ENGLISH.parent.parent.glob("*/nodeDefs.json"):
         for node, texts in json.loads(path.read_text(encoding="utf-8")).items():

@@ -17,8 +17,9 @@ STAGES = [("__version__", "errors", "fields", "temp_paths", "files", "progress",
 ORDER = {name: place for place, names in enumerate(STAGES) for name in names}
 HOST = {"comfy", "comfy_api", "comfy_api_nodes", "comfy_execution", "comfy_extras", "execution", "folder_paths",
         "latent_preview", "node_helpers", "nodes", "server", "app"}
-MEETS_HOST = ROOT / "nodes" / "host"
-"""The folder whose files may import more of the host than the node API."""
+HOST_ROOM = ROOT / "nodes" / "host"
+"""The only folder whose files may import more of the host than its node API."""
+NODE_API = {"comfy_api"}
 LONGEST = 400
 """Lines of a file."""
 POSITIONS = 5
@@ -159,8 +160,18 @@ def test_the_library_knows_no_host(path: Path) -> None:
 def test_nodes_meet_the_host_through_one_door(path: Path) -> None:
     names = {parts for dots, parts in imports(path) if dots == 0}
     assert all(parts[0] != "atelier" for parts in names), "inside the pack only relative imports work"
-    if MEETS_HOST not in path.parents:
-        assert {parts[0] for parts in names} & HOST <= {"comfy_api"}
+    if HOST_ROOM not in path.parents:
+        assert {parts[0] for parts in names} & HOST <= NODE_API, "only nodes/host/ meets the host"
+
+
+def test_a_file_that_holds_a_node_bears_its_name() -> None:
+    def name(node_id: str) -> str:
+        words = re.findall(r"[A-Z]+(?![a-z])|[A-Z][a-z]+", node_id.removeprefix("Atelier"))
+        return "_".join(words).lower()
+
+    ids = {path: re.findall(r'node_id="(\w+)"', path.read_text(encoding="utf-8")) for path in NODES}
+    assert sum(map(len, ids.values())) > 25
+    assert not {named(path): held for path, held in ids.items() if held and [path.stem] != [*map(name, held)]}
 
 
 def test_the_root_imports_nothing_when_loaded() -> None:

@@ -369,7 +369,7 @@ def test_a_run_that_was_stopped_and_kept_goes_on(run) -> None:
         folder.rename(folder.with_name(f"aside {folder.name}"))
     stopped = run("cut", request, progress=Stop())
     assert (stopped.result.status, stopped.result.step, stopped.result.total) == ("stopped by user", 2, 5)
-    assert "3 steps are left; the same request goes on from here" in stopped.text()
+    assert "3 steps are left; training can go on from here" in stopped.text()
     kept = run("cut", request, continue_stopped=False)
     assert kept.reused and kept.result == stopped.result
     resumed = run("cut", request)

@@ -46,7 +46,7 @@ const results = new WeakMap();
 const addressOf = ({ prompt, node, workflow }) => ({ prompt, node, workflow });
 
 /**
- * @param {"stop" | "sample"} request
+ * @param {"stop" | "sample" | "continue"} request
  * @param {Session} session
  * @returns {Promise<string>} the server's message
  */
@@ -61,6 +61,11 @@ async function post(request, session) {
 }
 
 const actions = {
+  resume: async (/** @type {Session} */ session) => {
+    const message = await post("continue", session);
+    await app.queuePrompt(0);
+    return message;
+  },
   stop: (/** @type {Session} */ session) => post("stop", session),
   sample: (/** @type {Session} */ session) => post("sample", session),
   pictureUrl: (/** @type {Session} */ session, /** @type {number} */ step) => {

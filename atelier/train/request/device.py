@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from .checks import check_types, require_one_of
 
+PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+
 
 @dataclass(frozen=True, kw_only=True)
 class DeviceConfig:
@@ -24,6 +26,6 @@ class DeviceConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        require_one_of(self, "precision", ("auto", "fp32", "bf16", "fp16"))
+        require_one_of(self, "precision", PRECISIONS)
         require_one_of(self, "gradient_checkpointing", ("auto", "on", "off"))
         require_one_of(self, "compile", ("on", "off"))

@@ -28,11 +28,12 @@ const sizes = new ResizeObserver((changes) => {
 export class Panel {
   /**
    * @param {object} actions
+   * @param {(session: Session) => Promise<string>} actions.resume lets a stopped training go on; resolves to a message
    * @param {(session: Session) => Promise<string>} actions.stop asks to stop and keep; resolves to the server's message
    * @param {(session: Session) => Promise<string>} actions.sample asks for a sample picture
    * @param {(session: Session, step: number) => string} actions.pictureUrl address of a sample picture
    */
-  constructor({ stop, sample, pictureUrl }) {
+  constructor({ resume, stop, sample, pictureUrl }) {
     this.pictureUrl = pictureUrl;
     /** @type {Session | undefined} */
     this.session = undefined;
@@ -56,11 +57,13 @@ export class Panel {
     };
     this.pictures = element("ol", { class: "atelier-samples", "aria-label": "Sample pictures, newest first" });
     this.stop = element("button", { type: "button" }, "Stop and keep");
+    this.resume = element("button", { type: "button", hidden: "" }, "Go on");
     this.sample = element("button", { type: "button" }, "Sample now");
     this.note = element("p", { class: "atelier-note", role: "status" });
     this.assemble();
 
     this.stop.addEventListener("click", () => this.press(this.stop, stop));
+    this.resume.addEventListener("click", () => this.press(this.resume, resume));
     this.sample.addEventListener("click", () => this.press(this.sample, sample));
     panels.set(this.canvas, this);
     sizes.observe(this.canvas);
@@ -88,7 +91,7 @@ export class Panel {
     const head = element("div", { class: "atelier-head" });
     head.append(this.title, this.position);
     const buttons = element("div", { class: "atelier-buttons" });
-    buttons.append(this.stop, this.sample);
+    buttons.append(this.resume, this.stop, this.sample);
     this.element.append(head, this.bar, plot, this.legend, this.numbers, this.pictures, buttons, this.note);
   }
 
@@ -111,6 +114,9 @@ export class Panel {
     this.showNumbers(session, running);
     this.showPictures(session);
     this.stop.disabled = !running || session.stopping;
+    this.resume.hidden = session?.status !== "stopped by user";
+    this.resume.disabled = false;
+    this.stop.hidden = !this.resume.hidden;
     this.sample.disabled = !running || !session.can_sample || session.sample_asked;
     this.sample.title = running && !session.can_sample ? "Set a sample prompt in Training Options first." : "";
     if (session?.message) set(this.note, session.message);

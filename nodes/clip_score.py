@@ -1,0 +1,102 @@
+"""CLIP Score: how well pictures match their texts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io
+
+from ..atelier.score.crop import ClipCrop
+from ..atelier.score.definitions import Definition
+from . import sockets
+from .batching import one_each, single
+from .host import device, folders
+from .host.images import from_image_tensor, to_image_tensor
+from .host.progress import HostProgress
+from .validation import check
+
+if TYPE_CHECKING:
+    from ..atelier.score.result import Scores
+
+
+class ClipScore(io.ComfyNode):
+    """Scores how well pictures match their texts."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierCLIPScore",
+            display_name="CLIP Score",
+            category="Atelier/score",
+            description="Scores pictures against their prompts with a CLIP model from models/clip_score. Shows a table "
+                        "with mean and standard deviation.",
+            search_aliases=["clip score", "evaluate", "metric", "similarity", "rank", "pickscore"],
+            is_input_list=True,
+            is_output_node=True,
+            inputs=[
+                io.Image.Input("images", tooltip="Pictures of any sizes."),
+                io.String.Input("text", multiline=True, default="",
+                                tooltip="The prompt: one for all pictures, or a list with one for each."),
+                io.Combo.Input("model", options=folders.clip_score_names(),
+                               tooltip="A whole CLIP model in models/clip_score: a folder as transformers saves it, or "
+                                       "a .safetensors file. Scores of different models cannot be compared."),
+                io.Combo.Input("definition", options=Definition, default=Definition.COSINE,
+                               tooltip="The plain cosine, Hessel's 2.5 · max(cos, 0), or torchmetrics' 100 · "
+                                       "max(cos, 0)."),
+                io.Combo.Input("crop", options=ClipCrop, default=ClipCrop.CENTER, advanced=True,
+                               tooltip="How pictures become square: the middle (center, the reference), all of it with "
+                                       "bars (pad), or squeezed (squash). It changes the score."),
+                io.String.Input("prefix", default="", advanced=True,
+                                tooltip="Put before every text. Hessel et al. use \"A photo depicts \"."),
+                io.String.Input("style", default="", advanced=True,
+                                tooltip="A second text, such as the name of a style, that all pictures are scored "
+                                        "against too."),
+                io.Combo.Input("table_format", options=["text", "csv"], default="text", advanced=True,
+                               tooltip="What the table output gives: aligned text, or comma-separated values."),
+                io.Image.Input("references", optional=True,
+                               tooltip="Pictures to compare with: the table then also has the mean likeness to them."),
+            ],
+            outputs=[
+                sockets.Scores.Output(display_name="scores", tooltip="For Pick Best, Block Grid and Save Titled."),
+                io.Float.Output(display_name="mean", tooltip="Mean score of the pictures."),
+                io.String.Output(display_name="table", tooltip="One line a picture, with tokens used and cut."),
+                io.Image.Output(display_name="annotated", is_output_list=True,
+                                tooltip="The pictures with their score below."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, model: Any = None) -> bool | str:
+        """Report before the run that the CLIP model is missing."""
+        return check(folders.clip_score_path, model[0] if model else None)
+
+    @classmethod
+    def fingerprint_inputs(cls, model: Any = None, **_: Any) -> str:
+        """Change when the model's files do."""
+        return folders.disk_state(folders.clip_score_path(model[0])) if model and model[0] else ""
+
+    @classmethod
+    def execute(cls, images: list[Any], text: list[str], model: list[str], definition: list[str], crop: list[str],
+                prefix: list[str], style: list[str], table_format: list[str], references: list[Any] | None = None
+                ) -> io.NodeOutput:
+        """Load the model, score, and free the model."""
+        from ..atelier.score.annotate import annotate
+        from ..atelier.score.load import open_scorer
+
+        pictures = [picture for batch in images for picture in from_image_tensor(batch)]
+        reference_pictures = [picture for batch in references or () for picture in from_image_tensor(batch)]
+        scorer = open_scorer(folders.clip_score_path(single(model)), crop=ClipCrop(single(crop)))
+        with device.on_device(scorer.model):
+            scores = scorer.score(pictures, one_each(text, images, "texts"), definition=Definition(single(definition)),
+                                  prefix=single(prefix), style=single(style).strip(), references=reference_pictures,
+                                  progress=HostProgress())
+        table = scores.table()
+        annotated = [to_image_tensor([picture]) for picture in annotate(pictures, scores)]
+        return io.NodeOutput(scores, scores.mean, scores.csv() if single(table_format) == "csv" else table, annotated,
+                             ui={"text": (table,), "bars": tuple(_bars(scores))})
+
+
+def _bars(scores: Scores) -> list[dict[str, Any]]:
+    """Text and value of each picture, for the bars that the editor draws."""
+    return [{"label": f"{score.picture + 1} {score.text}", "value": score.value} for score in scores.items]

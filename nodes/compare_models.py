@@ -1,0 +1,105 @@
+"""Compare Models: the same prompts and seeds with several models."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from comfy_api.latest import io
+
+from ..atelier.errors import AtelierError
+from . import sockets
+from .comparison import NO_SCORE, ComparisonRequest
+from .comparison_graph import add_pictures
+from .host import folders
+from .host.graph import graph_builder
+from .host.peak_memory import compute_environment
+from .validation import check
+
+if TYPE_CHECKING:
+    from ..atelier.compare.compared_model import ComparedModel
+
+
+class CompareModels(io.ComfyNode):
+    """Compares models × prompts × seeds."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierCompareModels",
+            display_name="Compare Models",
+            category="Atelier/compare",
+            description="Draws the same prompts and seeds with several models, one model after another, and ranks "
+                        "them by CLIP score, telling differences from noise. A run that was cut short goes on with "
+                        "the pictures it has.",
+            search_aliases=["xy plot", "benchmark", "clip score", "model sweep", "grid", "rank"],
+            enable_expand=True,
+            inputs=[
+                sockets.ComparedModels.Input("models", tooltip="From a chain of Model to Compare."),
+                io.String.Input("prompts", multiline=True, default="a cat wearing neon-glasses",
+                                tooltip="One prompt a line."),
+                io.String.Input("negative", multiline=True, default="low quality, blurry",
+                                tooltip="The negative prompt of all."),
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False,
+                             tooltip="The first seed."),
+                io.Int.Input("seeds", default=3, min=1, max=1000,
+                             tooltip="How many seeds for each prompt: seed, seed + 1, … Prompts times seeds: to show a "
+                                     "difference takes 6 pictures of each of two models, 7 of three or four, 8 of "
+                                     "five to seven."),
+                io.Int.Input("width", default=512, min=64, max=8192, step=8, tooltip="Width of the pictures."),
+                io.Int.Input("height", default=512, min=64, max=8192, step=8, tooltip="Height of the pictures."),
+                io.Combo.Input("score_model", options=[NO_SCORE, *folders.clip_score_names()], default=NO_SCORE,
+                               tooltip="A CLIP model in models/clip_score, or none for pictures and times only."),
+                io.Int.Input("cell", default=256, min=0, max=4096, step=8, advanced=True,
+                             tooltip="Longest side of the grid's pictures in pixels. 0: their own size."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="grid", tooltip="One column a model, one row a prompt and seed."),
+                io.Image.Output(display_name="chart", tooltip="Mean scores as bars; seconds without scores."),
+                io.String.Output(display_name="table", tooltip="Ranking, times, memory, means by prompt."),
+                io.String.Output(display_name="csv", tooltip="One line a picture."),
+                io.Image.Output(display_name="pictures", tooltip="All pictures: by model, then prompt, then seed."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, score_model: str | None = None) -> bool | str:
+        """Report before the run that the CLIP model is missing."""
+        return score_model == NO_SCORE or check(folders.clip_score_path, score_model)
+
+    @classmethod
+    def fingerprint_inputs(cls, score_model: str | None = None, **_: Any) -> str:
+        """Change when the CLIP model's files do."""
+        if not score_model or score_model == NO_SCORE:
+            return ""
+        return folders.disk_state(folders.clip_score_path(score_model))
+
+    @classmethod
+    def execute(cls, models: tuple[ComparedModel, ...], prompts: str, negative: str, seed: int, seeds: int, width: int,
+                height: int, score_model: str, cell: int) -> io.NodeOutput:
+        """Expand into nodes that draw the missing pictures, and one that gives the result."""
+        from ..atelier.compare.compared_model import distinct
+
+        if score_model != NO_SCORE:
+            folders.clip_score_path(score_model)  # report a missing model now, not after the drawing
+        texts = tuple(dict.fromkeys(line.strip() for line in prompts.splitlines() if line.strip()))
+        if not texts:
+            raise AtelierError("There are no prompts to compare with.", "Write at least one line.")
+        request = ComparisonRequest(texts, negative, tuple(range(seed, seed + seeds)), (width, height))
+        states = [_file_states(model) for model in models]
+        keys = {(m, p, s): model.key(text, negative, s, request.size, states[m]) for m, model in enumerate(models)
+                for p, text in enumerate(texts) for s in request.seeds}
+        graph = graph_builder()
+        last = add_pictures(graph, models, request, keys)
+        plan = {"models": distinct([model.name for model in models]), "prompts": texts, "seeds": request.seeds,
+                "shots": [[*position, key] for position, key in keys.items()]}
+        result = graph.node("AtelierComparisonResult", plan=json.dumps(plan), score_model=score_model, cell=cell,
+                            **({"after": last} if last else {}))
+        return io.NodeOutput(*(result.out(slot) for slot in range(5)), expand=graph.finalize())
+
+
+def _file_states(model: ComparedModel) -> list[str]:
+    """Strings that change with the model's files or with the environment that computes the pictures."""
+    files = [("checkpoints", model.checkpoint), *([("loras", model.lora)] if model.tuned else [])]
+    return [*(folders.disk_state(folders.model_path(kind, name)) for kind, name in files), compute_environment()]

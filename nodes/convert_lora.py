@@ -1,0 +1,90 @@
+"""Convert LoRA: a LoRA file or PEFT folder to another format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from ..atelier.files import file_name
+from ..atelier.lora.names import FORMATS
+from . import sockets
+from .host import folders
+from .host.progress import HostProgress
+from .result_cache import find_or_reserve
+from .validation import check
+
+_FOLDER_PREFIX = "PEFT: "
+"""Marks the PEFT folders among the names of LoRA files."""
+
+
+class ConvertLora(io.ComfyNode):
+    """Converts a LoRA to another program's format."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierConvertLora",
+            display_name="Convert LoRA",
+            category="Atelier/lora",
+            description="Writes a LoRA in the form of kohya (ComfyUI, A1111, Forge), diffusers or PEFT, with the same "
+                        "strength, to models/loras. Reads all of them, and files of ComfyUI's own trainer.",
+            search_aliases=["lora", "kohya", "peft", "diffusers", "convert lora"],
+            is_output_node=True,
+            inputs=[
+                io.Combo.Input("lora", options=[*folders.model_names("loras"),
+                                                *(_FOLDER_PREFIX + name for name in folders.peft_names())],
+                               tooltip="A file or a PEFT folder in models/loras."),
+                io.Combo.Input("form", options=list(FORMATS),
+                               tooltip="kohya is one file for ComfyUI, A1111 and Forge; diffusers one file for its "
+                                       "load_lora_weights; peft a folder for PEFT's from_pretrained."),
+                io.String.Input("name", default="",
+                                tooltip="Name of the new file, without ending. Empty: the old name and the form. An "
+                                        "existing file is never overwritten: the new one gets a number."),
+            ],
+            outputs=[
+                io.String.Output(display_name="lora name", tooltip="As core's Load LoRA lists the file."),
+                sockets.LoraModel.Output(display_name="lora", tooltip="For Apply LoRA, or core's Load LoRA Model."),
+                io.String.Output(display_name="report", tooltip="How many keys matched, and what was left out."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, lora: str | None = None) -> bool | str:
+        """Report before the run that the LoRA is missing."""
+        return check(_path, lora)
+
+    @classmethod
+    def fingerprint_inputs(cls, lora: str | None = None, **_: Any) -> str:
+        """Change when the file does."""
+        return folders.disk_state(_path(lora)) if lora else ""
+
+    @classmethod
+    def execute(cls, lora: str, form: str, name: str) -> io.NodeOutput:
+        """Convert, or find the file written by an earlier conversion with the same options."""
+        from ..atelier.lora.convert import convert_lora
+        from ..atelier.lora.file import read_lora
+        from ..atelier.lora.formats import kohya_state
+
+        format = form  # the widget's id is part of saved workflows
+        source, folder = _path(lora), folders.model_folder("loras")
+        old = lora.removeprefix(_FOLDER_PREFIX)
+        new = file_name(name) if name.strip() else f"{old if old != lora else Path(old).with_suffix('')}-{format}"
+        ending = "" if format == "peft" else ".safetensors"
+        result = find_or_reserve(folder / f"{new}{ending}", source, folders.disk_state(source), format)
+        report = result.report
+        if report is None:
+            report = convert_lora(source, result.path, format).text()
+            result.remember(report)
+        HostProgress().say(report)
+        state = kohya_state(read_lora(result.path).weights)
+        return io.NodeOutput(str(result.path.relative_to(folder)), state, report, ui={"text": (report,)})
+
+
+def _path(name: str | None) -> Path:
+    name = name or ""  # None in a graph saved on a machine without LoRAs
+    if name.startswith(_FOLDER_PREFIX):
+        return folders.peft_path(name.removeprefix(_FOLDER_PREFIX))
+    return folders.model_path("loras", name)

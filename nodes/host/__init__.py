@@ -1,0 +1,1 @@
+"""The only files that meet the host beyond its node API: one file for each subject."""

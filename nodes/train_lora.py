@@ -1,0 +1,120 @@
+"""The node that trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..atelier.files import file_name
+from ..atelier.train.request.presets import PRESETS, build_request
+from . import sockets
+from .host import device, folders, graph
+from .host.images import to_image_tensor
+from .panel.monitor import TrainingProgress, sessions, training_progress
+from .trigger_warning import trigger_warning
+from .validation import check
+
+
+class TrainLora(io.ComfyNode):
+    """Train a LoRA and hand it on."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node."""
+        return io.Schema(
+            node_id="AtelierTrainLora",
+            display_name="Train LoRA",
+            category="Atelier/training",
+            description="Trains a LoRA on a training set and writes it to models/loras. Cancelling keeps what was "
+                        "learnt; running again goes on where it stopped. A finished run is not repeated.",
+            search_aliases=["fine-tune", "finetune", "train", "lora training", "dreambooth"],
+            is_output_node=True,
+            inputs=[
+                sockets.DiffusersModel.Input("model", tooltip="The model to fine-tune. It stays as it is."),
+                sockets.TrainingSet.Input("training_set", tooltip="Pictures and captions."),
+                io.String.Input("name", default="my-lora",
+                                tooltip="Name of the LoRA file, without ending. A file of another run is never "
+                                        "overwritten: the new one gets a number."),
+                io.Combo.Input("preset", options=list(PRESETS),
+                               tooltip="A starting point for everything that is not set here: for a subject, a style, "
+                                       "a quick look, or the published reference recipe."),
+                io.Int.Input("length", default=0, min=0, max=1_000_000,
+                             tooltip="How long to train. 0: as long as the preset says."),
+                io.Combo.Input("unit", options=["steps", "epochs"],
+                               tooltip="What length counts: optimiser steps, or passes over all pictures."),
+                # No new seed after each run: that would train anew.
+                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False,
+                             tooltip="Same model, pictures, settings and seed: same LoRA."),
+                sockets.LoraConfig.Input("lora_config", optional=True,
+                                         tooltip="Shape of the LoRA, where it differs from the preset's."),
+                sockets.TrainingOptions.Input("options", optional=True,
+                                              tooltip="How to train, where it differs from the preset."),
+                io.String.Input("sample_prompt", default="", multiline=True, optional=True,
+                                tooltip="Draw a picture of this now and then, and one with the finished LoRA. Empty: "
+                                        "as the options or the preset have it."),
+            ],
+            outputs=[
+                sockets.LoraModel.Output(display_name="lora", tooltip="For Apply LoRA, or core's Load LoRA Model."),
+                io.String.Output(display_name="lora name", tooltip="As core's Load LoRA lists the written file."),
+                io.Image.Output(display_name="loss plot", tooltip="Training and validation loss by step."),
+                io.Image.Output(display_name="samples",
+                                tooltip="Pictures drawn while training. Nothing comes out without a sample prompt."),
+                io.String.Output(display_name="report", tooltip="What was done, in a few lines."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None = None) -> bool | str:
+        """The name must be that of a file."""
+        return check(file_name, name)
+
+    @classmethod
+    def fingerprint_inputs(cls, **_: Any) -> int:
+        """Runs the node again once a stopped training was asked to go on; a finished one is found, not repeated."""
+        return sessions.continued
+
+    @classmethod
+    def execute(cls, model: Any, training_set: Any, name: str, preset: str, length: int, unit: str, seed: int,
+                lora_config: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None,
+                sample_prompt: str = "") -> io.NodeOutput:
+        """Train, or find the finished run, and show its curve and pictures."""
+        from ..atelier.train.devices import RunPaths
+        from ..atelier.train.run import train
+
+        paths = RunPaths(folders.model_folder("loras"), folders.work_folder("runs"), folders.work_folder("cache"),
+                         str(device.torch_device()))
+        own: dict[str, Any] = {unit: length, "seed": seed}
+        if sample_prompt.strip():
+            own["sample_prompt"] = sample_prompt
+        request = build_request(preset, lora_config or {}, options or {}, own)
+        warning = trigger_warning(training_set.trigger)
+        with training_progress(cls, can_sample=bool(request.samples.sample_prompt)) as progress:
+            with device.exclusive_device():
+                report = train(file_name(name), model, training_set, request, paths, progress,
+                               continue_stopped=progress.continues)
+            return _output(cls, report, progress, warning)
+
+
+def _output(cls: type[io.ComfyNode], report: Any, progress: TrainingProgress, warning: str) -> io.NodeOutput:
+    import torch
+    from PIL import Image
+
+    from ..atelier.lora.file import load_lora
+    from ..atelier.lora.formats import kohya_state
+
+    def tensor(paths: list[Any]) -> Any:
+        return to_image_tensor([Image.open(path) for path in paths])
+
+    plot = tensor([report.folder.plot])
+    samples = tensor(report.folder.samples) if report.folder.samples else None
+    text = "\n".join(filter(None, [report.text(), warning]))
+    if report.reused:
+        report.result.show(progress, report.folder.drawn)
+    # A run that was stopped and kept says so even when it is found again: it can go on.
+    progress.end("reused" if report.reused and not report.result.stopped else report.result.status, warning)
+    shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
+    state = kohya_state(load_lora(report.lora), torch.float32)
+    return io.NodeOutput(state, str(report.lora.relative_to(folders.model_folder("loras"))), plot,
+                         graph.blocked_output() if samples is None else samples, text, ui={**shown, "text": (text,)})

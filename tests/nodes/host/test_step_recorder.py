@@ -1,0 +1,146 @@
+"""Recording steps does not change the result of any of the host's samplers, tried with a very small UNet."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import EulerDiscreteScheduler
+from kit.pack import pack_module
+
+pytestmark = pytest.mark.host
+
+UNET = {"image_size": 32, "in_channels": 4, "out_channels": 4, "model_channels": 32, "num_res_blocks": [1],
+        "channel_mult": [1], "transformer_depth": [1], "transformer_depth_output": [1, 1],
+        "transformer_depth_middle": -1, "context_dim": 32, "num_heads": 4, "use_spatial_transformer": True,
+        "legacy": False, "use_linear_in_transformer": False, "adm_in_channels": None, "use_temporal_attention": False,
+        "dtype": torch.float32}
+
+CFG, LATENT = 4.0, 0.18215
+"""The guidance scale, and the factor from the host's latents to those of unit variance."""
+OWN_STEPS = ("dpm_fast", "dpm_adaptive")
+"""Samplers that choose their own noise levels."""
+_SCHEDULE = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+NOISE_LEVELS = ((1 - _SCHEDULE.alphas_cumprod) / _SCHEDULE.alphas_cumprod).sqrt().numpy()
+"""The sigma of each timestep of Stable Diffusion."""
+
+
+@pytest.fixture(scope="module")
+def guider(pack: ModuleType) -> Any:
+    """Guidance over a Stable Diffusion 1.x model with a very small random UNet."""
+    import comfy.model_patcher
+    import comfy.samplers
+    import comfy.supported_models
+
+    config: Any = comfy.supported_models.SD15(UNET)
+    model = config.get_model({})
+    numbers = torch.Generator().manual_seed(0)
+    for parameter in model.parameters():
+        parameter.data = torch.randn(parameter.shape, generator=numbers) * 0.1
+    text = [[[torch.randn(1, 7, 32, generator=numbers) * 30, {}]] for _ in range(2)]
+    cpu = torch.device("cpu")
+    guider = comfy.samplers.CFGGuider(comfy.model_patcher.ModelPatcher(model.eval(), cpu, cpu))
+    guider.set_conds(*text)
+    guider.set_cfg(CFG)
+    return guider
+
+
+@dataclass(frozen=True)
+class UNetOutput:
+    """Output of the UNet for a recorded step's noisy latent, in the model's scale, without the host's sampling code."""
+
+    noisy: torch.Tensor
+    """The latent with noise of standard deviation sigma."""
+    conditional: torch.Tensor
+    unconditional: torch.Tensor
+    timestep: int
+
+    @property
+    def guided(self) -> torch.Tensor:
+        return self.unconditional + CFG * (self.conditional - self.unconditional)
+
+
+def by_hand(guider: Any, step: Any) -> UNetOutput:
+    """Classifier-free guidance as Ho and Salimans write it, with the noise levels of diffusers."""
+    timestep = int(np.abs(np.log(NOISE_LEVELS) - math.log(step.sigma)).argmin())
+    model_input = step.noisy * LATENT  # of variance 1
+    unet = guider.model_patcher.model.diffusion_model
+    with torch.inference_mode():
+        conditional, unconditional = (
+            unet(model_input, torch.tensor([float(timestep)]), context=guider.original_conds[kind][0]["cross_attn"])
+            for kind in ("positive", "negative"))
+    return UNetOutput(model_input * math.sqrt(step.sigma ** 2 + 1), conditional, unconditional, timestep)
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, name: str) -> None:
+    size = float(expected.abs().max())
+    torch.testing.assert_close(actual, expected, atol=1e-2 * size, rtol=0, msg=lambda text: f"{name}: {text}")
+
+
+@pytest.mark.parametrize(("scheduler", "timesteps"), [("normal", [999, 666, 333, 0]), ("simple", [999, 749, 499, 249]),
+                                                      ("sgm_uniform", [999, 749, 500, 250])])
+def test_the_steps_labels_are_those_of_scheduler_and_model(pack: ModuleType, guider: Any, scheduler: str,
+                                                              timesteps: list[int]) -> None:
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+
+    class Vae:
+        def decode(self, latent: torch.Tensor) -> torch.Tensor:
+            return torch.full((1, 64, 64, 3), 0.5)
+
+    sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), scheduler, 4)
+    _, _, recorded = pack_module(pack, "nodes.host.step_recorder").sample(
+        Noise_RandomNoise(3), guider, comfy.samplers.sampler_object("euler"), sigmas,
+        {"samples": torch.zeros(1, 4, 8, 8)}, range(100))
+    steps, _ = pack_module(pack, "nodes.denoising_steps")._decode(Vae(), recorded, ("prediction", "noisy", "guidance"))
+    assert [step.number for step in steps] == [1, 2, 3, 4]
+    assert [step.timestep for step in steps] == timesteps
+    levels = [float(NOISE_LEVELS[time]) for time in timesteps]
+    assert [step.sigma for step in steps] == pytest.approx(levels, rel=2e-3)
+    assert [step.labels[1] for step in steps] == [f"σ {level:.3g} · t {time}" for level, time in
+                                                  zip([float(sigma) for sigma in sigmas[:4]], timesteps, strict=True)]
+    for step, latent in zip(steps, recorded, strict=True):
+        output = by_hand(guider, latent)
+        expected = (output.conditional - output.unconditional)[0].square().sum(dim=0).sqrt().numpy()
+        # Two predictions are subtracted and divided by sigma; a small sigma amplifies their rounding errors.
+        last_bit = np.spacing(latent.prediction.abs().max().item() * LATENT, dtype=np.float32)
+        np.testing.assert_allclose(step.guidance, expected, rtol=0,
+                                   atol=1e-4 * expected.max() + 2 * last_bit / step.sigma)
+
+
+def test_recording_changes_no_samplers_result(pack: ModuleType, guider: Any) -> None:
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise, SamplerCustomAdvanced
+
+    recorder: Any = pack_module(pack, "nodes.host.step_recorder")
+    sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "normal", 4)
+    latent = {"samples": torch.zeros(1, 4, 8, 8)}
+    assert len(comfy.samplers.SAMPLER_NAMES) > 30
+    pictures = {}
+    for name in comfy.samplers.SAMPLER_NAMES:
+        sampler = comfy.samplers.sampler_object(name)
+        theirs = SamplerCustomAdvanced.execute(Noise_RandomNoise(3), guider, sampler, sigmas, latent).result
+        ours, denoised, steps = recorder.sample(Noise_RandomNoise(3), guider, sampler, sigmas, latent, range(100))
+        assert torch.equal(ours["samples"], theirs[0]["samples"]), name
+        assert torch.equal(denoised["samples"], theirs[1]["samples"]), name
+        assert [step.index for step in steps] == sorted({step.index for step in steps}), name
+        assert steps and all(step.guidance is not None and step.guidance.abs().max() > 0 for step in steps), name
+        assert steps[0].sigma == pytest.approx(float(sigmas[0])), name
+        if name not in OWN_STEPS:
+            assert [step.sigma for step in steps] == [float(sigma) for sigma in sigmas[:4]], name
+        for step in steps:
+            # However often a solver calls the model in a step, the recorded values come from one call.
+            output = by_hand(guider, step)
+            assert_close(step.guidance, output.conditional - output.unconditional, name)
+            assert_close(step.prediction, (output.noisy - step.sigma * output.guided) / LATENT, name)
+            assert step.timestep == pytest.approx(output.timestep), name
+        assert all(before.sigma >= after.sigma for before, after in itertools.pairwise(steps)), name
+        pictures[name] = ours["samples"]
+    assert not torch.equal(pictures["euler"], pictures["heun"])
+    assert all(torch.isfinite(latent).all() for latent in pictures.values())

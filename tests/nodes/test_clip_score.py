@@ -1,0 +1,45 @@
+"""CLIP Score and Pick Best: lists in, lists out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from kit.node_calls import image_batch, run_node
+
+pytestmark = pytest.mark.host
+
+
+def test_pick_best_returns_the_best_of_mixed_sizes_unchanged(nodes: dict[str, Any], clip_score_model: str) -> None:
+    images = [image_batch(2), image_batch(3, (40, 20), seed=1)]
+    scores, mean, table, annotated = run_node(nodes["AtelierCLIPScore"], images=images, text=["a cat"],
+                                              model=[clip_score_model], references=[image_batch(1)])
+    assert len(scores.items) == 5 and mean == scores.mean
+    assert table == scores.table() and "tiny clip, cosine, crop center" in table and "likeness" in table
+    assert [picture.shape[2] for picture in annotated] == [24, 24, 40, 40, 40]
+    assert annotated[0].shape[1] > 16
+    best, chosen = run_node(nodes["AtelierPickBest"], images=images, scores=[scores], k=[2])
+    singles = [image[None] for part in images for image in part]
+    order = sorted(range(5), key=lambda i: -scores.items[i].value)[:2]
+    assert all(torch.equal(picture, singles[i]) for picture, i in zip(best, order, strict=True))
+    assert [s.value for s in chosen.items] == [scores.items[i].value for i in order]
+
+
+def test_one_text_for_each_batch_or_picture(nodes: dict[str, Any], clip_score_model: str) -> None:
+    images = [image_batch(2), image_batch(1)]
+
+    def texts(*given: str) -> list[str]:
+        scores, *_ = run_node(nodes["AtelierCLIPScore"], images=images, text=list(given), model=[clip_score_model])
+        return [score.text for score in scores.items]
+
+    assert texts("a", "b") == ["a", "a", "b"]
+    assert texts("a", "b", "c") == ["a", "b", "c"]
+    with pytest.raises(Exception, match="3 pictures and 4 texts"):
+        texts("a", "b", "c", "d")
+
+
+def test_table_format_csv(nodes: dict[str, Any], clip_score_model: str) -> None:
+    table = run_node(nodes["AtelierCLIPScore"], images=[image_batch(1)], text=["a"], model=[clip_score_model],
+                     table_format=["csv"])[2]
+    assert table.startswith("picture,score,cosine,") and table.count("\n") == 2

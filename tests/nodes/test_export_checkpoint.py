@@ -1,0 +1,43 @@
+"""Export Checkpoint with a LoRA merged into the weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from kit.checkpoints import write_sd1
+from kit.core_lora import LAYER, core_lora
+from kit.pack import pack_module
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.host
+
+
+def test_the_report_names_what_was_left_out_of_a_merge(nodes: dict[str, Any], pack: ModuleType, models: Path) -> None:
+    checkpoint = write_sd1(models / "checkpoints" / "tiny.safetensors", shape="tiny", dtype="float32")
+    model = pack_module(pack, "atelier.models.open").open_model(checkpoint)
+    state, execute = core_lora(), nodes["AtelierExportCheckpoint"].execute
+    name, report = execute(model, "merged", "keep", 0.5, state).result
+    assert "LoRA merged at 0.5: 3 of 5 keys matched" in report and "diffusion_model.out.0.diff_b" in report
+    key = f"model.diffusion_model.{LAYER}.weight"
+    before, after = load_file(checkpoint), load_file(models / "checkpoints" / name)
+    delta = state[f"diffusion_model.{LAYER}.lora_up.weight"] @ state[f"diffusion_model.{LAYER}.lora_down.weight"] / 2
+    torch.testing.assert_close(after[key], before[key] + 0.5 * delta)
+    assert {k for k in before if k in after and not torch.equal(before[k], after[k])} == {key}
+
+
+def test_a_lora_of_another_model_raises_an_error(nodes: dict[str, Any], pack: ModuleType, models: Path
+                                                               ) -> None:
+    checkpoint = write_sd1(models / "checkpoints" / "tiny.safetensors", shape="tiny")
+    model = pack_module(pack, "atelier.models.open").open_model(checkpoint)
+    flux = {f"diffusion_model.double_blocks.0.img_attn.proj.lora_{half}.weight": torch.randn(4, 4)
+            for half in ("up", "down")}
+    error = pack_module(pack, "atelier.errors").AtelierError
+    with pytest.raises(error, match="none of its 2 keys belongs"):
+        nodes["AtelierExportCheckpoint"].execute(model, "merged", "keep", 1.0, flux)
+    with pytest.raises(error, match="do not fit tiny"):
+        nodes["AtelierExportCheckpoint"].execute(model, "merged", "keep", 1.0, core_lora(width=64))
+    assert [path.name for path in (models / "checkpoints").iterdir()] == ["tiny.safetensors"]
