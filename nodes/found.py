@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from . import host
 
 if TYPE_CHECKING:
-    from ..atelier.pictures.metadata.settings import Found, Lora
+    from ..atelier.pictures.metadata.settings import Lora, PictureMetadata
 
 DEFAULTS: dict[str, Any] = {"sampler": "euler", "scheduler": "normal", "steps": 20, "cfg": 7.0, "seed": 0}
 """What is taken where a picture does not say."""
@@ -90,7 +90,7 @@ def _known(name: str, value: Any) -> Any:
     return value if good else DEFAULTS[name]
 
 
-def _report(found: Found, values: dict[str, Any], checkpoint: str | None,
+def _report(found: PictureMetadata, values: dict[str, Any], checkpoint: str | None,
             loras: list[tuple[Lora, str | None]]) -> str:
     lines = [f"Made with {found.program}.", "", found.positive, "", f"Negative: {found.negative or '–'}", ""]
     for name, value in values.items():

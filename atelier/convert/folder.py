@@ -60,9 +60,11 @@ def to_folder(source: Path, destination: Path, options: ConvertOptions | None = 
         _write_rest(folder, layout, prediction)
     dtype = written_dtype(next(iter(layout.unet.tensors.values())).dtype, options.precision)
     return ConversionReport(
-        source, destination, layout.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
-        layout.parameters, sum(len(part.tensors) for part in layout.components.values()), layout.unused, written,
-        time.monotonic() - start, kind.advice, tuple(_notes(layout)))
+        source=source, destination=destination, family=layout.family.key, name=kind.name,
+        prediction_type=prediction.type, prediction_because=prediction.because, dtype=TORCH_NAMES[dtype],
+        parameters=layout.parameters, tensors=sum(len(part.tensors) for part in layout.components.values()),
+        dropped=layout.unused, bytes=written, seconds=time.monotonic() - start, advice=kind.advice,
+        notes=tuple(_notes(layout)))
 
 
 def _config(component: Component, precision: str) -> dict[str, Any]:

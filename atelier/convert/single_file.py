@@ -78,9 +78,10 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
         written = Stream(progress, size).write(part, tensors, options.precision, metadata)
     dtype = written_dtype(next(iter(layout.unet.tensors.values())).dtype, options.precision)
     return ConversionReport(
-        source, destination, layout.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
-        layout.parameters, len(tensors), tuple(name for name in unused if name not in kept), written,
-        time.monotonic() - start, kind.advice, tuple(_notes(contradicting)))
+        source=source, destination=destination, family=layout.family.key, name=kind.name,
+        prediction_type=prediction.type, prediction_because=prediction.because, dtype=TORCH_NAMES[dtype],
+        parameters=layout.parameters, tensors=len(tensors), dropped=tuple(name for name in unused if name not in kept),
+        bytes=written, seconds=time.monotonic() - start, advice=kind.advice, notes=tuple(_notes(contradicting)))
 
 
 def checkpoint_names(component: Component, family: Family) -> tuple[KeyTable, str]:

@@ -48,7 +48,7 @@ class Component:
         return sum(tensor.count for tensor in self.tensors.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelLayout:
     """A model taken apart. Components are keyed by diffusers' folder names, the UNet first."""
 
@@ -125,8 +125,9 @@ def _of_file(source: Source) -> ModelLayout:
             used |= read
     components = {name: Component(name, tensors, component_config(name, _shapes(tensors), family))
                   for name, tensors in parts.items()}
-    return ModelLayout(source, family, components, unused=tuple(name for name in names if name not in used),
-                   ema=any(name.startswith(EMA_PREFIX) for name in names))
+    return ModelLayout(
+        source=source, family=family, components=components, unused=tuple(name for name in names if name not in used),
+        ema=any(name.startswith(EMA_PREFIX) for name in names))
 
 
 def _unet(source: Source) -> tuple[dict[str, LazyTensor], set[str]]:
@@ -190,8 +191,9 @@ def _of_folder(path: Path) -> ModelLayout:
         components[name] = Component(name, tensors, derived | stated)
     scheduler = path / "scheduler" / "scheduler_config.json"
     entries = {f"{name}.{key}": tensor.parts[0] for name, tensors in parts.items() for key, tensor in tensors.items()}
-    return ModelLayout(Source(path, entries), family, components,
-                   scheduler=read_json(scheduler) if scheduler.is_file() else {})
+    return ModelLayout(
+        source=Source(path, entries), family=family, components=components,
+        scheduler=read_json(scheduler) if scheduler.is_file() else {})
 
 
 def _folder_part(path: Path, component: str) -> dict[str, LazyTensor]:

@@ -17,8 +17,8 @@ class Lora:
     strength: float = 1.0
 
 
-@dataclass(frozen=True)
-class Found:
+@dataclass(frozen=True, kw_only=True)
+class PictureMetadata:
     """Prompt and settings of one picture. What the picture does not say is empty or None."""
 
     program: str
