@@ -1,4 +1,4 @@
-"""What a conversion did, for people and for programs."""
+"""The report of a conversion, for people and for programs."""
 
 from __future__ import annotations
 

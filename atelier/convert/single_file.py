@@ -29,7 +29,7 @@ from ..models.prefixes import (
 from ..progress import Progress
 from .options import ConvertOptions, Merge
 from .report import ConversionReport
-from .streaming import Stream, check_apart, check_space, merged, written_dtype, written_size
+from .streaming import Stream, check_no_overlap, check_space, merged, written_dtype, written_size
 
 
 def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | None = None,
@@ -57,7 +57,7 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     if destination.is_dir():
         raise AtelierError(f"{destination} is a folder.", "Choose another destination.")
     layout = read_layout(source)
-    check_apart(destination, layout.source.files)
+    check_no_overlap(destination, layout.source.files)
     prediction = read_prediction(layout, options.prediction_type)
     kind = read_kind(layout, prediction)
     tensors: dict[str, LazyTensor] = {}

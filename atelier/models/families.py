@@ -1,8 +1,8 @@
-"""What is known of each Stable Diffusion family: one table, and the advice on how to sample each kind.
+"""The table of Stable Diffusion families, and the recommended sampling settings of each kind.
 
 A *family* is an architecture and is read from the shapes of the tensors. A *kind* is a family trained or distilled in
-a certain way (v-prediction, Turbo, Lightning): the weights do not tell, so it is decided by the prediction type, by
-marker tensors, or by the file's name, and the report always says by which.
+a certain way (v-prediction, Turbo, Lightning): the weights do not show it, so it is decided by the prediction type,
+marker tensors or the file's name, and the report always says by which.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 @dataclass(frozen=True)
 class TextEncoderSpec:
-    """What a family does with one of its text encoders."""
+    """How a family uses one of its text encoders."""
 
     folder: str
     """Name of the component's folder in a diffusers model: "text_encoder" or "text_encoder_2"."""
@@ -53,8 +53,8 @@ class Family:
 
 _CLIP_L = TextEncoderSpec("text_encoder", "clip", "last")
 _CLIP_H = TextEncoderSpec("text_encoder", "open_clip", "last", pad_token="!")
-"""SD2 uses the layer before the last, normalised; its diffusers form drops the last layer, so that it becomes the
-last."""
+"""SD2 uses the layer before the last, normalised; its diffusers format drops the last layer, so that this
+layer becomes the last."""
 _XL_TEXT = (TextEncoderSpec("text_encoder", "clip", "penultimate"),
             TextEncoderSpec("text_encoder_2", "open_clip", "penultimate", pad_token="!", pooled=True))
 

@@ -1,4 +1,4 @@
-"""Say what a model file or folder is, without loading it."""
+"""Describe a model file or folder without loading it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .prediction import read_kind, read_prediction
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What is known of a model."""
+    """The description of a model."""
 
     path: Path
     family: str
@@ -67,7 +67,7 @@ class Inspection:
 
 
 def inspect(path: Path) -> Inspection:
-    """Look at a checkpoint's header or a diffusers folder.
+    """Describe a checkpoint by its header, or a diffusers folder.
 
     Raises:
         AtelierError: it is no Stable Diffusion model; the message says what it looks like instead.

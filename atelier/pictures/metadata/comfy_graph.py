@@ -1,6 +1,6 @@
-"""A ComfyUI graph in API form, as it stands in pictures: prompt and settings found by following the links.
+"""Read prompt and settings from a ComfyUI graph in API format, as embedded in pictures, by following its links.
 
-Nodes of other packs are understood as far as their inputs have the usual names.
+Nodes of other packs are understood if their inputs have the usual names.
 """
 
 from __future__ import annotations
@@ -143,11 +143,11 @@ def _text(graph: _Graph, value: Any, depth: int) -> str:
     key = str(value[0])
     if key not in graph.written:
         graph.written[key] = ""  # for a node that leads back to itself
-        graph.written[key] = _said(graph, inputs, depth + 1)[:_LONGEST]
+        graph.written[key] = _node_text(graph, inputs, depth + 1)[:_LONGEST]
     return graph.written[key]
 
 
-def _said(graph: _Graph, inputs: Mapping[str, Any], depth: int) -> str:
+def _node_text(graph: _Graph, inputs: Mapping[str, Any], depth: int) -> str:
     if "string_a" in inputs and "string_b" in inputs:
         ends = [_text(graph, inputs[name], depth) for name in ("string_a", "string_b")]
         between = inputs.get("delimiter")
