@@ -20,14 +20,14 @@ class AtelierError(Exception):
 
 
 class NameTaken(AtelierError):
-    """There is a file of this name already, and it is not to be replaced."""
+    """A file of this name exists and must not be replaced."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"{path} is there already.", "Choose another name.")
 
 
 class MissingPackage(AtelierError):
-    """An optional package is needed for what the user asked for."""
+    """The request needs an optional package that is not installed."""
 
     def __init__(self, package: str, purpose: str) -> None:
         super().__init__(f"{purpose} needs the Python package {package!r}, which is not installed.",

@@ -1,6 +1,6 @@
-"""Values that people give, checked by the types that a dataclass declares for its fields.
+"""Check values from people against the types that a dataclass declares for its fields.
 
-Python itself checks none: `"false"` from a configuration file would count as true, and 16.5 would pass for a rank.
+Python itself does not: `"false"` from a configuration file would count as true, and 16.5 would pass for a rank.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _KINDS: dict[object, tuple[Callable[[Any], bool], type, str]] = {
     "float": (_is_number, float, "a finite number"),
     "str": (lambda value: isinstance(value, str), str, "a text in quotes"),
 }
-"""By type as annotated: what is taken, what it becomes, and what to ask for."""
+"""By annotated type: which values are accepted, the type to convert them to, and what to ask for in an error."""
 
 
 def typed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """`values` with each one checked by the type of its field.
+    """Check each value against the type of its field.
 
     Args:
         cls: A dataclass whose module has `from __future__ import annotations`.
-        values: By field name. Those of fields that are not bool, int, float or str are handed on as they are, and so
-            are names that are no field.
+        values: By field name. Values of fields of other types than bool, int, float and str, and of names that are
+            no field, are returned unchanged.
 
     Returns:
         The same names with plain Python values: numpy's numbers become Python's, and a whole number becomes a float
@@ -54,7 +54,8 @@ def typed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
 def _one(name: str, value: Any, kind: object) -> Any:
     if kind not in _KINDS:
         return value
-    taken, make, wanted = _KINDS[kind]
-    if not taken(value):
-        raise AtelierError(f"{name} is {value!r}.", f"Give {wanted}{', without quotes' if type(value) is str else ''}.")
-    return make(value)
+    accepts, convert, expected = _KINDS[kind]
+    if not accepts(value):
+        hint = ", without quotes" if type(value) is str else ""
+        raise AtelierError(f"{name} is {value!r}.", f"Give {expected}{hint}.")
+    return convert(value)

@@ -1,8 +1,8 @@
-"""Files that appear under their final name only when they are whole.
+"""Atomic writing: files and folders appear under their final name only when they are complete.
 
-Everything is written beside its destination, flushed to disk and renamed. A run that fails, is interrupted
-or is killed leaves no half-written result, and what stood there before stays. What a killed process wrote beside a
-destination goes when the next one writes to that folder.
+Everything is written to a temporary path in the same folder, flushed to disk and renamed. A run that fails, is
+interrupted or is killed leaves no half-written result and keeps the file that was there. Temporary files of killed
+processes are removed when the next process writes to that folder.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", 
 
 
 def file_name(text: str) -> str:
-    """The name of a new file as a person typed it: good on every system, never outside its folder.
+    """Check the name that a person typed for a new file: valid on every system, and never outside its folder.
 
     Args:
         text: A name without ending, with `/` or `\\` between folders.
@@ -48,14 +48,14 @@ def file_name(text: str) -> str:
 
 @contextmanager
 def atomic_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
-    """Give a path to write to; on a clean exit that file becomes `path`, otherwise it is removed.
+    """Yield a temporary path to write to; on success rename it to `path`, otherwise remove it.
 
     Args:
         path: The destination.
-        replace: Whether a file that stands there goes.
+        replace: Whether to replace an existing file.
 
     Raises:
-        NameTaken: there is one, and it does not; also one that another process made meanwhile.
+        NameTaken: `path` exists and must not be replaced, even if another process created it meanwhile.
         AtelierError: the disk is full or the destination cannot be written.
     """
     with _explained(path):
@@ -75,11 +75,11 @@ def atomic_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give an empty folder to fill; on a clean exit it becomes `path`, otherwise it is removed.
+    """Yield an empty temporary folder to fill; on success rename it to `path`, otherwise remove it.
 
-    A folder that stood at `path` is moved aside first and deleted last, so that at every moment either the
-    old or the new one is there whole (but for the instant between two renames). Where `path` is a link, the link stays
-    and what it points to is replaced.
+    An existing folder at `path` is moved aside first and deleted last, so that either the old or the new one is
+    complete at every moment (except between the two renames). If `path` is a link, the link stays and its target is
+    replaced.
 
     Raises:
         AtelierError: the disk is full or the destination cannot be written.
@@ -94,7 +94,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             for file in part.rglob("*"):
                 if file.is_file():
                     _flush(file)
-            _take_place(part, path)
+            _replace_folder(part, path)
         except BaseException:
             shutil.rmtree(part, ignore_errors=True)
             raise
@@ -128,7 +128,7 @@ def _take_name(part: Path, path: Path) -> None:
         part.unlink()
 
 
-def _take_place(part: Path, path: Path) -> None:
+def _replace_folder(part: Path, path: Path) -> None:
     if not path.exists():
         part.rename(path)
         return

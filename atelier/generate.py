@@ -1,4 +1,4 @@
-"""Pictures from a model handle, with or without a LoRA."""
+"""Generate pictures from a model handle, with or without a LoRA."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .lora.file import load_lora
 from .lora.merge import merge_into
 from .lora.weights import select
 from .models.handle import DiffusersModel
-from .models.load import load_scheduler_config, load_text, load_unet, load_vae
+from .models.load import load_text, load_unet, load_vae
 from .models.text import TextBatch
 from .progress import Progress
 from .sampling import SamplingOptions, decode, sample
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class GenerateRequest:
-    """What to draw: one picture for each (prompt, seed) pair.
+    """What to generate: one picture for each (prompt, seed) pair.
 
     Raises:
         AtelierError: the lists differ in length, or a value is out of range.
@@ -40,7 +40,7 @@ class GenerateRequest:
     options: SamplingOptions = field(default_factory=SamplingOptions)
     lora: Path | None = None
     strength: float = 1.0
-    """Of the LoRA; 0 gives the model's own picture, bit for bit."""
+    """Strength of the LoRA; 0 gives the same picture as no LoRA, bit for bit."""
     batch_size: int = 1
 
     def __post_init__(self) -> None:
@@ -75,14 +75,14 @@ class Picture:
 @torch.no_grad()
 def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.device, dtype: torch.dtype,
              progress: Progress) -> list[Picture]:
-    """Draw the pictures of `request`. The components are loaded one after another.
+    """Generate the pictures of `request`, loading one component at a time.
 
     Args:
         model: The model to draw with.
         request: Prompts, seeds, size, LoRA.
         device: Where to compute.
         dtype: Arithmetic type of UNet and text encoder; the VAE decodes in float32 where this is float16.
-        progress: Shown steps; may interrupt between them.
+        progress: Receives steps; may interrupt between them.
 
     Raises:
         AtelierError: the LoRA does not fit the model, or memory ran out.
@@ -95,7 +95,7 @@ def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.d
     del text
     unet = load_unet(model, dtype=dtype, device=device)
     merge_into(unet, select(adapters, "unet"), request.strength)
-    config = load_scheduler_config(model)
+    config = model.noise_schedule.as_config()
     starts = range(0, len(request.prompts), request.batch_size)
     latents = []
     progress.phase("generating", len(request.prompts))

@@ -1,6 +1,6 @@
 """Denoising from seeded noise with components that are already loaded.
 
-Used for sample pictures in training and by `atelier.generate`. The step rule is diffusers'; what stands here is
+Used for sample pictures in training and by `atelier.generate`. The step rule is that of diffusers; this module adds
 classifier-free guidance (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598): e = e_neg + cfg · (e_pos − e_neg).
 """
 
@@ -62,7 +62,7 @@ class SamplingOptions:
 
 
 def recommended(advice: SamplerAdvice) -> SamplingOptions:
-    """What a kind of model is best sampled with, as far as this module has the sampler; Euler in place of others."""
+    """The recommended options for a kind of model, with Euler in place of a sampler that this module does not have."""
     names = (f"{advice.sampler}_{advice.scheduler}", advice.sampler, "euler")
     sampler = next(name for name in names if name in SAMPLERS)
     return SamplingOptions(advice.size, advice.size, advice.steps, advice.cfg, sampler)
@@ -83,7 +83,7 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
 
     Args:
         unet: On its device, in its arithmetic type.
-        scheduler_config: The model's noise schedule (`atelier.models.load.load_scheduler_config`).
+        scheduler_config: The model's noise schedule (`NoiseSchedule.as_config`).
         positive: Text conditioning of B prompts.
         negative: Of B negative prompts; unused at cfg 1.
         seeds: B seeds. The noise is drawn on the CPU for each seed alone, so a picture does not depend on its batch.
@@ -91,7 +91,7 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
         progress: Asked before every step.
 
     Returns:
-        [B, 4, height / 8, width / 8], float32, scaled as the VAE's scaling factor has it.
+        [B, 4, height / 8, width / 8], float32, multiplied by the VAE's scaling factor.
     """
     device, dtype = unet.device, unet.dtype
     scheduler = make_scheduler(scheduler_config, options.sampler)

@@ -1,7 +1,7 @@
-"""Where files and folders lie while they are being written, and the removal of those that nobody will finish.
+"""Temporary paths for files and folders that are being written, and the removal of abandoned ones.
 
-A process that is killed cannot tidy up. So each unfinished file names the machine and the process that writes it, and
-the next process that writes to the same folder removes what belongs to none that is alive.
+A killed process cannot tidy up. So each temporary name states the machine and the process that writes it, and the next
+process that writes to the same folder removes those whose process is no longer alive.
 """
 
 from __future__ import annotations
@@ -23,21 +23,22 @@ import psutil
 log = logging.getLogger("atelier")
 
 PART_SUFFIX = ".part"
-"""Ending of unfinished files and folders; what carries it can be deleted when nobody is writing it."""
+"""Suffix of unfinished files and folders. They can be deleted if no process is writing them."""
 
 ASIDE_SUFFIX = ".old"
-"""Ending of a folder that was moved away for its successor."""
+"""Suffix of a folder that was moved aside to be replaced."""
 
-UNTOUCHED = 24 * 3600
-"""Seconds without a change after which a file counts as given up whoever wrote it: another machine, or another process
-that has got the number of the first."""
+ABANDONED_AFTER = 24 * 3600
+"""Seconds without a change after which a file counts as abandoned even if its process may be alive: one on another
+machine, or a new process with the same number."""
 
 _START = 24
-"""So many characters of a name are kept, which leaves room for the rest in any file system."""
+"""Characters of the original name that are kept, so that the temporary name fits in any file system."""
 
 
-def _numbering() -> str:
-    """Where a number means one process: a machine, and on Linux a container, which may go by its machine's name."""
+def _process_namespace() -> str:
+    """The scope in which a process number is unique: a machine or, on Linux, a container (which may have the machine's
+    name)."""
     try:
         container = str(Path("/proc/self/ns/pid").readlink())
     except OSError:
@@ -47,7 +48,7 @@ def _numbering() -> str:
 
 @cache
 def _machine() -> str:
-    return f"{zlib.crc32(_numbering().encode()) & 0xFFFF:04x}"
+    return f"{zlib.crc32(_process_namespace().encode()) & 0xFFFF:04x}"
 
 
 _PROCESS = secrets.token_hex(3)  # beside the number, as in a container every process may have the same
@@ -57,16 +58,16 @@ _NAME = re.compile(rf"\.(?P<start>.+)-(?P<machine>[0-9a-f]{{4}})-(?P<pid>[0-9]+)
 
 
 def temp_path(path: Path, suffix: str = PART_SUFFIX) -> Path:
-    """A free path in the folder of `path`, so that a rename between them stays within one file system.
+    """An unused path in the folder of `path`, so that renaming it to `path` stays within one file system.
 
-    The first time a process asks for one in a folder, what killed processes left there is removed.
+    The first call of a process for a folder removes what killed processes left there.
     """
     _sweep(path.parent)
     return path.parent / f".{path.name[:_START]}-{_machine()}-{os.getpid()}-{_PROCESS}-{next(_COUNT)}{suffix}"
 
 
 def is_part(name: str) -> bool:
-    """Whether a file or folder of this name is being written, or was and never will be finished."""
+    """Whether this is the name of an unfinished file or folder, abandoned or not."""
     match = _NAME.fullmatch(name)
     return match is not None and match["suffix"] == PART_SUFFIX
 
@@ -76,10 +77,10 @@ def _sweep(folder: Path) -> None:
     try:
         names = [entry.name for entry in os.scandir(folder)]
     except OSError:
-        return  # whoever writes there will say what is wrong
+        return  # the write that follows raises a helpful error
     for name in names:
         match = _NAME.fullmatch(name)
-        if match is None or not _given_up(match, folder / name):
+        if match is None or not _is_abandoned(match, folder / name):
             continue
         if match["suffix"] == ASIDE_SUFFIX and not _has_successor(match["start"], names):
             continue  # killed between two renames: this is the only copy
@@ -91,16 +92,16 @@ def _has_successor(start: str, names: list[str]) -> bool:
     return start in names if len(start) < _START else any(name.startswith(start) for name in names)
 
 
-def _given_up(match: re.Match[str], path: Path) -> bool:
+def _is_abandoned(match: re.Match[str], path: Path) -> bool:
     if match["machine"] == _machine():
         if int(match["pid"]) == os.getpid():
             return match["process"] != _PROCESS
         if not psutil.pid_exists(int(match["pid"])):
             return True
     try:
-        return time.time() - max(file.lstat().st_mtime for file in (path, *path.rglob("*"))) > UNTOUCHED
+        return time.time() - max(file.lstat().st_mtime for file in (path, *path.rglob("*"))) > ABANDONED_AFTER
     except OSError:
-        return False  # it goes or changes this moment, so someone is at it
+        return False  # it is being removed or changed right now, so it is in use
 
 
 def _remove(path: Path) -> None:

@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from .host import folders, graph
 
 if TYPE_CHECKING:
-    from ..atelier.pictures.metadata.settings import Found, Lora
+    from ..atelier.pictures.metadata.settings import Lora, PictureMetadata
 
 _DEFAULTS: dict[str, Any] = {"sampler": "euler", "scheduler": "normal", "steps": 20, "cfg": 7.0, "seed": 0}
 """Values for settings that a picture does not state."""
@@ -90,7 +90,7 @@ def _usable(name: str, value: Any) -> Any:
     return value if usable else _DEFAULTS[name]
 
 
-def _report(read: Found, values: dict[str, Any], checkpoint: str | None,
+def _report(read: PictureMetadata, values: dict[str, Any], checkpoint: str | None,
             loras: list[tuple[Lora, str | None]]) -> str:
     lines = [f"Made with {read.program}.", "", read.positive, "", f"Negative: {read.negative or '–'}", ""]
     for name, value in values.items():

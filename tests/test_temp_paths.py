@@ -106,7 +106,7 @@ def test_what_may_be_someone_elses_stays_for_a_day(whose: str, writer: subproces
         part = renamed(part, r"-[0-9a-f]{4}-(\d+-[0-9a-f]{6}-\d+\.part)$", rf"-{another}-\1")
     else:
         part = renamed(part, r"-\d+-([0-9a-f]{6}-\d+\.part)$", rf"-{writer.pid}-\1")
-    yesterday = time.time() - temp_paths.UNTOUCHED - 60
+    yesterday = time.time() - temp_paths.ABANDONED_AFTER - 60
     for path in (part, part / "unet"):
         os.utime(path, (yesterday, yesterday))
     write(folder)
@@ -121,7 +121,7 @@ def test_two_containers_of_one_name_are_two_machines(monkeypatch: pytest.MonkeyP
     """As with `docker run --network host`: the number of a process in one means another in the other, or none."""
     def kept_apart(container: str) -> str:
         monkeypatch.setattr(Path, "readlink", lambda path: Path(container))
-        return temp_paths._numbering()
+        return temp_paths._process_namespace()
 
     assert kept_apart("pid:[4026531836]") != kept_apart("pid:[4026532456]") == kept_apart("pid:[4026532456]")
 

@@ -26,8 +26,8 @@ class FileRange:
 
 @dataclass(frozen=True)
 class Entry:
-    """A tensor that is somewhere else: a byte range of a safetensors file, a tensor of a memory-mapped pickle, or one
-    that a function makes when it is wanted."""
+    """A tensor that is not loaded yet: a byte range of a safetensors file, a tensor of a memory-mapped pickle, or a
+    function that computes it on demand."""
 
     dtype: str
     """safetensors' name of the dtype."""
@@ -77,10 +77,10 @@ class Entry:
             with self.source.path.open("rb", buffering=0) as file:
                 file.seek(self.source.begin)
                 while view:
-                    got = file.readinto(view)
-                    if not got:
+                    count = file.readinto(view)
+                    if not count:
                         raise AtelierError(f"{self.source.path} became shorter while it was read.", "Run again.")
-                    view = view[got:]
+                    view = view[count:]
         return tensor
 
 

@@ -1,4 +1,4 @@
-"""The weight files of a diffusers folder: which file counts, shards, and fp16 variants."""
+"""The weight files of a diffusers folder: which of several to read, shards, and variants such as fp16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .source import open_file
 
 _STEMS = ("diffusion_pytorch_model", "model", "pytorch_model")
 _VARIANTS = ("", ".fp16", ".bf16", ".non_ema", ".ema")
-"""Preferred first: full weights; then smaller copies of the same; then what only trainers want."""
+"""In order of preference: full weights, smaller copies of them, and variants that only trainers need."""
 
 
 def component_entries(folder: Path) -> dict[str, Entry]:
@@ -51,18 +51,18 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _sharded(index: Path) -> dict[str, Entry]:
-    places = read_json(index).get("weight_map")
-    if not isinstance(places, dict) or not places:
+    shards = read_json(index).get("weight_map")
+    if not isinstance(shards, dict) or not shards:
         raise AtelierError(f"{index} names no shards.", "Choose a complete diffusers folder.")
     entries: dict[str, Entry] = {}
-    for name in sorted(set(places.values())):
+    for name in sorted(set(shards.values())):
         # A shard lies beside its index; anything else is a trick.
         if not isinstance(name, str) or Path(name).name != name:
             raise AtelierError(f"{index} names a shard {name!r} outside its folder.", "Do not use this model.")
         if not (index.parent / name).is_file():
             raise AtelierError(f"{index.parent / name} is missing.", "Download or copy the folder again.")
         entries |= open_file(index.parent / name).entries
-    missing = [tensor for tensor in places if tensor not in entries]
+    missing = [tensor for tensor in shards if tensor not in entries]
     if missing:
         raise AtelierError(f"{index} promises {len(missing)} tensors that no shard holds, such as {missing[0]!r}.",
                            "Download or copy the folder again.")

@@ -48,7 +48,7 @@ def _dtype(tensor: Tensor) -> str:
 
 _DAMAGED = (RuntimeError, EOFError, ValueError, LookupError, OSError, TypeError, AttributeError, AssertionError,
             OverflowError, struct.error)
-"""What the unpickler raises on bytes that are no pickle: it interprets them until something gives."""
+"""Errors of the unpickler on bytes that are no pickle: it interprets them until one operation fails."""
 
 
 def _load(path: Path) -> Any:
@@ -71,26 +71,25 @@ def _load(path: Path) -> Any:
 
 
 def _harmless_globals() -> list[Any]:
-    """What training frameworks leave in checkpoints beside the weights: plain numbers of numpy and one settings
-    object."""
+    """Harmless objects that training frameworks save with the weights: numpy scalars and one callback's state."""
     import numpy
 
     class ModelCheckpoint:
-        """Stands for Lightning's callback, whose state is read and thrown away."""
+        """Stands in for Lightning's callback, whose state is ignored."""
 
     ModelCheckpoint.__module__ = "pytorch_lightning.callbacks.model_checkpoint"
     ModelCheckpoint.__qualname__ = "ModelCheckpoint"
     # Written by numpy 1 and read under numpy 2, or the other way round: the same function under another name.
-    scalars = [_called(numpy.float64(0).__reduce__()[0], module)
+    scalars = [_renamed(numpy.float64(0).__reduce__()[0], module)
                for module in ("numpy.core.multiarray", "numpy._core.multiarray")]
     return [ModelCheckpoint, *scalars, numpy.dtype, *(type(numpy.dtype(kind)) for kind in ("f2", "f4", "f8", "i4", "i8",
                                                                                            "?"))]
 
 
-def _called(scalar: Any, module: str) -> Any:
-    """numpy's maker of single numbers under the name that it has or had in `module`."""
-    def made(*arguments: Any) -> Any:
+def _renamed(scalar: Any, module: str) -> Any:
+    """numpy's constructor of scalars, under its name in `module`."""
+    def construct(*arguments: Any) -> Any:
         return scalar(*arguments)
 
-    made.__module__, made.__name__, made.__qualname__ = module, "scalar", "scalar"
-    return made
+    construct.__module__, construct.__name__, construct.__qualname__ = module, "scalar", "scalar"
+    return construct

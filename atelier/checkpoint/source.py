@@ -1,7 +1,6 @@
-"""Tensors on disk under one name space, whatever they are stored in.
+"""Tensors on disk by name, whatever file format stores them.
 
-A `Source` lists what there is (name, dtype, shape) and gives a tensor, or some of its rows, on request. Nothing is
-read before that.
+A `Source` lists name, dtype and shape of each tensor and reads a tensor, or some of its rows, on request only.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from .pickled import read_pickle
 
 @dataclass(frozen=True)
 class Source:
-    """Named tensors on disk and what the files say of themselves."""
+    """Named tensors on disk and their file's metadata."""
 
     path: Path
     entries: Mapping[str, Entry]

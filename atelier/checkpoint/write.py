@@ -1,4 +1,4 @@
-"""Write a safetensors file from tensors that lie elsewhere: a new header, then their bytes, copied range by range.
+"""Write a safetensors file from tensors in other files: a new header, then their bytes, copied range by range.
 
 The kernel moves the bytes (`os.copy_file_range`) where it can, so that a checkpoint of any size passes through with
 no tensor in memory; elsewhere a plain loop does. Written to the rules of the format: no holes, and offsets that keep
@@ -47,7 +47,7 @@ class Output:
 
 def write_safetensors(path: Path, outputs: Iterable[Output], metadata: Mapping[str, str],
                       on_bytes: Callable[[int], None]) -> int:
-    """Write the file and return its size. The caller sees to it that it appears whole (`atelier.files`).
+    """Write the file and return its size. The caller makes the write atomic (`atelier.files`).
 
     Args:
         path: The file to write.
@@ -55,7 +55,7 @@ def write_safetensors(path: Path, outputs: Iterable[Output], metadata: Mapping[s
         metadata: The header's free-form texts.
         on_bytes: Called with the number of bytes written since the last call, at least once for every 32 MB.
     """
-    ordered = sorted(outputs, key=_place)
+    ordered = sorted(outputs, key=_file_order)
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
     for output in ordered:
@@ -80,12 +80,12 @@ def write_safetensors(path: Path, outputs: Iterable[Output], metadata: Mapping[s
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors that are in memory. Each comes to the CPU when its turn is, so that no second copy of all is made.
+    """Write tensors that are in memory. They are moved to the CPU one at a time, so that no second copy of all exists.
 
-    The safetensors package would do as much, but for one thing: of a full disk it makes an error that is no `OSError`.
+    The safetensors package does the same, except that a full disk raises an error that is no `OSError`.
 
     Args:
-        path: The file to write. The caller sees to it that it appears whole (`atelier.files`).
+        path: The file to write. The caller makes the write atomic (`atelier.files`).
         tensors: By name; on any device, of any layout, and they may share memory.
         metadata: The header's free-form texts.
     """
@@ -96,25 +96,25 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     write_safetensors(path, outputs, metadata, lambda count: None)
 
 
-def _place(output: Output) -> tuple[int, str, int]:
-    """Wide numbers first, which keeps every tensor aligned to its own width; then as the sources have them."""
-    place = output.parts[0].source
-    file, begin = (str(place.path), place.begin) if isinstance(place, FileRange) else ("", 0)
+def _file_order(output: Output) -> tuple[int, str, int]:
+    """Sort key: wide dtypes first, which keeps every tensor aligned to its item size; then the order in the sources."""
+    source = output.parts[0].source
+    file, begin = (str(source.path), source.begin) if isinstance(source, FileRange) else ("", 0)
     return -ITEM_SIZES[output.dtype], file, begin
 
 
 def _joined(entries: Iterable[Entry]) -> Iterator[FileRange | Entry]:
-    """The entries in order, ranges that touch made one."""
+    """The entries in order, with adjacent ranges of a file joined."""
     open_range: FileRange | None = None
     for entry in entries:
-        place = entry.source if isinstance(entry.source, FileRange) else None
-        if place and open_range and (place.path, place.begin) == (open_range.path, open_range.end):
-            open_range = FileRange(open_range.path, open_range.begin, place.end)
+        source = entry.source if isinstance(entry.source, FileRange) else None
+        if source and open_range and (source.path, source.begin) == (open_range.path, open_range.end):
+            open_range = FileRange(open_range.path, open_range.begin, source.end)
             continue
         if open_range:
             yield open_range
-        open_range = place
-        if place is None:
+        open_range = source
+        if source is None:
             yield entry
     if open_range:
         yield open_range

@@ -19,7 +19,7 @@ from ..models.tokenizer import write_tokenizer
 from ..progress import Progress
 from .options import PRECISIONS, ConvertOptions
 from .report import ConversionReport
-from .streaming import Stream, check_apart, check_space, written_dtype, written_size
+from .streaming import Stream, check_no_overlap, check_space, written_dtype, written_size
 
 WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors",
            "text_encoder": "model.safetensors", "text_encoder_2": "model.safetensors"}
@@ -28,7 +28,7 @@ WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pyto
 LOW_RES_SCHEDULER = {"_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_start": 0.0001,
                      "beta_end": 0.02, "beta_schedule": "scaled_linear", "prediction_type": "epsilon",
                      "clip_sample": True}
-"""How the x4 upscaler's small input picture is noised."""
+"""The schedule of the noise that the x4 upscaler adds to its small input picture."""
 
 
 def to_folder(source: Path, destination: Path, options: ConvertOptions | None = None,
@@ -60,9 +60,11 @@ def to_folder(source: Path, destination: Path, options: ConvertOptions | None = 
         _write_rest(folder, layout, prediction)
     dtype = written_dtype(next(iter(layout.unet.tensors.values())).dtype, options.precision)
     return ConversionReport(
-        source, destination, layout.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
-        layout.parameters, sum(len(part.tensors) for part in layout.components.values()), layout.unused, written,
-        time.monotonic() - start, kind.advice, tuple(_notes(layout)))
+        source=source, destination=destination, family=layout.family.key, name=kind.name,
+        prediction_type=prediction.type, prediction_because=prediction.because, dtype=TORCH_NAMES[dtype],
+        parameters=layout.parameters, tensors=sum(len(part.tensors) for part in layout.components.values()),
+        dropped=layout.unused, bytes=written, seconds=time.monotonic() - start, advice=kind.advice,
+        notes=tuple(_notes(layout)))
 
 
 def _config(component: Component, precision: str) -> dict[str, Any]:
@@ -120,8 +122,8 @@ def _scheduler_entry(scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _missing(layout: ModelLayout) -> list[str]:
-    wanted = ["unet", "vae", *(spec.folder for spec in layout.family.text_encoders)]
-    return [name for name in wanted if name not in layout.components]
+    required = ["unet", "vae", *(spec.folder for spec in layout.family.text_encoders)]
+    return [name for name in required if name not in layout.components]
 
 
 def _notes(layout: ModelLayout) -> list[str]:
@@ -132,8 +134,8 @@ def _notes(layout: ModelLayout) -> list[str]:
 
 
 def _check_destination(source: Source, destination: Path) -> None:
-    """Never delete what is not a model, and never write into what is read."""
-    check_apart(destination, (source.path, *source.files))
+    """Refuse a destination that overlaps with the source or holds something other than a model."""
+    check_no_overlap(destination, (source.path, *source.files))
     if destination.is_dir() and any(destination.iterdir()) and not (destination / "unet").is_dir():
         raise AtelierError(f"{destination} exists and is not a diffusers folder; it was left alone.",
                            "Choose another destination.")

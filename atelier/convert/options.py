@@ -1,4 +1,4 @@
-"""What a person may choose about a conversion."""
+"""The options of a conversion."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ PRECISIONS = {"keep": None, "fp16": "F16", "bf16": "BF16", "fp32": "F32"}
 """Choices of precision and safetensors' names for them."""
 
 Merge = Callable[[str, str], "Callable[[Tensor], Tensor] | None"]
-"""Changes weights on their way into a checkpoint: given a component ("unet") and a tensor's diffusers name, it
-returns what to do with the tensor, or None to leave it as it is. Tensors left as they are never enter memory."""
+"""Changes weights while a checkpoint is written: given a component ("unet") and a tensor's diffusers name, it
+returns a function that changes the tensor, or None. Unchanged tensors never enter memory."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ConvertOptions:
     """Leave out what no model reads: averaged (EMA) copies, optimiser states, constants. A diffusers folder has no
     place for them."""
     prediction_type: str = "auto"
-    """"auto", "epsilon" or "v_prediction"; see `convert.prediction` for what "auto" can know."""
+    """"auto", "epsilon" or "v_prediction"; see `models.prediction` for what "auto" can know."""
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:

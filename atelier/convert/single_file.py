@@ -29,7 +29,7 @@ from ..models.prefixes import (
 from ..progress import Progress
 from .options import ConvertOptions, Merge
 from .report import ConversionReport
-from .streaming import Stream, check_apart, check_space, merged, written_dtype, written_size
+from .streaming import Stream, check_no_overlap, check_space, merged, written_dtype, written_size
 
 
 def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | None = None,
@@ -57,7 +57,7 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     if destination.is_dir():
         raise AtelierError(f"{destination} is a folder.", "Choose another destination.")
     layout = read_layout(source)
-    check_apart(destination, layout.source.files)
+    check_no_overlap(destination, layout.source.files)
     prediction = read_prediction(layout, options.prediction_type)
     kind = read_kind(layout, prediction)
     tensors: dict[str, LazyTensor] = {}
@@ -78,9 +78,10 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
         written = Stream(progress, size).write(part, tensors, options.precision, metadata)
     dtype = written_dtype(next(iter(layout.unet.tensors.values())).dtype, options.precision)
     return ConversionReport(
-        source, destination, layout.family.key, kind.name, prediction.type, prediction.because, TORCH_NAMES[dtype],
-        layout.parameters, len(tensors), tuple(name for name in unused if name not in kept), written,
-        time.monotonic() - start, kind.advice, tuple(_notes(contradicting)))
+        source=source, destination=destination, family=layout.family.key, name=kind.name,
+        prediction_type=prediction.type, prediction_because=prediction.because, dtype=TORCH_NAMES[dtype],
+        parameters=layout.parameters, tensors=len(tensors), dropped=tuple(name for name in unused if name not in kept),
+        bytes=written, seconds=time.monotonic() - start, advice=kind.advice, notes=tuple(_notes(contradicting)))
 
 
 def checkpoint_names(component: Component, family: Family) -> tuple[KeyTable, str]:

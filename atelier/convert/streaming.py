@@ -29,7 +29,7 @@ class Stream:
     """Writes weight files one after the other and reports progress over all of them, in megabytes."""
 
     def __init__(self, progress: Progress, total: int) -> None:
-        self._monitor = progress
+        self._progress = progress
         self._done = 0
         progress.phase("converting", max(1, total // 1_000_000))
 
@@ -40,8 +40,8 @@ class Stream:
 
     def _advance(self, count: int) -> None:
         self._done += count
-        self._monitor.advance(self._done // 1_000_000)
-        self._monitor.check()
+        self._progress.advance(self._done // 1_000_000)
+        self._progress.check()
 
 
 def written_dtype(stored: str, precision: str) -> str:
@@ -55,7 +55,7 @@ def written_size(tensors: Mapping[str, LazyTensor], precision: str) -> int:
 
 
 def merged(tensors: Mapping[str, LazyTensor], component: str, merge: Merge | None) -> dict[str, LazyTensor]:
-    """The tensors with those replaced that `merge` wants to change."""
+    """The tensors, those that `merge` changes wrapped so that they are changed when read."""
     result = dict(tensors)
     if merge is not None:
         for name, tensor in tensors.items():
@@ -66,7 +66,7 @@ def merged(tensors: Mapping[str, LazyTensor], component: str, merge: Merge | Non
 
 
 def check_space(path: Path, size: int) -> None:
-    """Refuse before the work begins when it cannot fit.
+    """Refuse to start if the result does not fit on the disk.
 
     Raises:
         AtelierError: the disk has less than `size` bytes free.
@@ -78,8 +78,8 @@ def check_space(path: Path, size: int) -> None:
                            "Free some space or choose another disk.")
 
 
-def check_apart(destination: Path, read: Iterable[Path]) -> None:
-    """Refuse to write over what is read, however the paths are spelled: with links, `..` or capitals.
+def check_no_overlap(destination: Path, read: Iterable[Path]) -> None:
+    """Refuse to overwrite a source, even if the paths differ in links, `..` or capitals.
 
     Raises:
         AtelierError: `destination` is one of the files and folders in `read`, holds one or lies in one.
@@ -102,24 +102,23 @@ def _output(name: str, tensor: LazyTensor, precision: str) -> Output:
         made = Entry(dtype, tensor.shape, lambda: _cast(tensor.read(), dtype, name))
         return Output(name, dtype, tensor.shape, (made,))
     if tensor.transposed:
-        return Output(name, dtype, tensor.shape, (_Turned(dtype, tensor.shape, tensor.read, tensor.parts),))
+        return Output(name, dtype, tensor.shape, (_Transposed(dtype, tensor.shape, tensor.read, tensor.parts),))
     return Output(name, dtype, tensor.shape, tensor.parts)
 
 
 @dataclass(frozen=True)
-class _Turned(Entry):
-    """A transposed matrix, turned with the standard library alone: torch costs seconds and hundreds of megabytes to
-    import."""
+class _Transposed(Entry):
+    """A matrix that is transposed without torch, whose import costs seconds and hundreds of megabytes."""
 
     stored: tuple[Entry, ...]
 
     def read_bytes(self) -> bytes:
         rows = array(_WORDS[ITEM_SIZES[self.dtype]], b"".join(part.read_bytes() for part in self.stored))
-        turned = array(rows.typecode)
+        columns = array(rows.typecode)
         width = self.shape[0]
         for column in range(width):
-            turned.extend(rows[column::width])
-        return turned.tobytes()
+            columns.extend(rows[column::width])
+        return columns.tobytes()
 
 
 def _changed(tensor: LazyTensor, change: Callable[[Tensor], Tensor], name: str) -> Entry:

@@ -59,7 +59,7 @@ def run_story(story: Story, out: Path, *, device: str = "auto", progress: Progre
     where = pick_device(device)
     dtype = pick_dtype("auto", where, sampling=True)
     seeds = tuple(range(100, 100 + len(story.prompts)))
-    plain = GenerateRequest(story.prompts, seeds, options=story.sampling, batch_size=story.batch_size)
+    plain = GenerateRequest(prompts=story.prompts, seeds=seeds, options=story.sampling, batch_size=story.batch_size)
     tuned = replace(plain, lora=training.lora)
     rows = {name: timed("generate", lambda request=request: generate(model, request, device=where, dtype=dtype,
                                                                      progress=watch))

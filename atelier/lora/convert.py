@@ -24,7 +24,7 @@ _STALE = ("sshs_", "modelspec.hash_sha256", "lora_adapter_metadata", "format")
 """What no longer holds in another format: hashes over the tensors, and the scale that diffusers' entry states."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LoraConversion:
     """The result of `convert_lora`."""
 
@@ -96,11 +96,12 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya") -> Lora
     save_lora(destination, weights, format=format, metadata=kept, dtype=dtype)
     counts = Counter(name.split(".", 1)[0] for name in weights)
     return LoraConversion(
-        source, destination, format, _family(weights), found.matched, found.keys, found.unmatched, found.left_out(),
-        {name: counts[name] for name in COMPONENTS if name in counts},
-        tuple(sorted({module.rank for module in weights.values()})),
-        tuple(sorted({module.alpha / module.rank for module in weights.values()})),
-        str(dtype).removeprefix("torch."))
+        source=source, destination=destination, format=format, family=_family(weights), matched=found.matched,
+        total=found.keys, unmatched=found.unmatched, left_out=found.left_out(),
+        layers={name: counts[name] for name in COMPONENTS if name in counts},
+        ranks=tuple(sorted({module.rank for module in weights.values()})),
+        scales=tuple(sorted({module.alpha / module.rank for module in weights.values()})),
+        dtype=str(dtype).removeprefix("torch."))
 
 
 def _dtype(weights: LoraWeights, format: str) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""What tensors tell by their names and shapes: the family of a UNet, and the configuration of each component."""
+"""Detect the family of a UNet and the configuration of each component from names and shapes of tensors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def component_config(folder: str, shapes: Mapping[str, Shape], family: Family) -
 
 
 def what_else(names: Collection[str]) -> str:
-    """A sentence on what a file without a UNet looks like, or nothing."""
+    """A sentence on what a file without a UNet looks like; empty if unknown."""
     if any("lora_" in name or ".lora" in name for name in names):
         return " It looks like a LoRA."
     if any("decoder.conv_in" in name or "decoder.up" in name for name in names):

@@ -1,9 +1,9 @@
-"""Every tensor a configuration calls for, with its shape: the check that a model is whole before a byte of it is
-written.
+"""The name and shape of every tensor that a configuration requires, to check that a model is complete before a byte
+of it is written.
 
-Readers fill what a file lacks with random numbers and go on, so an incomplete model must not get that far. The same
-knowledge sits in diffusers and transformers, but importing those takes seconds and hundreds of megabytes, and
-conversion needs neither.
+Readers fill what a file lacks with random numbers and go on, so an incomplete model must not get that far. diffusers
+and transformers could tell too, but importing them takes seconds and hundreds of megabytes, and conversion needs
+neither.
 """
 
 from __future__ import annotations

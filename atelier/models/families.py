@@ -1,8 +1,8 @@
-"""What is known of each Stable Diffusion family: one table, and the advice on how to sample each kind.
+"""The table of Stable Diffusion families, and the recommended sampling settings of each kind.
 
 A *family* is an architecture and is read from the shapes of the tensors. A *kind* is a family trained or distilled in
-a certain way (v-prediction, Turbo, Lightning): the weights do not tell, so it is decided by the prediction type, by
-marker tensors, or by the file's name, and the report always says by which.
+a certain way (v-prediction, Turbo, Lightning): the weights do not show it, so it is decided by the prediction type,
+marker tensors or the file's name, and the report always says by which.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction")
 
 @dataclass(frozen=True)
 class TextEncoderSpec:
-    """What a family does with one of its text encoders."""
+    """How a family uses one of its text encoders."""
 
     folder: str
     """Name of the component's folder in a diffusers model: "text_encoder" or "text_encoder_2"."""
@@ -33,7 +33,7 @@ class TextEncoderSpec:
     """Whether its projected sentence embedding conditions the UNet too."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Family:
     """One architecture."""
 
@@ -53,32 +53,45 @@ class Family:
 
 _CLIP_L = TextEncoderSpec("text_encoder", "clip", "last")
 _CLIP_H = TextEncoderSpec("text_encoder", "open_clip", "last", pad_token="!")
-"""SD2 uses the layer before the last, normalised; its diffusers form drops the last layer, so that it becomes the
-last."""
+"""SD2 uses the layer before the last, normalised; its diffusers format drops the last layer, so that this
+layer becomes the last."""
 _XL_TEXT = (TextEncoderSpec("text_encoder", "clip", "penultimate"),
             TextEncoderSpec("text_encoder_2", "open_clip", "penultimate", pad_token="!", pooled=True))
 
 FAMILIES: dict[str, Family] = {family.key: family for family in (
-    Family("sd1", "Stable Diffusion 1.x", "StableDiffusionPipeline", (_CLIP_L,), 0.18215, 512,
-           "stable-diffusion-v1"),
-    Family("sd1-inpainting", "Stable Diffusion 1.x inpainting", "StableDiffusionInpaintPipeline", (_CLIP_L,),
-           0.18215, 512, "stable-diffusion-v1-inpainting", in_channels=9),
-    Family("sd2", "Stable Diffusion 2.x", "StableDiffusionPipeline", (_CLIP_H,), 0.18215, 512,
-           "stable-diffusion-v2-512"),
-    Family("sd2-inpainting", "Stable Diffusion 2.x inpainting", "StableDiffusionInpaintPipeline", (_CLIP_H,),
-           0.18215, 512, "stable-diffusion-v2-inpainting", in_channels=9),
-    Family("x4-upscaler", "Stable Diffusion x4 upscaler", "StableDiffusionUpscalePipeline", (_CLIP_H,),
-           0.08333, 512, "stable-diffusion-x4-upscaler", in_channels=7),
-    Family("sdxl", "Stable Diffusion XL", "StableDiffusionXLPipeline", _XL_TEXT, 0.13025, 1024,
-           "stable-diffusion-xl-v1-base"),
-    Family("sdxl-inpainting", "Stable Diffusion XL inpainting", "StableDiffusionXLInpaintPipeline", _XL_TEXT,
-           0.13025, 1024, "stable-diffusion-xl-v1-inpainting", in_channels=9),
-    Family("sdxl-refiner", "Stable Diffusion XL refiner", "StableDiffusionXLImg2ImgPipeline", _XL_TEXT[1:],
-           0.13025, 1024, "stable-diffusion-xl-v1-refiner"),
+    Family(
+        key="sd1", name="Stable Diffusion 1.x", pipeline="StableDiffusionPipeline", text_encoders=(_CLIP_L,),
+        latent_scale=0.18215, native_size=512, modelspec="stable-diffusion-v1"),
+    Family(
+        key="sd1-inpainting", name="Stable Diffusion 1.x inpainting", pipeline="StableDiffusionInpaintPipeline",
+        text_encoders=(_CLIP_L,), latent_scale=0.18215, native_size=512, modelspec="stable-diffusion-v1-inpainting",
+        in_channels=9),
+    Family(
+        key="sd2", name="Stable Diffusion 2.x", pipeline="StableDiffusionPipeline", text_encoders=(_CLIP_H,),
+        latent_scale=0.18215, native_size=512, modelspec="stable-diffusion-v2-512"),
+    Family(
+        key="sd2-inpainting", name="Stable Diffusion 2.x inpainting", pipeline="StableDiffusionInpaintPipeline",
+        text_encoders=(_CLIP_H,), latent_scale=0.18215, native_size=512, modelspec="stable-diffusion-v2-inpainting",
+        in_channels=9),
+    Family(
+        key="x4-upscaler", name="Stable Diffusion x4 upscaler", pipeline="StableDiffusionUpscalePipeline",
+        text_encoders=(_CLIP_H,), latent_scale=0.08333, native_size=512, modelspec="stable-diffusion-x4-upscaler",
+        in_channels=7),
+    Family(
+        key="sdxl", name="Stable Diffusion XL", pipeline="StableDiffusionXLPipeline", text_encoders=_XL_TEXT,
+        latent_scale=0.13025, native_size=1024, modelspec="stable-diffusion-xl-v1-base"),
+    Family(
+        key="sdxl-inpainting", name="Stable Diffusion XL inpainting", pipeline="StableDiffusionXLInpaintPipeline",
+        text_encoders=_XL_TEXT, latent_scale=0.13025, native_size=1024, modelspec="stable-diffusion-xl-v1-inpainting",
+        in_channels=9),
+    Family(
+        key="sdxl-refiner", name="Stable Diffusion XL refiner", pipeline="StableDiffusionXLImg2ImgPipeline",
+        text_encoders=_XL_TEXT[1:], latent_scale=0.13025, native_size=1024,
+        modelspec="stable-diffusion-xl-v1-refiner"),
 )}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SamplerAdvice:
     """Settings that suit a kind of model, in the words of the host's sampler nodes."""
 
@@ -95,7 +108,7 @@ class SamplerAdvice:
         return f"{text} ({self.note})" if self.note else text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Kind:
     """A family trained or distilled in a certain way, and how to sample it."""
 
@@ -119,44 +132,78 @@ _STEPS = r"(?:^|[^0-9]){}[ _-]?steps?"
 
 KINDS: tuple[Kind, ...] = (
     # Of several kinds that fit, the first counts.
-    Kind("sd1", "Stable Diffusion 1.x", "sd1", SamplerAdvice("dpmpp_2m", "karras", 25, 7.0, 512),
-         scheduler="PNDMScheduler", scheduler_config={"skip_prk_steps": True, "set_alpha_to_one": False}),
-    Kind("sd1-v", "Stable Diffusion 1.x, v-prediction", "sd1", SamplerAdvice("euler", "normal", 25, 7.0, 512,
-         "needs the host's ModelSamplingDiscrete node set to v_prediction"), prediction_type="v_prediction"),
-    Kind("sd1-inpainting", "Stable Diffusion 1.x inpainting", "sd1-inpainting",
-         SamplerAdvice("dpmpp_2m", "karras", 25, 7.0, 512, "feed it VAEEncodeForInpaint or InpaintModelConditioning"),
-         scheduler="PNDMScheduler", scheduler_config={"skip_prk_steps": True, "set_alpha_to_one": False}),
-    Kind("sd-turbo", "SD-Turbo", "sd2", SamplerAdvice("euler_ancestral", "sgm_uniform", 1, 1.0, 512,
-         "1 to 4 steps; no negative prompt"), scheduler_config=TRAILING_SPACING, hint=r"sd[ _-]?turbo"),
-    Kind("sd2-v", "Stable Diffusion 2.x, 768, v-prediction", "sd2", SamplerAdvice("dpmpp_2m", "karras", 25, 7.0, 768),
-         prediction_type="v_prediction", scheduler="DDIMScheduler",
-         scheduler_config={"set_alpha_to_one": False, "clip_sample": False}),
-    Kind("sd2", "Stable Diffusion 2.x, 512, epsilon", "sd2", SamplerAdvice("dpmpp_2m", "karras", 25, 7.0, 512),
-         scheduler="PNDMScheduler", scheduler_config={"skip_prk_steps": True, "set_alpha_to_one": False}),
-    Kind("sd2-inpainting", "Stable Diffusion 2.x inpainting", "sd2-inpainting",
-         SamplerAdvice("dpmpp_2m", "karras", 25, 7.0, 512, "feed it VAEEncodeForInpaint or InpaintModelConditioning"),
-         scheduler="PNDMScheduler", scheduler_config={"skip_prk_steps": True, "set_alpha_to_one": False}),
-    Kind("x4-upscaler", "Stable Diffusion x4 upscaler", "x4-upscaler",
-         SamplerAdvice("euler", "normal", 20, 7.0, 512, "the small picture goes in through SD_4XUpscale_Conditioning"),
-         prediction_type="v_prediction", scheduler="DDIMScheduler",
-         scheduler_config={"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "scaled_linear",
-                           "set_alpha_to_one": False, "clip_sample": False}),
-    Kind("sdxl-lightning-2", "SDXL-Lightning, 2 steps", "sdxl", SamplerAdvice("euler", "sgm_uniform", 2, 1.0, 1024),
-         scheduler_config=TRAILING_SPACING, hint=rf"lightning.*{_STEPS.format(2)}"),
-    Kind("sdxl-lightning-4", "SDXL-Lightning, 4 steps", "sdxl", SamplerAdvice("euler", "sgm_uniform", 4, 1.0, 1024),
-         scheduler_config=TRAILING_SPACING, hint=rf"lightning.*{_STEPS.format(4)}"),
-    Kind("sdxl-lightning-8", "SDXL-Lightning, 8 steps", "sdxl", SamplerAdvice("euler", "sgm_uniform", 8, 1.0, 1024),
-         scheduler_config=TRAILING_SPACING, hint=rf"lightning.*{_STEPS.format(8)}"),
-    Kind("sdxl-turbo", "SDXL Turbo", "sdxl", SamplerAdvice("euler_ancestral", "sgm_uniform", 1, 1.0, 512,
-         "1 to 4 steps; no negative prompt"), scheduler="EulerAncestralDiscreteScheduler",
-         scheduler_config=TRAILING_SPACING, hint=r"xl.*turbo|turbo.*xl"),
-    Kind("sdxl-v", "Stable Diffusion XL, v-prediction", "sdxl", SamplerAdvice("euler", "normal", 28, 5.0, 1024),
-         prediction_type="v_prediction"),
-    Kind("sdxl", "Stable Diffusion XL", "sdxl", SamplerAdvice("dpmpp_2m", "karras", 30, 7.0, 1024)),
-    Kind("sdxl-inpainting", "Stable Diffusion XL inpainting", "sdxl-inpainting",
-         SamplerAdvice("dpmpp_2m", "karras", 30, 7.0, 1024, "feed it VAEEncodeForInpaint or InpaintModelConditioning")),
-    Kind("sdxl-refiner", "Stable Diffusion XL refiner", "sdxl-refiner",
-         SamplerAdvice("dpmpp_2m", "karras", 30, 7.0, 1024, "only the last fifth of the steps, on the base's latents")),
+    Kind(
+        key="sd1", name="Stable Diffusion 1.x", family="sd1",
+        advice=SamplerAdvice(sampler="dpmpp_2m", scheduler="karras", steps=25, cfg=7.0, size=512),
+        scheduler="PNDMScheduler", scheduler_config={"skip_prk_steps": True, "set_alpha_to_one": False}),
+    Kind(
+        key="sd1-v", name="Stable Diffusion 1.x, v-prediction", family="sd1",
+        advice=SamplerAdvice(sampler="euler", scheduler="normal", steps=25, cfg=7.0, size=512,
+                             note="needs the host's ModelSamplingDiscrete node set to v_prediction"),
+        prediction_type="v_prediction"),
+    Kind(
+        key="sd1-inpainting", name="Stable Diffusion 1.x inpainting", family="sd1-inpainting",
+        advice=SamplerAdvice(sampler="dpmpp_2m", scheduler="karras", steps=25, cfg=7.0, size=512,
+                             note="feed it VAEEncodeForInpaint or InpaintModelConditioning"),
+        scheduler="PNDMScheduler", scheduler_config={"skip_prk_steps": True, "set_alpha_to_one": False}),
+    Kind(
+        key="sd-turbo", name="SD-Turbo", family="sd2",
+        advice=SamplerAdvice(sampler="euler_ancestral", scheduler="sgm_uniform", steps=1, cfg=1.0, size=512,
+                             note="1 to 4 steps; no negative prompt"),
+        scheduler_config=TRAILING_SPACING, hint=r"sd[ _-]?turbo"),
+    Kind(
+        key="sd2-v", name="Stable Diffusion 2.x, 768, v-prediction", family="sd2",
+        advice=SamplerAdvice(sampler="dpmpp_2m", scheduler="karras", steps=25, cfg=7.0, size=768),
+        prediction_type="v_prediction", scheduler="DDIMScheduler",
+        scheduler_config={"set_alpha_to_one": False, "clip_sample": False}),
+    Kind(
+        key="sd2", name="Stable Diffusion 2.x, 512, epsilon", family="sd2",
+        advice=SamplerAdvice(sampler="dpmpp_2m", scheduler="karras", steps=25, cfg=7.0, size=512),
+        scheduler="PNDMScheduler", scheduler_config={"skip_prk_steps": True, "set_alpha_to_one": False}),
+    Kind(
+        key="sd2-inpainting", name="Stable Diffusion 2.x inpainting", family="sd2-inpainting",
+        advice=SamplerAdvice(sampler="dpmpp_2m", scheduler="karras", steps=25, cfg=7.0, size=512,
+                             note="feed it VAEEncodeForInpaint or InpaintModelConditioning"),
+        scheduler="PNDMScheduler", scheduler_config={"skip_prk_steps": True, "set_alpha_to_one": False}),
+    Kind(
+        key="x4-upscaler", name="Stable Diffusion x4 upscaler", family="x4-upscaler",
+        advice=SamplerAdvice(sampler="euler", scheduler="normal", steps=20, cfg=7.0, size=512,
+                             note="the small picture goes in through SD_4XUpscale_Conditioning"),
+        prediction_type="v_prediction", scheduler="DDIMScheduler",
+        scheduler_config={"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "scaled_linear",
+                          "set_alpha_to_one": False, "clip_sample": False}),
+    Kind(
+        key="sdxl-lightning-2", name="SDXL-Lightning, 2 steps", family="sdxl",
+        advice=SamplerAdvice(sampler="euler", scheduler="sgm_uniform", steps=2, cfg=1.0, size=1024),
+        scheduler_config=TRAILING_SPACING, hint=rf"lightning.*{_STEPS.format(2)}"),
+    Kind(
+        key="sdxl-lightning-4", name="SDXL-Lightning, 4 steps", family="sdxl",
+        advice=SamplerAdvice(sampler="euler", scheduler="sgm_uniform", steps=4, cfg=1.0, size=1024),
+        scheduler_config=TRAILING_SPACING, hint=rf"lightning.*{_STEPS.format(4)}"),
+    Kind(
+        key="sdxl-lightning-8", name="SDXL-Lightning, 8 steps", family="sdxl",
+        advice=SamplerAdvice(sampler="euler", scheduler="sgm_uniform", steps=8, cfg=1.0, size=1024),
+        scheduler_config=TRAILING_SPACING, hint=rf"lightning.*{_STEPS.format(8)}"),
+    Kind(
+        key="sdxl-turbo", name="SDXL Turbo", family="sdxl",
+        advice=SamplerAdvice(sampler="euler_ancestral", scheduler="sgm_uniform", steps=1, cfg=1.0, size=512,
+                             note="1 to 4 steps; no negative prompt"),
+        scheduler="EulerAncestralDiscreteScheduler", scheduler_config=TRAILING_SPACING, hint=r"xl.*turbo|turbo.*xl"),
+    Kind(
+        key="sdxl-v", name="Stable Diffusion XL, v-prediction", family="sdxl",
+        advice=SamplerAdvice(sampler="euler", scheduler="normal", steps=28, cfg=5.0, size=1024),
+        prediction_type="v_prediction"),
+    Kind(
+        key="sdxl", name="Stable Diffusion XL", family="sdxl",
+        advice=SamplerAdvice(sampler="dpmpp_2m", scheduler="karras", steps=30, cfg=7.0, size=1024)),
+    Kind(
+        key="sdxl-inpainting", name="Stable Diffusion XL inpainting", family="sdxl-inpainting",
+        advice=SamplerAdvice(sampler="dpmpp_2m", scheduler="karras", steps=30, cfg=7.0, size=1024,
+                             note="feed it VAEEncodeForInpaint or InpaintModelConditioning")),
+    Kind(
+        key="sdxl-refiner", name="Stable Diffusion XL refiner", family="sdxl-refiner",
+        advice=SamplerAdvice(sampler="dpmpp_2m", scheduler="karras", steps=30, cfg=7.0, size=1024,
+                             note="only the last fifth of the steps, on the base's latents")),
 )
 
 

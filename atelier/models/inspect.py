@@ -1,4 +1,4 @@
-"""Say what a model file or folder is, without loading it."""
+"""Describe a model file or folder without loading it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .open import unet_dtype
 from .prediction import read_kind, read_prediction
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What is known of a model."""
+    """The description of a model."""
 
     path: Path
     family: str
@@ -67,7 +67,7 @@ class Inspection:
 
 
 def inspect(path: Path) -> Inspection:
-    """Look at a checkpoint's header or a diffusers folder.
+    """Describe a checkpoint by its header, or a diffusers folder.
 
     Raises:
         AtelierError: it is no Stable Diffusion model; the message says what it looks like instead.
@@ -76,7 +76,8 @@ def inspect(path: Path) -> Inspection:
     prediction = read_prediction(layout)
     kind = read_kind(layout, prediction)
     return Inspection(
-        layout.path, layout.family.key, kind.key, kind.name, prediction.type, prediction.because,
-        prediction.zero_terminal_snr, TORCH_NAMES[unet_dtype(layout)], layout.parameters,
-        {name: component.parameters for name, component in layout.components.items()}, layout.ema,
-        len(layout.unused), kind.advice, other_noise(layout))
+        path=layout.path, family=layout.family.key, kind=kind.key, name=kind.name, prediction_type=prediction.type,
+        prediction_because=prediction.because, zero_terminal_snr=prediction.zero_terminal_snr,
+        dtype=TORCH_NAMES[unet_dtype(layout)], parameters=layout.parameters,
+        components={name: component.parameters for name, component in layout.components.items()}, ema=layout.ema,
+        unused=len(layout.unused), advice=kind.advice, other_noise=other_noise(layout))

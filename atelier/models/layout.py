@@ -24,8 +24,7 @@ from .unet_keys import UNetLayout, unet_table
 from .vae_keys import current_name
 
 COMPUTED = ("embeddings.position_ids", "logit_scale")
-"""Tensors that no model of ours reads: a running number that every reader computes, and the scale of CLIP's training
-loss."""
+"""Endings of tensors that no model needs: position ids, which every reader computes, and the scale of CLIP's loss."""
 
 FileState = tuple[tuple[str, int, int], ...]
 """Path, size and modification time (ns) of each weight file."""
@@ -48,15 +47,15 @@ class Component:
         return sum(tensor.count for tensor in self.tensors.values())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ModelLayout:
-    """A model taken apart. Components are keyed by diffusers' folder names, the UNet first."""
+    """The components of a model and where their tensors are stored, by diffusers' folder names, the UNet first."""
 
     source: Source
     family: Family
     components: Mapping[str, Component]
     unused: tuple[str, ...] = ()
-    """Stored tensors that belong to no component: EMA copies, optimiser states, constants."""
+    """Names of stored tensors that belong to no component: EMA copies, optimiser states, constants."""
     ema: bool = False
     """Whether a second, averaged UNet is stored."""
     scheduler: Mapping[str, Any] = field(default_factory=dict)
@@ -96,7 +95,7 @@ def _file_state(file: Path) -> tuple[str, int, int]:
 
 
 def read_layout(path: Path) -> ModelLayout:
-    """Take a single file or a diffusers folder apart.
+    """Read the layout of a single file or a diffusers folder, without reading a tensor.
 
     Raises:
         AtelierError: the path is no Stable Diffusion model; the message says what it lacks.
@@ -125,12 +124,13 @@ def _of_file(source: Source) -> ModelLayout:
             used |= read
     components = {name: Component(name, tensors, component_config(name, _shapes(tensors), family))
                   for name, tensors in parts.items()}
-    return ModelLayout(source, family, components, unused=tuple(name for name in names if name not in used),
-                   ema=any(name.startswith(EMA_PREFIX) for name in names))
+    return ModelLayout(
+        source=source, family=family, components=components, unused=tuple(name for name in names if name not in used),
+        ema=any(name.startswith(EMA_PREFIX) for name in names))
 
 
 def _unet(source: Source) -> tuple[dict[str, LazyTensor], set[str]]:
-    """The UNet under diffusers names, and which stored names it took. A file may hold a bare UNet in either layout."""
+    """The UNet under diffusers names, and its names in the file. A file may hold a bare UNet in either layout."""
     for prefix in (UNET_PREFIX, ""):
         stored = _below(source, prefix)
         if "input_blocks.0.0.weight" in stored:
@@ -143,23 +143,25 @@ def _unet(source: Source) -> tuple[dict[str, LazyTensor], set[str]]:
 
 
 def _text(source: Source, prefix: str, spec: TextEncoderSpec, family: Family) -> tuple[dict[str, LazyTensor], set[str]]:
-    """What the family uses of a text encoder, and the stored names of that."""
+    """The tensors of a text encoder that the family uses, and their names in the file."""
     rename = with_root if spec.architecture == "clip" else str
-    places = {rename(name): prefix + name for name in _below(source, prefix)
+    stored_names = {rename(name): prefix + name for name in _below(source, prefix)
               if not name.endswith(COMPUTED) and not name.startswith(TEXT_SURPLUS)}
-    stored = {name: LazyTensor.of(source.entries[place]) for name, place in places.items()}
+    stored = {name: LazyTensor.of(source.entries[full]) for name, full in stored_names.items()}
     table = original_table(spec.folder, stored.keys(), family)
-    made = to_diffusers(table, stored, spec.folder)
-    left = _unused_text(made.keys(), spec)
-    used = {place for name, place in places.items()
-            if (match := table.match_original(name)) and match.diffusers[0] not in left}
-    return {name: tensor for name, tensor in made.items() if name not in left}, used
+    tensors = to_diffusers(table, stored, spec.folder)
+    unused = _unused_text(tensors.keys(), spec)
+    used = {full for name, full in stored_names.items()
+            if (match := table.match_original(name)) and match.diffusers[0] not in unused}
+    return {name: tensor for name, tensor in tensors.items() if name not in unused}, used
 
 
 def _unused_text(names: Collection[str], spec: TextEncoderSpec) -> set[str]:
-    """What the family does not use of a text encoder: SD2 skips the last layer, and only SDXL's second one projects.
+    """Tensors of a text encoder that the family does not use: SD2's last layer, and the projection of all but SDXL's
+    second encoder.
 
-    Checkpoints made of diffusers folders lack SD2's last layer already; they lack the projection, too, which tells.
+    Checkpoints converted from diffusers folders already lack SD2's last layer; they are recognised by the missing
+    projection.
     """
     unused = [] if spec.pooled else ["text_projection."]
     layers = layer_count(names)
@@ -190,12 +192,13 @@ def _of_folder(path: Path) -> ModelLayout:
         components[name] = Component(name, tensors, derived | stated)
     scheduler = path / "scheduler" / "scheduler_config.json"
     entries = {f"{name}.{key}": tensor.parts[0] for name, tensors in parts.items() for key, tensor in tensors.items()}
-    return ModelLayout(Source(path, entries), family, components,
-                   scheduler=read_json(scheduler) if scheduler.is_file() else {})
+    return ModelLayout(
+        source=Source(path, entries), family=family, components=components,
+        scheduler=read_json(scheduler) if scheduler.is_file() else {})
 
 
 def _folder_part(path: Path, component: str) -> dict[str, LazyTensor]:
-    """A component's tensors under today's names."""
+    """A component's tensors under the names of current diffusers."""
     rename = current_name if component == "vae" else str if component == "unet" else with_root
     return {rename(name): LazyTensor.of(entry) for name, entry in component_entries(path / component).items()
             if not name.endswith(COMPUTED)}

@@ -1,4 +1,4 @@
-"""Where each tensor of a result comes from: stored rows, put on top of each other, in rare cases transposed."""
+"""Tensors that are assembled from stored rows on demand: renamed, split, concatenated, in rare cases transposed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """How one tensor is made. As long as nothing is transposed, its bytes are those of its parts, one after the
-    other."""
+    """A tensor that is read on demand. Unless transposed, its bytes are those of its parts, one after the other."""
 
     shape: Shape
     parts: tuple[Entry, ...]
@@ -53,7 +52,7 @@ def to_diffusers(table: KeyTable, original: Mapping[str, LazyTensor], component:
     Raises:
         AtelierError: a tensor is unknown, or its shape does not allow what its name asks for.
     """
-    made: dict[str, LazyTensor] = {}
+    result: dict[str, LazyTensor] = {}
     for name, tensor in original.items():
         match = table.match_original(name)
         if match is None:
@@ -64,10 +63,10 @@ def to_diffusers(table: KeyTable, original: Mapping[str, LazyTensor], component:
             rows = shape[0]
             stacked = tensor.parts[0]
             for i, part in enumerate(match.diffusers):
-                made[part] = LazyTensor(shape, (stacked.rows(i * rows, (i + 1) * rows),))
+                result[part] = LazyTensor(shape, (stacked.rows(i * rows, (i + 1) * rows),))
         else:
-            made[match.diffusers[0]] = _reshaped(tensor, shape, match)
-    return made
+            result[match.diffusers[0]] = _reshaped(tensor, shape, match)
+    return result
 
 
 def to_original(table: KeyTable, diffusers: Mapping[str, LazyTensor], component: str) -> dict[str, LazyTensor]:
@@ -76,24 +75,23 @@ def to_original(table: KeyTable, diffusers: Mapping[str, LazyTensor], component:
     Raises:
         AtelierError: a tensor is unknown, or one of three that belong together is missing or of another dtype.
     """
-    made: dict[str, LazyTensor] = {}
+    result: dict[str, LazyTensor] = {}
     for name, tensor in diffusers.items():
         match = table.match_diffusers(name)
         if match is None:
             raise unknown_tensor(name, component)
-        if match.original in made:
+        if match.original in result:
             continue
-        together = [diffusers.get(part) for part in match.diffusers]
-        whole = [part for part in together if part is not None]
-        if len(whole) < len(together) or len({(part.dtype, part.shape) for part in whole}) > 1:
+        parts = [part for part in map(diffusers.get, match.diffusers) if part is not None]
+        if len(parts) < len(match.diffusers) or len({(part.dtype, part.shape) for part in parts}) > 1:
             raise AtelierError(f"The {component}'s tensors {', '.join(match.diffusers)} do not fit together.",
                                "Choose a complete diffusers folder.")
         shape = match.original_shape(tensor.shape)
         if match.relation is Relation.STACKED:
-            made[match.original] = LazyTensor(shape, tuple(entry for part in whole for entry in part.parts))
+            result[match.original] = LazyTensor(shape, tuple(entry for part in parts for entry in part.parts))
         else:
-            made[match.original] = _reshaped(tensor, shape, match)
-    return made
+            result[match.original] = _reshaped(tensor, shape, match)
+    return result
 
 
 def _reshaped(tensor: LazyTensor, shape: Shape, match: Match) -> LazyTensor:

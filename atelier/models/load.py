@@ -1,7 +1,7 @@
-"""Load a model's components straight from the folder or from the single file, with no copy on disk.
+"""Load a model's components directly from the folder or the single file, with no copy on disk.
 
-Modules are built without memory and take over tensors that are read once. They come in evaluation mode with gradients
-off; what is to be trained is switched on by the trainer.
+Modules are built without memory and adopt tensors that are read once. They are in evaluation mode with gradients off;
+the trainer enables gradients where it needs them.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def load_unet(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
     component = _component(model, "unet")
     with _no_memory():
         unet = cast("UNet2DConditionModel", UNet2DConditionModel.from_config(dict(component.config)))
-    return _filled(unet, component, dtype, device)
+    return _load_weights(unet, component, dtype, device)
 
 
 def load_vae(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
              device: torch.device | str = "cpu") -> AutoencoderKL:
-    """The VAE. Latents are `vae.config.scaling_factor` times what it encodes.
+    """The VAE. Latents are `vae.config.scaling_factor` times its encoding.
 
-    One whose configuration says that it overflows in float16 (`force_upcast`, as SDXL's does) comes in float32 instead.
+    A VAE whose configuration says that it overflows in float16 (`force_upcast`, as SDXL's) is loaded in float32.
 
     Raises:
         AtelierError: the model cannot be read, or has no VAE.
@@ -56,7 +56,7 @@ def load_vae(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
         vae = cast("AutoencoderKL", AutoencoderKL.from_config(dict(component.config)))
     if dtype == torch.float16 and component.config.get("force_upcast"):
         dtype = torch.float32
-    return _filled(vae, component, dtype, device)
+    return _load_weights(vae, component, dtype, device)
 
 
 def load_text(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
@@ -71,11 +71,11 @@ def load_text(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
     layout = model.layout
     encoders: dict[str, nn.Module] = {}
     for spec in layout.family.text_encoders:
-        component = _of(layout, spec.folder)
+        component = _component_of(layout, spec.folder)
         kind = CLIPTextModelWithProjection if spec.pooled else CLIPTextModel
         with _no_memory():
             encoder = kind(CLIPTextConfig(**_plain_config(component)))
-        encoders[spec.folder] = _filled(encoder, component, dtype, device)
+        encoders[spec.folder] = _load_weights(encoder, component, dtype, device)
     return TextStack(layout.family, _tokenizers(model, layout), encoders)
 
 
@@ -99,25 +99,25 @@ def load_scheduler_config(model: DiffusersModel) -> dict[str, Any]:
 
 
 def _tokenizers(model: DiffusersModel, layout: ModelLayout) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    tokenizers: dict[str, Any] = {}
     for spec in layout.family.text_encoders:
         own = model.path / spec.folder.replace("text_encoder", "tokenizer")
-        found[spec.folder] = load_tokenizer(spec.pad_token, own if (own / "merges.txt").is_file() else None)
-    return found
+        tokenizers[spec.folder] = load_tokenizer(spec.pad_token, own if (own / "merges.txt").is_file() else None)
+    return tokenizers
 
 
 def _component(model: DiffusersModel, name: str) -> Component:
-    return _of(model.layout, name)
+    return _component_of(model.layout, name)
 
 
-def _of(layout: ModelLayout, name: str) -> Component:
+def _component_of(layout: ModelLayout, name: str) -> Component:
     if name not in layout.components:
         raise AtelierError(f"{layout.path} has no {name}.", "Choose a complete checkpoint or diffusers folder.")
     return layout.components[name]
 
 
 def _plain_config(component: Component) -> dict[str, Any]:
-    """A transformers configuration without what its writers note about themselves."""
+    """A transformers configuration without the fields that describe its writer."""
     notes = ("architectures", "torch_dtype", "dtype", "transformers_version", "model_type")
     return {key: value for key, value in component.config.items() if not key.startswith("_") and key not in notes}
 
@@ -129,7 +129,7 @@ def _no_memory() -> Any:
     return init_empty_weights(include_buffers=False)
 
 
-def _filled(module: Module, component: Component, dtype: torch.dtype, device: torch.device | str) -> Module:
+def _load_weights(module: Module, component: Component, dtype: torch.dtype, device: torch.device | str) -> Module:
     state = _state(module, component.tensors, component.folder, dtype, device)
     module.load_state_dict(state, strict=True, assign=True)
     return module.to(device).requires_grad_(False).eval()
@@ -137,17 +137,18 @@ def _filled(module: Module, component: Component, dtype: torch.dtype, device: to
 
 def _state(module: nn.Module, tensors: Mapping[str, Any], folder: str, dtype: torch.dtype,
            device: torch.device | str) -> dict[str, torch.Tensor]:
-    """The tensors under the names that this version of the module uses, checked before one of them is read."""
-    wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
+    """The tensors under the names of the installed version of the module, checked before any is read."""
+    expected = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     # transformers 5 dropped `text_model.` from CLIPTextModel's own names.
-    stored = {name if name in wanted else name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
-    missing = sorted(wanted.keys() - stored.keys())
+    stored = {name if name in expected else name.removeprefix("text_model."): tensor
+              for name, tensor in tensors.items()}
+    missing = sorted(expected.keys() - stored.keys())
     if missing:
         raise AtelierError(f"The {folder} lacks {len(missing)} tensors, such as {missing[0]!r}.",
                            "Choose a complete checkpoint.")
-    for name, shape in wanted.items():
+    for name, shape in expected.items():
         if stored[name].shape != shape:
             found = list(stored[name].shape)
             raise AtelierError(f"The {folder}'s tensor {name!r} has the shape {found}, not {list(shape)}.",
                                "The file is damaged or of another kind.")
-    return {name: stored[name].read().to(device=device, dtype=dtype) for name in wanted}
+    return {name: stored[name].read().to(device=device, dtype=dtype) for name in expected}

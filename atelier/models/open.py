@@ -1,4 +1,4 @@
-"""Make a handle of a model on disk: what it is, and a fingerprint of its content."""
+"""Open a model on disk: read its layout once and compute a fingerprint of its weights."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def open_model(path: Path, *, prediction_type: str = "auto", progress: Progress 
 
     Args:
         path: The `.safetensors` or `.ckpt` file, or the folder.
-        prediction_type: "auto", "epsilon" or "v_prediction". No SD2 file says which it is: see `convert.prediction`.
-        progress: Told of progress while the weights are read; may interrupt.
+        prediction_type: "auto", "epsilon" or "v_prediction". No SD2 file says which it is: see `models.prediction`.
+        progress: Receives progress while the weights are read; may interrupt.
 
     Raises:
         AtelierError: the path is no model that can be opened.
@@ -117,8 +117,8 @@ def _update(digest: hashlib._Hash, part: Entry) -> None:
         file.seek(part.source.begin)
         left, block = part.size, memoryview(bytearray(min(_BLOCK, part.size)))
         while left:
-            got = file.readinto(block[:min(left, len(block))])
-            if not got:
+            count = file.readinto(block[:min(left, len(block))])
+            if not count:
                 raise AtelierError(f"{part.source.path} became shorter while it was read.", "Run again.")
-            digest.update(block[:got])
-            left -= got
+            digest.update(block[:count])
+            left -= count

@@ -1,7 +1,8 @@
-"""What a UNet predicts, and how one knows: noise (epsilon) or velocity (v_prediction).
+"""Decide whether a UNet predicts noise (epsilon) or velocity (v_prediction).
 
-The weights themselves do not say. In this order: what the user states, a folder's scheduler configuration, a marker
-tensor, the file's metadata, and for SD2 one statistic. Whatever decides is named, so that a guess is never silent.
+The weights themselves do not say. Evidence is taken in this order: the user's choice, a folder's scheduler
+configuration, a marker tensor, the file's metadata, and for SD2 one statistic. The result names the evidence, so that
+a guess is never silent.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ V_MARKERS = ("v_pred", "edm_vpred.sigma_max")
 ZERO_SNR_MARKER = "ztsnr"
 
 V_SIGNS = (*V_MARKERS, "edm_vpred.sigma_min", ZERO_SNR_MARKER)
-"""Tensors that have a meaning for v-prediction alone."""
+"""Marker tensors that only v-prediction models have."""
 
 SD2_PROBE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 SD2_SPREAD = 0.09
@@ -28,7 +29,7 @@ number, so both agree; it is a rule of thumb all the same."""
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the UNet predicts, and why we think so."""
+    """The prediction type, and the evidence for it."""
 
     type: str
     """"epsilon" or "v_prediction"."""
@@ -76,5 +77,5 @@ def read_prediction(layout: ModelLayout, asked: str = "auto") -> Prediction:
 
 
 def read_kind(layout: ModelLayout, prediction: Prediction) -> Kind:
-    """How the model was trained or distilled, by its family, what it predicts and its file's name."""
+    """The kind of model, by its family, its prediction type and its file's name."""
     return kind_of(layout.family.key, prediction.type, layout.path.name)

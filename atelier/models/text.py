@@ -1,4 +1,4 @@
-"""Prompts to embeddings, the way each family's diffusers pipeline does it."""
+"""Encode prompts to embeddings as each family's diffusers pipeline does."""
 
 from __future__ import annotations
 

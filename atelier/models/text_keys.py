@@ -1,8 +1,8 @@
-"""The text encoders: OpenAI's CLIP, which checkpoints store as transformers does, and OpenCLIP, which they store as
-it trained.
+"""Key tables of the text encoders: OpenAI's CLIP, which checkpoints store under transformers' names, and OpenCLIP,
+which they store under its own.
 
 Source of OpenCLIP's names: open_clip's `TextTransformer`. Its attention keeps query, key and value in one matrix, and
-its text projection stands the other way round.
+its text projection is transposed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ENDS = (Pair("token_embedding", "text_model.embeddings.token_embedding"),
         # Some checkpoints have it as a linear layer; of two pairs for one tensor the last is the one that is written.
         Pair("text_projection.weight", "text_projection.weight"),
         Pair("text_projection", "text_projection.weight", Relation.TRANSPOSED))
-"""What stands before and after OpenCLIP's blocks."""
+"""The parts before and after OpenCLIP's blocks."""
 
 
 def clip_table() -> KeyTable:

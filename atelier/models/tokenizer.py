@@ -1,9 +1,9 @@
 """CLIP's tokenizer, built from a list of merges that is found on the machine.
 
-Every Stable Diffusion text encoder uses the same byte-pair vocabulary (Radford et al. 2021; 49408 entries). It
-follows from the merges
-alone: the 256 byte symbols, the same at a word's end, one entry for each of 48894 merges, and two special tokens. The
-merges come from the folder given to `use_tokenizer` (the host brings one), or from the open_clip package.
+Every Stable Diffusion text encoder uses the same byte-pair vocabulary (Radford et al. 2021; 49408 entries). It follows
+from the merges alone: the 256 byte symbols, the same at the end of a word, one entry for each of 48894 merges, and two
+special tokens. The merges come from the folder given to `use_tokenizer` (the host brings one), or from the open_clip
+package.
 """
 
 from __future__ import annotations

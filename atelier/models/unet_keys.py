@@ -1,4 +1,4 @@
-"""The UNet: which original block is which diffusers block, and its diffusers configuration from the shapes alone.
+"""The UNet's key table between the two layouts, and its diffusers configuration from the shapes alone.
 
 The original numbers all input and output blocks through (openaimodel.UNetModel); diffusers nests them by level. What
 connects the two is how many resnets each level has and where attention sits, both read from the names.
@@ -21,7 +21,7 @@ ENDS = (Pair("time_embed.0", "time_embedding.linear_1"), Pair("time_embed.2", "t
         Pair("label_emb.0.0", "add_embedding.linear_1"), Pair("label_emb.0.2", "add_embedding.linear_2"),
         Pair("label_emb", "class_embedding"), Pair("input_blocks.0.0", "conv_in"),
         Pair("out.0", "conv_norm_out"), Pair("out.2", "conv_out"))
-"""What stands before and after the blocks."""
+"""The parts before and after the blocks."""
 
 TIME_IDS_WIDTH = 256
 """Width of the sinusoidal embedding of each size and crop number in SDXL."""

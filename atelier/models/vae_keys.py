@@ -1,4 +1,4 @@
-"""The KL autoencoder: names of both layouts, and its diffusers configuration from the shapes."""
+"""The KL autoencoder's key table between the two layouts, and its diffusers configuration from the shapes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def vae_table(names: Collection[str]) -> KeyTable:
     """The table of a VAE, from the names of either layout. Only the number of levels matters: the way up is numbered
     in reverse."""
     levels = 0
-    while any(f"{form}.weight" in names for form in (f"encoder.down.{levels}.block.0.conv1",
+    while any(f"{stem}.weight" in names for stem in (f"encoder.down.{levels}.block.0.conv1",
                                                      f"encoder.down_blocks.{levels}.resnets.0.conv1")):
         levels += 1
     return KeyTable(_pairs(levels))

@@ -1,4 +1,4 @@
-"""Strips of text to put below a picture."""
+"""Text labels below and beside pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def strip(text: str, width: int, height: int, *, ink: Color = (32, 32, 32), pape
     """`text` centred on a strip of `width` × `height` pixels, in the largest size and the lines that fit.
 
     Text that does not fit is shortened with "…". Plain letters are drawn with Pillow's own font, so every machine
-    draws the same; others with the system's font that has most of them, and what that lacks without accents.
+    draws the same; others with the system font that has most of the letters; letters that it lacks lose their accents.
 
     Args:
         largest: Font size in pixels not to exceed.
@@ -150,18 +150,18 @@ def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
     return font
 
 
-_TALLEST = 112
-"""Pixels of a label's own height; a taller strip would keep wider margins and leave no room for words."""
+_SIDE_HEIGHT = 112
+"""Height in pixels of a side label's text; a taller strip would have wider margins and less room for words."""
 
 
 def side_label(text: str, width: int, height: int, largest: int) -> Image.Image:
     """`text` in the middle of a white area of `width` × `height` pixels, in letters of at most `largest` pixels."""
     out = Image.new("RGB", (width, height), (255, 255, 255))
-    words = strip(text, width, min(height, _TALLEST), largest=largest)
+    words = strip(text, width, min(height, _SIDE_HEIGHT), largest=largest)
     out.paste(words, (0, (height - words.height) // 2))
     return out
 
 
 def side_label_size(text: str, width: int, height: int) -> int:
     """The font size in pixels that `side_label` would choose without a limit."""
-    return font_size(text, width, min(height, _TALLEST))
+    return font_size(text, width, min(height, _SIDE_HEIGHT))

@@ -51,7 +51,9 @@ def run(arguments: argparse.Namespace) -> None:
     options = SamplingOptions(**{**vars(base), **chosen})
     prompts = tuple(prompt for prompt in arguments.prompt for _ in range(arguments.count))
     seeds = tuple(arguments.seed + i for _ in arguments.prompt for i in range(arguments.count))
-    request = GenerateRequest(prompts, seeds, arguments.negative, options, arguments.lora, arguments.strength)
+    request = GenerateRequest(
+        prompts=prompts, seeds=seeds, negative=arguments.negative, options=options, lora=arguments.lora,
+        strength=arguments.strength)
     device, progress = pick_device(arguments.device), ShellProgress()
     model = open_model(arguments.model, prediction_type=arguments.prediction_type, progress=progress)
     dtype = pick_dtype(arguments.precision, device, sampling=True)

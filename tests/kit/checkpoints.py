@@ -1,7 +1,7 @@
 """Random-weight Stable Diffusion checkpoints in the original (LDM) layout, made on the fly.
 
-The tensor names and shapes (`kit.ldm_shapes`) are written out from the original architectures and owe nothing to
-`atelier.convert`, so that the converters are tested against something independent. Weights are scaled by their
+The tensor names and shapes (`kit.ldm_shapes`) come from the original architectures and owe nothing to
+`atelier.models`, so that the converters are tested against something independent. Weights are scaled by their
 fan-in, so that pictures vary and nothing saturates.
 
     write_sd1(tmp_path / "model.safetensors")                  # the smallest that the host detects and samples, 451 MB

@@ -8,7 +8,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from atelier.pictures.metadata.settings import Found, Lora
+from atelier.pictures.metadata.settings import Lora, PictureMetadata
 
 A1111 = """a cat, (neon-glasses:1.2),
 on two lines <lora:Neon Style_v2:0.75>, <lora:detail:-1>
@@ -25,7 +25,7 @@ BASE = {"positive": "a cat, (neon-glasses:1.2),\non two lines", "steps": 28, "cf
         "loras": (Lora("Neon Style_v2", 0.75), Lora("detail", -1.0))}
 
 
-def has(found: Found | None, **wanted: Any) -> None:
+def has(found: PictureMetadata | None, **wanted: Any) -> None:
     assert found is not None
     assert {name: getattr(found, name) for name in wanted} == wanted
 

@@ -1,10 +1,16 @@
-"""Names and shapes of every tensor in the original (LDM) Stable Diffusion architectures, written out from those
-architectures."""
+"""Names and shapes of every tensor in the original (LDM) Stable Diffusion architectures.
+
+The architectures are built as torch modules without memory, after the published descriptions, and asked for their state
+dicts. Which tensors a layer has is thus torch's own knowledge, and nothing is shared with the library's tables.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import torch
+from torch import nn
 
 Shapes = Iterator[tuple[str, tuple[int, ...]]]
 
@@ -53,172 +59,194 @@ class TextShape:
 
 def unet_shapes(shape: UNetShape) -> Shapes:
     """Every tensor of the original UNet (openaimodel.UNetModel), in its own order."""
-    base, emb = shape.channels, 4 * shape.channels
-    yield from _linear("time_embed.0", emb, base)
-    yield from _linear("time_embed.2", emb, emb)
-    if shape.vector is not None:
-        yield from _linear("label_emb.0.0", emb, shape.vector)
-        yield from _linear("label_emb.0.2", emb, emb)
-    if shape.classes is not None:
-        yield "label_emb.weight", (shape.classes, emb)
-    yield from _conv("input_blocks.0.0", base, shape.in_channels)
-    skips, width, block = [base], base, 1
-    for level, mult in enumerate(shape.mult):
-        for _ in range(shape.res_blocks):
-            yield from _unet_block(f"input_blocks.{block}", width, base * mult, emb, shape, level)
-            width = base * mult
-            skips.append(width)
-            block += 1
-        if level < len(shape.mult) - 1:
-            yield from _conv(f"input_blocks.{block}.0.op", width, width)
-            skips.append(width)
-            block += 1
-    if shape.middle_depth is not None:
-        yield from _unet_resnet("middle_block.0", width, width, emb)
-        yield from _transformer("middle_block.1", width, shape, shape.middle_depth)
-        yield from _unet_resnet("middle_block.2", width, width, emb)
-    block = 0
-    for level in reversed(range(len(shape.mult))):
-        for i in range(shape.res_blocks + 1):
-            out = base * shape.mult[level]
-            yield from _unet_block(f"output_blocks.{block}", width + skips.pop(), out, emb, shape, level)
-            width = out
-            if level and i == shape.res_blocks:
-                yield from _conv(f"output_blocks.{block}.{2 if shape.depths[level] else 1}.conv", width, width)
-            block += 1
-    yield from _norm("out.0", width)
-    yield from _conv("out.2", 4, width)
+    with torch.device("meta"):
+        return _shapes(_UNet(shape))
 
 
 def vae_shapes(shape: VaeShape) -> Shapes:
     """Every tensor of the original KL autoencoder."""
-    z, widths = shape.latent, [shape.channels * m for m in shape.mult]
-    yield from _conv("encoder.conv_in", widths[0], 3)
-    width = widths[0]
-    for level, out in enumerate(widths):
-        for i in range(shape.res_blocks):
-            yield from _vae_resnet(f"encoder.down.{level}.block.{i}", width, out)
-            width = out
-        if level < len(widths) - 1:
-            yield from _conv(f"encoder.down.{level}.downsample.conv", width, width)
-    yield from _vae_middle("encoder.mid", width)
-    yield from _norm("encoder.norm_out", width)
-    yield from _conv("encoder.conv_out", 2 * z, width)
-    widths = [(shape.decoder or shape.channels) * m for m in shape.mult]
-    width = widths[-1]
-    yield from _conv("decoder.conv_in", width, z)
-    yield from _vae_middle("decoder.mid", width)
-    for level in reversed(range(len(widths))):
-        for i in range(shape.res_blocks + 1):
-            yield from _vae_resnet(f"decoder.up.{level}.block.{i}", width, widths[level])
-            width = widths[level]
-        if level:
-            yield from _conv(f"decoder.up.{level}.upsample.conv", width, width)
-    yield from _norm("decoder.norm_out", width)
-    yield from _conv("decoder.conv_out", 3, width)
-    yield from _conv("quant_conv", 2 * z, 2 * z, 1)
-    yield from _conv("post_quant_conv", z, z, 1)
+    with torch.device("meta"):
+        return _shapes(_Autoencoder(shape))
 
 
 def clip_shapes(shape: TextShape) -> Shapes:
     """Every tensor of a CLIP text encoder as transformers names them, without the leading `text_model.`."""
-    w = shape.width
-    yield "embeddings.token_embedding.weight", (TOKENS, w)
-    yield "embeddings.position_embedding.weight", (77, w)
-    for i in range(shape.layers):
-        layer = f"encoder.layers.{i}"
-        for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
-            yield from _linear(f"{layer}.self_attn.{part}", w, w)
-        yield from _norm(f"{layer}.layer_norm1", w)
-        yield from _linear(f"{layer}.mlp.fc1", 4 * w, w)
-        yield from _linear(f"{layer}.mlp.fc2", w, 4 * w)
-        yield from _norm(f"{layer}.layer_norm2", w)
-    yield from _norm("final_layer_norm", w)
+    with torch.device("meta"):
+        return _shapes(_Clip(shape))
 
 
 def open_clip_shapes(shape: TextShape) -> Shapes:
     """Every tensor of an OpenCLIP text encoder as open_clip names them."""
-    w = shape.width
-    yield "positional_embedding", (77, w)
-    yield "text_projection", (w, shape.projection or w)
-    yield "token_embedding.weight", (TOKENS, w)
-    for i in range(shape.layers):
-        block = f"transformer.resblocks.{i}"
-        yield from _norm(f"{block}.ln_1", w)
-        yield f"{block}.attn.in_proj_weight", (3 * w, w)
-        yield f"{block}.attn.in_proj_bias", (3 * w,)
-        yield from _linear(f"{block}.attn.out_proj", w, w)
-        yield from _norm(f"{block}.ln_2", w)
-        yield from _linear(f"{block}.mlp.c_fc", 4 * w, w)
-        yield from _linear(f"{block}.mlp.c_proj", w, 4 * w)
-    yield from _norm("ln_final", w)
-
-
-def _linear(name: str, out: int, inner: int, bias: bool = True) -> Shapes:
-    yield f"{name}.weight", (out, inner)
-    if bias:
-        yield f"{name}.bias", (out,)
-
-
-def _conv(name: str, out: int, inner: int, kernel: int = 3) -> Shapes:
-    yield f"{name}.weight", (out, inner, kernel, kernel)
-    yield f"{name}.bias", (out,)
-
-
-def _norm(name: str, width: int) -> Shapes:
-    yield f"{name}.weight", (width,)
-    yield f"{name}.bias", (width,)
-
-
-def _unet_resnet(name: str, inner: int, out: int, emb: int) -> Shapes:
-    yield from _norm(f"{name}.in_layers.0", inner)
-    yield from _conv(f"{name}.in_layers.2", out, inner)
-    yield from _linear(f"{name}.emb_layers.1", out, emb)
-    yield from _norm(f"{name}.out_layers.0", out)
-    yield from _conv(f"{name}.out_layers.3", out, out)
-    if inner != out:
-        yield from _conv(f"{name}.skip_connection", out, inner, 1)
-
-
-def _transformer(name: str, width: int, shape: UNetShape, depth: int, text_only: bool = False) -> Shapes:
-    yield from _norm(f"{name}.norm", width)
-    yield from _linear(f"{name}.proj_in", width, width) if shape.linear else _conv(f"{name}.proj_in", width, width, 1)
-    for i in range(depth):
-        block = f"{name}.transformer_blocks.{i}"
-        for attention, context in (("attn1", shape.context if text_only else width), ("attn2", shape.context)):
-            yield from _linear(f"{block}.{attention}.to_q", width, width, bias=False)
-            yield from _linear(f"{block}.{attention}.to_k", width, context, bias=False)
-            yield from _linear(f"{block}.{attention}.to_v", width, context, bias=False)
-            yield from _linear(f"{block}.{attention}.to_out.0", width, width)
-        yield from _linear(f"{block}.ff.net.0.proj", 8 * width, width)
-        yield from _linear(f"{block}.ff.net.2", width, 4 * width)
-        for n in (1, 2, 3):
-            yield from _norm(f"{block}.norm{n}", width)
-    yield from _linear(f"{name}.proj_out", width, width) if shape.linear else _conv(f"{name}.proj_out", width, width, 1)
-
-
-def _unet_block(name: str, inner: int, out: int, emb: int, shape: UNetShape, level: int) -> Shapes:
-    yield from _unet_resnet(f"{name}.0", inner, out, emb)
-    if shape.depths[level]:
-        yield from _transformer(f"{name}.1", out, shape, shape.depths[level], level in shape.text_only)
-
-
-def _vae_resnet(name: str, inner: int, out: int) -> Shapes:
-    yield from _norm(f"{name}.norm1", inner)
-    yield from _conv(f"{name}.conv1", out, inner)
-    yield from _norm(f"{name}.norm2", out)
-    yield from _conv(f"{name}.conv2", out, out)
-    if inner != out:
-        yield from _conv(f"{name}.nin_shortcut", out, inner, 1)
-
-
-def _vae_middle(name: str, width: int) -> Shapes:
-    yield from _vae_resnet(f"{name}.block_1", width, width)
-    yield from _norm(f"{name}.attn_1.norm", width)
-    for part in ("q", "k", "v", "proj_out"):
-        yield from _conv(f"{name}.attn_1.{part}", width, width, 1)
-    yield from _vae_resnet(f"{name}.block_2", width, width)
+    with torch.device("meta"):
+        return _shapes(_OpenClip(shape))
 
 
 def prefixed(prefix: str, shapes: Shapes) -> Shapes:
     return ((prefix + name, size) for name, size in shapes)
+
+
+def _shapes(module: nn.Module) -> Shapes:
+    return iter([(name, tuple(tensor.shape)) for name, tensor in module.state_dict().items()])
+
+
+class _Parts(nn.Module):
+    """A module that is nothing but its parts, in the order given."""
+
+    def __init__(self, **parts: nn.Module) -> None:
+        super().__init__()
+        for name, part in parts.items():
+            self.add_module(name, part)
+
+
+def _group_norm(width: int) -> nn.GroupNorm:
+    return nn.GroupNorm(32, width)
+
+
+def _conv3(inner: int, out: int) -> nn.Conv2d:
+    return nn.Conv2d(inner, out, 3, padding=1)
+
+
+# --- UNet ---------------------------------------------------------------------------------------------------------
+
+def _res_block(inner: int, out: int, emb: int) -> nn.Module:
+    block = _Parts(in_layers=nn.Sequential(_group_norm(inner), nn.SiLU(), _conv3(inner, out)),
+                   emb_layers=nn.Sequential(nn.SiLU(), nn.Linear(emb, out)),
+                   out_layers=nn.Sequential(_group_norm(out), nn.SiLU(), nn.Dropout(), _conv3(out, out)))
+    if inner != out:
+        block.add_module("skip_connection", nn.Conv2d(inner, out, 1))
+    return block
+
+
+def _attention(width: int, context: int) -> nn.Module:
+    return _Parts(to_q=nn.Linear(width, width, bias=False), to_k=nn.Linear(context, width, bias=False),
+                  to_v=nn.Linear(context, width, bias=False),
+                  to_out=nn.Sequential(nn.Linear(width, width), nn.Dropout()))
+
+
+def _transformer_block(width: int, context: int, text_only: bool) -> nn.Module:
+    gated = _Parts(proj=nn.Linear(width, 2 * 4 * width))  # GEGLU: one half gates the other
+    return _Parts(attn1=_attention(width, context if text_only else width), attn2=_attention(width, context),
+                  ff=_Parts(net=nn.Sequential(gated, nn.Dropout(), nn.Linear(4 * width, width))),
+                  norm1=nn.LayerNorm(width), norm2=nn.LayerNorm(width), norm3=nn.LayerNorm(width))
+
+
+def _spatial_transformer(width: int, depth: int, shape: UNetShape, text_only: bool = False) -> nn.Module:
+    def projection() -> nn.Module:
+        return nn.Linear(width, width) if shape.linear else nn.Conv2d(width, width, 1)
+
+    return _Parts(norm=_group_norm(width), proj_in=projection(),
+                  transformer_blocks=nn.ModuleList(_transformer_block(width, shape.context, text_only)
+                                                   for _ in range(depth)),
+                  proj_out=projection())
+
+
+class _UNet(nn.Module):
+    def __init__(self, shape: UNetShape) -> None:
+        super().__init__()
+        base, emb, last = shape.channels, 4 * shape.channels, len(shape.mult) - 1
+        self.time_embed = nn.Sequential(nn.Linear(base, emb), nn.SiLU(), nn.Linear(emb, emb))
+        if shape.vector is not None:
+            self.label_emb = nn.Sequential(nn.Sequential(nn.Linear(shape.vector, emb), nn.SiLU(), nn.Linear(emb, emb)))
+        if shape.classes is not None:
+            self.label_emb = nn.Embedding(shape.classes, emb)
+
+        def layer(level: int, inner: int) -> list[nn.Module]:
+            width, depth = base * shape.mult[level], shape.depths[level]
+            parts = [_res_block(inner, width, emb)]
+            return [*parts, _spatial_transformer(width, depth, shape, level in shape.text_only)] if depth else parts
+
+        self.input_blocks = nn.ModuleList([nn.Sequential(_conv3(shape.in_channels, base))])
+        saved, width = [base], base
+        for level, mult in enumerate(shape.mult):
+            for _ in range(shape.res_blocks):
+                self.input_blocks.append(nn.Sequential(*layer(level, width)))
+                width = base * mult
+                saved.append(width)
+            if level != last:
+                self.input_blocks.append(nn.Sequential(_Parts(op=_conv3(width, width))))
+                saved.append(width)
+        if shape.middle_depth is not None:
+            self.middle_block = nn.Sequential(_res_block(width, width, emb),
+                                              _spatial_transformer(width, shape.middle_depth, shape),
+                                              _res_block(width, width, emb))
+        self.output_blocks = nn.ModuleList()
+        for level in range(last, -1, -1):
+            for i in range(shape.res_blocks + 1):
+                parts = layer(level, width + saved.pop())
+                width = base * shape.mult[level]
+                if level and i == shape.res_blocks:
+                    parts.append(_Parts(conv=_conv3(width, width)))
+                self.output_blocks.append(nn.Sequential(*parts))
+        self.out = nn.Sequential(_group_norm(width), nn.SiLU(), _conv3(width, 4))
+
+
+# --- VAE ----------------------------------------------------------------------------------------------------------
+
+def _vae_resnet(inner: int, out: int) -> nn.Module:
+    block = _Parts(norm1=_group_norm(inner), conv1=_conv3(inner, out), norm2=_group_norm(out), conv2=_conv3(out, out))
+    if inner != out:
+        block.add_module("nin_shortcut", nn.Conv2d(inner, out, 1))
+    return block
+
+
+def _vae_middle(width: int) -> nn.Module:
+    attention = _Parts(norm=_group_norm(width), **{name: nn.Conv2d(width, width, 1)
+                                                   for name in ("q", "k", "v", "proj_out")})
+    return _Parts(block_1=_vae_resnet(width, width), attn_1=attention, block_2=_vae_resnet(width, width))
+
+
+def _vae_level(inner: int, out: int, count: int, **resampler: nn.Module) -> nn.Module:
+    blocks = [_vae_resnet(inner if i == 0 else out, out) for i in range(count)]
+    return _Parts(block=nn.ModuleList(blocks), **resampler)
+
+
+class _Autoencoder(nn.Module):
+    def __init__(self, shape: VaeShape) -> None:
+        super().__init__()
+        widths, last = [shape.channels * mult for mult in shape.mult], len(shape.mult) - 1
+        down = nn.ModuleList()
+        for level, (inner, out) in enumerate(zip([widths[0], *widths], widths, strict=False)):
+            resampler = {} if level == last else {"downsample": _Parts(conv=_conv3(out, out))}
+            down.append(_vae_level(inner, out, shape.res_blocks, **resampler))
+        self.encoder = _Parts(conv_in=_conv3(3, widths[0]), down=down, mid=_vae_middle(widths[-1]),
+                              norm_out=_group_norm(widths[-1]), conv_out=_conv3(widths[-1], 2 * shape.latent))
+        widths = [(shape.decoder or shape.channels) * mult for mult in shape.mult]
+        up = _Parts()
+        for level in range(last, -1, -1):
+            inner, out = widths[min(level + 1, last)], widths[level]
+            resampler = {"upsample": _Parts(conv=_conv3(out, out))} if level else {}
+            up.add_module(str(level), _vae_level(inner, out, shape.res_blocks + 1, **resampler))
+        self.decoder = _Parts(conv_in=_conv3(shape.latent, widths[-1]), mid=_vae_middle(widths[-1]), up=up,
+                              norm_out=_group_norm(widths[0]), conv_out=_conv3(widths[0], 3))
+        self.quant_conv = nn.Conv2d(2 * shape.latent, 2 * shape.latent, 1)
+        self.post_quant_conv = nn.Conv2d(shape.latent, shape.latent, 1)
+
+
+# --- text encoders ------------------------------------------------------------------------------------------------
+
+class _Clip(nn.Module):
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        width = shape.width
+        self.embeddings = _Parts(token_embedding=nn.Embedding(TOKENS, width),
+                                 position_embedding=nn.Embedding(77, width))
+        self.encoder = _Parts(layers=nn.ModuleList(_Parts(
+            self_attn=_Parts(**{f"{name}_proj": nn.Linear(width, width) for name in ("k", "v", "q", "out")}),
+            layer_norm1=nn.LayerNorm(width),
+            mlp=_Parts(fc1=nn.Linear(width, 4 * width), fc2=nn.Linear(4 * width, width)),
+            layer_norm2=nn.LayerNorm(width)) for _ in range(shape.layers)))
+        self.final_layer_norm = nn.LayerNorm(width)
+
+
+class _OpenClip(nn.Module):
+    def __init__(self, shape: TextShape) -> None:
+        super().__init__()
+        width = shape.width
+        self.positional_embedding = nn.Parameter(torch.empty(77, width))
+        self.text_projection = nn.Parameter(torch.empty(width, shape.projection or width))
+        self.token_embedding = nn.Embedding(TOKENS, width)
+        self.transformer = _Parts(resblocks=nn.ModuleList(_Parts(
+            ln_1=nn.LayerNorm(width), attn=nn.MultiheadAttention(width, 1), ln_2=nn.LayerNorm(width),
+            mlp=_Parts(c_fc=nn.Linear(width, 4 * width), c_proj=nn.Linear(4 * width, width)))
+            for _ in range(shape.layers)))
+        self.ln_final = nn.LayerNorm(width)

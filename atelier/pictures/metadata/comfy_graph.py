@@ -1,6 +1,6 @@
-"""A ComfyUI graph in API form, as it stands in pictures: prompt and settings found by following the links.
+"""Read prompt and settings from a ComfyUI graph in API format, as embedded in pictures, by following its links.
 
-Nodes of other packs are understood as far as their inputs have the usual names.
+Nodes of other packs are understood if their inputs have the usual names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeGuard
 
 from .infotext import take_loras
-from .settings import Found, Lora, number, stem, text, whole
+from .settings import Lora, PictureMetadata, number, stem, text, whole
 
 _TEXTS = ("text", "text_g", "text_l", "clip_l", "clip_g", "t5xxl", "prompt", "value", "string", "wildcard_text",
           "positive")
@@ -69,7 +69,7 @@ class _Graph:
         return None
 
 
-def parse_graph(nodes: Mapping[str, Any]) -> Found | None:
+def parse_graph(nodes: Mapping[str, Any]) -> PictureMetadata | None:
     """Read a graph; None when it holds no sampler.
 
     Of several samplers in a row the first counts, which makes the picture that the later ones refine.
@@ -88,12 +88,13 @@ def parse_graph(nodes: Mapping[str, Any]) -> Found | None:
     positive, inline = take_loras(_prompt(graph, guider.get("positive", guider.get("conditioning"))))
     model = first.get("model") or guider.get("model") or plan.get("model")
     size = next((up for up in graph.above(_latent(first)) if "width" in up and "height" in up), {})
-    return Found(
-        "ComfyUI", positive, _prompt(graph, guider.get("negative")), text(graph.value(solver, "sampler_name")),
-        text(graph.value(plan, "scheduler")), whole(graph.value(plan, "steps"), 100_000),
-        number(graph.value(guider, "cfg")), whole(graph.value(noise, "noise_seed", "seed")),
-        whole(graph.value(size, "width"), 10**6), whole(graph.value(size, "height"), 10**6),
-        _model(graph, model), "", (*inline, *_loras(graph, model)))
+    return PictureMetadata(
+        program="ComfyUI", positive=positive, negative=_prompt(graph, guider.get("negative")),
+        sampler=text(graph.value(solver, "sampler_name")), scheduler=text(graph.value(plan, "scheduler")),
+        steps=whole(graph.value(plan, "steps"), 100_000), cfg=number(graph.value(guider, "cfg")),
+        seed=whole(graph.value(noise, "noise_seed", "seed")), width=whole(graph.value(size, "width"), 10**6),
+        height=whole(graph.value(size, "height"), 10**6), model=_model(graph, model), model_hash="",
+        loras=(*inline, *_loras(graph, model)))
 
 
 def _is_link(value: Any) -> TypeGuard[list[Any]]:
@@ -142,11 +143,11 @@ def _text(graph: _Graph, value: Any, depth: int) -> str:
     key = str(value[0])
     if key not in graph.written:
         graph.written[key] = ""  # for a node that leads back to itself
-        graph.written[key] = _said(graph, inputs, depth + 1)[:_LONGEST]
+        graph.written[key] = _node_text(graph, inputs, depth + 1)[:_LONGEST]
     return graph.written[key]
 
 
-def _said(graph: _Graph, inputs: Mapping[str, Any], depth: int) -> str:
+def _node_text(graph: _Graph, inputs: Mapping[str, Any], depth: int) -> str:
     if "string_a" in inputs and "string_b" in inputs:
         ends = [_text(graph, inputs[name], depth) for name in ("string_a", "string_b")]
         between = inputs.get("delimiter")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from .samplers import from_labels
-from .settings import Found, Lora, dicts, number, stem, text, whole
+from .settings import Lora, PictureMetadata, dicts, number, stem, text, whole
 
 _KEY = re.compile(r"\s*(\w[^,:\"\n]{0,60}?)\s*:\s*")
 _LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([^<>]*))?>")
@@ -21,8 +21,8 @@ _LONGEST_VALUE = 2**16
 _NEGATIVE = re.compile(r"\n[ \t]*Negative prompt:")
 
 
-def parse_infotext(written: str) -> Found:
-    """Read the text. What is missing or damaged stays empty; `Found.empty` tells whether anything was there."""
+def parse_infotext(written: str) -> PictureMetadata:
+    """Read the text. Fields that are missing or damaged stay empty; see `PictureMetadata.empty`."""
     lines = written.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")
     at = _settings_line(lines)
     settings = read_pairs("\n".join(lines[at:at + 1]))
@@ -32,19 +32,22 @@ def parse_infotext(written: str) -> Found:
     size = re.match(r"\s*(\d{1,6})\s*x\s*(\d{1,6})", str(settings.get("Size", "")))
     resources = settings.get("Civitai resources")
     model = text(settings.get("Model")) or _resource_model(resources)
-    return Found(_program(settings), positive.strip(), negative.strip(), sampler, scheduler,
-                 whole(settings.get("Steps"), 100_000), number(settings.get("CFG scale")), whole(settings.get("Seed")),
-                 int(size[1]) if size else None, int(size[2]) if size else None, stem(model),
-                 text(settings.get("Model hash")), loras or _resource_loras(resources))
+    return PictureMetadata(
+        program=_program(settings), positive=positive.strip(), negative=negative.strip(), sampler=sampler,
+        scheduler=scheduler, steps=whole(settings.get("Steps"), 100_000), cfg=number(settings.get("CFG scale")),
+        seed=whole(settings.get("Seed")), width=int(size[1]) if size else None, height=int(size[2]) if size else None,
+        model=stem(model), model_hash=text(settings.get("Model hash")), loras=loras or _resource_loras(resources))
 
 
-def parse_summary(values: Mapping[str, Any]) -> Found:
+def parse_summary(values: Mapping[str, Any]) -> PictureMetadata:
     """Read the JSON summary that CivitAI's generator puts beside its graph."""
     positive, loras = take_loras(text(values.get("prompt")))
     sampler, scheduler = from_labels(text(values.get("sampler")), text(values.get("scheduler")))
-    return Found("CivitAI", positive, text(values.get("negativePrompt")), sampler, scheduler,
-                 whole(values.get("steps"), 100_000), number(values.get("cfgScale")), whole(values.get("seed")),
-                 whole(values.get("width"), 10**6), whole(values.get("height"), 10**6), loras=loras)
+    return PictureMetadata(
+        program="CivitAI", positive=positive, negative=text(values.get("negativePrompt")), sampler=sampler,
+        scheduler=scheduler, steps=whole(values.get("steps"), 100_000), cfg=number(values.get("cfgScale")),
+        seed=whole(values.get("seed")), width=whole(values.get("width"), 10**6),
+        height=whole(values.get("height"), 10**6), loras=loras)
 
 
 def take_loras(prompt: str) -> tuple[str, tuple[Lora, ...]]:

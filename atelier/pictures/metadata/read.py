@@ -13,7 +13,7 @@ from ..png import MOST_TEXT, SIGNATURE, png_size, png_texts
 from .comfy_graph import parse_graph
 from .infotext import parse_infotext, parse_summary
 from .invoke import parse_invoke, parse_invoke_2
-from .settings import Found, text
+from .settings import PictureMetadata, text
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ _USER_COMMENT, _EXIF_FOLDER, _DESCRIPTION, _MAKE, _MODEL = 0x9286, 0x8769, 0x010
 """Tags of EXIF 2.32."""
 
 
-def read_prompt(path: Path) -> Found:
+def read_prompt(path: Path) -> PictureMetadata:
     """Prompt and settings of a PNG, JPEG or WebP file (or another that Pillow reads).
 
     Raises:
@@ -47,7 +47,7 @@ def read_prompt(path: Path) -> Found:
                                                "remove what a picture says of its making.")
 
 
-def find_prompt(texts: Mapping[str, str]) -> Found | None:
+def find_prompt(texts: Mapping[str, str]) -> PictureMetadata | None:
     """The first description with a prompt among texts by keyword, else with settings; None if there is none.
 
     Keywords: `parameters` (A1111, Forge, CivitAI), `invokeai_metadata`, `sd-metadata`, `prompt` (ComfyUI); others are
@@ -55,7 +55,7 @@ def find_prompt(texts: Mapping[str, str]) -> Found | None:
     """
     readers = {"parameters": _infotext, "UserComment": _any, "invokeai_metadata": _invoke, "sd-metadata": _invoke_2,
                "prompt": _comfy, "Description": _infotext, "ImageDescription": _any, "Comment": _any}
-    rest: Found | None = None
+    rest: PictureMetadata | None = None
     for keyword, read in readers.items():
         # Editors may put a byte order mark in front.
         written = texts.get(keyword, "")[:MOST_TEXT].lstrip("\ufeff")
@@ -86,28 +86,28 @@ def pixel_size(path: Path) -> tuple[int, int]:
         raise UnreadablePicture(path, "it is no picture, or damaged") from error
 
 
-def _infotext(written: str) -> Found | None:
+def _infotext(written: str) -> PictureMetadata | None:
     found = parse_infotext(written)
     # A text without any setting may be anything: a caption, a copyright.
     return found if found.steps is not None or found.seed is not None or found.negative else None
 
 
-def _invoke(written: str) -> Found | None:
+def _invoke(written: str) -> PictureMetadata | None:
     values = _json(written)
     return parse_invoke(values) if values else None
 
 
-def _invoke_2(written: str) -> Found | None:
+def _invoke_2(written: str) -> PictureMetadata | None:
     values = _json(written)
     return parse_invoke_2(values) if values else None
 
 
-def _comfy(written: str) -> Found | None:
+def _comfy(written: str) -> PictureMetadata | None:
     values = _json(written)
     return parse_graph(values) if values else None
 
 
-def _any(written: str) -> Found | None:
+def _any(written: str) -> PictureMetadata | None:
     """A field that several programs use: JSON of one of them, or the infotext."""
     values = _json(written)
     if not values:

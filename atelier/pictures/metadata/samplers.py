@@ -1,4 +1,4 @@
-"""Names of samplers and schedulers elsewhere, and what the host calls them."""
+"""Map the names of samplers and schedulers in other programs to those of the host."""
 
 from __future__ import annotations
 

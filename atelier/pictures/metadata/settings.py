@@ -1,4 +1,4 @@
-"""What a picture says of how it was made."""
+"""Generation settings found in a picture's metadata."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Lora:
     strength: float = 1.0
 
 
-@dataclass(frozen=True)
-class Found:
-    """Prompt and settings of one picture. What the picture does not say is empty or None."""
+@dataclass(frozen=True, kw_only=True)
+class PictureMetadata:
+    """Prompt and settings of one picture. Values that the picture does not state are empty or None."""
 
     program: str
-    """Whose form of metadata it was: "A1111", "Forge", "CivitAI", "InvokeAI" or "ComfyUI"."""
+    """The program whose metadata format it is: "A1111", "Forge", "CivitAI", "InvokeAI" or "ComfyUI"."""
     positive: str = ""
     negative: str = ""
     sampler: str = ""
