@@ -1,4 +1,4 @@
-"""The encoded training set: what the trainer reads instead of pictures and captions, and where it lies on disk."""
+"""The encoded training set that the trainer reads instead of pictures and captions, and its cache keys."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from .store import PackStore
 from .types import Crop, Resolution, Sample, TrainingSet
 
 VERSION = 1
-"""Raise it when the same inputs should be encoded anew: another decoding, geometry or layout."""
+"""Part of every key. Raise it when decoding, geometry or the layout of rows changes."""
 
-HELD_BYTES = 2 << 30
+IN_MEMORY_BYTES = 2 << 30
 """An encoded set up to this size is kept in memory; a larger one is read from disk row by row."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class EncodedItem:
-    """What can be known of a sample without reading its tensors."""
+    """Facts about an encoded sample that need none of its tensors."""
 
     index: int
     height: int
@@ -36,7 +36,7 @@ class EncodedItem:
     captions: int
     """Number of caption variants."""
     flips: bool
-    """True when the mirrored picture is there as well."""
+    """Whether the mirrored picture is encoded as well."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class Cache:
 
 
 def latent_key(sample: Sample, resolution: Resolution, flip: bool) -> str:
-    """The key of a picture's latents: its bytes, its mask's, what matters of the size policy, and the mirroring."""
+    """The key of a picture's latents: its bytes, its mask's, the relevant fields of the size policy, and the mirroring."""
     policy = [resolution.size, resolution.crop.value]
     if resolution.crop is Crop.BUCKET:
         policy += [resolution.bucket_step, resolution.max_aspect]
@@ -77,7 +77,7 @@ def text_key(caption: str) -> str:
 
 
 class EncodedSet:
-    """Latents and text embeddings of a training set, all of them in `cache`.
+    """The latents and text embeddings of a training set, read from `cache`.
 
     Args:
         data: The training set, with the caption variants that were encoded.
@@ -88,7 +88,7 @@ class EncodedSet:
         self._data = data
         self._cache = cache
         self.items: tuple[EncodedItem, ...] = tuple(self._item(i, sample) for i, sample in enumerate(data.samples))
-        self._hold()
+        self._load_into_memory()
 
     def moments(self, index: int, flip: bool) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latents' Gaussian, each [4, h, w] float32, times the scaling factor.
@@ -99,7 +99,7 @@ class EncodedSet:
         return row["mean"], row["std"]
 
     def mask(self, index: int, flip: bool) -> Tensor | None:
-        """[1, h, w] float32: how much each latent pixel counts, from 0 to 1. None where all count in full."""
+        """[1, h, w] float32: weight of each latent pixel in the loss, from 0 to 1. None where all weigh 1."""
         return self._latents(index, flip).get("mask")
 
     def time_ids(self, index: int, flip: bool = False) -> Tensor:
@@ -132,12 +132,12 @@ class EncodedSet:
         return EncodedItem(index=index, height=shape[1], width=shape[2], repeats=sample.repeats, prior=sample.prior,
                            captions=len(sample.captions), flips=self._data.flip)
 
-    def _hold(self) -> None:
+    def _load_into_memory(self) -> None:
         samples = self._data.samples
         flips = (False, True) if self._data.flip else (False,)
         pictures = {latent_key(sample, self._data.resolution, flip) for sample in samples for flip in flips}
         captions = {text_key(caption) for sample in samples for caption in (*sample.captions, "")}
-        if self._cache.latents.size(pictures) + self._cache.texts.size(captions) <= HELD_BYTES:
+        if self._cache.latents.size(pictures) + self._cache.texts.size(captions) <= IN_MEMORY_BYTES:
             self._cache.latents.hold(pictures)
             self._cache.texts.hold(captions)
 

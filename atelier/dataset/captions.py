@@ -13,7 +13,7 @@ from ..errors import AtelierError
 from .types import TrainingSet
 
 TEMPLATE_FIELDS = ("stem", "trigger", "folder")
-"""What a caption template may hold: the file's name without its ending, the trigger word, the name of its folder."""
+"""Fields of a caption template: the file's name without its ending, the trigger word, the name of its folder."""
 
 
 def check_template(template: str) -> None:
@@ -34,14 +34,14 @@ def check_template(template: str) -> None:
 
 
 def fill_template(template: str, fields: Mapping[str, str]) -> str:
-    """The caption of one picture; spaces left by an empty field at the ends are removed."""
+    """The caption of one picture, without the spaces that an empty field leaves at its ends."""
     return template.format_map(fields).strip()
 
 
 def with_trigger(caption: str, trigger: str) -> str:
-    """`caption` with the trigger word in it: in front, followed by a comma, unless it already stands there as a word.
+    """Prepend the trigger word and a comma to `caption`, unless the caption already contains it as a word.
 
-    Without this a LoRA would record a trigger word that it has never seen.
+    Otherwise a LoRA would record a trigger word that it was never trained on.
     """
     if not trigger or re.search(rf"(?<!\w){re.escape(trigger)}(?!\w)", caption, re.IGNORECASE):
         return caption
@@ -52,18 +52,18 @@ def variants(caption: str, count: int, keep_tokens: int, seed: int) -> tuple[str
     """Up to `count` different orders of a comma-separated caption, itself first.
 
     The first `keep_tokens` parts stay in place. The same arguments give the same variants on every machine. Fewer
-    than `count` come back where fewer exist: a sentence without commas has one.
+    than `count` are returned where fewer exist: a sentence without commas has one.
     """
     parts = [part.strip() for part in caption.split(",") if part.strip()]
     kept, free = parts[:keep_tokens], parts[keep_tokens:]
     orders = math.factorial(len(free)) // math.prod(math.factorial(free.count(part)) for part in set(free))
-    chance = random.Random(f"{seed}/{keep_tokens}/{caption}")
-    # Told apart by their parts, because the caption itself may be spaced in its own way.
-    found = {tuple(free): caption}
-    while len(found) < min(count, orders):
-        chance.shuffle(free)
-        found.setdefault(tuple(free), ", ".join(kept + free))
-    return tuple(found.values())
+    rng = random.Random(f"{seed}/{keep_tokens}/{caption}")
+    # Keyed by the parts, because the caption itself may have other spacing around its commas.
+    orderings = {tuple(free): caption}
+    while len(orderings) < min(count, orders):
+        rng.shuffle(free)
+        orderings.setdefault(tuple(free), ", ".join(kept + free))
+    return tuple(orderings.values())
 
 
 def with_variants(data: TrainingSet, count: int, keep_tokens: int, seed: int) -> TrainingSet:

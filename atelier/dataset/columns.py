@@ -1,4 +1,4 @@
-"""Columns of a table with pictures: which rows are wanted, and what their captions say."""
+"""Columns of a table with pictures: filter its rows and build captions from them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ..errors import AtelierError
 Row = Mapping[str, Any]
 
 CAPTION_COLUMNS = ("caption", "captions", "text", "prompt", "description", "title")
-"""Names that columns of captions usually have, likeliest first."""
+"""Usual names of caption columns, likeliest first."""
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The columns of a data set. Every method raises an `AtelierError` that lists what there is."""
+    """The columns of a data set. Methods raise an `AtelierError` that lists the existing columns or classes."""
 
     source: str
-    """What errors call the data set."""
+    """Name of the data set in error messages."""
     names: tuple[str, ...]
     pictures: tuple[str, ...]
     """Those of `names` that hold pictures."""
@@ -28,7 +28,7 @@ class Columns:
     """Class names of each column of class numbers."""
 
     def image_column(self, wanted: str) -> str:
-        """The wanted column of pictures, or the first."""
+        """The picture column called `wanted`, or the first one where `wanted` is empty."""
         if not self.pictures or (wanted and wanted not in self.pictures):
             raise AtelierError(f"{self.source} has no column of pictures" + (f" called {wanted!r}." if wanted else "."),
                                f"Columns of pictures: {', '.join(self.pictures) or 'none'}; all columns: "
@@ -36,7 +36,7 @@ class Columns:
         return wanted or self.pictures[0]
 
     def filter(self, column: str, value: str) -> Callable[[Row], bool]:
-        """A function that says whether a row is wanted: its class, by name or number, or its text."""
+        """A predicate over rows: whether the column's class (by name or number) or text equals `value`."""
         if not column:
             return lambda row: True
         self._check(column)
@@ -52,9 +52,9 @@ class Columns:
         return lambda row: row[column] == numbers[0]
 
     def captions(self, template: str) -> Callable[[Row], list[str]]:
-        """A function that gives a row's captions: one, or as many as the longest column of texts in the template.
+        """A function from a row to its captions: as many as the longest list of texts in the template's columns.
 
-        In `{title|artwork}` the words after the bar are written where a row, or the whole data set, has no title.
+        In `{title|artwork}` the text after the bar is used where a row, or the whole data set, has no title.
         """
         template = template or self._usual_caption()
         try:
@@ -68,7 +68,7 @@ class Columns:
             if "|" not in field:
                 self._check(field)
 
-        def filled(row: Row) -> list[str]:
+        def captions_of(row: Row) -> list[str]:
             values = {field: self._values(row, field) for field in fields}
             count = max((len(texts) for texts in values.values()), default=1)
 
@@ -79,16 +79,16 @@ class Columns:
 
             return list(dict.fromkeys(map(caption, range(count))))
 
-        return filled
+        return captions_of
 
     def _values(self, row: Row, field: str) -> list[str]:
-        column, _, instead = field.partition("|")
+        column, _, default = field.partition("|")
         value = row.get(column)
         if column in self.classes and isinstance(value, int):
             names = self.classes[column]
             known = 0 <= value < len(names)  # -1 stands for "no class"
-            return [names[value].replace("_", " ") if known else instead]
-        return [text or instead for text in _texts(value)] or [instead]
+            return [names[value].replace("_", " ") if known else default]
+        return [text or default for text in _texts(value)] or [default]
 
     def _usual_caption(self) -> str:
         for name in CAPTION_COLUMNS:
@@ -103,7 +103,7 @@ class Columns:
 
 
 def _name(field: str, spec: str | None, conversion: str | None) -> str:
-    """All that stands between the braces: here a column may be called `artist.name`, `0` or `date:year`."""
+    """Everything between the braces: here a column may be called `artist.name`, `0` or `date:year`."""
     return field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
 
 

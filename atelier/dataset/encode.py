@@ -1,4 +1,4 @@
-"""Encode a training set once: pictures to latents, captions to embeddings, kept on disk by content."""
+"""Encode a training set once: pictures to latents and captions to embeddings, cached on disk by content."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ TEXT_BATCH = 32
 
 def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: torch.device | str, dtype: torch.dtype,
            batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0) -> EncodedSet:
-    """Encode what of `data` is not yet in the folder `cache`, and give it to read.
+    """Encode the part of `data` that the folder `cache` lacks, and return the encoded set.
 
     VAE and text encoders are loaded one after the other, and only when something is missing. Each batch is written
-    as it is done: an interrupted or killed run loses at most one. Batches are cut over the whole set, not over what
-    is missing, so that a run continued by another equals an unbroken one.
+    at once: an interrupted or killed run loses at most one. Batches are formed over the whole set, not over its
+    missing part, so that a resumed run gives the same bits as an uninterrupted one.
 
     Args:
         data: Pictures and captions.
-        model: Whose VAE and text encoders are used.
+        model: Provides the VAE and the text encoders.
         cache: Folder of the cache; many models and training sets may share it.
-        device: Where to compute.
-        dtype: Precision to compute in. A VAE that overflows in half precision goes on in float32.
+        device: Device to compute on.
+        dtype: Precision to compute in. A VAE that overflows in half precision continues in float32.
         batch_size: Pictures per forward pass.
-        progress: Shown the phase "encoding"; may interrupt between batches.
+        progress: Reports the phase "encoding"; may interrupt between batches.
         variants: Orders of each comma-separated caption to encode, the original included (see `captions.variants`).
         keep_tokens: Leading parts of a caption that stay in place in all of them.
 
@@ -80,9 +80,9 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
 @torch.no_grad()
 def encode_pictures(batches: Sequence[Sequence[Sample]], data: TrainingSet, encoder: LatentEncoder, store: PackStore,
                     advance: Callable[[int], None]) -> None:
-    """Encode each batch of same-sized pictures, mirrored as well if `data` says so, and add it to `store`.
+    """Encode each batch of same-sized pictures, also mirrored if `data.flip`, and add it to `store`.
 
-    Decoding runs ahead on threads while the VAE works.
+    Threads decode the next pictures while the VAE computes.
     """
     flips = (False, True) if data.flip else (False,)
     samples = [sample for batch in batches for sample in batch]
@@ -96,9 +96,9 @@ def encode_pictures(batches: Sequence[Sequence[Sample]], data: TrainingSet, enco
                 missing = [(sample, picture) for sample, picture in together
                            if latent_key(sample, data.resolution, flip) not in store]
                 if missing:
-                    found = encoder([sample for sample, _ in missing], [picture for _, picture in missing], flip)
+                    encoded = encoder([sample for sample, _ in missing], [picture for _, picture in missing], flip)
                     rows |= {latent_key(sample, data.resolution, flip): row
-                             for (sample, _), row in zip(missing, found, strict=True)}
+                             for (sample, _), row in zip(missing, encoded, strict=True)}
                 advance(0)
             store.add(rows)
             advance(len(batch))
@@ -144,7 +144,7 @@ class LatentEncoder:
         pixels = (pixels.flip(-1) if flip else pixels).to(self.device, torch.float32) / 127.5 - 1
         mean, std = self._moments(pixels)
         if not _finite(mean, std) and self.vae.dtype != torch.float32:
-            # SDXL's first VAE overflows in float16 on nearly every picture, so there is no way back to it.
+            # SDXL's first VAE overflows in float16 on nearly every picture, so it stays in float32 from here on.
             _log.warning("The VAE overflows in %s; going on in float32.", self.vae.dtype)
             self.vae.to(dtype=torch.float32)
             mean, std = self._moments(pixels)
@@ -168,7 +168,7 @@ class LatentEncoder:
 
 
 class _Progress:
-    """One phase over pictures and captions; every report also asks whether to go on."""
+    """One progress phase over pictures and captions; each report also checks for an interrupt."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self.progress, self.done = progress, 0
@@ -176,7 +176,7 @@ class _Progress:
             progress.phase("encoding", total)
 
     def of(self, what: str, total: int) -> Callable[[int], None]:
-        """A function that takes how many more of the `total` pictures or captions are done."""
+        """A callback that adds to the number of finished pictures or captions."""
         before = self.done
 
         def advance(count: int) -> None:
@@ -189,33 +189,33 @@ class _Progress:
 
 
 def _missing_pictures(data: TrainingSet, store: PackStore, batch_size: int) -> list[list[Sample]]:
-    """Samples that lack latents, in batches of one size."""
+    """Samples without cached latents, in batches of one size."""
     flips = (False, True) if data.flip else (False,)
     by_size: dict[tuple[int, int], dict[str, Sample]] = {}
     for sample in data.samples:
         group = by_size.setdefault(target_size(sample.size, data.resolution), {})
         group.setdefault(latent_key(sample, data.resolution, False), sample)
 
-    def lacking(sample: Sample) -> bool:
+    def is_missing(sample: Sample) -> bool:
         return any(latent_key(sample, data.resolution, flip) not in store for flip in flips)
 
     batches = [chunk for size in sorted(by_size) for chunk in _chunks(list(by_size[size].values()), batch_size)]
-    return _kept(batches, lacking)
+    return _filtered(batches, is_missing)
 
 
 def _missing_captions(data: TrainingSet, store: PackStore) -> list[list[str]]:
-    """Distinct captions that lack an embedding, the empty one among them, in batches."""
+    """Distinct captions without a cached embedding, the empty caption included, in batches."""
     captions = list(dict.fromkeys(["", *(caption for sample in data.samples for caption in sample.captions)]))
-    return _kept(_chunks(captions, TEXT_BATCH), lambda caption: text_key(caption) not in store)
+    return _filtered(_chunks(captions, TEXT_BATCH), lambda caption: text_key(caption) not in store)
 
 
 def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
     return [list(items[i:i + size]) for i in range(0, len(items), size)]
 
 
-def _kept(batches: Iterable[Sequence[T]], wanted: Callable[[T], bool]) -> list[list[T]]:
-    left = ([item for item in batch if wanted(item)] for batch in batches)
-    return [batch for batch in left if batch]
+def _filtered(batches: Iterable[Sequence[T]], keep: Callable[[T], bool]) -> list[list[T]]:
+    remaining = ([item for item in batch if keep(item)] for batch in batches)
+    return [batch for batch in remaining if batch]
 
 
 def _finite(*tensors: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""A training set from a folder of pictures."""
+"""Read a training set from a folder of pictures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = logging.getLogger("atelier")
 
 _TEXT = "caption on the node, text in a configuration file"
 _PRIOR_TEXT = "prior_caption on the node, prior_text in a configuration file"
-"""What users call the fallbacks, in the two places where they meet them."""
+"""Names of the fallback captions on the node and in configuration files, for error messages."""
 
 
 class CaptionSource(str, Enum):
@@ -34,13 +34,13 @@ class CaptionSource(str, Enum):
     FIXED = "fixed"
     """One text for all."""
     METADATA = "metadata"
-    """The prompt that each picture says it was made with (see `atelier.pictures.metadata`), without `<lora:…>`. A text
-    file beside a picture comes first, so that a caption can be put right by hand."""
+    """The prompt in each picture's metadata (see `atelier.pictures.metadata`), without `<lora:…>`. A text file beside a
+    picture takes precedence, so that a caption can be corrected by hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FolderOptions:
-    """How a folder is read.
+    """How to read a folder.
 
     Raises:
         AtelierError: a value is out of range, or a caption source lacks its text; the message names the field.
@@ -52,10 +52,10 @@ class FolderOptions:
     text: str = ""
     """For "fixed": the caption. For "sidecar" and "metadata": the caption of pictures that have none of their own."""
     caption_lines: bool = False
-    """Each line of a sidecar is a caption of its own, used by turns; otherwise its lines are one caption. A prompt
-    is always one caption."""
+    """Whether each line of a sidecar is a caption of its own, used in turn; otherwise its lines are joined into one. A
+    prompt from metadata is always one caption."""
     trigger: str = ""
-    """Put in front of captions that lack it (not those of prior pictures)."""
+    """Prepended to captions that lack it (except those of prior pictures)."""
     resolution: Resolution = field(default_factory=Resolution)
     repeats: int = 1
     """Uses of each picture in an epoch; multiplies the N of `N_name` folders."""
@@ -90,7 +90,7 @@ def read_folder(folder: Path, options: FolderOptions = FolderOptions(),
                 progress: Progress | None = None) -> TrainingSet:
     """Read the pictures of `folder` with their captions, masks and repeats.
 
-    Every file is read once in full, for its digest and to see that it decodes.
+    Every file is read once in full, to compute its digest and to check that it decodes.
 
     Raises:
         AtelierError: no picture, missing captions, or unreadable files; each message names all files concerned.
@@ -142,7 +142,7 @@ def _captions(found: Sequence[PictureFile], options: FolderOptions, progress: Pr
 
 def _own_captions(found: Sequence[PictureFile], by_lines: bool, fallback: str, option: str, progress: Progress,
                   prompts: bool = False) -> list[tuple[str, ...]]:
-    """Captions by sidecars, with `prompts` else by the pictures' metadata, else the fallback."""
+    """Captions from sidecars, then (with `prompts`) from the pictures' metadata, then the fallback."""
     sidecars = Sidecars()
     captions: list[tuple[str, ...]] = []
     missing: list[Path] = []
@@ -171,14 +171,14 @@ def _own_captions(found: Sequence[PictureFile], by_lines: bool, fallback: str, o
 
 
 def _prompt_in(picture: Path) -> tuple[str, ...]:
-    """The prompt of a picture as one line; none where it says nothing."""
+    """The prompt in a picture's metadata as one line; empty where there is none."""
     from ..pictures.decode import UnreadablePicture
     from ..pictures.metadata.read import read_prompt
 
     try:
         prompt = " ".join(read_prompt(picture).positive.split())
     except UnreadablePicture:
-        return ("",)  # for now: it is named, or left out, when all pictures are decoded
+        return ("",)  # a placeholder: damaged pictures are reported or skipped when all are decoded
     except AtelierError:
         return ()
     return (prompt,) if prompt else ()

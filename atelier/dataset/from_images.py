@@ -1,4 +1,4 @@
-"""A training set from pictures in memory, as a graph hands them over."""
+"""Build a training set from pictures in memory, such as a graph's `IMAGE` batches."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ def from_images(images: Sequence[Image.Image], captions: Sequence[str], folder: 
                 trigger: str = "") -> TrainingSet:
     """Write `images` into `folder` and make a training set of the files.
 
-    A file is named by its pixels (`<digest>.png`), so the same picture is written once however often it comes.
+    A file is named by its pixels (`<digest>.png`), so the same picture is written only once.
 
     Args:
         images: Pictures of any mode.
         captions: One for each picture, or a single one for all.
-        folder: Where the files go; made if need be.
+        folder: Destination; created if it does not exist.
         resolution: The size policy.
         repeats: Uses of each picture in an epoch.
-        flip: Also use them mirrored.
-        trigger: Put in front of captions that lack it.
+        flip: Also use the pictures mirrored.
+        trigger: Prepended to captions that lack it.
 
     Raises:
         AtelierError: no picture, or the number of captions does not match.

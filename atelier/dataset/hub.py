@@ -1,8 +1,8 @@
-"""A training set from a data set of the Hugging Face hub, or from a local one, without fetching more than is used.
+"""Read a training set from a data set of the Hugging Face hub, or from a local one, by streaming.
 
-Rows are streamed and reading stops at the last picture wanted: a hundred pictures of a data set of 33 GB cost what
-lies before the hundredth match, not 33 GB. Pictures are kept as the very bytes of the data set, so that the next run
-reads nothing. What a run had fetched when it was stopped waits beside, and the next run of the same query goes on.
+Rows are streamed until enough match: a hundred pictures of a 33 GB data set cost the rows before the hundredth match,
+not 33 GB. Pictures are cached as the data set's own bytes, so the next run of the same query reads nothing. If a run is
+interrupted, its pictures are kept beside the cache and the next run of the same query resumes.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _log = logging.getLogger("atelier")
 _SIZE = Resolution()
 _INDEX = "captions.json"
 _STOPPED = "stopped.json"
-"""In a folder that is not whole yet: its captions, and where in the data set the next run goes on."""
+"""In the folder of an interrupted run: its captions, and the position in the data set to resume at."""
 _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg"}
-"""File ending by Pillow's name of the format, where it is not that name itself."""
+"""File ending by Pillow's format name, where the two differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class HubQuery:
-    """Which rows of a data set, and what their captions say.
+    """Which rows of a data set to fetch, and how to caption them.
 
     Raises:
         AtelierError: a value is out of range; the message names the field.
@@ -69,29 +69,29 @@ class HubQuery:
 
 @dataclass(frozen=True)
 class Fetched:
-    """A picture on disk with its captions."""
+    """A fetched picture on disk with its captions."""
 
     path: Path
     captions: tuple[str, ...]
 
 
 def fetch(query: HubQuery, cache: Path, progress: Progress | None = None) -> tuple[Fetched, ...]:
-    """The pictures of a query, from `cache` if they were fetched before.
+    """The pictures of a query; read from `cache` if an earlier run fetched them.
 
     Args:
-        cache: Folder that keeps what was fetched, one folder a query.
+        cache: Folder of fetched pictures, with one sub-folder for each query.
 
     Raises:
         MissingPackage: `datasets` is not installed.
         AtelierError: the data set, split or a column does not exist, cannot be reached or read, or nothing matches.
     """
     progress = progress or Progress()
-    place = cache / _key(query)
-    if not (place / _INDEX).is_file():
-        with atomic_folder(place) as part, _kept(part, place.with_name(place.name + PART_SUFFIX)):
+    folder = cache / _key(query)
+    if not (folder / _INDEX).is_file():
+        with atomic_folder(folder) as part, _resumable(part, folder.with_name(folder.name + PART_SUFFIX)):
             _fetch(query, part, progress)
-    captions = json.loads((place / _INDEX).read_text(encoding="utf-8"))
-    return tuple(Fetched(place / name, tuple(texts)) for name, texts in captions.items())
+    captions = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    return tuple(Fetched(folder / name, tuple(texts)) for name, texts in captions.items())
 
 
 def read_hub(query: HubQuery, cache: Path, *, trigger: str = "", resolution: Resolution = _SIZE,
@@ -99,7 +99,7 @@ def read_hub(query: HubQuery, cache: Path, *, trigger: str = "", resolution: Res
     """The pictures of a query as a training set. See `fetch`, and `TrainingSet` for what is not explained here.
 
     Args:
-        trigger: Put in front of captions that lack it.
+        trigger: Prepended to captions that lack it.
         repeats: Uses of each picture in an epoch.
     """
     from .sample import make_sample
@@ -110,10 +110,10 @@ def read_hub(query: HubQuery, cache: Path, *, trigger: str = "", resolution: Res
 
 
 @contextmanager
-def _kept(part: Path, kept: Path) -> Iterator[None]:
-    """`part` begins as what an earlier run kept, and is kept again where this one fails after it fetched something.
+def _resumable(part: Path, kept: Path) -> Iterator[None]:
+    """Start `part` from an interrupted run's folder `kept`; on failure, rename it to `kept` if it has pictures.
 
-    By renaming, so that of two runs at the same moment one goes on and the other begins anew.
+    Renaming is atomic: of two runs at the same time, one resumes and the other starts over.
     """
     with suppress(OSError):
         part.rmdir()
@@ -130,43 +130,43 @@ def _kept(part: Path, kept: Path) -> Iterator[None]:
 
 def _fetch(query: HubQuery, folder: Path, progress: Progress) -> None:
     captions: dict[str, list[str]] = {}
-    place: Any = None
+    position: Any = None
     if (folder / _STOPPED).is_file():
-        captions, place = json.loads((folder / _STOPPED).read_text(encoding="utf-8"))
+        captions, position = json.loads((folder / _STOPPED).read_text(encoding="utf-8"))
     progress.phase("fetching", query.limit)
     progress.advance(len(captions))
     try:
-        for data, ending, texts, after in _matches(query, progress, place):
+        for data, ending, texts, after in _matches(query, progress, position):
             name = f"{len(captions) + 1:05d}{ending}"
             (folder / name).write_bytes(data)
-            captions[name], place = texts, after
+            captions[name], position = texts, after
             progress.advance(len(captions))
             if len(captions) == query.limit:
                 break
     except BaseException:
-        if place:
-            write_json(folder / _STOPPED, [captions, place])
+        if position:
+            write_json(folder / _STOPPED, [captions, position])
         raise
     (folder / _STOPPED).unlink(missing_ok=True)
     write_json(folder / _INDEX, captions)
 
 
-def _matches(query: HubQuery, progress: Progress, place: Any = None) -> Iterator[tuple[bytes, str, list[str], Any]]:
-    """Stored picture, its file ending, its captions and the place behind it for each row that matches and can be read.
+def _matches(query: HubQuery, progress: Progress, position: Any = None) -> Iterator[tuple[bytes, str, list[str], Any]]:
+    """Yield picture bytes, file ending, captions and the position after it for each row that matches and decodes.
 
     Args:
-        place: Where to go on, as an earlier run got it; None at the beginning.
+        position: Where to resume, as an earlier run received it; None to start at the first row.
     """
     from ..pictures.decode import UnreadablePicture, check_picture
 
-    scanned, found, state = place or (0, 0, None)
-    with _explained(query):
+    scanned, found, state = position or (0, 0, None)
+    with _readable_errors(query):
         rows, columns = _open(query)
-        if state and state["of"] == _form(rows):
+        if state and state["of"] == _stream_version(rows):
             rows.load_state_dict(state["rows"])
             passed = 0
         else:
-            passed = scanned  # none, where nothing was kept
+            passed = scanned  # 0 for a new run
         image = columns.image_column(query.image_column)
         wanted, captions = columns.filter(query.column, query.value), columns.captions(query.caption)
         for number, row in enumerate(rows):
@@ -183,8 +183,8 @@ def _matches(query: HubQuery, progress: Progress, place: Any = None) -> Iterator
                 _log.warning("Left out row %d of %s: %s", scanned, query.source, error.why)
                 continue
             found += 1
-            # Releases of `datasets` before 2.20 do not tell where they are.
-            state = {"of": _form(rows), "rows": rows.state_dict()} if hasattr(rows, "state_dict") else None
+            # `datasets` before 2.20 cannot report its position in a stream.
+            state = {"of": _stream_version(rows), "rows": rows.state_dict()} if hasattr(rows, "state_dict") else None
             yield data, _ending(data), captions(row), (scanned, found, state)
     if not found:
         what = f"has {query.column} = {query.value!r}" if query.column else "holds a readable picture"
@@ -193,7 +193,7 @@ def _matches(query: HubQuery, progress: Progress, place: Any = None) -> Iterator
 
 
 def _open(query: HubQuery) -> tuple[Any, Columns]:
-    """The rows as a stream with undecoded pictures, and what is known of their columns."""
+    """The rows as a stream with undecoded pictures, and their columns."""
     try:
         import datasets
     except ImportError as error:
@@ -210,7 +210,7 @@ def _open(query: HubQuery) -> tuple[Any, Columns]:
         rows = datasets.load_dataset(str(folder) if folder.is_dir() else query.source, split=query.split,
                                      streaming=True)
     features = rows.features
-    if features is None:  # formats without a schema: the first rows tell
+    if features is None:  # a format without a schema: infer it from the first rows
         features = rows._resolve_features().features or {}
     pictures = [name for name, feature in features.items() if isinstance(feature, datasets.Image)]
     for name in pictures:
@@ -220,8 +220,8 @@ def _open(query: HubQuery) -> tuple[Any, Columns]:
     return rows, Columns(query.source, tuple(features), tuple(pictures), classes)
 
 
-def _form(rows: Any) -> list[Any]:
-    """What a place in a stream depends on: where it differs, rows are counted from the beginning."""
+def _stream_version(rows: Any) -> list[Any]:
+    """What a saved stream position depends on; if it differs, rows are counted from the start."""
     import datasets
 
     return [datasets.__version__, rows.n_shards]
@@ -252,7 +252,7 @@ def _ending(data: bytes) -> str:
 
 
 def _key(query: HubQuery) -> str:
-    """Name of the query's folder. What a local folder holds is part of it."""
+    """Name of the query's folder: a hash of the query and, for a local folder, of its file list."""
     parts: dict[str, Any] = asdict(query)
     folder = Path(query.source).expanduser()
     if folder.is_dir():
@@ -264,10 +264,10 @@ def _key(query: HubQuery) -> str:
 
 
 @contextmanager
-def _explained(query: HubQuery) -> Iterator[None]:
+def _readable_errors(query: HubQuery) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError) as error:  # what `datasets` raises for all that is missing, unreachable or damaged
+    except (OSError, ValueError) as error:  # `datasets` raises these for missing, unreachable and damaged data
         why = next(iter(str(error).splitlines()), type(error).__name__)
         raise AtelierError(f"The data set {query.source!r} ({query.split}) cannot be read: {why}.",
                            "Check its id or folder, its split, and the network.") from error

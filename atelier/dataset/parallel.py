@@ -1,4 +1,4 @@
-"""Work for a few threads, its results in order."""
+"""An ordered `map` on a thread pool with bounded look-ahead."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 def in_order(function: Callable[[T], R], items: Iterable[T], ahead: int) -> Generator[R, None, None]:
-    """`map` on threads: results come in the order of `items`, and at most `ahead` of them wait to be taken.
+    """`map` on threads: results come in the order of `items`, at most `ahead` of them computed in advance.
 
-    Threads serve here because Pillow lets go of the interpreter while it decodes and resizes. Close the iterator
-    (`contextlib.closing`) when leaving early: what has not begun is then dropped.
+    Threads help because Pillow releases the GIL while it decodes and resizes. Close the iterator
+    (`contextlib.closing`) when leaving early, to cancel pending items.
     """
     waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1), thread_name_prefix="atelier-pictures") as pool:

@@ -1,4 +1,4 @@
-"""One sample made ready for the VAE: decoded, cut, resized, with its loss mask."""
+"""Prepare a sample for the VAE: decode, crop and resize the picture and its loss mask."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .types import Crop, Resolution, Sample
 
 @dataclass(frozen=True)
 class Prepared:
-    """Pixels at the training size."""
+    """A picture at its training size."""
 
     geometry: Geometry
     pixels: NDArray[np.uint8]
@@ -29,10 +29,11 @@ class Prepared:
 def prepare(sample: Sample, resolution: Resolution) -> Prepared:
     """Decode `sample` and bring it to its training size in one resampling (Lanczos, antialiased).
 
-    Bars beside a padded picture take its mean colour, which disturbs the VAE's neighbourhood least, and are masked.
+    The bars of a padded picture have its mean colour, which disturbs the VAE's encoding of nearby pixels least, and are
+    masked.
 
     Raises:
-        UnreadablePicture: the picture or its mask cannot be used, or is no longer the file that the sample was made of.
+        UnreadablePicture: the picture or its mask cannot be used, or a file has changed since the sample was created.
     """
     picture = decode_picture(sample.image, _unchanged(sample.image, sample.digest))
     geometry = fit_sample(picture, resolution)
@@ -41,7 +42,7 @@ def prepare(sample: Sample, resolution: Resolution) -> Prepared:
 
 
 def fit_sample(picture: Image.Image, resolution: Resolution) -> Geometry:
-    """Where the decoded picture goes, its focus found in its pixels when the policy asks for that."""
+    """The geometry of a decoded picture; finds its focus where the policy is `Crop.FOCAL`."""
     focus = find_focus(picture) if resolution.crop is Crop.FOCAL else 0.5
     return fit(picture.size, resolution, focus)
 
@@ -53,12 +54,12 @@ def _mask(sample: Sample, geometry: Geometry) -> NDArray[np.uint8] | None:
         mask = Image.new("L", geometry.source, 255)
     else:
         return None
-    # Box: no ringing, so a mask of black and white never leaves 0..255 or gets a halo.
+    # The box filter does not ring, so a black and white mask gets no halo.
     return np.asarray(_on_canvas(mask, geometry, Image.Resampling.BOX, 0))
 
 
 def _unchanged(path: Path, digest: str) -> bytes:
-    """The file's bytes; encoding others under the old digest would spoil the cache for good."""
+    """The file's bytes. Encoding other bytes under the old digest would corrupt the cache permanently."""
     data = read_file(path)
     if hashlib.sha256(data).hexdigest() != digest:
         raise UnreadablePicture(path, "it has changed since the training set was read")

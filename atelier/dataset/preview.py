@@ -1,4 +1,4 @@
-"""A contact sheet of a training set: what will be cut away, at which size, with which caption."""
+"""A contact sheet of a training set: crops, training sizes and captions."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LINES = 2
 _TEXT = 13
 _GAP = 10
 _FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "segoeui.ttf", "Arial.ttf", "arial.ttf", "Helvetica.ttc")
-"""Tried in this order among the system's fonts; the one inside Pillow has no letters beyond ASCII."""
+"""System fonts in order of preference; Pillow's built-in font covers ASCII only."""
 _PAPER, _INK, _SOFT, _FRAME = "#16181d", "#e8e6e1", "#9aa0aa", "#f2b134"
 
 
@@ -32,7 +32,7 @@ def size_counts(data: TrainingSet) -> dict[Size, int]:
 
 
 def summary(data: TrainingSet) -> str:
-    """The training set in one line: pictures, uses in an epoch, sizes, and what deserves a look."""
+    """The training set in one line: pictures, uses per epoch, sizes, and counts of enlarged and skipped pictures."""
     prior = sum(sample.prior for sample in data.samples)
     uses = sum(sample.repeats for sample in data.samples if not sample.prior)
     small = sum(max(fit(sample.size, data.resolution).scale) > 1 for sample in data.samples)
@@ -46,11 +46,11 @@ def summary(data: TrainingSet) -> str:
 def contact_sheet(data: TrainingSet, *, limit: int = 24, columns: int = 6) -> Image.Image:
     """Thumbnails of the first `limit` pictures, RGB.
 
-    Each shows the whole picture with what will be cut away darkened and a frame around the rest, or for a padded one
-    the frame of its canvas; below it the training size, repeats and caption. The head line is `summary`.
+    Each shows the whole picture with a frame around the crop and the rest darkened, or a padded picture with the frame
+    of its canvas; below it are training size, repeats and caption. The first line of the sheet is `summary`.
 
     Raises:
-        AtelierError: a picture cannot be read any more.
+        AtelierError: a picture can no longer be read.
     """
     shown = data.samples[:limit]
     columns = max(1, min(columns, len(shown)))
@@ -61,8 +61,8 @@ def contact_sheet(data: TrainingSet, *, limit: int = 24, columns: int = 6) -> Im
     left_out = len(data.samples) - len(shown)
     title = summary(data) + (f" | {left_out} more not shown" if left_out else "")
     pen.text((_GAP, _GAP), _cut(title, sheet.width - 2 * _GAP, font), _INK, font)
-    for place_in_sheet, sample in enumerate(shown):
-        row, column = divmod(place_in_sheet, columns)
+    for index, sample in enumerate(shown):
+        row, column = divmod(index, columns)
         x, y = _GAP + column * (CELL + _GAP), head + row * step
         picture = _framed(sample, data.resolution)
         sheet.paste(picture, (x + (CELL - picture.width) // 2, y + (CELL - picture.height) // 2))
@@ -71,7 +71,7 @@ def contact_sheet(data: TrainingSet, *, limit: int = 24, columns: int = 6) -> Im
 
 
 def _framed(sample: Sample, resolution: Resolution) -> Image.Image:
-    """The picture, no larger than a cell, with what will not be trained on darkened."""
+    """The picture, no larger than a cell, with the untrained part darkened."""
     picture = read_picture(sample.image)
     geometry = fit_sample(picture, resolution)
     return _on_bars(picture, geometry) if geometry.padded else _cut_away(picture, geometry)
@@ -82,7 +82,7 @@ def _cut_away(picture: Image.Image, geometry: Geometry) -> Image.Image:
     thumb.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
     across, down = thumb.width / picture.width, thumb.height / picture.height
     left, top, right, bottom = geometry.box
-    # Of a picture that is 500 times as wide as high, what is kept is less than a pixel here.
+    # The crop of a picture 500 times as wide as high is less than a pixel wide here.
     x, y = min(round(left * across), thumb.width - 1), min(round(top * down), thumb.height - 1)
     box = x, y, max(x + 1, round(right * across)), max(y + 1, round(bottom * down))
     dark = thumb.point(lambda value: value * 0.3)
@@ -119,7 +119,7 @@ def _font() -> Font:
 
 
 def _wrapped(text: str, font: Font) -> list[str]:
-    # No letter is narrower than a pixel: what lies behind can never be shown, and measuring it takes the square of it.
+    # No glyph is narrower than a pixel, so text beyond this never fits; measuring it would take quadratic time.
     lines, rest = [], text[:_LINES * CELL].split()
     while rest and len(lines) < _LINES - 1:
         count = max((n for n in range(1, len(rest) + 1) if font.getlength(" ".join(rest[:n])) <= CELL), default=1)

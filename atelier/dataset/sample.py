@@ -1,4 +1,4 @@
-"""A checked sample from a picture file."""
+"""Create a checked sample from a picture file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .types import Sample
 
 def make_sample(image: Path, captions: tuple[str, ...], *, repeats: int = 1, mask: Path | None = None,
                 prior: bool = False) -> Sample:
-    """Read the picture's file and its mask's once, take their digests and see that they decode.
+    """Read the picture's file and its mask's once, compute their digests and check that they decode.
 
     Raises:
-        UnreadablePicture: one of them is damaged, or the mask is of another shape than the picture.
+        UnreadablePicture: one of them is damaged, or the mask has another size than the picture.
     """
     data = read_file(image)
     size = check_picture(image, data)

@@ -1,4 +1,4 @@
-"""Which files of a folder are pictures, in which order, with which masks and repeats."""
+"""Find the pictures of a folder in natural order, with their masks and repeats."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _REPEATS = re.compile(r"([0-9]+)_(.*)")
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture file and what its place in the folder says about it."""
+    """A picture file with the repeats and mask that its folder gives it."""
 
     path: Path
     folder: str
-    """Name of the folder it lies in, without a leading `N_`."""
+    """Name of its folder, without a leading `N_`."""
     repeats: int
-    """From an `N_name` folder below the one that was searched; 1 elsewhere. 0 leaves the picture out, as kohya's
-    trainer does. The `N_` of the searched folder itself does not count: who chooses that one says repeats beside it."""
+    """From an `N_name` folder below the searched one; 1 elsewhere. 0 excludes the picture, as in kohya's trainer.
+    The `N_` of the searched folder itself does not count: whoever chooses that folder sets `repeats` directly."""
     mask: Path | None
 
 
@@ -36,21 +36,21 @@ def find_pictures(folder: Path, recursive: bool, masks: Path | None = None,
     """The pictures of `folder` in natural order.
 
     A picture's mask is the file of the same relative path in `masks` (any picture ending, `-mask` allowed), else
-    `<name>-mask.<ending>` beside it. Such files are not pictures themselves. Names that begin with a dot are ignored,
+    `<name>-mask.<ending>` beside it. Masks are not listed as pictures. Names that begin with a dot are ignored,
     endings match in any case.
 
     Args:
-        folder: Where to look.
-        recursive: Also look below it, through links to folders too, and honour the repeats of `N_name` folders there.
-        masks: A folder of masks with the tree of `folder`.
-        leave_out: Folders that are not entered.
+        folder: Folder to search.
+        recursive: Also search its sub-folders, linked ones included, and honour the repeats of `N_name` folders there.
+        masks: A folder of masks with the same sub-folders as `folder`.
+        leave_out: Folders to skip.
     """
     closed = {path.resolve() for path in (*leave_out, *((masks,) if masks else ()))}
     files = sorted(_walk(folder, recursive, closed), key=lambda path: natural_key(path.relative_to(folder)))
     by_name = {_name_key(path.relative_to(folder)): path for path in files}
     masked = {_name_key(path.relative_to(masks), drop_mask=True): path
               for path in _walk(masks, recursive, set())} if masks else {}
-    found = []
+    pictures = []
     for path in files:
         relative = path.relative_to(folder)
         key = _name_key(relative)
@@ -58,13 +58,13 @@ def find_pictures(folder: Path, recursive: bool, masks: Path | None = None,
             continue
         name, repeats = _folder(folder, relative)
         mask = masked.get(key) or by_name.get(key + MASK_SUFFIX)
-        found.append(PictureFile(path, name, repeats, mask))
-    return found
+        pictures.append(PictureFile(path, name, repeats, mask))
+    return pictures
 
 
 def natural_key(path: PurePath) -> tuple[tuple[tuple[int, int, str], ...], str]:
-    """Sort key by which `b2` comes before `B10`, the same on every system whatever order it lists files in."""
-    # macOS may hand out decomposed letters where others give composed ones.
+    """Sort key that puts `b2` before `B10`, independent of the system's own listing order."""
+    # macOS may list decomposed letters where other systems list composed ones.
     text = unicodedata.normalize("NFC", path.as_posix())
     parts = re.split(r"([0-9]+)", text.casefold())
     return tuple((0, int(part), "") if part.isascii() and part.isdigit() else (1, 0, part) for part in parts), text

@@ -9,21 +9,21 @@ from pathlib import Path
 from ..errors import AtelierError
 
 SIDECAR_ENDINGS = (".txt", ".caption")
-"""Looked for in this order."""
+"""In order of precedence."""
 
 
 class Sidecars:
-    """Finds sidecars; each folder is listed once.
+    """Finds caption files; lists each folder once.
 
-    Endings match in any case, and names however their accents are written: archives packed on macOS hand out decomposed
-    letters where other files have composed ones.
+    Endings match in any case. Names match in composed and decomposed form: archives packed on macOS hold decomposed
+    letters.
     """
 
     def __init__(self) -> None:
         self._listed: dict[Path, dict[str, Path]] = {}
 
     def find(self, picture: Path) -> list[Path]:
-        """The caption files of `picture` in the order of `SIDECAR_ENDINGS`: the first that says something counts."""
+        """The caption files of `picture` in the order of `SIDECAR_ENDINGS`; the first non-empty one counts."""
         folder = picture.parent
         if folder not in self._listed:
             self._listed[folder] = {_key(path.stem) + path.suffix.lower(): path for path in sorted(folder.iterdir())
@@ -39,8 +39,8 @@ def _key(stem: str) -> str:
 def read_sidecar(path: Path, by_lines: bool) -> tuple[str, ...]:
     """The captions in `path`: one, its lines joined by spaces, or with `by_lines` one of each line.
 
-    UTF-8 with or without a byte order mark; UTF-16 where a mark says so. Blank lines do not count, so an empty file
-    gives none.
+    UTF-8 with or without a byte order mark; UTF-16 with one. Blank lines are ignored, so an empty file gives no
+    caption.
 
     Raises:
         AtelierError: the file is in another encoding.

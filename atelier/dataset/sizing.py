@@ -1,7 +1,7 @@
-"""The geometry of a training picture: which part of it is used, and at which size.
+"""The geometry of a training picture: the crop and the size it is scaled to.
 
 Three coordinate systems: *source* pixels of the upright picture, *resized* pixels after scaling, and the *target*
-canvas of the training size. All is arithmetic on these; only `find_focus` looks at pixels. Sizes are
+canvas of the training size. Only `find_focus` reads pixels. Sizes are
 (width, height), boxes (left, top, right, bottom).
 """
 
@@ -20,7 +20,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Geometry:
-    """How one picture is brought onto its training canvas."""
+    """How one picture is cropped, scaled and placed on its training canvas."""
 
     source: Size
     target: Size
@@ -32,7 +32,7 @@ class Geometry:
 
     @property
     def padded(self) -> bool:
-        """True when part of the canvas holds no picture."""
+        """Whether part of the canvas is not covered by the picture."""
         return self.inner != (0, 0, *self.target)
 
     @property
@@ -45,7 +45,7 @@ class Geometry:
         """SDXL's micro-conditioning (https://arxiv.org/abs/2307.01952, section 2.2).
 
         Original height and width in source pixels; top and left of the crop in resized pixels; target height and
-        width. A mirrored picture counts its left edge from what was the right one.
+        width. For a mirrored picture, left is counted from the original's right edge.
         """
         width, height = self.source
         left, top, right, _ = self.box
@@ -63,13 +63,13 @@ def buckets(resolution: Resolution) -> tuple[Size, ...]:
     """
     step, area = resolution.bucket_step, resolution.size ** 2
     side = max(1, _nearest(resolution.size, step)) * step
-    found = {(side, side)}
+    sizes = {(side, side)}
     for width in range(step, math.ceil(resolution.size * math.sqrt(resolution.max_aspect)) + step, step):
         height = _nearest(area / width, step) * step
         if (max(width, height) <= resolution.max_aspect * min(width, height)
                 and abs(width * height - area) <= area / 4):
-            found |= {(width, height), (height, width)}
-    return tuple(sorted(found))
+            sizes |= {(width, height), (height, width)}
+    return tuple(sorted(sizes))
 
 
 def target_size(source: Size, resolution: Resolution) -> Size:
@@ -83,13 +83,13 @@ def target_size(source: Size, resolution: Resolution) -> Size:
 
 
 def fit(source: Size, resolution: Resolution, focus: float = 0.5) -> Geometry:
-    """Where a picture of `source` size goes.
+    """The geometry of a picture of size `source`.
 
     Args:
         source: (width, height) of the upright picture.
-        resolution: The policy.
-        focus: With `Crop.FOCAL`, the place of the window along the longer side, 0 (left or top) to 1, as `find_focus`
-            finds it. Other policies cut both ends alike.
+        resolution: The size policy.
+        focus: With `Crop.FOCAL`, the position of the window along the longer side, from 0 (left or top) to 1, as given
+            by `find_focus`. Other policies crop both ends equally.
     """
     target = target_size(source, resolution)
     if resolution.crop is Crop.PAD:
@@ -99,12 +99,12 @@ def fit(source: Size, resolution: Resolution, focus: float = 0.5) -> Geometry:
     used = min(float(width), target[0] / scale), min(float(height), target[1] / scale)
     along = focus if resolution.crop is Crop.FOCAL else 0.5
     left, top = (width - used[0]) * along, (height - used[1]) * along
-    box = left, top, min(width, left + used[0]), min(height, top + used[1])  # rounding may not step over the edge
+    box = left, top, min(width, left + used[0]), min(height, top + used[1])  # rounding must not exceed the edge
     return Geometry(source, target, box, (0, 0, *target))
 
 
 def find_focus(image: Image.Image, longest: int = 256) -> float:
-    """The place of the square window with the most detail along the longer side, from 0 to 1.
+    """The position of the square window with the most detail along the longer side, from 0 to 1.
 
     Detail is the energy of the gradient: the sum of squared differences between neighbouring grey values, taken on
     a copy of about `longest` pixels. Integers throughout, so the answer is the same everywhere. Among equal windows

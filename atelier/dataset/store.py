@@ -1,4 +1,4 @@
-"""Rows of tensors under content keys, in pack files: the disk form of the cache. Why so: docs/decisions/0003."""
+"""The cache on disk: rows of tensors under content keys, in pack files. See docs/decisions/0003."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ Row = dict[str, Tensor]
 class PackStore:
     """A folder of `.safetensors` packs; each holds the rows of one `add`, its tensors named `<key>/<name>`.
 
-    Opening reads the headers only. Packs are never changed: what is added gets a file of its own, whole or not at
-    all, so that a killed run keeps every row it had added. A damaged pack counts as absent.
+    Opening reads the headers only. Packs are never modified: each `add` writes a new file atomically, so that a killed
+    run keeps every row it had added. A damaged pack counts as absent.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -75,7 +75,7 @@ class PackStore:
         return sum(info.end - info.begin for key in keys for info in self._infos[key].values())
 
     def hold(self, keys: Iterable[str]) -> None:
-        """Keep the rows under `keys` in memory from now on."""
+        """Read the rows under `keys` into memory and keep them there."""
         by_pack: dict[Path, list[str]] = {}
         for key in keys:
             by_pack.setdefault(self._packs[key], []).append(key)
@@ -83,7 +83,7 @@ class PackStore:
             self._held |= self._read(path, together)
 
     def _read(self, path: Path, keys: Iterable[str]) -> dict[str, Row]:
-        # Cloned out of the memory map, which ends here: an open map would lock the file on Windows.
+        # Clone the tensors, so that the memory map closes here: an open map would lock the file on Windows.
         with safe_open(path, framework="pt") as file:
             return {key: {part: file.get_tensor(f"{key}/{part}").clone() for part in self._infos[key]}
                     for key in keys}

@@ -1,4 +1,4 @@
-"""All files below a folder, linked folders included."""
+"""List all files below a folder, following links to folders."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 
 def files_below(folder: Path, enter: Callable[[Path], bool] = lambda path: True) -> Iterator[Path]:
-    """Every file of `folder` and of the folders below it, in no order; paths begin with `folder` as it was given.
+    """Every file in `folder` and its sub-folders, unordered; paths begin with `folder` as given.
 
-    Links to folders are followed, but no folder is visited twice: of several ways to one, that without links counts,
-    and a link to a folder around it, which would never end, leads nowhere.
+    Links to folders are followed, but no folder is visited twice: a path without links takes precedence, and a link to
+    a parent folder, which would never end, is ignored.
 
     Args:
-        folder: Where to begin.
-        enter: Asked of every folder below, whether its files count.
+        folder: Folder to start from.
+        enter: Whether to enter a sub-folder.
     """
     visited: set[Path] = set()
     waiting = [folder]
@@ -23,8 +23,8 @@ def files_below(folder: Path, enter: Callable[[Path], bool] = lambda path: True)
         start = waiting.pop(0)
         if start.resolve() in visited:
             continue
-        for place, names, files in os.walk(start):
-            here = Path(place)
+        for root, names, files in os.walk(start):
+            here = Path(root)
             real = here.resolve()
             visited.add(real)
             inside, linked = [], []

@@ -1,4 +1,4 @@
-"""The values that travel from the dataset stage to the trainer."""
+"""The types that describe a training set."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ..errors import AtelierError
 
 
 class Crop(str, Enum):
-    """How a picture is brought to its training size."""
+    """How a picture is cropped or padded to its training size."""
 
     CENTER = "center"
-    """The largest square in the middle."""
+    """The largest centred square."""
     FOCAL = "focal"
-    """The largest square that holds the most detail."""
+    """The largest square, at the position with the most detail."""
     PAD = "pad"
-    """The whole picture in a square; the bars at its sides do not count in the loss."""
+    """The whole picture in a square; the bars beside it are masked in the loss."""
     BUCKET = "bucket"
-    """Keep the aspect ratio: each picture goes to the nearest of a few sizes of nearly equal area."""
+    """Keep the aspect ratio: each picture gets the nearest of a few sizes of nearly equal area."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Resolution:
 
     def __post_init__(self) -> None:
         try:
-            object.__setattr__(self, "crop", Crop(self.crop))  # its value, as a config file gives it, will do
+            object.__setattr__(self, "crop", Crop(self.crop))  # also accepts the value, as config files give it
         except ValueError as error:
             raise AtelierError(f"crop is {self.crop!r}.", f"Choose {', '.join(c.value for c in Crop)}.") from error
         if self.size < 64 or self.size % 8:
@@ -61,7 +61,7 @@ class Sample:
 
     image: Path
     captions: tuple[str, ...]
-    """At least one; with several, each use of the picture takes one of them by turns or by chance."""
+    """At least one; with several, each use of the picture takes one of them, in turn or at random."""
     digest: str
     """Hex digest of the file's bytes."""
     size: tuple[int, int]
@@ -87,12 +87,12 @@ class Sample:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Pictures with captions and how they are to be sized. Immutable; equal content has an equal digest."""
+    """Pictures with captions and their size policy. Immutable; equal content has an equal digest."""
 
     samples: tuple[Sample, ...]
     resolution: Resolution = Resolution()
     flip: bool = False
-    """Also use each picture mirrored left to right, half of the time."""
+    """Mirror each picture left to right in half of its uses."""
     trigger: str = ""
     """The rare word the captions use for the new subject or style; recorded in the LoRA's metadata."""
     skipped: tuple[Path, ...] = ()
@@ -104,7 +104,7 @@ class TrainingSet:
 
     @property
     def digest(self) -> str:
-        """Hex digest over pictures, captions and policy. Paths do not count, so a moved folder keeps its own."""
+        """Hex digest over pictures, captions and policy. Paths are excluded, so moving a folder does not change it."""
         parts: dict[str, Any] = {
             "samples": [(s.digest, s.captions, s.repeats, s.mask_digest, s.prior) for s in self.samples],
             "resolution": asdict(self.resolution), "flip": self.flip, "trigger": self.trigger,
