@@ -22,13 +22,13 @@ SIZE = 64
 
 
 def small(host: Host, checkpoint: str) -> dict[str, Any]:
-    """The workflow that ships, for a small model and little time."""
+    """The shipped workflow, for a small model and few steps."""
     draw_shapes(host.base / "input" / "main job")
     graph = copy.deepcopy(read_api("finetune_then_generate"))
     changes: dict[str, dict[str, Any]] = {
         "1": {"checkpoint": checkpoint},
         "2": {"folder": "main job", "resolution": SIZE},
-        # Fast and strong: a few steps must show in the picture.
+        # A high rate: a few steps must show in the picture.
         "3": {"learning_rate": 3e-3, "schedule": "constant", "sample_every": 6, "sample_steps": 2},
         "4": {"name": "main job", "length": 12},
         "14": {"width": SIZE, "height": SIZE},
@@ -67,7 +67,7 @@ def test_the_pictures_are_pictures_and_differ(result: Result) -> None:
 
 
 def test_every_stage_ran_and_showed_itself(result: Result, graph: dict[str, Any]) -> None:
-    # The host may still know the rest (texts, numbers, an empty latent) from another test.
+    # The host may have cached the rest (texts, numbers, an empty latent) in another test.
     stages = {name for name, node in graph.items() if node["class_type"].startswith(("Atelier", "KSampler"))}
     assert stages <= result.ran()
     assert "parameters in float16" in result.text("1")
