@@ -12,7 +12,6 @@ import io
 import json
 import os
 import secrets
-import signal
 import socket
 import struct
 import subprocess
@@ -149,17 +148,18 @@ class Host:
                 self._process.wait(30)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait()
-            self._process = None
+            self._forget()
 
     def kill(self) -> None:
         """Kill the process, as a power cut would."""
         assert self._process is not None
-        if hasattr(signal, "SIGKILL"):
-            self._process.send_signal(signal.SIGKILL)
-        else:
-            self._process.kill()
+        self._process.kill()
+        self._forget()
+
+    def _forget(self) -> None:
+        assert self._process is not None and self._process.stdin is not None
         self._process.wait()
+        self._process.stdin.close()
         self._process = None
 
     def log(self) -> str:
