@@ -1,4 +1,4 @@
-"""What all tests share: where modules come from, a host to test against, and global state put back."""
+"""Shared by all tests: module paths, a host to test against, limits for a run, and isolation of global state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# At the end: the pack's `nodes` and `tests` must never stand before modules of those names elsewhere.
+# Last: the pack's `nodes` and `tests` must not shadow other modules of those names.
 sys.path += [str(Path(__file__).parent), str(ROOT)]
 
 if TYPE_CHECKING:
@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
     from kit.host import Host
 
-# Nothing here may reach for a model hub, nor learn what is in this machine's cache.
+# No test may contact a model hub or depend on this machine's cache.
 os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
-# Nor keep anything in the home folder, which may be shared or not writable. Workers inherit the place.
+# Nor write into the home folder, which may be shared or read-only. Workers inherit the variable.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _kept = tempfile.TemporaryDirectory(prefix="atelier-tests-", ignore_cleanup_errors=True)
     os.environ["HF_HOME"] = _kept.name
 os.environ.setdefault("MPLBACKEND", "Agg")
-# What runs on this machine is asked without a proxy; processes that tests start inherit it.
+# No proxy for servers on this machine, here and in processes that tests start.
 os.environ["NO_PROXY"] = os.environ["no_proxy"] = "127.0.0.1,localhost"
 
-# The same examples in every run, and none of them against the clock, which a busy machine loses.
+# The same examples in every run, without deadlines, which fail on a busy machine.
 # `pytest --hypothesis-profile=default` draws others.
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
@@ -57,7 +57,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def _missing() -> dict[str, str]:
-    """What is not on this machine, by the marker of the tests that need it, and what to do."""
+    """What this machine lacks and how to get it, by the marker of the tests that need it."""
     from tools import chromium, comfyui
 
     missing = {}
@@ -74,7 +74,7 @@ def _missing() -> dict[str, str]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip the tests that need what this machine lacks; files with slow tests first, so that processes end together."""
+    """Skip tests that need what this machine lacks; put files with slow tests first, so that workers end together."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
     for marker, need in _missing().items():
@@ -85,7 +85,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Say how many tests were left out, and why, where everybody looks: on the last lines."""
+    """Print on the last lines how many tests were skipped, and why."""
     reporter = config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None:
         reasons = Counter(report.longrepr[2].removeprefix("Skipped: ") for report in reporter.stats.get("skipped", ()))
@@ -95,7 +95,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.fixture(autouse=True)
 def _global_state() -> Iterator[None]:
-    """Every test starts from, and leaves, the same global state."""
+    """Reset global state around each test."""
     environment, folder = dict(os.environ), Path.cwd()
     random.seed(0)
     torch = sys.modules.get("torch")

@@ -1,4 +1,4 @@
-"""What these tests share: a small random model, made once and linked into each host, and a browser."""
+"""Shared by these tests: a small random model, written once and linked into each host, and a browser."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture(scope="session")
 def put_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., str]:
-    """Put a Stable Diffusion 1.x checkpoint into a host's folder, under its own name or another; returns the name."""
+    """Put a Stable Diffusion 1.x checkpoint into a host's folder, under its own or another name; return the name."""
     made = write_sd1(tmp_path_factory.mktemp("checkpoint") / "small.safetensors")
 
     def put(host: Host, name: str = made.name) -> str:
@@ -40,7 +40,7 @@ def checkpoint(host: Host, put_checkpoint: Callable[..., str]) -> str:
 def chromium() -> Iterator[Browser]:
     """A browser. Mark such tests `browser`.
 
-    Not for the session: as long as it is there, an event loop runs in this thread, and nobody else can start one.
+    Not for the session: Playwright runs an event loop in this thread, so that no other one can start.
     """
     from kit.editor import browser
 

@@ -93,8 +93,8 @@ def test_the_pictures_are_the_hosts_and_the_numbers_those_by_hand(host: Host, mo
                  decode=("VAEDecode", {"samples": ["sample", 0], "vae": ["load", 2]}),
                  show=("PreviewImage", {"images": ["decode", 0]}))
     alone = host.queue(core.fill(host)).pictures("show")[0]
-    assert np.abs(alone.astype(int) - tuned[1]).max() <= 1  # the host cuts to levels, we round
-    # The scores by hand, from the pictures as they are kept.
+    assert np.abs(alone.astype(int) - tuned[1]).max() <= 1  # the host truncates to 8 bits, the pack rounds
+    # The scores computed by hand, from the cached pictures.
     rows = list(csv.DictReader(io.StringIO(result.text("csv"))))
     scorer = open_scorer(host.base / "models" / "clip_score" / "tiny clip")
     by_hand = scorer.score([Image.fromarray(p) for p in pictures], PROMPTS * 3)
@@ -107,7 +107,7 @@ def test_the_pictures_are_the_hosts_and_the_numbers_those_by_hand(host: Host, mo
     grid, = result.pictures("grid")
     assert np.abs(grid[48:48 + 64, 170:170 + 64].astype(int) - plain[0]).max() <= 1
     assert result.pictures("chart")[0].std() > 5
-    # Nothing is made twice: another label, the same pictures.
+    # Another label reuses the same pictures.
     before = kept(host)
     again = host.queue(graph(models).change("plain", label="first").fill(host))
     assert again.status == "success" and kept(host) == before

@@ -71,7 +71,7 @@ def test_steps_rows_labels_and_animation(host: Host, checkpoint: str) -> None:
     rows = [[strip[top + r * (cell + gap):, left + c * (cell + gap):][:cell, :cell] for c in range(6)]
             for r in range(3)]
     for column, frame in enumerate(frames):
-        assert np.abs(rows[0][column].astype(int) - frame).max() <= 1  # the host cuts to levels, we round
+        assert np.abs(rows[0][column].astype(int) - frame).max() <= 1  # the host truncates to 8 bits, the pack rounds
     assert all((rows[r][5] == 255).all() for r in (1, 2)), "the result stands alone"
     noisy = [np.abs(rows[1][c].astype(int) - frames[-1]).mean() for c in range(5)]
     assert noisy[0] > noisy[-1], "the noise goes"

@@ -51,7 +51,7 @@ def test_every_workflow_opens_and_exports_as_it_ships(editor: Editor) -> None:
         assert editor.missing() == [], title
         shipped = {number: {**node, "_meta": {"title": node["_meta"]["title"]}}
                    for number, node in read_api(name).items()}
-        assert editor.api_form() == shipped, title
+        assert editor.api_graph() == shipped, title
         assert editor.errors_so_far() == [], title
         expect(editor.page.get_by_role("dialog")).to_have_count(0)
     editor.page.wait_for_timeout(500)
@@ -122,7 +122,7 @@ def test_results_are_shown_on_their_nodes(editor: Editor, host: Host, fake: Fake
 
     # Another tab and back, and a change undone: each time the editor makes the nodes anew.
     workflow = editor.page.evaluate("app.rootGraph.id")
-    assert workflow.strip("0-"), "the API's form has no id; what is found by one would be lost"
+    assert workflow.strip("0-"), "the API format has no id; what is found by one would be lost"
     editor.load(EMPTY)
     expect(editor.page.locator(".atelier-result")).to_have_count(0)
     editor.page.evaluate("app.extensionManager.command.execute('Workspace.PreviousOpenedWorkflow')")
@@ -156,14 +156,14 @@ def test_numbers_reach_the_run_as_they_are_typed(editor: Editor, host: Host) -> 
     for name, value in numbers.items():
         editor.set_widget(1, name, value)
     editor.set_widget(2, "alpha", 0.25)
-    sent = editor.api_form()
+    sent = editor.api_graph()
     assert {name: sent["1"]["inputs"][name] for name in numbers} == numbers
     assert sent["2"]["inputs"]["alpha"] == 0.25
     editor.page.evaluate("""() => {
         const rate = app.rootGraph.getNodeById(1).widgets.find(({ name }) => name === "learning_rate");
         rate.incrementValue({ e: {}, node: app.rootGraph.getNodeById(1), canvas: app.canvas });
     }""")
-    assert editor.api_form()["1"]["inputs"]["learning_rate"] == 3.5e-5
+    assert editor.api_graph()["1"]["inputs"]["learning_rate"] == 3.5e-5
 
 
 def test_copied_trainers_are_let_go(editor: Editor) -> None:

@@ -1,4 +1,4 @@
-"""Training in the editor, in a real browser: a person's path, and the panel through all that happens on the way."""
+"""Training in the editor, in a real browser: a user's path from template to picture, and the panel meanwhile."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from playwright.sync_api import Browser, expect
 pytestmark = [pytest.mark.host, pytest.mark.browser, pytest.mark.slow]
 
 LONG = 5000
-"""Steps of a run that goes on, however fast or slow the page is beside it, until the test stops it."""
+"""Steps of a run that lasts until the test stops it, however slow the page is."""
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +44,13 @@ def page(chromium: Browser, host: Host, put_checkpoint: Callable[..., str]) -> I
 
 @pytest.fixture
 def editor(page: Editor, host: Host) -> Iterator[Editor]:
-    page.complaints.clear()  # each test answers for its own
+    page.complaints.clear()  # of earlier tests
     yield page
     host.interrupt()  # a run whose test failed before it stopped it
     assert not page.complaints
 
 
-def test_a_persons_path(editor: Editor, host: Host) -> None:
+def test_a_users_path(editor: Editor, host: Host) -> None:
     page = editor.page
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("ComfyUI-Atelier", exact=True).click()
@@ -102,7 +102,7 @@ def test_a_reload_and_a_lost_connection_bring_the_curve_back(editor: Editor, hos
     editor.page.wait_for_function("() => app.rootGraph.nodes.some(node => node.type === 'AtelierTrainLora')")
     editor.show(TRAINER)
     wait_for_steps(editor.panel, before)
-    # Whole, from the first step on, and growing.
+    # The whole curve, from the first step on, and it grows.
     assert curve_width(editor.panel) > 0.5
     before = wait_for_steps(editor.panel, steps_drawn(editor.panel) + 2)
 
@@ -178,7 +178,7 @@ def test_the_panel_is_readable_in_every_state(editor: Editor, theme: str) -> Non
             editor.show(node, zoom)
             wait_for_zoom(editor, editor.panel, zoom)
             assert cut_off(editor.panel) == [], f"{state} at {zoom}"
-            # No smaller than what the node itself writes on its widgets.
+            # No smaller than the text on the node's own widgets.
             assert smallest_text(editor.panel) >= own_text * zoom - 0.01, f"{state} at {zoom}"
         assert faults(editor, editor.panel) == [], state
         editor.screenshot(f"{state}-{theme}")

@@ -1,4 +1,4 @@
-"""The workflows for learning and comparing, through the real host's queue with small models, judged by pixels."""
+"""The workflows for learning and comparing, in the real host with small models, judged by pixels."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "AtelierImageFolder": {"resolution": SIZE}, "AtelierTrainLora": {"length": 8, "unit": "epochs"},
     "ImagePadForOutpaint": {"left": 32, "right": 32, "feathering": 8},
 }
-"""What is made smaller, by class, where it is not linked."""
+"""Smaller values for widgets that are not linked, by node class."""
 
 
 @pytest.fixture(scope="module")
 def studio(host: Host, put_checkpoint: Callable[..., str]) -> Host:
-    """The shared host with everything that these workflows name."""
+    """The shared host, with the files that these workflows name."""
     put_checkpoint(host, "v1-5-pruned-emaonly-fp16.safetensors")
     models, pictures = host.base / "models", host.base / "input"
     if not (models / "checkpoints" / "sd-v1-4.ckpt").exists():
@@ -56,7 +56,7 @@ def source() -> Image.Image:
 
 
 def hole() -> np.ndarray:
-    """Where the mask is open."""
+    """The pixels that the mask leaves open."""
     inside = np.zeros((SIZE, SIZE), bool)
     inside[24:40, 24:40] = True
     return inside
@@ -73,7 +73,7 @@ def graph(studio: Host) -> Callable[[str], dict[str, Any]]:
     return small
 
 
-def queued(host: Host, made: dict[str, Any]) -> Result:
+def run_graph(host: Host, made: dict[str, Any]) -> Result:
     result = host.queue(made)
     assert result.status == "success", result.error
     return result
@@ -91,7 +91,7 @@ def shown(host: Host, made: dict[str, Any], *outputs: list[Any]) -> list[np.ndar
     bare = {number: node for number, node in made.items() if node["class_type"] not in without}
     bare |= {f"show{i}": {"class_type": "PreviewImage", "inputs": {"images": output}}
              for i, output in enumerate(outputs)}
-    result = queued(host, bare)
+    result = run_graph(host, bare)
     return [found.astype(int) for i in range(len(outputs)) for found in result.pictures(f"show{i}")]
 
 
@@ -107,8 +107,8 @@ def cells(host: Host, title: str) -> tuple[list[np.ndarray], list[str]]:
             [cell["origin"].get("label", "") for cell in made])
 
 
-def varied(pictures: list[np.ndarray]) -> None:
-    """They are pictures, and no two are the same."""
+def check_varied(pictures: list[np.ndarray]) -> None:
+    """Check that none is uniform and no two are the same."""
     for one in pictures:
         assert one.std() > 5, "an even picture: NaN, or nothing denoised"
     for i, one in enumerate(pictures):
@@ -117,7 +117,7 @@ def varied(pictures: list[np.ndarray]) -> None:
 
 def test_inpainting_touches_the_mask_alone(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("inpainting")
-    result = picture(queued(studio, made), node_of(made, "SaveImage"))
+    result = picture(run_graph(studio, made), node_of(made, "SaveImage"))
     before = np.asarray(source().convert("RGB")).astype(int)
     far = np.ones((SIZE, SIZE), bool)
     far[14:50, 14:50] = False  # the mask grows by 8 pixels and the host's resizing softens its edge
@@ -127,7 +127,7 @@ def test_inpainting_touches_the_mask_alone(studio: Host, graph: Callable[[str], 
 
 def test_outpainting_keeps_the_picture_in_the_middle(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("outpainting")
-    result = picture(queued(studio, made), node_of(made, "SaveImage"))
+    result = picture(run_graph(studio, made), node_of(made, "SaveImage"))
     assert result.shape == (SIZE, SIZE + 64, 3)
     before = np.asarray(source().convert("RGB")).astype(int)
     assert np.abs(result[:, 32 + 9:32 + SIZE - 9] - before[:, 9:-9]).max() <= 1
@@ -139,9 +139,9 @@ def test_lms_and_ddim(studio: Host, graph: Callable[[str], dict[str, Any]]) -> N
     for node in made.values():
         if node["class_type"] == "PrimitiveInt" and node["_meta"]["title"].endswith(" steps"):
             node["inputs"]["value"] //= 5  # 2, 4 and 8
-    queued(studio, made)
+    run_graph(studio, made)
     pictures, labels = cells(studio, "LMS and DDIM")
-    varied(pictures)
+    check_varied(pictures)
     assert labels == [f"{name}, {steps} steps" for steps in (10, 20, 40) for name in ("LMS", "DDIM")]
     alone = copy.deepcopy(made)
     alone[node_of(alone, "KSampler", "LMS")]["inputs"]["steps"] = 8
@@ -153,9 +153,9 @@ def test_lms_and_ddim(studio: Host, graph: Callable[[str], dict[str, Any]]) -> N
 
 def test_mixtures_begin_and_end_with_the_models(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("model_merge_sweep")
-    queued(studio, made)
+    run_graph(studio, made)
     pictures, labels = cells(studio, "Mixtures of two models")
-    varied(pictures)
+    check_varied(pictures)
     assert labels == ["A 0", "A 0.25", "A 0.5", "A 0.75", "A 1"]
     for place, loader in ((0, node_of(made, "CheckpointLoaderSimple", "Model B")),
                           (4, node_of(made, "CheckpointLoaderSimple", "Model A"))):
@@ -173,7 +173,7 @@ def test_a_lora_at_four_strengths(studio: Host, graph: Callable[[str], dict[str,
     compare = node_of(made, "AtelierCompareModels")
     made[compare]["inputs"]["prompts"] = "a photo of ohwx"
     made["all"] = {"class_type": "PreviewImage", "inputs": {"images": [compare, 4]}}
-    result = queued(studio, made)
+    result = run_graph(studio, made)
     none, *stronger = (found.astype(int) for found in result.pictures("all"))
     changes = [np.abs(found - none).mean() for found in stronger]
     assert 0.5 < changes[0] < changes[1] < changes[2]
@@ -189,37 +189,37 @@ def test_a_lora_is_trained_and_compared_in_one_graph(studio: Host, graph: Callab
     made[compare]["inputs"]["prompts"] = "a photo of ohwx"
     made["all"] = {"class_type": "PreviewImage", "inputs": {"images": [compare, 4]}}
     made["name"] = {"class_type": "PreviewAny", "inputs": {"source": [node_of(made, "AtelierTrainLora"), 1]}}
-    result = queued(studio, made)
+    result = run_graph(studio, made)
     none, *stronger = (found.astype(int) for found in result.pictures("all"))
     changes = [np.abs(found - none).mean() for found in stronger]
     assert 0 < changes[0] < changes[1] < changes[2]
-    # It is the LoRA just trained, not the one that lay there under the name.
+    # It is the LoRA just trained, not an older file of that name.
     trained = result.text("name")
     assert trained != "my-subject.safetensors"
     made[node_of(made, "AtelierModelToCompare", "Strength 1")]["inputs"] |= {"lora": trained, "lora_name": ""}
-    assert np.array_equal(queued(studio, made).pictures("all")[3], stronger[2])
+    assert np.array_equal(run_graph(studio, made).pictures("all")[3], stronger[2])
 
 
 def test_similar_pictures_are_alike_and_not_the_same(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("similar_pictures")
-    result = queued(studio, made)
+    result = run_graph(studio, made)
     grid = picture(result, node_of(made, "SaveImage"))
     assert grid.shape[1] == 15 + 3 * SIZE + 2 * 10 + 15
     pictures = shown(studio, made, [node_of(made, "VAEDecode"), 0])
-    varied(pictures)
+    check_varied(pictures)
     head, *rows = result.text(node_of(made, "PreviewAny")).splitlines()
     place = head.split().index("likeness")
     found = [float(row.split()[place]) for row in rows[:6]]
     assert rows[6].endswith("n 6")
     model = studio.base / "models" / "clip_score" / "clip-vit-base-patch32"
     expected = picture_cosines(model, [Image.fromarray(each.astype(np.uint8)) for each in pictures], source())
-    assert found == pytest.approx(expected, abs=2e-3)  # the host cuts to levels, we round
+    assert found == pytest.approx(expected, abs=2e-3)  # the host truncates to 8 bits, the pack rounds
     assert max(expected) - min(expected) > 0.01, "too alike to tell"
 
 
 def test_chapter_1_shows_tokens(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("chapter_1_tokens")
-    result = queued(studio, made)
+    result = run_graph(studio, made)
     table = result.text(node_of(made, "PreviewAny", "Tokens in a table"))
     assert "clip_l: 12 tokens, 75 fit" in table and "majestic" in table and "1.3" in table
     assert "one rare token" in result.text(node_of(made, "PreviewAny", "Verdict"))
@@ -229,9 +229,9 @@ def test_chapter_1_shows_tokens(studio: Host, graph: Callable[[str], dict[str, A
 
 def test_chapter_2_goes_from_one_text_to_the_other(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("chapter_2_embeddings")
-    queued(studio, made)
+    run_graph(studio, made)
     pictures, labels = cells(studio, "Chapter 2, embeddings")
-    varied(pictures)
+    check_varied(pictures)
     assert labels[0] == "0 of the first" and labels[-1] == "1 of the first"
     alone = copy.deepcopy(made)
     for place, title in ((0, "Second prompt, encoded"), (4, "Prompt, encoded")):
@@ -242,19 +242,19 @@ def test_chapter_2_goes_from_one_text_to_the_other(studio: Host, graph: Callable
 
 def test_chapter_3_shows_the_noise_of_each_seed(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("chapter_3_noise")
-    queued(studio, made)
+    run_graph(studio, made)
     pictures = shown(studio, made, [node_of(made, "VAEDecode", "The noise"), 0],
                      [node_of(made, "VAEDecode", "Pictures"), 0])
     assert len(pictures) == 8
-    varied(pictures)
+    check_varied(pictures)
 
 
 def test_chapter_4_ends_with_the_samplers_own_picture(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("chapter_4_unet")
-    result = queued(studio, made)
+    result = run_graph(studio, made)
     *_, last = result.pictures(node_of(made, "PreviewImage"))
     assert result.outputs[node_of(made, "AtelierDenoisingSteps")]["images"][1]["filename"].endswith(".webp")
-    # One node of core's does all that the chapter takes apart.
+    # One core node does everything that the chapter takes apart.
     core = {number: node for number, node in made.items() if node["class_type"] in (
         "CheckpointLoaderSimple", "PrimitiveStringMultiline", "PrimitiveInt", "CLIPTextEncode", "EmptyLatentImage")}
     loader = node_of(made, "CheckpointLoaderSimple")
@@ -273,16 +273,16 @@ def test_chapter_4_ends_with_the_samplers_own_picture(studio: Host, graph: Calla
 
 def test_chapter_5_pulls_harder_at_higher_scales(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("chapter_5_guidance")
-    result = queued(studio, made)
+    result = run_graph(studio, made)
     strips = [picture(result, node_of(made, "SaveImage", f"Save cfg {cfg}")) for cfg in (1, 7, 20)]
     finals = [strip[44:44 + SIZE, -SIZE - 6:-6] for strip in strips]
-    varied(finals)
+    check_varied(finals)
     assert np.abs(finals[2] - finals[0]).mean() > np.abs(finals[1] - finals[0]).mean()
 
 
 def test_chapter_6_shows_what_the_vae_loses(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("chapter_6_vae")
-    queued(studio, made)
+    run_graph(studio, made)
     before, after, lost = shown(studio, made, [node_of(made, "BatchImagesNode"), 0])
     assert np.abs(before - np.asarray(source().convert("RGB"))).max() <= 1
     assert after.std() > 5

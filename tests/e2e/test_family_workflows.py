@@ -1,4 +1,4 @@
-"""The workflows for SDXL and its distilled relatives, SD-Turbo and merging, through the real host's queue.
+"""The workflows for SDXL and its distilled relatives, SD-Turbo and merging, in the real host.
 
 The models are random and small, of the right family, under the names that the workflows ship with.
 """
@@ -48,7 +48,7 @@ def studio(host: Host, put_checkpoint: Callable[..., str]) -> Host:
 
 
 def write_lora(path: Path, seed: int) -> None:
-    """A LoRA on some of the small SDXL's layers, named as in checkpoints, as such files are shared."""
+    """A LoRA on some of the small SDXL's layers, in the original (LDM) names, as published files have."""
     stream, state = torch.Generator().manual_seed(seed), {}
     for place in ("input_blocks_4_1", "middle_block_1", "output_blocks_2_1"):
         for layer in ("attn1_to_q", "attn1_to_v", "attn1_to_out_0"):
@@ -61,7 +61,7 @@ def write_lora(path: Path, seed: int) -> None:
 
 
 def small(name: str) -> dict[str, Any]:
-    """The workflow that ships, for small pictures; what many steps draw is drawn in a few."""
+    """The shipped workflow with small pictures and few steps."""
     graph = copy.deepcopy(read_api(name))
     for node in graph.values():
         inputs = node["inputs"]
@@ -86,7 +86,7 @@ def queue(host: Host, graph: dict[str, Any]) -> Result:
 
 
 def picture(result: Result, graph: dict[str, Any]) -> np.ndarray:
-    """What was saved; a picture, not an even surface."""
+    """The saved picture; it must not be uniform."""
     (found,) = result.pictures(node_of(graph, "SaveImage"))
     assert found.std() > 5, "an even picture: NaN, or nothing denoised"
     assert len(np.unique(found)) > 50
@@ -98,7 +98,7 @@ def steps_done(result: Result, node: str) -> int:
 
 
 def columns(found: np.ndarray, count: int) -> list[np.ndarray]:
-    """The pictures that were put side by side, 8 pixels apart."""
+    """Split pictures that are side by side, 8 pixels apart."""
     assert found.shape == (SIZE, count * SIZE + (count - 1) * 8, 3)
     return [found[:, start:start + SIZE] for start in range(0, count * (SIZE + 8), SIZE + 8)]
 
@@ -158,7 +158,7 @@ def test_lightning_side_by_side(studio: Host) -> None:
     result = queue(studio, graph)
     drawn = [found.astype(int) for found in result.pictures("all")]
     for found, workflow in zip(drawn, alone.values(), strict=True):
-        # The host cuts to levels, we round.
+        # The host truncates to 8 bits, the pack rounds.
         assert np.abs(found - picture(queue(studio, workflow), workflow)).max() <= 1
     assert differ(drawn[0], drawn[1]) and differ(drawn[1], drawn[2])
     table = result.text(node_of(graph, "PreviewAny", "Table"))

@@ -1,4 +1,4 @@
-"""The workflows that ship, through the real host's queue, their pictures checked by the pixel.
+"""The shipped workflows in the real host, their pictures checked by pixels.
 
 The host's environment holds keys, and the language model is asked with them; the last tests look for the keys in
 everything that was shown, written and sent.
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow]
 CAT = "a cat wearing neon-glasses"
 WORKFLOWS = ("finetune_then_generate", "approach_1_pretrained_with_photo_fillers", "approach_2_lora_style",
              "approach_3_all_generated", "chatgpt_prompts_base_vs_lora", "img2img_10_vs_40_steps", "cfg_sweep")
-"""Those that need no more than `supply` gives; other tests run the others, in hosts that are watched for keys too."""
+"""Those for which `supply` has all files; other tests run the rest, in hosts that are searched for keys too."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def fake() -> Iterator[FakeLlm]:
 @pytest.fixture(scope="module")
 def studio(tmp_path_factory: pytest.TempPathFactory, put_checkpoint: Callable[..., str], fake: FakeLlm
            ) -> Iterator[Host]:
-    """A host with everything that the workflows name, keys in its environment, and leave to send them to `fake`."""
+    """A host with the files that the workflows name, keys in its environment, and permission to send them to `fake`."""
     host = Host(tmp_path_factory.mktemp("ein stüdio"))
     put_checkpoint(host, "v1-5-pruned-emaonly-fp16.safetensors")
     supply(host)
@@ -62,7 +62,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory, put_checkpoint: Callable[..
 
 @pytest.fixture(scope="module")
 def run(studio: Host, fake: FakeLlm) -> Callable[[str], Run]:
-    """Run a workflow, once for all tests."""
+    """Run each workflow once for all tests."""
     done: dict[str, Run] = {}
 
     def once(name: str) -> Run:
@@ -77,7 +77,7 @@ def run(studio: Host, fake: FakeLlm) -> Callable[[str], Run]:
 
 @dataclass(frozen=True)
 class Grid:
-    """A saved grid taken apart by its manifest: pixels and origins, in the order of the pictures."""
+    """A saved grid split by its manifest: pixels and origins, in the order of the pictures."""
 
     picture: np.ndarray
     about: dict[str, Any]
@@ -101,7 +101,7 @@ def grid(host: Host, title: str) -> Grid:
 
 
 def check_pictures(pictures: list[np.ndarray]) -> None:
-    """They are pictures, and no two are the same."""
+    """Check that none is uniform and no two are the same."""
     for number, picture in enumerate(pictures):
         assert picture.std() > 5, "an even picture: NaN, or nothing denoised"
         assert len(np.unique(picture)) > 50
@@ -134,7 +134,7 @@ def check_blocks(found: Grid) -> None:
 
 
 def check_photos(host: Host, found: Grid) -> None:
-    """Twelve different files of the folder, as they are."""
+    """Twelve different files of the folder, unchanged."""
     assert len({origin["source"] for origin in found.filler_origins}) == 12
     for cell, origin in zip(found.fillers, found.filler_origins, strict=True):
         with Image.open(host.base / "input" / "flickr8k" / origin["source"]) as file:
@@ -181,7 +181,7 @@ def test_approach_2_learns_a_style_and_draws_with_it(studio: Host, run: Callable
     assert list(json.loads(captions.read_text(encoding="utf-8")).values()) == [
         [f"pencil sketch of impressionist painting 'artwork' by {artist}, {end}"]
         for artist in ("claude-monet", "mary-cassatt")]
-    # Without the LoRA the pictures are others, and nothing is trained again.
+    # Without the LoRA the pictures differ, and nothing is trained again.
     graph = copy.deepcopy(made.graph)
     graph[node_of(graph, "AtelierApplyLora")]["inputs"] |= {"strength_model": 0.0, "strength_clip": 0.0}
     graph[node_of(graph, "AtelierSaveTitled")]["inputs"]["title"] = "without"
@@ -242,7 +242,7 @@ def test_the_guidance_sweep_draws_what_its_labels_say(studio: Host, run: Callabl
                                                             "filename_prefix": "single"}}
     result = studio.queue(single)
     assert result.status == "success", result.error
-    # The host's own node cuts levels off where ours rounds.
+    # The host's node truncates to 8 bits, the pack rounds.
     assert np.abs(result.pictures("save")[0].astype(int) - found.unique[4]).max() <= 1
 
 

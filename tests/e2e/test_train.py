@@ -1,4 +1,4 @@
-"""Training inside a running ComfyUI: cancel, resume, reuse, and what the user reads."""
+"""Training in a running ComfyUI: cancel, resume, reuse, and messages to the user."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 @pytest.fixture
 def pictures(host: Host, request: pytest.FixtureRequest) -> Path:
-    """A folder of pictures of the test's own in the host's input folder."""
+    """A folder of pictures for this test alone, in the host's input folder."""
     return draw_shapes(host.base / "input" / request.function.__name__)
 
 
@@ -38,15 +38,15 @@ def training(checkpoint: str, pictures: Path, name: str, steps: int, **options: 
 
 
 def steps_shown(result: Result, total: int) -> list[int]:
-    """Training steps, of `total`, that the node's bar showed as they were done.
+    """Training steps, of `total`, that the node's progress bar showed.
 
-    The host shows the first and the last for certain; of those between, as many as there is time for.
+    The host always shows the first and the last, and as many between as it has time for.
     """
     return [data["value"] for data in result.kinds("progress") if data["node"] == "train" and data["max"] == total]
 
 
 def when_step(number: int, act: Any) -> Any:
-    """Do `act` once a training step from `number` on is shown."""
+    """Call `act` once, when training has reached step `number`."""
     done: list[bool] = []
 
     def watch(event: Event) -> None:
@@ -57,7 +57,7 @@ def when_step(number: int, act: Any) -> Any:
 
 
 def lora(host: Host, name: str) -> dict[str, torch.Tensor]:
-    """A LoRA file that must be there and sound."""
+    """Load a LoRA file, which must exist and be sound."""
     state = load_file(host.base / "models" / "loras" / f"{name}.safetensors")
     assert state
     assert all(tensor.isfinite().all() for tensor in state.values())
@@ -65,8 +65,8 @@ def lora(host: Host, name: str) -> dict[str, torch.Tensor]:
     return state
 
 
-def steps_learnt(host: Host, name: str) -> int:
-    """After how many steps a LoRA file was written, as its header says."""
+def steps_trained(host: Host, name: str) -> int:
+    """The number of steps in a LoRA file's header."""
     with safe_open(host.base / "models" / "loras" / f"{name}.safetensors", framework="pt") as file:
         return int(file.metadata()["ss_steps"])
 
@@ -76,7 +76,7 @@ def test_cancel_keeps_the_work_and_a_new_run_goes_on(host: Host, checkpoint: str
     first = host.queue(graph, when_step(5, host.interrupt))
     assert first.status == "interrupted"
     assert first.kinds("atelier.training")[-1]["status"] == "cancelled"
-    partial, done = lora(host, "cancelled-partial"), steps_learnt(host, "cancelled-partial")
+    partial, done = lora(host, "cancelled-partial"), steps_trained(host, "cancelled-partial")
     assert 5 <= done < 30
     assert not (host.base / "models" / "loras" / "cancelled.safetensors").exists()
 
@@ -88,7 +88,7 @@ def test_cancel_keeps_the_work_and_a_new_run_goes_on(host: Host, checkpoint: str
     assert any(not torch.equal(finished[key], partial[key]) for key in finished)
     assert not (host.base / "models" / "loras" / "cancelled-partial.safetensors").exists()
 
-    # The same request with nothing to go on from: one unbroken run.
+    # The same request without a run to resume: one unbroken run.
     shutil.rmtree(host.base / "user" / "atelier" / "runs")
     (host.base / "models" / "loras" / "cancelled.safetensors").unlink()
     host.free()
@@ -144,7 +144,7 @@ def test_what_is_shown_while_training(host: Host, checkpoint: str, pictures: Pat
 
 @pytest.fixture
 def fragile_host(tmp_path: Path) -> Iterator[Host]:
-    """A host of the test's own, to be killed."""
+    """A host for this test alone, to be killed."""
     with Host(tmp_path / "fragile") as running:
         yield running
 
@@ -153,7 +153,7 @@ def test_a_killed_process_loses_only_the_work_since_the_last_save(
         fragile_host: Host, put_checkpoint: Callable[[Host], str]) -> None:
     host = fragile_host
     pictures = draw_shapes(host.base / "input" / "killed")
-    # So long that it is not over before the kill, or before it is stopped.
+    # Too long to end before it is killed or stopped.
     graph = training(put_checkpoint(host), pictures, "killed", 5000, save_every=4).fill(host)
     lost = host.queue(graph, when_step(9, host.kill))
     assert lost.status == "lost"
@@ -172,7 +172,7 @@ def test_a_killed_process_loses_only_the_work_since_the_last_save(
 
 
 @pytest.mark.parametrize(("status", "changes", "says"), [
-    # Before it runs, so that the editor marks the node. Output nodes that do not depend on it run all the same.
+    # Rejected before the run, so that the editor marks the node. Output nodes that do not depend on it still run.
     ("rejected", {"data": {"folder": "no such folder"}}, r"no such folder is not a folder\. Type an existing folder"),
     ("rejected", {"train": {"name": "../escape"}}, r"'\.\./escape' cannot be a file name\. Use letters"),
     ("error", {"options": {"patience": 3}}, r"monitor and patience .* Early stopping needs"),

@@ -24,11 +24,11 @@ from safetensors.torch import load_file
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 BATCH = 4
-"""Pictures encoded at once on a processor."""
+"""Batch size of encoding on a CPU."""
 STOP, SAMPLE = "/atelier/training/stop", "/atelier/training/sample"
 NOTHING = {"message": "Nothing is being trained.", "reached": []}
 LONG = 5000
-"""Steps of a run that goes on, however fast, until the test has seen what it looks for and stops it."""
+"""Steps of a run that lasts until the test stops it."""
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def training(checkpoint: str, pictures: Path, name: str, steps: int, *, node: st
 
 
 def at_step(number: int, act: Callable[[dict[str, Any]], None]) -> Callable[[Event], None]:
-    """Do `act` once with the first news of a training that has reached step `number`."""
+    """Call `act` once, with the first news of a training that has reached step `number`."""
     done: list[bool] = []
 
     def watch(event: Event) -> None:
@@ -87,11 +87,11 @@ def test_stop_and_keep_ends_within_a_step_and_the_graph_goes_on(host: Host, chec
     assert result.status == "success", result.error
     (pressed, first, second), = answers
     assert [reached["node"] for reached in first["reached"]] == ["train"]
-    # Pressed again while the running step is still going on, it says the same.
+    # Pressed again during the same step, it gives the same answer.
     assert second == first or (second == NOTHING and seen[0]["status"] != "running")
     ended, total = map(int, re.findall(r"stopped by user after (\d+) of (\d+) steps", result.text("train"))[0])
     assert total == LONG
-    # The step the news tell of is done; while they travelled another one or two can have been.
+    # The step in the news is done; another one or two may have ended since it was sent.
     assert pressed <= ended <= seen[0]["values"]["step"] + 1
     assert result.pictures("after")[0].std() > 5, "nothing came down the graph"
     best = int(re.findall(r"best loss \S+ at step (\d+)", result.text("train"))[0])
@@ -118,13 +118,13 @@ def test_stop_while_encoding_keeps_the_first_step(host: Host, checkpoint: str, p
         if event.kind == "atelier.training" and not pressed:
             pressed.append(bool(host.post(STOP, {})["reached"]))
             seen.append(session(host, node="train"))
-    # New captions: nothing is in the cache.
+    # New captions, which are not in the cache.
     graph = training(checkpoint, pictures, "early", LONG).change("data", captions="template", caption="early {trigger}")
     result = host.queue(graph.fill(host), press_early)
     assert pressed == [True]
     assert result.status == "success", result.error
     ended, total = map(int, re.findall(r"stopped by user after (\d+) of (\d+) steps", result.text("train"))[0])
-    # The first step, unless training was faster than the button.
+    # Only the first step, unless training was faster than the button.
     assert 1 <= ended <= seen[0]["values"].get("step", 0) + 1
     assert total == LONG
     assert load_file(host.base / "models" / "loras" / "early.safetensors")
@@ -163,7 +163,7 @@ def test_sample_now_draws_one_picture(host: Host, checkpoint: str, pictures: Pat
     assert result.status == "success", result.error
     assert [len(answer["reached"]) for answer in asked] == [1, 1]
     known = session(host, node="train")
-    # A second one only where the request for it came when the first was being drawn.
+    # A second one only if its request arrived while the first was being drawn.
     assert len(known["samples"]) in (1, 2)
     assert known["samples"][0] >= 3
     for step in known["samples"]:

@@ -1,4 +1,4 @@
-"""The workflows that ship: both forms say the same, and fit the nodes."""
+"""The shipped workflows: both formats agree, and fit the nodes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_every_file_has_its_counterpart() -> None:
 
 
 @pytest.mark.parametrize("name", TITLES)
-def test_the_editors_form_is_made_from_the_api_form(nodes: dict[str, Any], name: str) -> None:
+def test_the_editors_graph_is_made_from_the_api_graph(nodes: dict[str, Any], name: str) -> None:
     written = (FOLDER / f"{TITLES[name]}.json").read_text(encoding="utf-8")
     assert written == text_of(editor_form(read_api(name), nodes)), "run: python tools/workflows.py"
 
@@ -76,7 +76,7 @@ def test_the_host_offers_them_as_templates(host: Host) -> None:
         assert served.decode() == (FOLDER / f"{title}.json").read_text(encoding="utf-8")
 
 
-def test_the_host_takes_every_api_form(host: Host) -> None:
+def test_the_host_accepts_every_api_graph(host: Host) -> None:
     """As it ships, what it names being there. A job that waits for an answer holds the queue up, so none is run."""
     with FakeLlm() as fake, named_files(host.base):
         fake.say(delay=600)

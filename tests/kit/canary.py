@@ -1,4 +1,4 @@
-"""Keys that must never be seen: put into a host's environment, and looked for in all that it wrote and answers.
+"""API keys that must not leak: put into a host's environment, and searched for in its files, log and answers.
 
     with watched(Host(folder)) as host:
         …
@@ -17,16 +17,16 @@ from kit.host import Host
 from PIL import Image
 
 KEYS = {"OPENAI_API_KEY": "sk-zuvyqkxowtrpnlmhzjqw-quokka", "GOOGLE_API_KEY": "AIzaWKQXZVTRHYPNMGLJwk-numbat"}
-"""Name of the environment variable, and the key in it: letters that no digest and no other test's key looks like."""
+"""Environment variable and key; no digest and no other test's key contains these letters."""
 
 ENDPOINTS = ("/history", "/object_info", "/queue", "/settings", "/internal/logs", "/system_stats")
 _PIECE = 8
-"""So many consecutive characters of a key are a trace of it."""
+"""This many consecutive characters of a key count as a trace of it."""
 
 
 @contextmanager
 def watched(host: Host) -> Iterator[Host]:
-    """Run a host that has the keys in its environment; in the end no trace of them may be left."""
+    """Run a host with the keys in its environment, and check at the end that it left no trace of them."""
     with pytest.MonkeyPatch.context() as environment:
         for name, key in KEYS.items():
             environment.setenv(name, key)
@@ -40,20 +40,20 @@ def watched(host: Host) -> Iterator[Host]:
 
 
 def traces(content: bytes) -> list[str]:
-    """Names of the keys of which some part stands in `content`, plainly or in base 64."""
+    """Names of the keys of which `content` contains a part, in plain text or in base 64."""
     found = []
     for name, key in KEYS.items():
         pieces = {key[start:start + _PIECE].encode() for start in range(len(key) - _PIECE + 1)}
-        # Base 64 makes four letters of three bytes: of three neighbouring pieces one begins where such a group does.
+        # Base 64 encodes groups of three bytes: of three neighbouring pieces, one begins at such a group.
         pieces |= {base64.b64encode(key[start:start + 12].encode()) for start in range(len(key) - 11)}
         found += [name] if any(piece in content for piece in pieces) else []
     return found
 
 
 def leaks(host: Host) -> dict[str, list[str]]:
-    """Where a host shows traces of keys: its log, what it answers, and every file below its folder.
+    """Places where a host shows traces of keys: its log, its answers, and every file below its folder.
 
-    Other people's files are left out: custom nodes, and the weights in files that are larger than a header.
+    Excluded are custom nodes, and the weights behind the headers of model files.
     """
     places = {"log": host.log().encode(), **{path: host.get(path) for path in ENDPOINTS}}
     for file in host.base.rglob("*"):
@@ -63,7 +63,7 @@ def leaks(host: Host) -> dict[str, list[str]]:
 
 
 def _readable(file: Path) -> bytes:
-    """What can be read in a file: a picture's texts, which may be packed, too; of weights the first megabyte."""
+    """The bytes of a file to search: with a picture's texts, uncompressed; of model files the first megabyte."""
     with file.open("rb") as opened:
         content = opened.read(2**20 if file.suffix == ".safetensors" else -1)
     if file.suffix in (".png", ".webp", ".jpg"):

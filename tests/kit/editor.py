@@ -1,4 +1,4 @@
-"""ComfyUI's editor in a real browser: open it, load graphs, press its buttons, look at what it shows.
+"""ComfyUI's editor in a real browser: open it, load graphs, press its buttons, read what it shows.
 
     with browser() as chromium, Editor(chromium, host) as editor:
         editor.load(graph)
@@ -19,12 +19,12 @@ from tools import chromium
 
 READY = """window.app?.graph && window.app.extensionManager?.spinner === false
     && document.querySelector('[data-testid=queue-button]')"""
-"""The editor turns until it has opened the graph that it begins with: another one must not be loaded before."""
+"""True once the spinner is gone: loading a graph before the initial one is open would be undone."""
 SECONDS = 90
-"""For anything the page should show, on a busy machine."""
+"""Timeout for anything the page should show, on a busy machine."""
 expect.set_options(timeout=SECONDS * 1000)
 FAILURES = "[data-testid=error-overlay], .p-toast-message-error, .p-toast-message-warn"
-"""Where the editor tells of failures: toasts and the overlay of errors."""
+"""Elements in which the editor reports failures: toasts and the error overlay."""
 REMEMBER = """selector => {
     window.failuresShown = [];
     new MutationObserver(changes => {
@@ -36,7 +36,7 @@ REMEMBER = """selector => {
     }).observe(document, { childList: true, subtree: true });
 }"""
 EMPTY: dict[str, Any] = {"nodes": [], "links": [], "version": 0.4}
-"""A graph."""
+"""A graph without nodes."""
 ARTEFACTS = Path(__file__).resolve().parent.parent.parent / "artefacts"
 """Screenshots of the last run; not part of the repository."""
 
@@ -47,7 +47,7 @@ def browser() -> Iterator[Browser]:
     path = chromium.find()
     assert path is not None, "mark tests that need Chromium with `browser`"
     with sync_playwright() as playwright:
-        # Where tests run as root, in containers, Chromium's own sandbox is not to be had.
+        # Chromium's sandbox does not work for root, as which tests run in containers.
         running = playwright.chromium.launch(executable_path=str(path), args=["--no-sandbox", "--disable-gpu"])
         yield running
         running.close()
@@ -63,7 +63,7 @@ class Editor:
         self.page.set_default_timeout(SECONDS * 1000)
         self.page.add_init_script(f"({REMEMBER})({FAILURES!r})")
         self.complaints: list[str] = []
-        """What the page's scripts threw, or wrote as an error, that names the pack."""
+        """Exceptions of the page's scripts, and error messages in the console that name the pack."""
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
         self.page.on("console", lambda message: self._listen(message.type, message.text))
 
@@ -72,7 +72,7 @@ class Editor:
                             ("Comfy.Locale", "en")):
             self._host.post(f"/settings/{name}", value)
         self.open()
-        # The graph that the editor begins with names models that are not there; with another one it forgets them.
+        # The editor's initial graph names models that are missing; loading another one clears the warnings.
         self.load(EMPTY)
         self.page.wait_for_function("selector => !document.querySelector(selector)", arg=FAILURES)
         self.page.evaluate("window.failuresShown = []")
@@ -82,7 +82,7 @@ class Editor:
         self._context.close()
 
     def _listen(self, kind: str, text: str) -> None:
-        # The editor looks for packs it does not know of at its makers', which the host forbids.
+        # The editor looks up unknown packs at api.comfy.org, which the host blocks.
         if kind == "error" and "atelier" in text.lower() and "api.comfy.org" not in text:
             self.complaints.append(text)
 
@@ -92,11 +92,11 @@ class Editor:
         self.page.wait_for_function(READY)
 
     def load(self, graph: dict[str, Any]) -> None:
-        """Open a graph in the editor's form, as dropping its file would."""
+        """Open a graph in the editor's format, as dropping its file would."""
         self.page.evaluate("graph => app.loadGraphData(graph)", graph)
 
-    def api_form(self) -> dict[str, Any]:
-        """What "Export (API)" writes."""
+    def api_graph(self) -> dict[str, Any]:
+        """The graph as "Export (API)" writes it."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")
 
     def missing(self) -> list[str]:
@@ -109,7 +109,7 @@ class Editor:
         return self.page.locator(FAILURES).all_inner_texts()
 
     def errors_so_far(self) -> list[str]:
-        """The failures that it has shown since the page was opened, those that went by themselves included."""
+        """All failures shown since the page was opened, including those that have disappeared."""
         return self.page.evaluate("window.failuresShown")
 
     def set_widget(self, node: int, name: str, value: Any) -> None:
@@ -145,7 +145,7 @@ class Editor:
         return self.page.locator(".atelier-panel")
 
     def screenshot(self, name: str) -> Path:
-        """Keep a picture of the page among the artefacts."""
+        """Save a screenshot of the page among the artefacts."""
         path = ARTEFACTS / f"{name}.png"
         path.parent.mkdir(exist_ok=True)
         self.page.screenshot(path=path)

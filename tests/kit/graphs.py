@@ -1,4 +1,4 @@
-"""Graphs in the form of the queue API, written briefly: what is not given takes the node's own default."""
+"""Graphs in the format of the queue API; widgets that are not given have the node's own default."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Graph:
         return self
 
     def fill(self, host: Host) -> dict[str, Any]:
-        """The API form, every missing widget at the default the host states, as the editor would send it."""
+        """The graph in API format; missing widgets get the host's default, as in the editor."""
         return {name: {"class_type": kind, "inputs": {**host.defaults(kind), **inputs}}
                 for name, (kind, inputs) in self.nodes.items()}
 
 
 def load_graph(path: Path) -> dict[str, Any]:
-    """A workflow file in API form."""
+    """A workflow file in API format."""
     return json.loads(path.read_text(encoding="utf-8"))

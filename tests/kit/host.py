@@ -12,7 +12,6 @@ import io
 import json
 import os
 import secrets
-import signal
 import socket
 import struct
 import subprocess
@@ -49,13 +48,13 @@ class Event:
 
 @dataclass
 class Result:
-    """What became of a queued graph."""
+    """The outcome of a queued graph."""
 
     status: str
-    """"success", "error", "interrupted", "rejected" (before the run, in whole or part) or "lost" (the process is
-    gone)."""
+    """"success", "error", "interrupted", "rejected" (before the run, in whole or part) or "lost" (the process
+    ended)."""
     error: str = ""
-    """What the user reads."""
+    """The error message that the user reads."""
     events: list[Event] = field(default_factory=list)
     outputs: dict[str, Any] = field(default_factory=dict)
     """By node id, as in the history: {"images": [...], "text": [...]}."""
@@ -100,7 +99,7 @@ class Host:
     def __exit__(self, *_: object) -> None:
         self.stop()
 
-    # Life -----------------------------------------------------------------------------------------------------------
+    # Process ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start the process and wait until it answers."""
@@ -130,7 +129,7 @@ class Host:
         raise AssertionError(f"ComfyUI did not start:\n{self.log()[-4000:]}")
 
     def _absent(self) -> str:
-        """A folder that goes before the installed packages, and in which an optional one cannot be imported."""
+        """A folder for the front of the module path, where a stub makes an optional package fail to import."""
         folder = self.base / "absent"
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "prodigyopt.py").write_text("raise ModuleNotFoundError(__name__)\n", encoding="utf-8")
@@ -142,31 +141,32 @@ class Host:
         return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
-        """End the process in good order."""
+        """Terminate the process, and kill it if it does not exit."""
         if self._process is not None:
             self._process.terminate()
             try:
                 self._process.wait(30)
             except subprocess.TimeoutExpired:
                 self._process.kill()
-                self._process.wait()
-            self._process = None
+            self._forget()
 
     def kill(self) -> None:
-        """End the process as a power cut would."""
+        """Kill the process, as a power cut would."""
         assert self._process is not None
-        if hasattr(signal, "SIGKILL"):
-            self._process.send_signal(signal.SIGKILL)
-        else:
-            self._process.kill()
+        self._process.kill()
+        self._forget()
+
+    def _forget(self) -> None:
+        assert self._process is not None and self._process.stdin is not None
         self._process.wait()
+        self._process.stdin.close()
         self._process = None
 
     def log(self) -> str:
         """Everything the process has printed."""
         return self._log.read_text(encoding="utf-8", errors="replace")
 
-    # Talk -----------------------------------------------------------------------------------------------------------
+    # Requests ---------------------------------------------------------------------------------------------------------
 
     def get(self, path: str) -> bytes:
         """Body of a GET request."""
@@ -202,13 +202,13 @@ class Host:
         return np.asarray(Image.open(io.BytesIO(self.get(f"/view?{query}"))).convert("RGB"))
 
     def interrupt(self) -> None:
-        """Press cancel."""
+        """Interrupt the running graph, as the editor's Cancel does."""
         self.post("/interrupt", {})
 
     def free(self) -> None:
-        """Forget all cached results and unload all models."""
+        """Clear all cached results and unload all models."""
         self.post("/free", {"unload_models": True, "free_memory": True})
-        # The queue's thread does not hear of it while it tidies up, but never takes two jobs without looking between.
+        # The queue's thread acts on it between two jobs; once another job has run, it has.
         done = self.queue({
             "picture": {"class_type": "EmptyImage", "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": 0}},
             "shown": {"class_type": "PreviewImage", "inputs": {"images": ["picture", 0]}}})
@@ -216,7 +216,7 @@ class Host:
 
     def queue(self, graph: dict[str, Any], on_event: Callable[[Event], None] | None = None,
               timeout: float = 600) -> Result:
-        """Queue a graph in API form and wait for its end.
+        """Queue a graph in API format and wait for its end.
 
         Args:
             on_event: Called with each event as it arrives; may call `interrupt` or `kill`.
@@ -254,7 +254,7 @@ class Host:
         return Result(status, message, events, history.get("outputs", {}), self)
 
     def _history(self, prompt: str) -> dict[str, Any]:
-        # Written just after the last event, which on a busy machine may be a while.
+        # Written just after the last event; on a busy machine that can take a while.
         end = time.monotonic() + 120
         while prompt not in (history := self.get_json(f"/history/{prompt}")):
             assert time.monotonic() < end, f"no history of {prompt}\n{self.log()[-2000:]}"
@@ -262,12 +262,12 @@ class Host:
         return history[prompt]
 
 def _free_port() -> int:
-    """A port that nobody listens on, and that no system gives to those who ask for any.
+    """A port that nobody listens on, outside the range that systems assign automatically.
 
-    The host opens it many seconds later; until then, others on this machine ask for ports all the time.
+    The host opens it many seconds later, and other processes are assigned ports in the meantime.
     """
     while True:
-        # Drawn apart from `random`, which begins alike in every process. Linux gives from 32768 on, others later.
+        # Not by `random`, which has the same seed in every process. Linux assigns ports from 32768 on, others higher.
         port = 10_000 + secrets.randbelow(20_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -295,7 +295,7 @@ def _event(message: str | bytes) -> Event | None:
     return Event("preview", {"bytes": message}) if number in (1, 4) else None
 
 def _rejection(answer: dict[str, Any]) -> str:
-    """What the editor shows for a graph that is not even started."""
+    """The messages that the editor shows for a graph that fails validation."""
     parts = [answer["error"]["message"]] if "error" in answer else []
     for node in answer.get("node_errors", {}).values():
         parts += [f"{error['message']}: {error['details']}" for error in node["errors"]]

@@ -27,7 +27,7 @@ def supply(host: Host) -> None:
 
 
 def main_workflow() -> dict[str, Any]:
-    """In the editor's form, as it ships."""
+    """The shipped workflow in the editor's format."""
     return json.loads((FOLDER / f"{MAIN}.json").read_text(encoding="utf-8"))
 
 

@@ -69,7 +69,7 @@ class Peak:
         return f"{self.bytes / 1e9:.2f} GB ({self.test})"
 
 
-@dataclass
+@dataclass(eq=False)  # pluggy keeps plugins in sets
 class MemoryWatch:
     """A pytest plugin: register one in each process of the run."""
 

@@ -12,7 +12,7 @@ from tools import comfyui
 
 
 def use_host_modules(base: Path) -> None:
-    """Make ComfyUI's modules importable here, on CPU, with all its folders below `base`."""
+    """Make ComfyUI's modules importable in this process, on CPU, with all its folders below `base`."""
     checkout = comfyui.find()
     assert checkout is not None, "mark tests that need ComfyUI with `host`"
     if str(checkout) not in sys.path:
@@ -33,7 +33,7 @@ def use_host_modules(base: Path) -> None:
 
 
 def load_pack(base: Path) -> ModuleType:
-    """The pack's module, as `load_custom_node` in the host's nodes.py makes it; `base` plays ComfyUI's folder."""
+    """Import the pack as `load_custom_node` in the host's nodes.py does, with `base` as ComfyUI's folder."""
     use_host_modules(base)
     path = str(comfyui.install_pack(base))
     name = path.replace(".", "_x_")
@@ -46,7 +46,7 @@ def load_pack(base: Path) -> ModuleType:
 
 
 def node_classes(module: ModuleType) -> dict[str, type]:
-    """Node classes by id, through the entry point, as the host asks for them."""
+    """Node classes by id, from the entry point, as the host gets them."""
     async def ask() -> list[type]:
         extension = await module.comfy_entrypoint()
         await extension.on_load()
@@ -56,5 +56,5 @@ def node_classes(module: ModuleType) -> dict[str, type]:
 
 
 def pack_module(module: ModuleType, name: str) -> ModuleType:
-    """A module of the pack under the identity it has there: `pack_module(pack, "nodes.host")`."""
+    """A module of the pack as loaded there: `pack_module(pack, "nodes.host")`."""
     return importlib.import_module(f"{module.__name__}.{name}")

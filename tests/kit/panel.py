@@ -1,4 +1,4 @@
-"""The training panel in a real browser: what its curve covers, what it says, and whether it can be read."""
+"""The training panel in a real browser: read its curve and numbers, check its layout and accessibility."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from playwright.sync_api import Locator
 
 
 def steps_drawn(panel: Locator) -> int:
-    """How many steps the curve says it covers."""
+    """The number of steps that the curve covers by its label."""
     found = re.search(r"over (\d+) steps", panel.locator("canvas").get_attribute("aria-label") or "")
     return int(found[1]) if found else 0
 
 
 def wait_for_steps(panel: Locator, count: int) -> int:
-    """Wait until the curve covers `count` steps; returns how many it does."""
+    """Wait until the curve covers `count` steps; return how many it covers."""
     end = time.monotonic() + 300
     while (seen := steps_drawn(panel)) < count:
         assert time.monotonic() < end, f"{seen} steps: {panel.inner_text()}"
@@ -27,7 +27,7 @@ def wait_for_steps(panel: Locator, count: int) -> int:
 
 
 def check_time_left(panel: Locator) -> None:
-    """What stands below "Time left" is what the steps that are left take at the speed that stands beside it."""
+    """Check that "Time left" is the remaining steps divided by the speed shown beside it."""
     position, speed, left = panel.evaluate("""panel =>
         [".atelier-position", "[data-value=pace]", "[data-value=left]"].map(part => panel.querySelector(part).innerText)
     """)
@@ -41,7 +41,7 @@ def check_time_left(panel: Locator) -> None:
 
 
 def curve_width(panel: Locator) -> float:
-    """How much of the canvas' width the smoothed curve covers, seen in its pixels."""
+    """The fraction of the canvas' width that the smoothed curve covers, judged by its pixels."""
     return panel.locator("canvas").evaluate("""canvas => {
         const { width, height } = canvas;
         const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
@@ -72,9 +72,9 @@ BACK = """panel => {
 
 
 def faults(editor: Editor, panel: Locator) -> list[str]:
-    """What axe-core finds wrong with the panel, and the contrast that it cannot tell.
+    """The accessibility faults that axe-core finds in the panel, including contrast that it cannot determine.
 
-    It gives contrast up where layers lie above or below the text, as those of the editor do; so they are hidden.
+    It cannot determine contrast where layers lie above or below the text, as the editor's do; so they are hidden.
     """
     panel.evaluate(ALONE)
     try:
@@ -89,17 +89,17 @@ def faults(editor: Editor, panel: Locator) -> list[str]:
 
 
 def wait_for_zoom(editor: Editor, panel: Locator, zoom: float) -> None:
-    """Wait until the page shows the panel at that zoom, with what it was told last drawn."""
+    """Wait until the page shows the panel at that zoom, with the latest news drawn."""
     editor.page.wait_for_function("([panel, zoom]) => Math.abs(panel.getBoundingClientRect().width / panel.offsetWidth "
                                   "- zoom) < 0.005", arg=[panel.element_handle(), zoom])
-    # With the next frame the panel draws; that changes what is hidden, and with the one after, its curve's size.
+    # The panel draws on the next frame; that can hide elements, which changes the curve's size on the one after.
     editor.page.evaluate("""async () => {
         for (let frame = 0; frame < 3; frame += 1) await new Promise(requestAnimationFrame);
     }""")
 
 
 def cut_off(panel: Locator) -> list[str]:
-    """Texts, buttons and numbers that do not fit into the panel, or into their own box."""
+    """Texts, buttons and numbers that overflow the panel or their own box."""
     return panel.evaluate("""panel => {
         const frame = panel.getBoundingClientRect();
         return [...panel.querySelectorAll("strong, span, li, dt, dd, button, p")].filter(element => {
@@ -112,7 +112,7 @@ def cut_off(panel: Locator) -> list[str]:
 
 
 def smallest_text(panel: Locator) -> float:
-    """In pixels of the screen, the page's zoom included."""
+    """The smallest font size in screen pixels, including the page's zoom."""
     return panel.evaluate("""panel => {
         const scale = panel.getBoundingClientRect().width / panel.offsetWidth;
         const sizes = [...panel.querySelectorAll("*")].filter(element => element.textContent && element.offsetWidth)
@@ -122,7 +122,7 @@ def smallest_text(panel: Locator) -> float:
 
 
 def session(workflow: str, node: str, **changes: Any) -> dict[str, Any]:
-    """What the server would tell of a training in its 240th step of 1200."""
+    """The server's news of a training in step 240 of 1200."""
     losses = [[step, 0.1 + 0.2 * 0.99 ** step + 0.02 * (step % 3)] for step in range(1, 241)]
     return {
         "prompt": "made", "node": node, "workflow": workflow, "run": "made", "number": 1, "status": "running",
@@ -140,11 +140,11 @@ FAILED = {"status": "failed", "message": r"Picture C:\Users\me\Pictures\my dog\I
 STOPPING = {**ENCODING, "phase": {"name": "encoding", "done": 4999, "total": 12000}, "stopping": True}
 STATES: dict[str, dict[str, Any]] = {"training": {}, "encoding": ENCODING, "stopping": STOPPING, "failed": FAILED,
                                      "stopped": {"status": "stopped by user"}}
-"""What `session` differs by, in states that look different."""
+"""Changes to `session` for each state that looks different."""
 
 
 def tell(editor: Editor, news: dict[str, Any]) -> None:
-    """Send the page an event as the server would."""
+    """Dispatch an event to the page as the server would."""
     editor.page.evaluate("""async news => {
         const { api } = await import("/scripts/api.js");
         api.dispatchEvent(new CustomEvent("atelier.training", { detail: news }));
