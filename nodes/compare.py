@@ -92,7 +92,8 @@ class ModelToCompare(io.ComfyNode):
             sampler = advice.sampler if sampler == BY_MODEL else sampler
             scheduler = advice.scheduler if scheduler == BY_MODEL else scheduler
             steps, cfg = steps or advice.steps, cfg or advice.cfg
-        made = ComparedModel(checkpoint, sampler, scheduler, steps, cfg, named, strength, precision, label)
+        made = ComparedModel(checkpoint=checkpoint, sampler=sampler, scheduler=scheduler, steps=steps, cfg=cfg,
+                             lora=named, strength=strength, precision=precision, label=label)
         return io.NodeOutput((*others, made))
 
 

@@ -155,8 +155,8 @@ def _compared(wanted: dict[str, Any], pictures: dict[tuple[int, int, int], Image
     shots = []
     for model, prompt, seed, key in wanted["shots"]:
         measured = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
-        shots.append(ComparisonImage(model, prompt, seed, scores.get((model, prompt, seed)), measured["seconds"],
-                          measured["peak"], measured["loading"]))
+        shots.append(ComparisonImage(model=model, prompt=prompt, seed=seed, score=scores.get((model, prompt, seed)),
+                                     seconds=measured["seconds"], peak=measured["peak"], loading=measured["loading"]))
     return Comparison(tuple(wanted["models"]), tuple(wanted["prompts"]), tuple(wanted["seeds"]), tuple(shots),
                       scored_by)
 

@@ -211,8 +211,8 @@ class HubDataset(io.ComfyNode):
     def execute(cls, dataset: str, split: str, column: str, value: str, limit: int, caption: str, trigger: str,
                 resolution: int, crop: str, repeats: int, flip: bool, image_column: str) -> io.NodeOutput:
         """Fetch what was not fetched before."""
-        query = HubQuery(_source(dataset), split.strip(), column.strip(), value.strip(), limit,
-                         caption.strip(), image_column.strip())
+        query = HubQuery(source=_source(dataset), split=split.strip(), column=column.strip(), value=value.strip(),
+                         limit=limit, caption=caption.strip(), image_column=image_column.strip())
         return io.NodeOutput(read_hub(query, host.work_folder("hub"), trigger=trigger.strip(),
                                       resolution=Resolution(resolution, Crop(crop)), repeats=repeats, flip=flip,
                                       progress=host.HostProgress()))

@@ -100,8 +100,9 @@ def _decoded(vae: Any, recorded: list[Any], rows: tuple[str, ...]) -> tuple[list
         if each.guidance is not None and "guidance" in rows:
             length = each.guidance.norm(dim=1)
             guidance = length.reshape(-1, *length.shape[-2:])[0].numpy()
-        steps.append(Step(each.index + 1, each.sigma, each.timestep, host.from_image_tensor(predictions[-1])[0],
-                          host.from_image_tensor(noisy)[0] if noisy is not None else None, guidance))
+        steps.append(Step(number=each.index + 1, sigma=each.sigma, timestep=each.timestep,
+                          prediction=host.from_image_tensor(predictions[-1])[0],
+                          noisy=host.from_image_tensor(noisy)[0] if noisy is not None else None, guidance=guidance))
         progress.advance(count)
     return steps, predictions
 

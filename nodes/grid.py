@@ -160,7 +160,8 @@ class BlockGrid(io.ComfyNode):
         other = [picture for batch in fillers or () for picture in host.from_image_tensor(batch)]
         rows, across = rows_for(len(unique), only(columns))
         layout = Layout(
-            rows, across, only(block), only(cell_width) or unique[0].width, only(cell_height) or unique[0].height,
+            rows=rows, columns=across, block=only(block), cell_width=only(cell_width) or unique[0].width,
+            cell_height=only(cell_height) or unique[0].height,
             gaps=PRESETS.get(only(gaps)) or Gaps(only(gap_inside), only(gap_between), only(margin)))
         needed = len(unique) * (layout.cells_of_block - 1)
         places = arrange(layout, len(unique), min(len(other), needed), Placement(only(placement)), only(seed))

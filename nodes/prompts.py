@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 BY_ENDPOINT = "by endpoint"
 NO_EXAMPLES = "none"
-_LLM = LanguageModel(ENDPOINTS["OpenAI"].base_url, "gpt-4o-mini")
+_LLM = LanguageModel(base_url=ENDPOINTS["OpenAI"].base_url, model="gpt-4o-mini")
 _FIELD_HELP = {
     "medium": "Such as photograph, oil painting or pencil sketch.",
     "subject": "What the picture shows, if more than the idea says.",
@@ -49,7 +49,7 @@ def _credentials() -> CredentialStore:
 def _client(llm: LanguageModel, progress: host.HostProgress) -> ChatClient:
     from ..atelier.prompts.client import ChatClient
 
-    return ChatClient(llm, _credentials(), progress)
+    return ChatClient(llm=llm, credentials=_credentials(), progress=progress)
 
 
 def _cache() -> AnswerCache:
@@ -123,7 +123,8 @@ class LanguageModelNode(io.ComfyNode):
         known = ENDPOINTS.get(endpoint)
         if credential == BY_ENDPOINT:
             credential = known.credential if known else LanguageModel.credential
-        return io.NodeOutput(LanguageModel(known.base_url if known else base_url, credential=credential, **settings))
+        return io.NodeOutput(LanguageModel(base_url=known.base_url if known else base_url, credential=credential,
+                                           **settings))
 
 
 class WritePrompt(io.ComfyNode):
@@ -183,7 +184,8 @@ class WritePrompt(io.ComfyNode):
 
         progress = host.HostProgress()
         examples = None if example_set == NO_EXAMPLES else example_library().get(example_set)
-        request = PromptRequest(idea, style, PromptStyle(form), PromptFields(**fields), token_budget, examples, seed)
+        request = PromptRequest(idea=idea, style=style, prompt_style=PromptStyle(form), fields=PromptFields(**fields),
+                                budget=token_budget, examples=examples, seed=seed)
         counter = token_counter(clip) if clip is not None else None
         if llm is None:
             written = offline.write(request, counter)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
-from ..atelier.score.crop import Crop
+from ..atelier.score.crop import ClipCrop
 from ..atelier.score.definitions import Definition
 from . import host, sockets
 from .checks import verdict
@@ -42,7 +42,7 @@ class ClipScore(io.ComfyNode):
                 io.Combo.Input("definition", options=Definition, default=Definition.COSINE,
                                tooltip="The plain cosine, Hessel's 2.5 · max(cos, 0), or torchmetrics' 100 · "
                                        "max(cos, 0)."),
-                io.Combo.Input("crop", options=Crop, default=Crop.CENTER, advanced=True,
+                io.Combo.Input("crop", options=ClipCrop, default=ClipCrop.CENTER, advanced=True,
                                tooltip="How pictures become square: the middle (center, the reference), all of it with "
                                        "bars (pad), or squeezed (squash). It changes the score."),
                 io.String.Input("prefix", default="", advanced=True,
@@ -84,7 +84,7 @@ class ClipScore(io.ComfyNode):
 
         pictures = [picture for batch in images for picture in host.from_image_tensor(batch)]
         compared = [picture for batch in references or () for picture in host.from_image_tensor(batch)]
-        scorer = open_scorer(host.clip_score_path(only(model)), crop=Crop(only(crop)))
+        scorer = open_scorer(host.clip_score_path(only(model)), crop=ClipCrop(only(crop)))
         with host.on_device(scorer.model):
             scores = scorer.score(pictures, one_each(text, images, "texts"), definition=Definition(only(definition)),
                                   prefix=only(prefix), style=only(style).strip(), references=compared,

@@ -1,4 +1,4 @@
-"""How fast training goes now, for the time that is left."""
+"""The rate of training, for the time that is left."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from collections import deque
 from collections.abc import Callable
 
 WINDOW = 60.0
-"""Seconds that the pace looks back. What took long before, such as compiling or other work of the machine, is past."""
+"""Seconds that the rate is measured over. What took long before, such as compiling or other work of the machine, does
+not count."""
 
 
 class StepRate:
     """Steps a second over the last `WINDOW` seconds, or since the last step before them where steps take that long.
 
     What happens between steps, such as validation and sample pictures, counts as far as it lies within the window. The
-    first step, which compiles, allocates and warms up, is counted only as long as nothing else is known.
+    first step, which compiles, allocates and warms up, counts only as long as nothing else is known.
 
     Args:
         step: Steps done when the clock starts.
@@ -27,8 +28,8 @@ class StepRate:
         self._marks = deque([(clock(), step)])
         self._first = True
 
-    def reach(self, step: int) -> float:
-        """So many steps are done now; returns steps a second."""
+    def update(self, step: int) -> float:
+        """Take in that `step` steps are done now; returns steps a second."""
         now = self._clock()
         self._marks.append((now, step))
         if self._first and len(self._marks) == 3:
