@@ -40,7 +40,8 @@ OLD_NAMES = {
     r"Contestant|class (Shot|Standing)|def paired|import paired":
         "ComparedModel, ComparisonImage, Ranking, significance",
     r"Coalescer|coalesce\(|class Made|place_for|def verdict\(check": "Throttle, CachedResult.find_or_reserve, check",
-    r"(def |numbers\.)arrows|\*\*arrows\(|def singles|def only\(values: Sequence|lists\.(singles|only)": "arrow_step, split, single",
+    r"(def |numbers\.)arrows|\*\*arrows\(|def singles|def only\(values: Sequence|lists\.(singles|only)":
+        "arrow_step, split, single",
     r"training_room|host\.nothing|def nothing": "exclusive_device, blocked_output",
     r"load_counting|class Told|story import .*tell|story\.tell": "load_tokenizers, StoryResult, run_story",
 }
