@@ -40,8 +40,8 @@ def counts() -> dict[tuple[str, bool, int], Any]:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from atelier.train.config import LoraConfig
     from atelier.train.memory import step_memory
+    from atelier.train.request.lora import LoraConfig
 
     counted: dict[tuple[str, bool, int], Any] = {}
     for name, (changes, side) in MODELS.items():

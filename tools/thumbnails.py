@@ -37,10 +37,11 @@ from atelier.lora.file import load_lora  # noqa: E402
 from atelier.models.layout import read_layout  # noqa: E402
 from atelier.prompts.distinct import Distinct  # noqa: E402
 from atelier.prompts.random_art import ArtPrompt  # noqa: E402
-from atelier.train.presets import preset  # noqa: E402
+from atelier.train.request.presets import PRESETS  # noqa: E402
+from atelier.train.request.request import FIELDS  # noqa: E402
 from tools.workflows import FOLDER, TITLES, read_api  # noqa: E402
 
-RECIPE = preset("demo model")
+DEMO = PRESETS["demo model"]
 SIZE, WIDTH, MOST_BYTES = 128, 384, 30_000
 CHECKPOINT, CLIP, LORA = "atelier-demo.safetensors", "atelier-demo-clip", "my-subject.safetensors"
 MERGED = "atelier-demo-pencil.safetensors"
@@ -83,7 +84,7 @@ VALUES: dict[tuple[str, str], Any] = {
     ("AtelierHubDataset", "caption"): "{text}", ("AtelierHubDataset", "resolution"): SIZE,
     ("StringConcatenate", "delimiter"): "", ("StringConcatenate", "string_b"): "",
     ("AtelierImageFolder", "prior"): "atelier-demo/plain",
-    ("AtelierTrainLora", "preset"): "demo model", ("AtelierTrainLora", "length"): RECIPE.epochs,
+    ("AtelierTrainLora", "preset"): "demo model", ("AtelierTrainLora", "length"): DEMO.epochs,
     ("AtelierTrainLora", "unit"): "epochs", ("KSampler", "cfg"): 1.5,
     ("EmptyLatentImage", "width"): SIZE, ("EmptyLatentImage", "height"): SIZE,
     ("ImageScale", "width"): SIZE, ("ImageScale", "height"): SIZE,
@@ -129,7 +130,8 @@ def with_demo(name: str, base: Path, llm: str) -> dict[str, Any]:
             elif widget == "batch_size" and kind != "AtelierTrainingOptions":
                 inputs[widget] = min(shipped, BATCH)
             elif kind == "AtelierTrainingOptions":
-                inputs[widget] = "" if widget == "sample_prompt" else getattr(RECIPE.options, widget, shipped)
+                part = getattr(DEMO, FIELDS.get(widget) or "", None)
+                inputs[widget] = "" if widget == "sample_prompt" else getattr(part, widget, shipped)
             else:
                 inputs[widget] = VALUES.get((kind, widget), shipped)
     return graph

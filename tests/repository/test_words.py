@@ -21,7 +21,7 @@ OLD_NAMES = {
     r"atelier[./](room|unfinished|families)|room\.py|unfinished\.py": "device_memory, temp_paths, models/families",
     r"lora[./]forms|shell[./]monitor": "lora/formats, shell/progress",
     r"train[./](captions|compiled|config|encoding|inputs|keeper|order|pace|packed|place|publish)": "atelier/train/",
-    r"train[./](stopping|store|validation)": "atelier/train/early_stopping, run_folder",
+    r"train[./](presets|stopping|store|validation)": "atelier/train/request/, early_stopping, run_folder",
     r"nodes[./](monitor|measuring|weights|recorder|clip_encoder|training_monitor)|nodes/host\.py": "nodes/host/",
     r"nodes[./](sessions|coalesce|routes)": "nodes/panel/",
     r"nodes[./](found|options|example_set|made|checks|numbers|lists)": "a node's file bears the node's name",
