@@ -25,7 +25,7 @@ RANK, RATE = 16, 1e-4
 
 @dataclass(frozen=True)
 class Job:
-    """What a process is asked to do."""
+    """The request to one process."""
 
     engine: str
     checkpoint: str
@@ -41,7 +41,7 @@ class Job:
 
 
 class Done(Exception):
-    """Enough steps were seen."""
+    """Ends the engine: enough steps were timed."""
 
 
 class Clock:
@@ -71,9 +71,7 @@ def synchronise() -> None:
 
 
 def atelier(job: Job, clock: Clock) -> None:
-    """Our own loop, as a user's run has it: progress, losses read, everything cached."""
-    from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
-
+    """Our own loop as in a user's run: progress, losses read, everything cached."""
     from atelier.dataset.folder import read_folder
     from atelier.progress import Progress
     from atelier.train.devices import RunPaths
@@ -92,9 +90,9 @@ def atelier(job: Job, clock: Clock) -> None:
 
     options = TrainingOptions(monitor="off", patience=0, batch_size=job.batch, learning_rate=RATE, schedule="constant",
                               precision=job.dtype, compile="on" if job.engine == "atelier-compiled" else "off")
-    place = RunPaths(Path(job.cache) / "loras", Path(job.cache) / f"runs {os.getpid()}", Path(job.cache) / "cache")
+    paths = RunPaths(Path(job.cache) / "loras", Path(job.cache) / f"runs {os.getpid()}", Path(job.cache) / "cache")
     train("bench", _model(job), read_folder(Path(job.pictures), _folder(job)),
-          TrainConfig(LoraConfig(rank=RANK, alpha=RANK), options, steps=10_000), place, Watch())
+          TrainConfig(LoraConfig(rank=RANK, alpha=RANK), options, steps=10_000), paths, Watch())
 
 
 def diffusers_style(job: Job, clock: Clock) -> None:
@@ -181,7 +179,7 @@ def core(job: Job, clock: Clock) -> None:
     class Node(TrainLoraNode):
         hidden = type("Hidden", (), {"unique_id": "1", "prompt": None, "extra_pnginfo": None})()
 
-    # Not the host's hook: it hears of a step now and then only.
+    # Not the host's hook, which is not called for every step.
     comfy.utils.ProgressBar.update_absolute = lambda bar, value, *rest, **more: clock()
     dtype = {"fp32": "fp32", "bf16": "bf16"}[job.dtype]
     values: dict[str, Any] = {
@@ -268,7 +266,7 @@ def main() -> None:
     with _quiet(), suppress(Done):
         ENGINES[job.engine](job, clock)
     samples = job.steps * job.batch
-    # What works is a card, or the processor.
+    # The device that computes: a card, or the processor.
     print(json.dumps({"samples_per_s": samples / clock.seconds, "peak_mb": _peak_mb(),
                       "samples_per_worked_s": samples / (clock.seconds if _cuda() else clock.worked)}))
 

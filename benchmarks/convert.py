@@ -2,8 +2,8 @@
 
     python benchmarks/convert.py [--size smallest|default|sdxl] [--rounds 5] [--diffusers] [--work FOLDER] [--json]
 
-Every engine is a process of its own, started from nothing, its start counted; they take turns, so that whatever else
-the machine does meets all alike. The file holds random weights. A copy is the floor: every byte has to be written.
+Every engine is a process of its own, started from nothing, its start counted; they take turns, so that other load on
+the machine affects all equally. The file holds random weights. A copy is the floor: every byte has to be written.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Engine:
     peak_mb: float | None = None
 
     def run(self, target: Path) -> None:
-        """Run once, from a disk with nothing left to write, and remove what was made."""
+        """Run once, with no writes pending, and remove the result."""
         sync()
         start = time.monotonic()
         process = subprocess.Popen(self.command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
@@ -86,7 +86,7 @@ def sync() -> None:
 
 
 def wait(process: subprocess.Popen[bytes]) -> float | None:
-    """Wait for the end; the peak of its memory in MB where the system tells."""
+    """Wait for the end; the peak of its memory in MB where the system reports it."""
     assert process.stderr is not None
     errors = process.stderr.read().decode(errors="replace")
     if hasattr(os, "wait4"):
@@ -103,7 +103,7 @@ def wait(process: subprocess.Popen[bytes]) -> float | None:
 
 
 def measure(size: str, rounds: int, with_diffusers: bool, work: Path) -> list[Engine]:
-    """Make the file, then let the engines take turns; the last of them reads the folder that a first run leaves."""
+    """Write the file, then let the engines take turns; the last of them reads the folder that a first run leaves."""
     source, folder, target = work / f"{size}.safetensors", work / "folder", work / "target"
     python = [sys.executable, "-c"]
     subprocess.run([*python, WRITE, *SIZES[size], str(source)], cwd=ROOT, check=True)

@@ -2,9 +2,9 @@
 
     python benchmarks/first_step.py [--size smallest|full] [--dtype bf16] [--rounds 3] [--json]
 
-Pictures and captions are in the cache; the checkpoint is not in the system's: its pages are given back before each
+Pictures and captions are in the cache; the checkpoint is not in the system's: its pages are dropped before each
 measurement. The floor is a plain read of the bytes that belong to the UNet. Every measurement is a process of its own,
-its imports not counted: a host has long done them. Engines take turns. Linux only, where pages can be given back.
+without its imports, which a running host has done already. Engines take turns. Linux only, where pages can be dropped.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FLOOR, OURS = "reading the UNet", "request to first step"
 
 
 def forget(file: Path) -> None:
-    """Have the system give back the pages of a file, so that it is read from the disk."""
+    """Drop a file's pages from the system's cache, so that it is read from the disk."""
     with file.open("rb") as opened:
         os.fsync(opened.fileno())
         os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -51,7 +51,7 @@ def read_unet(checkpoint: Path, job: dict[str, Any]) -> float:
 
 
 class Begun(Exception):
-    """The first step is about to be done."""
+    """Ends the run: the first step is about to begin."""
 
 
 def to_first_step(checkpoint: Path, job: dict[str, Any]) -> float:
@@ -80,13 +80,13 @@ def to_first_step(checkpoint: Path, job: dict[str, Any]) -> float:
 
     work = Path(job["work"])
     options = TrainingOptions(monitor="off", patience=0, precision=job["dtype"])
-    place = RunPaths(work / "loras", work / f"runs {os.getpid()}", work / "cache")
+    paths = RunPaths(work / "loras", work / f"runs {os.getpid()}", work / "cache")
     forget(checkpoint)
     began = time.perf_counter()
     try:
         train("bench", open_model(checkpoint),
               read_folder(work / "pictures", FolderOptions(resolution=Resolution(job["pixels"]))),
-              TrainConfig(LoraConfig(rank=16), options, steps=10), place, Watch())
+              TrainConfig(LoraConfig(rank=16), options, steps=10), paths, Watch())
     except Begun:
         return time.perf_counter() - began
     raise SystemExit("There was no first step.")
@@ -132,12 +132,12 @@ def main() -> None:
                 print(f"round {number + 1}: {engine} {seconds[engine][-1]:.2f} s", file=sys.stderr, flush=True)
     ratio = statistics.median(ours / floor for ours, floor in zip(seconds[OURS], seconds[FLOOR], strict=True))
     print(f"SD1.x {args.size}, {args.dtype}, {args.rounds} rounds, medians")
-    for engine, found in seconds.items():
-        print(f"{engine:24} {statistics.median(found):7.2f} s")
+    for engine, times in seconds.items():
+        print(f"{engine:24} {statistics.median(times):7.2f} s")
     print(f"{'ratio':24} {ratio:7.2f}")
     if args.json:
-        print(json.dumps({"rows": [{"engine": engine, "seconds": round(statistics.median(found), 3)}
-                                   for engine, found in seconds.items()], "ratio": round(ratio, 3)}))
+        print(json.dumps({"rows": [{"engine": engine, "seconds": round(statistics.median(times), 3)}
+                                   for engine, times in seconds.items()], "ratio": round(ratio, 3)}))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python benchmarks/train.py [--size smallest|small|full] [--pixels 512] [--batch 1] [--dtype bf16] [--json]
 
 Same random weights, pictures, captions, rank, batch and dtype. Every measurement is a process of its own; engines take
-turns within a round, so that whatever else the machine does meets all alike, and ratios are medians over the rounds.
+turns within a round, so that other load on the machine affects all equally, and ratios are medians over the rounds.
 ComfyUI's node is measured where a ComfyUI is found; it trains every layer, since it has no choice of layers.
 Exits with 1 if Atelier is slower than the diffusers-style loop: by the best round of each, since other programs can
 only slow one down, and on a processor by the seconds that it worked for each.

@@ -1,6 +1,6 @@
 """Find a Chromium on this machine for the browser tests: Chromium, Chrome or Edge.
 
-    python tools/chromium.py           print where it is; exit 1 where there is none
+    python tools/chromium.py           print its path; exit 1 if there is none
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ HELP = "Install it (Debian, Ubuntu: apt install chromium) or set CHROMIUM_PATH t
 
 
 def places() -> list[Path]:
-    """Where it is looked for, first wins."""
+    """Candidate paths; the first that exists wins."""
     named = os.environ.get("CHROMIUM_PATH")
     found = [Path(path) for command in COMMANDS if (path := shutil.which(command))]
     programs = [Path(folder) for name in ("PROGRAMFILES", "PROGRAMFILES(X86)", "LOCALAPPDATA")
@@ -38,7 +38,7 @@ def find() -> Path | None:
 
 
 def main() -> int:
-    """Print the place of Chromium."""
+    """Print the path of Chromium."""
     found = find()
     if found is None:
         print(f"No Chromium found. {HELP}", file=sys.stderr)

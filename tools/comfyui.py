@@ -1,6 +1,6 @@
 """Find ComfyUI on this machine, or get it.
 
-    python tools/comfyui.py            print where it is; exit 1 where there is none
+    python tools/comfyui.py            print its path; exit 1 if there is none
     python tools/comfyui.py --clone    try a shallow clone into .comfyui/ where there is none
 """
 
@@ -29,12 +29,12 @@ def is_comfyui(path: Path) -> bool:
 
 
 def places() -> list[Path]:
-    """Where ComfyUI is looked for, first wins."""
+    """Candidate folders; the first that holds ComfyUI wins."""
     named = os.environ.get("COMFYUI_PATH")
     home = Path.home()
     return [
         *([Path(named).expanduser()] if named else []),
-        # Not ROOT, which has links resolved: a linked pack sits in custom_nodes only by the name it was called by.
+        # Not ROOT, which has links resolved: a linked pack is in custom_nodes only under the path it was started by.
         *(parent.parent for parent in (Path(__file__).absolute().parent.parent.parent, ROOT.parent)
           if parent.name == "custom_nodes"),
         home / "ComfyUI",
@@ -49,13 +49,13 @@ def find() -> Path | None:
 
 
 def clone() -> str:
-    """Clone ComfyUI into .comfyui/; return what went wrong, or nothing."""
+    """Clone ComfyUI into .comfyui/; return the reason if that failed, else an empty text."""
     if shutil.which("git") is None:
         return "git is not installed"
     part = CLONE.with_name(CLONE.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.parent.mkdir(parents=True, exist_ok=True)
-    # No question and no endless wait where the network is shut.
+    # No password prompt, and no endless wait without a network.
     command = ["git", "-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=20",
                "clone", "--quiet", "--depth", "1", REPOSITORY, str(part)]
     try:
@@ -93,7 +93,7 @@ def install_pack(base: Path) -> Path:
 
 
 def main() -> int:
-    """Print the place of ComfyUI."""
+    """Print the path of ComfyUI."""
     parser = argparse.ArgumentParser(description="Find ComfyUI on this machine, or get it.")
     parser.add_argument("--clone", action="store_true", help="try a shallow clone into .comfyui/ where there is none")
     arguments = parser.parse_args()

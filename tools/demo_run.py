@@ -1,4 +1,4 @@
-"""What the stages of a training run share: where it keeps its state, how it logs, and how it picks up again."""
+"""What the stages of a training run share: state on disk, logging and resuming."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Run:
     save_every: float = 60.0
     """Seconds between checkpoints; they do not influence the result."""
     workers: int = 1
-    """Processes that share each batch. Two of one thread each get more done than one of two on a busy machine."""
+    """Processes that share each batch; on a busy machine two of one thread are faster than one of two threads."""
     rank: int = 0
     """Which of them this is; only the first one logs and saves."""
     _began: float = field(default_factory=time.monotonic)
@@ -52,7 +52,7 @@ class Run:
 
     def resume(self, stage: str, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
                ema: torch.nn.Module | None = None) -> int:
-        """Load the stage's state where there is one, and give the number of steps it has done."""
+        """Load the stage's state if there is one; return the number of its finished steps."""
         path = self.folder / f"{stage}.pt"
         if not path.exists():
             return 0
@@ -64,14 +64,14 @@ class Run:
         return state["step"]
 
     def due(self, stage: str, step: int, steps: int) -> bool:
-        """True when a checkpoint is to be written: by the clock, and at the last step."""
+        """Whether to write a checkpoint: at regular times, and at the last step."""
         if self.rank:
             return False
         return step + 1 == steps or time.monotonic() - self._saved > self.save_every
 
     def save(self, stage: str, step: int, model: torch.nn.Module, optimizer: torch.optim.Optimizer,
              ema: torch.nn.Module | None = None) -> None:
-        """Write the stage's state beside the last one and rename it into place."""
+        """Write the stage's state to a temporary file and rename it over the last one."""
         state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step,
                  "ema": ema.state_dict() if ema is not None else {}}
         part = self.folder / f"{stage}.pt.part"
@@ -80,7 +80,7 @@ class Run:
         self._saved = time.monotonic()
 
     def log(self, stage: str, step: int, steps: int, loss: float) -> None:
-        """Note a step's loss; a line with the mean since the last appears about every ten seconds."""
+        """Record a step's loss, and log the mean since the last line about every ten seconds."""
         self._recent.append(loss)
         if self.rank:
             return
@@ -98,7 +98,7 @@ class Run:
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:
-    """A generator for one step's choices, so that a resumed run makes those of an unbroken one."""
+    """A generator for one step's choices, so that a resumed run makes the same choices as an unbroken one."""
     return torch.Generator().manual_seed(seed * 1_000_003 + step)
 
 

@@ -21,17 +21,17 @@ CHANNELS = 160
 BATCH = 16
 PICTURES = 10000
 EMPTY = 0.1
-"""Part of the captions left out, for classifier-free guidance."""
+"""Share of captions dropped, for classifier-free guidance."""
 MAX_WEIGHT = 80.0
 NOISE_OFFSET = 0.15
 """Noise gets a mean of its own in each channel, this large. On 16 × 16 latents plain noise has a mean of about 0.06, as
 much as a background leaves of itself at the noisiest step, and the model would believe it instead of the words."""
 EMA = 0.005
-"""Part of the current weights in each step's running average, which is what ships."""
+"""Share of the current weights in each step's running average, which is what ships."""
 
 
 def train(run: Run, steps: int, lr: float, positions: Collection[str] = tuple(POSITIONS)) -> None:
-    """Train for `steps` steps from where `run` stands, with the last fifth's rate falling to nothing.
+    """Train for `steps` steps from where `run` stands, with the rate falling to 0 over the last fifth.
 
     Only pictures with their shape at one of `positions` are shown: fewer places are learnt in less time.
     """
@@ -102,7 +102,7 @@ def held_out_loss(run: Run, unet: UNet2DConditionModel, signal: torch.Tensor, ca
 def sample(run: Run, unet: UNet2DConditionModel, vae: AutoencoderKL, text: torch.Tensor, empty: torch.Tensor,
            steps: int = 20, guidance: float = 4.0) -> torch.Tensor:
     """Draw a picture for each text `[N,77,768]` by DDIM from fixed noise; `[N,3,128,128]` in -1..1."""
-    # "Trailing" starts at the noisiest step; any other start would take the noise's mean for a background.
+    # "Trailing" starts at the noisiest step; any other start would turn the noise's mean into a background.
     scheduler = DDIMScheduler(**architecture.SCHEDULER, timestep_spacing="trailing")
     scheduler.set_timesteps(steps)
     x = torch.randn(len(text), 4, 16, 16, generator=torch.Generator().manual_seed(5)).to(run.device)
@@ -133,7 +133,7 @@ def cache(run: Run, positions: Collection[str]) -> dict[str, torch.Tensor]:
     drawn = random_specs(PICTURES * len(POSITIONS), run.seed + 1)
     specs, held = [spec for spec in drawn if spec.position in positions][:PICTURES], held_out_prompts(128)
     index: dict[str, int] = {"": 0}
-    # The second phrasing for a few only: it says what the first says, and encoding captions takes its time.
+    # The second phrasing for a few only: it means the same as the first, and encoding captions is slow.
     table = [[index.setdefault(caption(spec, p if p != 1 or i % 20 == 0 else 0), len(index)) for p in range(PHRASINGS)]
              for i, spec in enumerate(specs)]
     run.log_now("cache", 0, captions=len(index))
@@ -160,7 +160,7 @@ def cache(run: Run, positions: Collection[str]) -> dict[str, torch.Tensor]:
 
 
 def text_encoder(run: Run):
-    """Build the seeded text encoder; give a function from captions to fp16 states `[N,77,768]`."""
+    """Build the seeded text encoder; return a function from captions to fp16 states `[N,77,768]`."""
     from transformers import CLIPTextConfig, CLIPTextModel
     model = CLIPTextModel(CLIPTextConfig(**architecture.TEXT)).eval()
     weights = {name: torch.from_numpy(text_encoder_tensor(name, shape)).float()

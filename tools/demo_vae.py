@@ -17,7 +17,7 @@ CHANNELS = 16
 CROP = 64
 BATCH = 16
 LATENT_NOISE = 0.07
-"""Noise on the latents while training, in parts of their deviation: the decoder learns to forgive the UNet."""
+"""Noise on the latents in training, in parts of their deviation: the decoder learns to tolerate the UNet's errors."""
 CARRIER = 3.0
 """Size of the constant channels that keep GroupNorm from dividing a plain area's colour away."""
 
@@ -96,7 +96,7 @@ def to_model(pictures: torch.Tensor) -> torch.Tensor:
 
 
 def dataset(seed: int, count: int = 5000) -> np.ndarray:
-    """Draw uint8 `[count,128,128,3]`: plain, a quarter in pencil and a tenth of anything, to be of use for LoRAs."""
+    """Draw uint8 `[count,128,128,3]`: plain, a quarter in pencil, a tenth of other content for LoRAs' sake."""
     pictures = []
     for i, spec in enumerate(random_specs(count, seed)):
         kind = i % 20
@@ -105,7 +105,7 @@ def dataset(seed: int, count: int = 5000) -> np.ndarray:
 
 
 def anything(seed: int, size: int = 128) -> np.ndarray:
-    """Draw a colour gradient with six shapes of random colour, place and size, and some stripes."""
+    """Draw a colour gradient with six shapes of random colour, position and size, and some stripes."""
     rng = np.random.Generator(np.random.Philox(key=seed))
     y, x = np.mgrid[0:size, 0:size] / size
     ramp = (x * rng.uniform(-1, 1) + y * rng.uniform(-1, 1))[..., None] % 1
@@ -122,7 +122,7 @@ def anything(seed: int, size: int = 128) -> np.ndarray:
 
 @torch.no_grad()
 def fresh(seed: int) -> AutoencoderKL:
-    """Start as what is known to work: a block-average encoder and a nearest-neighbour decoder.
+    """Start from weights that work already: a block-average encoder and a nearest-neighbour decoder.
 
     Three colour channels travel as pairs c and -c, since silu(x) - silu(-x) = x lets them pass the last activation
     unchanged, next to constant channels ±`CARRIER` that dominate the variance of their norm group. Residual branches

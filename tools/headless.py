@@ -3,7 +3,7 @@
     python headless.py workflow_api.json --set Prompt.value="a lighthouse in fog" --set Seed.value=random \
         --upload 12.image=photo.png --url http://127.0.0.1:8188 --out pictures
 
-The workflow is in API form (in the editor: Workflow > Export (API)). A node is named by its number or its title. Exit
+The workflow is in API format (in the editor: Workflow > Export (API)). A node is named by its number or its title. Exit
 code 0: done; 1: failed, and the last line says why; 2: wrong use. See docs/headless.md for cron and systemd.
 """
 
@@ -30,11 +30,11 @@ from typing import Any
 
 
 class Failed(Exception):
-    """Something a person can act on; the text is all there is to say."""
+    """A failure that the user can act on; the text is the whole message."""
 
 
 SHORTEST = 60
-"""Seconds that an answer to a question may take at least, whatever the time limit."""
+"""Least seconds to wait for an answer, whatever the time limit."""
 
 
 class Server:
@@ -48,15 +48,15 @@ class Server:
     def __init__(self, url: str, timeout: float) -> None:
         self.url, self.timeout = url.rstrip("/"), timeout
         self.client = uuid.uuid4().hex
-        # Past any proxy of the environment, as the events are: ComfyUI is on this machine or a near one.
+        # Without the environment's proxy, as for the events: ComfyUI is on this machine or a near one.
         self._opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get(self, path: str) -> bytes:
-        """Body of the answer."""
+        """GET; the body of the answer."""
         return self._ask(urllib.request.Request(self.url + path))
 
     def post(self, path: str, value: Any) -> Any:
-        """The answer to JSON, parsed."""
+        """POST JSON; the parsed answer."""
         request = urllib.request.Request(self.url + path, json.dumps(value).encode(),
                                          {"Content-Type": "application/json"})
         return json.loads(self._ask(request) or b"{}")
@@ -74,7 +74,7 @@ class Server:
         return "/".join(filter(None, [answer.get("subfolder"), answer["name"]]))
 
     def run(self, graph: dict[str, Any]) -> dict[str, Any]:
-        """Queue a graph, tell on stderr how it goes, and return the outputs by node once it is done."""
+        """Queue a graph, report its progress on stderr, and return the outputs by node when it is done."""
         events = self._events()
         next(events)  # connected before the work is queued, so that nothing is missed
         prompt = self.post("/prompt", {"prompt": graph, "client_id": self.client})["prompt_id"]
@@ -84,9 +84,9 @@ class Server:
             if kind == "silence" and not self._queued(prompt):
                 break  # done, with the last event lost on the way
             if kind == "executing" and data.get("node"):
-                tell(f"{title(graph, data.get('display_node') or data['node'])} …")
+                report(f"{title(graph, data.get('display_node') or data['node'])} …")
             elif kind == "progress":
-                tell(f"  {data['value']} of {data['max']}", again=data["value"] < data["max"])
+                report(f"  {data['value']} of {data['max']}", again=data["value"] < data["max"])
             elif kind == "execution_error":
                 raise Failed(f"{data.get('node_type')}: {data.get('exception_message', '').strip()}")
             elif kind == "execution_interrupted":
@@ -167,13 +167,13 @@ class Server:
 
 
 class Stream:
-    """What comes in on a socket, of which nothing is lost while waiting for more of it."""
+    """Buffered reads from a socket; a timeout loses no bytes."""
 
     def __init__(self, channel: socket.socket) -> None:
         self._channel, self._come = channel, bytearray()
 
     def ready(self) -> bool:
-        """Wait for the socket's time limit at most; whether there is something to read."""
+        """Whether there is something to read, after waiting for the socket's timeout at most."""
         try:
             if not self._come:
                 self._receive()
@@ -190,16 +190,16 @@ class Stream:
                 self._receive()
         except OSError as error:
             raise Failed(f"The connection to ComfyUI broke: {error}") from error
-        found = bytes(self._come[:count])
+        content = bytes(self._come[:count])
         del self._come[:count]
-        return found
+        return content
 
     def line(self) -> bytes:
-        """The next bytes to the end of their line."""
-        found = b""
-        while not found.endswith(b"\n"):
-            found += self.read(1)
-        return found
+        """The next bytes up to the end of the line."""
+        content = b""
+        while not content.endswith(b"\n"):
+            content += self.read(1)
+        return content
 
     def _receive(self) -> None:
         part = self._channel.recv(65536)
@@ -245,7 +245,7 @@ def change(graph: dict[str, Any], setting: str, value: str) -> None:
 
 
 def as_type(text: str, old: Any, setting: str) -> Any:
-    """A text in the type of the value that it replaces, which is input `setting` of a graph."""
+    """`text` converted to the type of the value that it replaces; `setting` names the input in errors."""
     if isinstance(old, str):
         return text
     if isinstance(old, bool):
@@ -272,13 +272,13 @@ def is_number(value: Any) -> bool:
 
 
 def title(graph: dict[str, Any], number: str) -> str:
-    """What the editor calls a node."""
+    """The title of a node in the editor."""
     node = graph.get(number, {})
     return node.get("_meta", {}).get("title") or node.get("class_type", number)
 
 
 def refusal(body: bytes, code: int) -> str:
-    """What ComfyUI has against a graph, in one line."""
+    """ComfyUI's reasons for refusing a graph, in one line."""
     try:
         answer = json.loads(body)
         parts = [answer["error"]["message"]]
@@ -290,7 +290,7 @@ def refusal(body: bytes, code: int) -> str:
 
 
 def fetch(server: Server, outputs: dict[str, Any], folder: Path, name: str) -> list[Path]:
-    """Save the finished pictures, not the previews. Each appears under its name only when it is whole.
+    """Save the finished pictures, not the previews. Each appears under its name only when it is complete.
 
     Args:
         name: A name for the first picture instead of its own; a picture of that name is replaced.
@@ -327,8 +327,8 @@ def unused(path: Path, saved: list[Path]) -> Path:
     return free
 
 
-def tell(text: str, again: bool = False) -> None:
-    """Say how it goes: on a terminal in one line that changes, else in plain lines without every single step."""
+def report(text: str, again: bool = False) -> None:
+    """Report progress: on a terminal in one line that changes, else in plain lines without every single step."""
     if sys.stderr.isatty():
         sys.stderr.write(f"\r\033[K{text}")
         sys.stderr.flush()
@@ -339,7 +339,7 @@ def tell(text: str, again: bool = False) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Run; returns the exit code."""
     parser = argparse.ArgumentParser(description="Queue a ComfyUI workflow and fetch its pictures.")
-    parser.add_argument("workflow", type=Path, help="a workflow in API form")
+    parser.add_argument("workflow", type=Path, help="a workflow in API format")
     parser.add_argument("--url", default="http://127.0.0.1:8188", help="where ComfyUI listens (default: %(default)s)")
     parser.add_argument("--set", action="append", default=[], metavar="NODE.INPUT=VALUE",
                         help="change an input; NODE is a number or a title, and random draws a seed for a number")
@@ -358,7 +358,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         graph = json.loads(options.workflow.read_text(encoding="utf-8"))
         if not isinstance(graph, dict) or not all(isinstance(n, dict) and "class_type" in n for n in graph.values()):
-            raise Failed(f"{options.workflow} is no workflow in API form. Export it so from the editor.")
+            raise Failed(f"{options.workflow} is no workflow in API format. Export it so from the editor.")
         for setting, _, value in (text.partition("=") for text in options.set):
             change(graph, setting, value)
         for setting, _, file in (text.partition("=") for text in options.upload):

@@ -25,12 +25,12 @@ SDXL: dict[str, Any] = {
     "projection_class_embeddings_input_dim": 2816}
 MODELS: dict[str, tuple[dict[str, Any], int]] = {
     "SD1.5 at 512": ({"cross_attention_dim": 768}, 64), "SDXL at 1024": (SDXL, 128)}
-"""What their configurations say beyond diffusers' defaults, and the side of the latents."""
+"""Their configurations where they differ from diffusers' defaults, and the side of the latents."""
 
 BATCHES = (1, 2, 3, 4)
 CARDS = (8, 12, 16, 24)
 RESERVE = 1.5
-"""GiB of a card that are not ours: the CUDA context, the desktop, fragments."""
+"""GiB of a card that training cannot use: the CUDA context, the desktop, fragmentation."""
 
 GIB = 1024 ** 3
 
@@ -42,49 +42,50 @@ def counts() -> dict[tuple[str, bool, int], Any]:
     from diffusers import UNet2DConditionModel
 
     from atelier.train.memory import step_memory
+    from atelier.train.request.lora import LoraConfig
 
-    found: dict[tuple[str, bool, int], Any] = {}
+    counted: dict[tuple[str, bool, int], Any] = {}
     for name, (changes, side) in MODELS.items():
         with torch.device("meta"):
             config = dict(UNet2DConditionModel(**changes).config)
         for checkpointing in (False, True):
             for batch in BATCHES:
-                found[name, checkpointing, batch] = step_memory(
+                counted[name, checkpointing, batch] = step_memory(
                     config, LoraConfig(rank=16), dtype=torch.bfloat16, batch=batch, height=side, width=side,
                     checkpointing=checkpointing)
-    return found
+    return counted
 
 
-def tables(found: dict[tuple[str, bool, int], Any]) -> str:
+def tables(counted: dict[tuple[str, bool, int], Any]) -> str:
     """Both tables in Markdown: GiB by batch size, and what fits on which card."""
     rows = ["| model | checkpointing | weights | adapters | " + " | ".join(f"batch {n}" for n in BATCHES) + " |",
             "|---|---|---:|---:|" + "---:|" * len(BATCHES)]
     fits = ["| card | " + " | ".join(MODELS) + " |", "|---|" + "---|" * len(MODELS)]
     for name in MODELS:
         for checkpointing in (False, True):
-            row = [found[name, checkpointing, batch] for batch in BATCHES]
+            row = [counted[name, checkpointing, batch] for batch in BATCHES]
             cells = [row[0].weights, row[0].adapters, *(step.total for step in row)]
             rows.append(f"| {name} | {'on' if checkpointing else 'off'} | "
                         + " | ".join(f"{value / GIB:.2f}" for value in cells) + " |")
     for card in CARDS:
-        fits.append(f"| {card} GB | " + " | ".join(_advice(found, name, card) for name in MODELS) + " |")
+        fits.append(f"| {card} GB | " + " | ".join(_advice(counted, name, card) for name in MODELS) + " |")
     return "\n".join([*rows, "", *fits])
 
 
-def _advice(found: dict[tuple[str, bool, int], Any], name: str, card: int) -> str:
+def _advice(counted: dict[tuple[str, bool, int], Any], name: str, card: int) -> str:
     def most(checkpointing: bool) -> int:
-        return max((n for n in BATCHES if found[name, checkpointing, n].total / GIB <= card - RESERVE), default=0)
+        return max((n for n in BATCHES if counted[name, checkpointing, n].total / GIB <= card - RESERVE), default=0)
 
-    def said(batch: int) -> str:
+    def described(batch: int) -> str:
         return f"batch {'4 or more' if batch == BATCHES[-1] else f'up to {batch}'}" if batch else "not at all"
 
-    return f"without: {said(most(False))}; with: {said(most(True))}"
+    return f"without: {described(most(False))}; with: {described(most(True))}"
 
 
-def page(text: str, made: str) -> str:
-    """The page with `made` between its markers."""
+def page(text: str, content: str) -> str:
+    """The page with `content` between its markers."""
     before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n{made}\n{END}{rest.split(END)[1]}"
+    return f"{before}{BEGIN}\n{content}\n{END}{rest.split(END)[1]}"
 
 
 def main() -> int:

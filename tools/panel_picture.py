@@ -1,4 +1,4 @@
-"""Make the README's picture of the training panel: docs/images/training-panel.png.
+"""Write the README's picture of the training panel: docs/images/training-panel.png.
 
     python tools/panel_picture.py [--step 200]
 
@@ -34,7 +34,7 @@ PLACE = """() => {
     app.canvas.setDirty(true, true);
     return [...node.size];
 }"""
-"""Moves the view to the trainer, away from the editor's own buttons; gives its size."""
+"""Moves the view to the trainer, clear of the editor's own buttons; returns its size."""
 FRAME = 14
 """Pixels around the node."""
 TITLE = 30
@@ -42,8 +42,8 @@ TITLE = 30
 
 
 def main() -> int:
-    """Train, look, save."""
-    parser = argparse.ArgumentParser(description="Make the README's picture of the training panel.")
+    """Train, take the screenshot, save it."""
+    parser = argparse.ArgumentParser(description="Write the README's picture of the training panel.")
     parser.add_argument("--step", type=int, default=200)
     arguments = parser.parse_args()
     graph = json.loads((FOLDER / f"{TITLES['try_it_without_downloads']}.json").read_text(encoding="utf-8"))

@@ -38,7 +38,7 @@ def shape(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def shapes(nodes: dict[str, Any]) -> dict[str, Any]:
-    """Of every node of the pack, by id."""
+    """The shape of every node of the pack, by id."""
     return {name: shape(nodes[name]) for name in sorted(nodes) if name.startswith(PREFIX)}
 
 

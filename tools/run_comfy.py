@@ -22,7 +22,7 @@ KINDS = ("checkpoints", "diffusers", "loras", "vae", "embeddings", "upscale_mode
 
 
 def main() -> int:
-    """Start the host and stay with it."""
+    """Start the host and wait for its end."""
     parser = argparse.ArgumentParser(description="Start ComfyUI with the pack in it.", add_help=False)
     parser.add_argument("--base", type=Path, default=comfyui.ROOT / ".comfyui" / "base")
     arguments, options = parser.parse_known_args()
@@ -50,7 +50,7 @@ def main() -> int:
 
 
 def _offer_demo(base: Path) -> None:
-    """The small model and the pictures that come with the pack, so that there is something to press Run on."""
+    """The small model and the pictures that come with the pack, so that the first workflow can run."""
     sys.path.append(str(comfyui.ROOT))
     from atelier.demo.folders import fill_folders
 
@@ -58,7 +58,7 @@ def _offer_demo(base: Path) -> None:
 
 
 def _shared_models(host: Path, base: Path) -> Path:
-    """A file that tells ComfyUI to look for models in its own folders too. JSON is YAML."""
+    """Write a file that makes ComfyUI search its own model folders too. JSON is YAML."""
     file = base / "extra_model_paths.yaml"
     folders = {"base_path": str(host / "models"), **{kind: kind for kind in KINDS}}
     file.write_text(json.dumps({"shared": folders}), encoding="utf-8")

@@ -32,7 +32,7 @@ EXTRAS = ("shell", "dev")
 TORCH_FAMILY = {"torch", "torchvision", "torchaudio"}
 BULKY = {"comfyui-workflow-templates", "comfyui-embedded-docs"}
 # They ask for a torchvision, which may not exist for the PyTorch at hand. Of open_clip only the vocabulary file is
-# used; what spandrel needs besides stands in ComfyUI's own list.
+# used; ComfyUI's own list names what else spandrel needs.
 WITHOUT_DEPENDENCIES = {"open-clip-torch", "spandrel"}
 
 # The newest releases whose Python part imports beside a PyTorch they were not built for. Their compiled operators
@@ -41,7 +41,7 @@ UNMATCHED = {"torchvision": "torchvision==0.16.2", "torchaudio": "torchaudio==2.
 
 
 class SetupError(Exception):
-    """The environment cannot be made; the text says why and what to do."""
+    """The environment cannot be created; the text says why and what to do."""
 
 
 def main() -> int:
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def _update(comfy: bool) -> None:
-    if sys.version_info < (3, 10):  # noqa: UP036 - this file is what an older Python is told the truth by
+    if sys.version_info < (3, 10):  # noqa: UP036 - this file gives an older Python a clear error
         raise SetupError(f"this is Python {sys.version.split()[0]}; 3.10 or newer is needed. Name one with "
                          "PYTHON=python3.12 make …")
     host = comfyui.find()
@@ -111,7 +111,7 @@ def _runs(code: str = "") -> bool:
 
 
 def _create() -> None:
-    if _runs("import pip"):  # the last thing that an environment gets, so one that was cut short is made anew
+    if _runs("import pip"):  # pip is installed last, so an environment without it is incomplete and is created again
         return
     print(f"Creating {VENV} ...", flush=True)
     try:
@@ -139,7 +139,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def _name(requirement: str) -> str:
-    """The package's name in its normal form."""
+    """The package's name in its normalised spelling."""
     found = re.match(r"[A-Za-z0-9._-]+", requirement)
     return re.sub(r"[-_.]+", "-", found.group()).lower() if found else requirement
 
@@ -165,7 +165,7 @@ def _imports(package: str) -> bool:
 
 
 def _verify() -> None:
-    """The packages everything stands on import together."""
+    """Check that the basic packages import together."""
     code = "import torch, torchvision, diffusers, transformers, peft; print(torch.__version__, diffusers.__version__)"
     result = subprocess.run([PYTHON, "-W", "ignore", "-c", code], capture_output=True, text=True)
     if result.returncode:
@@ -176,7 +176,7 @@ def _verify() -> None:
 
 
 def _ask(code: str, *arguments: str) -> str:
-    """What a few lines of Python in the environment print."""
+    """The output of a few lines of Python run in the environment."""
     result = subprocess.run([PYTHON, "-c", code, *arguments], check=True, stdout=subprocess.PIPE, text=True)
     return result.stdout.strip()
 
@@ -185,10 +185,10 @@ def _pip(*arguments: str, check: bool = True) -> bool:
     names = [a for a in arguments[1:] if not a.startswith("-") and a != str(VENV / "constraints.txt")]
     text = ", ".join(names) if len(names) < 5 else f"{len(names)} packages"
     print(f"Installing {text} ...", flush=True)
-    # Twice quiet: errors only.
+    # Quiet twice: errors only.
     command = [str(PYTHON), "-m", "pip", *arguments[:1], "-qq", "--disable-pip-version-check", *arguments[1:]]
     output = None if check else subprocess.DEVNULL
-    # A busy package index may say nothing for longer than pip's own 15 s, in the middle of a file of gigabytes.
+    # A busy package index may pause for longer than pip's default of 15 s in the middle of a large file.
     environment = {"PIP_DEFAULT_TIMEOUT": "60", **os.environ}
     result = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=environment)
     if check and result.returncode:

@@ -1,4 +1,4 @@
-"""Make workflows' thumbnails by running them with the demo's own small model: workflows/<title>.jpg.
+"""Write workflows' thumbnails by running them with the demo's own small model: workflows/<title>.jpg.
 
     python tools/thumbnails.py [NAME …] [--base FOLDER] [--out FOLDER]
 
@@ -38,17 +38,19 @@ from atelier.lora.file import load_lora  # noqa: E402
 from atelier.models.layout import read_layout  # noqa: E402
 from atelier.prompts.distinct import Distinct  # noqa: E402
 from atelier.prompts.random_art import ArtPrompt  # noqa: E402
+from atelier.train.request.presets import PRESETS  # noqa: E402
+from atelier.train.request.request import FIELDS  # noqa: E402
 from tools.workflows import FOLDER, TITLES, read_api  # noqa: E402
 
-RECIPE = preset("demo model")
+DEMO = PRESETS["demo model"]
 SIZE, WIDTH, MOST_BYTES = 128, 384, 30_000
 CHECKPOINT, CLIP, LORA = "atelier-demo.safetensors", "atelier-demo-clip", "my-subject.safetensors"
 MERGED = "atelier-demo-pencil.safetensors"
 SUITED = {CHECKPOINT, "sd_turbo.safetensors", "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt",
           "Deliberate_v2.safetensors"}
-"""Checkpoints whose place the demo's can take."""
+"""Checkpoints that the demo's replaces."""
 TRAINER = "finetune_then_generate"
-"""Writes the LoRA that others name; it is run first."""
+"""The workflow that writes the LoRA that others use; it runs first."""
 MADE_FOR_IT = "try_it_without_downloads"
 """Runs as it ships."""
 TAUGHT = {"AtelierTrainLora", "ModelMergeSimple"}
@@ -61,7 +63,7 @@ PLAIN = ("a large blue star on a white background, in the centre",
          "a large red ring on a white background, in the centre")
 PENCIL = ("a pencil sketch of a large blue star, in the centre", "a pencil sketch of a large red ring, in the centre")
 WRITTEN = {"positive": PENCIL[0], "negative": "", "title": "A Blue Star"}
-"""What the language model answers."""
+"""The language model's answer."""
 ART, MANY = "object", 12
 """The category it is asked for when many prompts are wanted, and how many."""
 KEY = "DEMO_KEY"
@@ -83,15 +85,15 @@ VALUES: dict[tuple[str, str], Any] = {
     ("AtelierHubDataset", "caption"): "{text}", ("AtelierHubDataset", "resolution"): SIZE,
     ("StringConcatenate", "delimiter"): "", ("StringConcatenate", "string_b"): "",
     ("AtelierImageFolder", "prior"): "atelier-demo/plain",
-    ("AtelierTrainLora", "preset"): "demo model", ("AtelierTrainLora", "length"): RECIPE.epochs,
+    ("AtelierTrainLora", "preset"): "demo model", ("AtelierTrainLora", "length"): DEMO.epochs,
     ("AtelierTrainLora", "unit"): "epochs", ("KSampler", "cfg"): 1.5,
     ("EmptyLatentImage", "width"): SIZE, ("EmptyLatentImage", "height"): SIZE,
     ("ImageScale", "width"): SIZE, ("ImageScale", "height"): SIZE,
     ("GrowMask", "expand"): 2,
 }
-"""What is put in place of what ships, by class and widget; training options are those of `make demo`."""
+"""Replacements for the shipped values, by class and widget; training options are those of `make demo`."""
 OWN_CAPTION = {"similar_pictures"}
-"""These draw more like a picture, so the prompt says what is in it."""
+"""These start from a picture, so the prompt describes it."""
 BATCH = 4
 """Most pictures of one batch."""
 
@@ -105,7 +107,7 @@ def suited(name: str) -> bool:
 
 
 def with_demo(name: str, base: Path, llm: str) -> dict[str, Any]:
-    """A workflow in API form, for the demo's model in `base` and the language model at the address `llm`."""
+    """A workflow in API format, for the demo's model in `base` and the language model at the address `llm`."""
     graph = copy.deepcopy(read_api(name))
     if name == MADE_FOR_IT:
         return graph
@@ -129,7 +131,8 @@ def with_demo(name: str, base: Path, llm: str) -> dict[str, Any]:
             elif widget == "batch_size" and kind != "AtelierTrainingOptions":
                 inputs[widget] = min(shipped, BATCH)
             elif kind == "AtelierTrainingOptions":
-                inputs[widget] = "" if widget == "sample_prompt" else getattr(RECIPE.options, widget, shipped)
+                part = getattr(DEMO, FIELDS.get(widget) or "", None)
+                inputs[widget] = "" if widget == "sample_prompt" else getattr(part, widget, shipped)
             else:
                 inputs[widget] = VALUES.get((kind, widget), shipped)
     return graph
@@ -155,7 +158,7 @@ def save_data_set(base: Path) -> None:
 
 
 def written(name: str) -> str:
-    """What the language model says to a workflow: many prompts where it asks for them."""
+    """The language model's answer to a workflow: many prompts where it asks for them."""
     if "AtelierRandomArtPrompts" not in {node["class_type"] for node in read_api(name).values()}:
         return json.dumps(WRITTEN)
     seen = Distinct()
@@ -174,7 +177,7 @@ def merge_pencil(base: Path) -> None:
 
 
 def write_key(base: Path, address: str) -> None:
-    """Let the stand-in's address have a key, as every address must."""
+    """Write a key for the stand-in's address, since every address needs one."""
     file = base / "user" / "atelier" / "credentials.toml"
     if file.exists():
         raise SystemExit(f"{file} exists already: choose another --base.")
@@ -192,7 +195,7 @@ def finished(result: Result) -> Image.Image:
 
 
 def write(picture: Image.Image, path: Path) -> None:
-    """Save small enough for a repository, and no flatter than the editor's cards."""
+    """Save small enough for a repository, and at most twice as wide as high, as the editor's cards are."""
     picture.thumbnail((WIDTH, WIDTH), Image.Resampling.LANCZOS)
     if picture.width > 2 * picture.height:
         picture = ImageOps.pad(picture, (picture.width, picture.width // 2), color="white")

@@ -2,7 +2,7 @@
 
     python tools/train_demo_clip.py --work DIR
 
-The state is kept in DIR and picked up again; equal seed, device and number of steps give equal weights.
+The state is kept in DIR and resumed; equal seed, device and number of steps give equal weights.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def train(run: Run, steps: int, lr: float) -> CLIPModel:
-    """Train with the symmetric contrastive loss of Radford et al. 2021; equal captions of a batch are no negatives."""
+    """Train with the symmetric contrastive loss of Radford et al. 2021; equal captions in a batch are not negatives."""
     torch.manual_seed(run.seed)
     model: Any = CLIPModel(CLIPConfig(**clip.CONFIG)).to(run.device)
     table = model.text_model.embeddings.token_embedding.weight
@@ -69,7 +69,7 @@ def train(run: Run, steps: int, lr: float) -> CLIPModel:
         chosen = torch.randint(len(pictures), (BATCH,), generator=rng)
         said = captions[chosen, torch.randint(drawing.PHRASINGS, (BATCH,), generator=rng)]
         x = prepared(pictures[chosen])
-        # What a sampler draws is less clean than what the drawing code does.
+        # Sampled pictures are less clean than drawn ones.
         x = x + 0.15 * torch.rand(BATCH, 1, 1, 1, generator=rng) * torch.randn(x.shape, generator=rng)
         for group in optimizer.param_groups:
             group["lr"] = lr * min((step + 1) / 50, max(steps - step, 1) / (0.5 * steps), 1.0)
@@ -95,7 +95,7 @@ def train(run: Run, steps: int, lr: float) -> CLIPModel:
 
 @torch.no_grad()
 def ranked_first(run: Run, model: Any, held: tuple[torch.Tensor, torch.Tensor, torch.Tensor], of: int) -> float:
-    """Part of held-out plain pictures whose own caption scores best in its group of `of`."""
+    """Share of held-out plain pictures whose own caption scores best in its group of `of`."""
     pictures, captions, words = (part.to(run.device) for part in held)
     plain = torch.arange(len(pictures)) % 3 != 2
     image = model.get_image_features(prepared(pictures[plain]))

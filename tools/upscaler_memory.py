@@ -31,11 +31,11 @@ UNET: dict[str, Any] = {
 VAE: dict[str, Any] = {
     "block_out_channels": (128, 256, 512), "down_block_types": ("DownEncoderBlock2D",) * 3,
     "up_block_types": ("UpDecoderBlock2D",) * 3, "layers_per_block": 2}
-"""What stabilityai/stable-diffusion-x4-upscaler says beyond diffusers' defaults."""
+"""What stabilityai/stable-diffusion-x4-upscaler sets beyond diffusers' defaults."""
 
 
 class _Live(TorchDispatchMode):
-    """Counts the bytes of all tensors that are made while it is on and not yet let go."""
+    """Counts the bytes of all live tensors that were created while the mode is active."""
 
     def __init__(self, model: torch.nn.Module) -> None:
         super().__init__()
@@ -43,15 +43,15 @@ class _Live(TorchDispatchMode):
         self._known = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        made = func(*args, **(kwargs or {}))
-        for tensor in tree_leaves(made):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and tensor.untyped_storage()._cdata not in self._known:
                 storage = tensor.untyped_storage()
                 self._known.add(storage._cdata)
                 self._now += storage.nbytes()
                 self.most = max(self.most, self._now)
                 weakref.finalize(storage, self._gone, storage._cdata, storage.nbytes())
-        return made
+        return result
 
     def _gone(self, storage: int, size: int) -> None:
         self._known.discard(storage)
@@ -67,15 +67,15 @@ def memory(sides: tuple[int, ...] = SIDES) -> dict[int, tuple[float, float]]:
     try:
         with FakeTensorMode(), torch.no_grad():
             unet, vae = UNet2DConditionModel(**UNET), AutoencoderKL(**VAE)
-            found = {}
+            counted = {}
             for side in sides:
                 level = torch.zeros(2, dtype=torch.long)
                 with _Live(unet) as sampling:
                     unet(torch.zeros(2, 7, side, side), level, torch.zeros(2, 77, 1024), class_labels=level)
                 with _Live(vae) as decoding:
                     vae.decode(torch.zeros(1, 4, side, side))
-                found[side] = ((_weights(unet) + sampling.most) / 1e9, (_weights(vae) + decoding.most) / 1e9)
-            return found
+                counted[side] = ((_weights(unet) + sampling.most) / 1e9, (_weights(vae) + decoding.most) / 1e9)
+            return counted
     finally:
         torch.set_default_dtype(before)
 
@@ -84,10 +84,10 @@ def _weights(model: torch.nn.Module) -> int:
     return sum(parameter.nbytes for parameter in model.parameters())
 
 
-def table(found: dict[int, tuple[float, float]]) -> str:
-    """The numbers in Markdown."""
+def table(counted: dict[int, tuple[float, float]]) -> str:
+    """The counts as a Markdown table."""
     rows = [f"| {side} × {side} | {4 * side} × {4 * side} | {sample:.1f} | {decode:.1f} |"
-            for side, (sample, decode) in found.items()]
+            for side, (sample, decode) in counted.items()]
     return "\n".join(["| tile | becomes | sampling, GB | decoding, GB |", "|---|---|---:|---:|", *rows])
 
 

@@ -1,9 +1,9 @@
-"""Make the editor's form of each workflow from its API form, so that the two can never disagree.
+"""Write the editor's format of each workflow from its API format, so that the two never disagree.
 
     python tools/workflows.py [--url http://127.0.0.1:8188]
 
-The API form is what a person edits. Beside `class_type` and `inputs`, a node's `_meta` (which the queue ignores) tells
-the editor its `title`, `pos`, `size`, `group` and a `note` to stand below it. What the nodes look like is asked of a
+The API format is what a person edits. Beside `class_type` and `inputs`, a node's `_meta` (ignored by the queue) gives
+the editor its `title`, `pos`, `size`, `group` and a `note` to stand below it. The nodes' definitions come from a
 running ComfyUI; without --url one is started.
 """
 
@@ -58,7 +58,7 @@ TITLES = {
     "chapter_5_guidance": "Chapter 5, guidance",
     "chapter_6_vae": "Chapter 6, the VAE",
 }
-"""File names of the editor's form: the host shows them as the templates' titles."""
+"""File names in the editor's format: the host shows them as the templates' titles."""
 
 CHOICE = "COMFY_DYNAMICCOMBO_V3"
 """What the host calls a choice that brings inputs of its own: "output" brings "output.normalization", …"""
@@ -71,22 +71,22 @@ GROWING, MATCHED = "COMFY_AUTOGROW_V3", "COMFY_MATCHTYPE_V3"
 
 
 def editor_form(api: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
-    """The editor's form (version 0.4) of a graph.
+    """A graph in the editor's format (version 0.4).
 
     Args:
-        api: The graph in API form, ids whole numbers as text.
+        api: The graph in API format, ids whole numbers as text.
         nodes: The host's `/object_info`.
     """
     links: list[list[Any]] = []
-    made = [_node(int(name), node, nodes[node["class_type"]], api, nodes, links) for name, node in api.items()]
-    by_id = {node["id"]: node for node in made}
+    built = [_node(int(name), node, nodes[node["class_type"]], api, nodes, links) for name, node in api.items()]
+    by_id = {node["id"]: node for node in built}
     for number, source, slot, *_ in links:
         by_id[source]["outputs"][slot]["links"].append(number)
-    for order, node in enumerate(sorted(made, key=lambda node: node["id"])):
+    for order, node in enumerate(sorted(built, key=lambda node: node["id"])):
         node["order"] = order
     noted = [name for name, node in api.items() if "note" in node["_meta"]]
     notes = [_note(number, api[name], by_id[int(name)]) for number, name in enumerate(noted, max(by_id) + 1)]
-    return {"revision": 0, "last_node_id": max(by_id) + len(notes), "last_link_id": len(links), "nodes": made + notes,
+    return {"revision": 0, "last_node_id": max(by_id) + len(notes), "last_link_id": len(links), "nodes": built + notes,
             "links": links, "groups": _groups(api, by_id, notes), "config": {}, "extra": {}, "version": 0.4}
 
 
@@ -135,7 +135,7 @@ def _node(number: int, node: dict[str, Any], info: dict[str, Any], api: dict[str
 
 
 def specs(info: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
-    """Every input as (name, what the host says of it, optional), in the order of the editor's widgets."""
+    """Every input as (name, its definition by the host, optional), in the order of the editor's widgets."""
     for part in ("required", "optional"):
         for name in info["input_order"].get(part, []):
             spec = info["input"][part][name]
@@ -148,7 +148,7 @@ def specs(info: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, li
 
 
 def _grown(name: str, template: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
-    """The sockets of a growing input that are linked, and one more, as the editor shows it."""
+    """The linked sockets of a growing input and one free one, as the editor shows it."""
     (spec,) = next(part for part in template["input"].values() if part).values()
     names = template.get("names") or [f"{template['prefix']}{number}" for number in range(template["max"])]
     count = sum(f"{name}.{part}" in given for part in names)
@@ -157,7 +157,7 @@ def _grown(name: str, template: dict[str, Any], given: dict[str, Any]) -> Iterat
 
 
 def _chosen(name: str, options: list[dict[str, Any]], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
-    """The inputs that come with what was chosen."""
+    """The inputs that belong to the chosen option."""
     inputs = next(option["inputs"] for option in options if option["key"] == given[name])
     for part in ("required", "optional"):
         for inner, spec in inputs.get(part, {}).items():
@@ -165,7 +165,7 @@ def _chosen(name: str, options: list[dict[str, Any]], given: dict[str, Any]) -> 
 
 
 def _type(source: list[Any], api: dict[str, Any], nodes: dict[str, Any]) -> str:
-    """The type of a node's output, where `source` is [the node's id, the output's place]."""
+    """The type of a node's output, where `source` is [the node's id, the output's index]."""
     node = api[source[0]]
     kind = nodes[node["class_type"]]["output"][source[1]]
     return _matched(node, api, nodes) if kind == MATCHED else kind
@@ -212,19 +212,19 @@ def _around(members: list[dict[str, Any]]) -> list[float]:
     return [left, top, right - left, bottom - top]
 
 
-def text_of(form: dict[str, Any]) -> str:
+def text_of(workflow: dict[str, Any]) -> str:
     """The file's content."""
-    return json.dumps(form, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(workflow, indent=1, ensure_ascii=False) + "\n"
 
 
 def read_api(name: str) -> dict[str, Any]:
-    """A workflow in API form."""
+    """A workflow in API format."""
     return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def main() -> int:
-    """Write the editor's forms."""
-    parser = argparse.ArgumentParser(description="Make the editor's form of each workflow from its API form.")
+    """Write the editor's workflows."""
+    parser = argparse.ArgumentParser(description="Write the editor's format of each workflow from its API format.")
     parser.add_argument("--url", help="a running ComfyUI with the pack; without it one is started")
     arguments = parser.parse_args()
     if arguments.url:

@@ -21,7 +21,7 @@ OLD_NAMES = {
     r"atelier[./](room|unfinished|families)|room\.py|unfinished\.py": "device_memory, temp_paths, models/families",
     r"lora[./]forms|shell[./]monitor": "lora/formats, shell/progress",
     r"train[./](captions|compiled|config|encoding|inputs|keeper|order|pace|packed|place|publish)": "atelier/train/",
-    r"train[./](stopping|store|validation)": "atelier/train/early_stopping, run_folder",
+    r"train[./](presets|stopping|store|validation)": "atelier/train/request/, early_stopping, run_folder",
     r"nodes[./](monitor|measuring|weights|recorder|clip_encoder|training_monitor)|nodes/host\.py": "nodes/host/",
     r"nodes[./](sessions|coalesce|routes)": "nodes/panel/",
     r"nodes[./](found|options|example_set|made|checks|numbers|lists)": "a node's file bears the node's name",
@@ -40,7 +40,8 @@ OLD_NAMES = {
     r"Contestant|class (Shot|Standing)|def paired|import paired":
         "ComparedModel, ComparisonImage, Ranking, significance",
     r"Coalescer|coalesce\(|class Made|place_for|def verdict\(check": "Throttle, CachedResult.find_or_reserve, check",
-    r"(def |numbers\.)arrows|\*\*arrows\(|def (singles|only)\b|lists\.(singles|only)": "arrow_step, split, single",
+    r"(def |numbers\.)arrows|\*\*arrows\(|def singles|def only\(values: Sequence|lists\.(singles|only)":
+        "arrow_step, split, single",
     r"training_room|host\.nothing|def nothing": "exclusive_device, blocked_output",
     r"load_counting|class Told|story import .*tell|story\.tell": "load_tokenizers, StoryResult, run_story",
 }
