@@ -1,4 +1,4 @@
-"""Memory that runs out: told from other errors, given back, and put in words that a person can act on."""
+"""Out-of-memory handling: detect it on any device, free the cache, raise a helpful error."""
 
 from __future__ import annotations
 
@@ -11,45 +11,45 @@ import torch
 
 from .errors import AtelierError
 
-_SAID = re.compile(r"out of memory|can't allocate memory|not enough (\w+ ){0,3}memory|_ALLOC_FAILED", re.IGNORECASE)
-"""What PyTorch says where it raises a plain `RuntimeError`: for processors, Apple's graphics, CUDA's libraries."""
+_MESSAGE = re.compile(r"out of memory|can't allocate memory|not enough (\w+ ){0,3}memory|_ALLOC_FAILED", re.IGNORECASE)
+"""Matches the plain `RuntimeError`s that PyTorch raises on CPUs and Apple GPUs and from CUDA's libraries."""
 
 
 class OutOfMemory(Exception):
-    """Memory ran out, on the device or in the machine."""
+    """Memory ran out, on the device or on the host."""
 
 
 @contextmanager
-def memory_errors_alike() -> Iterator[None]:
-    """Make one error of the different ones by which devices say that memory ran out.
+def unify_memory_errors() -> Iterator[None]:
+    """Raise `OutOfMemory` in place of the various errors by which devices report it.
 
     Raises:
-        OutOfMemory: it ran out.
+        OutOfMemory: memory ran out inside the block.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _SAID.search(str(error)):
+        if isinstance(error, (torch.OutOfMemoryError, MemoryError)) or _MESSAGE.search(str(error)):
             raise OutOfMemory(str(error)) from error
         raise
 
 
 @contextmanager
-def memory_for(doing: str, do: str) -> Iterator[None]:
-    """Where memory runs out, say while `doing` what, and what to `do`.
+def explain_out_of_memory(doing: str, do: str) -> Iterator[None]:
+    """Turn an out-of-memory error into one that says what was going on (`doing`) and what to `do` about it.
 
     Raises:
-        AtelierError: it ran out.
+        AtelierError: memory ran out inside the block.
     """
     try:
-        with memory_errors_alike():
+        with unify_memory_errors():
             yield
     except OutOfMemory as error:
         raise AtelierError(f"Memory ran out while {doing}.", do) from error
 
 
-def free(device: torch.device) -> None:
-    """Give back what nothing holds any more, to whoever shares the device."""
+def free_cache(device: torch.device) -> None:
+    """Collect garbage and return cached memory to the device, for other programs to use."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()

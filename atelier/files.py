@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import AtelierError, NameTaken
-from .temp_paths import ASIDE_SUFFIX, beside
+from .temp_paths import ASIDE_SUFFIX, temp_path
 
 RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10))}
 """Names that Windows keeps for devices, whatever the ending."""
@@ -60,7 +60,7 @@ def atomic_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
     """
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = beside(path)
+        part = temp_path(path)
         try:
             yield part
             _flush(part)
@@ -87,7 +87,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     with _explained(path):
         path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = beside(path)
+        part = temp_path(path)
         try:
             part.mkdir()
             yield part
@@ -132,7 +132,7 @@ def _take_place(part: Path, path: Path) -> None:
     if not path.exists():
         part.rename(path)
         return
-    old = beside(path, ASIDE_SUFFIX)
+    old = temp_path(path, ASIDE_SUFFIX)
     path.rename(old)
     try:
         part.rename(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from .device_memory import memory_for
+from .device_memory import explain_out_of_memory
 from .errors import AtelierError
 from .files import atomic_file
 from .lora.file import load_lora
@@ -71,7 +71,7 @@ class Picture:
         return path
 
 
-@memory_for("drawing", "Choose smaller pictures, or precision bf16 or fp16.")
+@explain_out_of_memory("drawing", "Choose smaller pictures, or precision bf16 or fp16.")
 @torch.no_grad()
 def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.device, dtype: torch.dtype,
              progress: Progress) -> list[Picture]:

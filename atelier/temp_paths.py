@@ -56,7 +56,7 @@ _NAME = re.compile(rf"\.(?P<start>.+)-(?P<machine>[0-9a-f]{{4}})-(?P<pid>[0-9]+)
                    rf"(?P<suffix>{re.escape(PART_SUFFIX)}|{re.escape(ASIDE_SUFFIX)})", re.DOTALL)
 
 
-def beside(path: Path, suffix: str = PART_SUFFIX) -> Path:
+def temp_path(path: Path, suffix: str = PART_SUFFIX) -> Path:
     """A free path in the folder of `path`, so that a rename between them stays within one file system.
 
     The first time a process asks for one in a folder, what killed processes left there is removed.

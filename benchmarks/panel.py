@@ -1,8 +1,8 @@
-"""What the training panel costs the trainer: processor time of its progress by step, at a fast trainer's pace.
+"""What the training panel costs the trainer: processor time of its progress by step, at a fast trainer's speed.
 
     python benchmarks/panel.py [--steps 200] [--pace 20]
 
-Everything counts that happens in ComfyUI's process for the panel: taking in the numbers, coalescing, the timer threads,
+Everything counts that happens in ComfyUI's process for the panel: recording the numbers, throttling, the timer threads,
 memory readings and the JSON of each message. The peer is the same loop with a progress that does nothing. What is
 printed is the difference, as a share of the step.
 """
@@ -22,7 +22,7 @@ sys.path += [str(ROOT / "tests"), str(ROOT)]
 
 
 class Server:
-    """Stands for the host's: turns every message into the text that would be sent."""
+    """Stands in for the host's server: encodes every message as it would be sent."""
 
     sent = size = 0
 
@@ -55,13 +55,13 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         pack = load_pack(Path(folder))
-        own, sessions = pack_module(pack, "nodes.panel.monitor"), pack_module(pack, "nodes.panel.sessions")
+        monitor, sessions = pack_module(pack, "nodes.panel.monitor"), pack_module(pack, "nodes.panel.sessions")
         server = Server()
         pack_module(pack, "nodes.host.web_server")._server = lambda: server
         session = sessions.Session(sessions.Key("p", "4", "w"), can_sample=True)
         quiet = pack_module(pack, "atelier.progress").Progress()
         without = processor_seconds(quiet, arguments.steps, arguments.pace)
-        with_panel = processor_seconds(own.TrainingProgress(session), arguments.steps, arguments.pace)
+        with_panel = processor_seconds(monitor.TrainingProgress(session), arguments.steps, arguments.pace)
     each = (with_panel - without) / arguments.steps
     print(f"{arguments.steps} steps at {arguments.pace:g} a second: {server.sent} messages, "
           f"{server.size / max(1, server.sent):.0f} bytes each; {1e6 * each:.0f} µs of processor time a step, "

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..atelier.score.crop import Crop
+from ..atelier.score.crop import ClipCrop
 from ..atelier.score.definitions import Definition
 from . import sockets
 from .batching import one_each, single
@@ -44,7 +44,7 @@ class ClipScore(io.ComfyNode):
                 io.Combo.Input("definition", options=Definition, default=Definition.COSINE,
                                tooltip="The plain cosine, Hessel's 2.5 · max(cos, 0), or torchmetrics' 100 · "
                                        "max(cos, 0)."),
-                io.Combo.Input("crop", options=Crop, default=Crop.CENTER, advanced=True,
+                io.Combo.Input("crop", options=ClipCrop, default=ClipCrop.CENTER, advanced=True,
                                tooltip="How pictures become square: the middle (center, the reference), all of it with "
                                        "bars (pad), or squeezed (squash). It changes the score."),
                 io.String.Input("prefix", default="", advanced=True,
@@ -86,7 +86,7 @@ class ClipScore(io.ComfyNode):
 
         pictures = [picture for batch in images for picture in from_image_tensor(batch)]
         reference_pictures = [picture for batch in references or () for picture in from_image_tensor(batch)]
-        scorer = open_scorer(folders.clip_score_path(single(model)), crop=Crop(single(crop)))
+        scorer = open_scorer(folders.clip_score_path(single(model)), crop=ClipCrop(single(crop)))
         with device.on_device(scorer.model):
             scores = scorer.score(pictures, one_each(text, images, "texts"), definition=Definition(single(definition)),
                                   prefix=single(prefix), style=single(style).strip(), references=reference_pictures,

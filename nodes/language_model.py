@@ -27,7 +27,7 @@ def chat_client(llm: LanguageModel, progress: HostProgress) -> ChatClient:
     """A client for the language model; waiting for it can be cancelled through `progress`."""
     from ..atelier.prompts.client import ChatClient
 
-    return ChatClient(llm, credential_store(), progress)
+    return ChatClient(llm=llm, credentials=credential_store(), progress=progress)
 
 
 def answer_cache() -> AnswerCache:

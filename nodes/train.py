@@ -104,12 +104,12 @@ def _output(cls: type[io.ComfyNode], report: Any, progress: TrainingProgress, wa
     def tensor(paths: list[Any]) -> Any:
         return to_image_tensor([Image.open(path) for path in paths])
 
-    plot = tensor([report.store.plot])
-    samples = tensor(report.store.samples) if report.store.samples else None
+    plot = tensor([report.folder.plot])
+    samples = tensor(report.folder.samples) if report.folder.samples else None
     text = "\n".join(filter(None, [report.text(), warning]))
     if report.reused:
-        report.outcome.show(progress, report.store.drawn)
-    progress.end("reused" if report.reused else report.outcome.status, warning)
+        report.result.show(progress, report.folder.drawn)
+    progress.end("reused" if report.reused else report.result.status, warning)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)
     return io.NodeOutput(state, str(report.lora.relative_to(folders.model_folder("loras"))), plot,

@@ -85,7 +85,8 @@ class WritePrompt(io.ComfyNode):
 
         progress = HostProgress()
         examples = None if example_set == NO_EXAMPLES else example_library().get(example_set)
-        request = PromptRequest(idea, style, PromptStyle(form), PromptFields(**fields), token_budget, examples, seed)
+        request = PromptRequest(idea=idea, style=style, prompt_style=PromptStyle(form), fields=PromptFields(**fields),
+                                budget=token_budget, examples=examples, seed=seed)
         counter = token_counter(clip) if clip is not None else None
         if llm is None:
             written = offline.write(request, counter)

@@ -41,6 +41,21 @@ settings.register_profile("steady", derandomize=True, deadline=None)
 settings.load_profile("steady")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Watch the run's memory."""
+    from kit.memory import MemoryWatch
+
+    config.pluginmanager.register(MemoryWatch(config), "memory")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker for each core, at most four, and no more than fit into the memory with what they start."""
+    import psutil
+    from kit.memory import SHARE_LIMIT
+
+    return max(1, min(4, psutil.cpu_count() or 1, int(psutil.virtual_memory().total / SHARE_LIMIT)))
+
+
 def _missing() -> dict[str, str]:
     """What is not on this machine, by the marker of the tests that need it, and what to do."""
     from tools import chromium, comfyui
@@ -105,15 +120,31 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
     return load_pack(tmp_path_factory.mktemp("in process"))
 
 
+_shared_host: list[Host] = []
+
+
 @pytest.fixture(scope="session")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """A running ComfyUI with the pack in it, shared by all tests. Mark such tests `host`.
 
-    It has keys in its environment, of which no trace may be left in the end.
+    Its environment holds keys; at the end, no trace of them may be left.
     """
     from kit.canary import watched
     from kit.host import Host
 
     # A space and letters beyond ASCII, as in many people's folders.
     with watched(Host(tmp_path_factory.mktemp("höst base"))) as running:
+        _shared_host.append(running)
         yield running
+        _shared_host.clear()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _free_host(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each file that used the shared host, have it unload its models, which would stay there to the end."""
+    before = request.session.testsfailed
+    yield
+    used = any("host" in getattr(item, "fixturenames", ()) for item in request.session.items
+               if item.path == request.path)
+    if used and _shared_host and _shared_host[0].running and request.session.testsfailed == before:
+        _shared_host[0].free()

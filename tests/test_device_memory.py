@@ -5,19 +5,20 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atelier.device_memory import OutOfMemory, memory_errors_alike, memory_for
+from atelier.device_memory import OutOfMemory, explain_out_of_memory, unify_memory_errors
 from atelier.errors import AtelierError
 
 MORE_THAN_ANY_MACHINE_HAS = 10**15
 
 
 def test_a_processors_own_error_is_known() -> None:
-    with pytest.raises(OutOfMemory, match="allocate"), memory_errors_alike():
+    with pytest.raises(OutOfMemory, match="allocate"), unify_memory_errors():
         torch.empty(MORE_THAN_ANY_MACHINE_HAS)
 
 
-def test_it_is_put_in_words() -> None:
-    with pytest.raises(AtelierError, match=r"Memory ran out while loading\. Close"), memory_for("loading", "Close it."):
+def test_the_error_says_what_to_do() -> None:
+    with pytest.raises(AtelierError, match=r"Memory ran out while loading\. Close"), \
+            explain_out_of_memory("loading", "Close it."):
         torch.empty(MORE_THAN_ANY_MACHINE_HAS)
 
 
@@ -32,7 +33,7 @@ def test_it_is_put_in_words() -> None:
     MemoryError("Unable to allocate 3.2 GiB for an array with shape (1, 2)"),
 ], ids=["CUDA", "Apple", "Windows", "CUDA's driver", "cuBLAS", "DirectML", "NumPy"])
 def test_each_devices_error_is_known(error: Exception) -> None:
-    with pytest.raises(OutOfMemory) as raised, memory_errors_alike():
+    with pytest.raises(OutOfMemory) as raised, unify_memory_errors():
         raise error
     assert raised.value.__cause__ is error
 
@@ -42,6 +43,6 @@ def test_each_devices_error_is_known(error: Exception) -> None:
     RuntimeError("CUDA error: an illegal memory access was encountered"),
 ])
 def test_other_errors_stay_what_they_are(error: Exception) -> None:
-    with pytest.raises(type(error)) as raised, memory_errors_alike():
+    with pytest.raises(type(error)) as raised, unify_memory_errors():
         raise error
     assert raised.value is error

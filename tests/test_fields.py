@@ -12,7 +12,12 @@ import pytest
 
 from atelier.errors import AtelierError
 from atelier.shell.train_file import TrainFile, read_train_file
-from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions, config_from_dict
+from atelier.train.request.device import DeviceConfig
+from atelier.train.request.lora import LoraConfig
+from atelier.train.request.outputs import SampleConfig
+from atelier.train.request.presets import build_request
+from atelier.train.request.recipe import OptimizerConfig, ValidationConfig
+from atelier.train.request.request import TrainRequest
 
 HEAD = 'name = "x"\nmodel = "m.safetensors"\n'
 DATA = '[data]\nfolder = "pictures"\n'
@@ -25,14 +30,14 @@ def read(folder: Path, top: str = "", data: str = "", tables: str = "") -> Train
 
 
 @pytest.mark.parametrize(("cls", "name", "value"), [
-    (TrainingOptions, "learning_rate", "1e-4"), (TrainingOptions, "learning_rate", float("inf")),
-    (TrainingOptions, "learning_rate", float("nan")), (TrainingOptions, "learning_rate", 10 ** 400),
-    (TrainingOptions, "learning_rate", True), (TrainingOptions, "batch_size", 2.5),
-    (TrainingOptions, "holdout", "false"),
-    (TrainingOptions, "sample_prompt", ["a"]), (TrainingOptions, "precision", 16), (LoraConfig, "rank", "16"),
+    (OptimizerConfig, "learning_rate", "1e-4"), (OptimizerConfig, "learning_rate", float("inf")),
+    (OptimizerConfig, "learning_rate", float("nan")), (OptimizerConfig, "learning_rate", 10 ** 400),
+    (OptimizerConfig, "learning_rate", True), (OptimizerConfig, "batch_size", 2.5),
+    (ValidationConfig, "holdout", "false"),
+    (SampleConfig, "sample_prompt", ["a"]), (DeviceConfig, "precision", 16), (LoraConfig, "rank", "16"),
     (LoraConfig, "rank", 16.5), (LoraConfig, "rank", 16.0), (LoraConfig, "rank", True), (LoraConfig, "rank", None),
     (LoraConfig, "rslora", "false"), (LoraConfig, "train_text_encoder", 1), (LoraConfig, "targets", ["attention"]),
-    (TrainConfig, "steps", "5"), (TrainConfig, "steps", 5.5), (TrainConfig, "seed", "3"),
+    (TrainRequest, "steps", "5"), (TrainRequest, "steps", 5.5), (TrainRequest, "seed", "3"),
 ])
 def test_a_value_of_another_type_is_named(cls: type, name: str, value: Any) -> None:
     with pytest.raises(AtelierError) as caught:
@@ -41,17 +46,17 @@ def test_a_value_of_another_type_is_named(cls: type, name: str, value: Any) -> N
 
 
 def test_numbers_of_numpy_are_taken_and_made_plain() -> None:
-    shape: dict[str, Any] = {"rank": np.int64(4), "alpha": np.float32(8)}
-    length: dict[str, Any] = {"steps": np.int32(5)}
-    config = TrainConfig(LoraConfig(**shape), TrainingOptions(learning_rate=1), **length)
-    assert config == TrainConfig(LoraConfig(rank=4, alpha=8.0), TrainingOptions(learning_rate=1.0), steps=5)
-    assert json.dumps(asdict(config))
+    request = build_request(None, {"rank": np.int64(4), "alpha": np.float32(8), "learning_rate": 1,
+                                   "steps": np.int32(5)})
+    assert request == build_request(None, {"rank": 4, "alpha": 8.0, "learning_rate": 1.0, "steps": 5})
+    assert json.dumps(asdict(request))
 
 
-@pytest.mark.parametrize("values", [{"lora": 3}, {"options": [1]}, {"preset": ["subject"]}, {"preset": 3}])
-def test_a_table_or_preset_of_another_type_is_refused(values: dict[str, Any]) -> None:
+@pytest.mark.parametrize("tables", ["lora = 3", "options = [1]", 'preset = ["subject"]', "preset = 3",
+                                    "options = { rank = 4 }", "lora = { steps = 4 }", "options = { rnk = 4 }"])
+def test_a_table_or_preset_of_another_type_is_refused(tmp_path: Path, tables: str) -> None:
     with pytest.raises(AtelierError):
-        config_from_dict(values)
+        read(tmp_path, tables)
 
 
 @pytest.mark.parametrize(("part", "line"), [
@@ -73,8 +78,8 @@ def test_what_is_right_passes(tmp_path: Path) -> None:
     found = read(tmp_path, "steps = 5\nseed = 3", "repeats = 2\nflip = true\nresolution = 256",
                  "[lora]\nrank = 8\nalpha = 4\nrslora = true")
     assert (found.data.repeats, found.data.flip, found.data.resolution.size) == (2, True, 256)
-    assert (found.config.lora.rank, found.config.lora.alpha, found.config.lora.rslora) == (8, 4.0, True)
-    assert (found.config.steps, found.config.seed) == (5, 3)
+    assert (found.request.lora.rank, found.request.lora.alpha, found.request.lora.rslora) == (8, 4.0, True)
+    assert (found.request.steps, found.request.seed) == (5, 3)
 
 
 def test_the_mark_that_editors_put_in_front_is_no_matter(tmp_path: Path) -> None:
@@ -101,5 +106,5 @@ def test_a_tilde_is_the_users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
                     'prior = "prior"\n[place]\nloras = "~/loras"\n', encoding="utf-8")
     found = read_train_file(path)
     assert (found.model, found.folder, found.data.masks) == (home / "m.safetensors", home / "pictures", home / "masks")
-    assert (found.data.prior, found.place.loras, found.place.runs) == (tmp_path / "prior", home / "loras",
+    assert (found.data.prior, found.paths.loras, found.paths.runs) == (tmp_path / "prior", home / "loras",
                                                                       tmp_path / "runs")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from atelier import temp_paths as unfinished
+from atelier import temp_paths
 from atelier.files import atomic_file, atomic_folder
 
 WRITING = """
@@ -44,7 +44,7 @@ def writer(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
 @pytest.fixture(autouse=True)
 def a_new_process() -> None:
     """Folders are looked through once in a process: as if none had been yet."""
-    unfinished._sweep.cache_clear()
+    temp_paths._sweep.cache_clear()
 
 
 def parts(folder: Path) -> list[str]:
@@ -73,7 +73,7 @@ def test_what_a_living_process_writes_stays(writer: subprocess.Popen[str], tmp_p
 def test_what_this_process_writes_stays(tmp_path: Path) -> None:
     with atomic_folder(tmp_path / "model") as folder, atomic_file(tmp_path / "lora.safetensors") as part:
         part.touch()
-        unfinished._sweep.cache_clear()
+        temp_paths._sweep.cache_clear()
         write(tmp_path)
         assert folder.is_dir() and part.is_file()
     assert parts(tmp_path) == []
@@ -87,10 +87,10 @@ def renamed(part: Path, pattern: str, by: str) -> Path:
 
 def test_the_same_process_number_is_not_the_same_process(tmp_path: Path) -> None:
     """In a container, each start of the host may be process 1."""
-    part = unfinished.beside(tmp_path / "lora.safetensors")
+    part = temp_paths.temp_path(tmp_path / "lora.safetensors")
     part.touch()
     renamed(part, r"-[0-9a-f]{6}-(\d+\.part)$", r"-000000-\1")
-    unfinished._sweep.cache_clear()
+    temp_paths._sweep.cache_clear()
     write(tmp_path)
     assert parts(tmp_path) == []
 
@@ -98,21 +98,21 @@ def test_the_same_process_number_is_not_the_same_process(tmp_path: Path) -> None
 @pytest.mark.parametrize("whose", ["another machine's", "another process's of that number"])
 def test_what_may_be_someone_elses_stays_for_a_day(whose: str, writer: subprocess.Popen[str], tmp_path: Path) -> None:
     folder = tmp_path / "models"
-    part = unfinished.beside(folder / "model")
+    part = temp_paths.temp_path(folder / "model")
     (part / "unet").mkdir(parents=True)
     (part / "unet" / "half").touch()
     if whose == "another machine's":
-        another = f"{int(unfinished._machine(), 16) ^ 1:04x}"
+        another = f"{int(temp_paths._machine(), 16) ^ 1:04x}"
         part = renamed(part, r"-[0-9a-f]{4}-(\d+-[0-9a-f]{6}-\d+\.part)$", rf"-{another}-\1")
     else:
         part = renamed(part, r"-\d+-([0-9a-f]{6}-\d+\.part)$", rf"-{writer.pid}-\1")
-    yesterday = time.time() - unfinished.UNTOUCHED - 60
+    yesterday = time.time() - temp_paths.UNTOUCHED - 60
     for path in (part, part / "unet"):
         os.utime(path, (yesterday, yesterday))
     write(folder)
     assert part.is_dir(), "a file in it is new"
     os.utime(part / "unet" / "half", (yesterday, yesterday))
-    unfinished._sweep.cache_clear()
+    temp_paths._sweep.cache_clear()
     write(folder)
     assert not part.exists()
 
@@ -121,7 +121,7 @@ def test_two_containers_of_one_name_are_two_machines(monkeypatch: pytest.MonkeyP
     """As with `docker run --network host`: the number of a process in one means another in the other, or none."""
     def kept_apart(container: str) -> str:
         monkeypatch.setattr(Path, "readlink", lambda path: Path(container))
-        return unfinished._numbering()
+        return temp_paths._numbering()
 
     assert kept_apart("pid:[4026531836]") != kept_apart("pid:[4026532456]") == kept_apart("pid:[4026532456]")
 
@@ -131,11 +131,11 @@ def test_two_containers_of_one_name_are_two_machines(monkeypatch: pytest.MonkeyP
     ("a name of thirty characters...", "a name of thirty characters...", True)])
 def test_a_folder_moved_aside_goes_only_when_its_successor_is_there(name: str, beside_it: str, goes: bool,
                                                                     tmp_path: Path) -> None:
-    aside = unfinished.beside(tmp_path / name, unfinished.ASIDE_SUFFIX)
+    aside = temp_paths.temp_path(tmp_path / name, temp_paths.ASIDE_SUFFIX)
     aside.mkdir()
     aside = renamed(aside, r"-[0-9a-f]{6}-(\d+\.old)$", r"-000000-\1")
     (tmp_path / beside_it).mkdir()
-    unfinished._sweep.cache_clear()
+    temp_paths._sweep.cache_clear()
     write(tmp_path)
     assert aside.exists() is not goes
 

@@ -26,9 +26,12 @@ class Source:
 
     @property
     def files(self) -> set[Path]:
-        """The files that its tensors lie in, as far as one knows: of pickles, `path` alone."""
-        found = {entry.source.path for entry in self.entries.values() if isinstance(entry.source, FileRange)}
-        return found or {self.path}
+        """The files that hold its tensors. A pickle's tensors do not know their file: if a folder holds any, all of
+        its files are listed."""
+        files = {entry.source.path for entry in self.entries.values() if isinstance(entry.source, FileRange)}
+        if all(isinstance(entry.source, FileRange) for entry in self.entries.values()):
+            return files
+        return {file for file in self.path.rglob("*") if file.is_file()} if self.path.is_dir() else {self.path}
 
 
 def open_file(path: Path) -> Source:

@@ -15,7 +15,7 @@ from ..models.inspect import inspect
 PRECISIONS = ("default", "fp32", "fp16", "bf16")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparedModel:
     """A checkpoint with or without a LoRA, and how to sample it.
 

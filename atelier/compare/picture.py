@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from ..pictures.labels import beside, font_size, size_beside, strip
+from ..pictures.labels import font_size, side_label, side_label_size, strip
 from .run import Comparison
 
 if TYPE_CHECKING:
@@ -45,17 +45,17 @@ def draw_grid(comparison: Comparison, pictures: Mapping[tuple[int, int, int], Im
     for m, label in enumerate(comparison.models):
         out.paste(strip(label, width, HEADER - GAP, largest=size), (SIDE + m * (width + GAP), GAP // 2))
     names = [f"{comparison.prompts[p]} · seed {seed}" for p, seed in rows]
-    side = min(LARGEST, *(size_beside(name, SIDE, height) for name in names))
+    side = min(LARGEST, *(side_label_size(name, SIDE, height) for name in names))
     for row, (p, seed) in enumerate(rows):
         top = HEADER + row * step
-        out.paste(beside(names[row], SIDE, height, side), (0, top))
+        out.paste(side_label(names[row], SIDE, height, side), (0, top))
         for m in range(len(comparison.models)):
             left = SIDE + m * (width + GAP)
             picture = pictures[m, p, seed].convert("RGB")
             sized = picture if picture.size == (width, height) else picture.resize((width, height),
                                                                                   Image.Resampling.LANCZOS)
             out.paste(sized, (left, top))
-            score = comparison.shot(m, p, seed).score
+            score = comparison.image(m, p, seed).score
             if score is not None:
                 out.paste(strip(f"{score:.4f}", width, caption, largest=13), (left, top + height))
     return out
@@ -67,9 +67,9 @@ def draw_bars(comparison: Comparison, width: int = 960) -> Image:
     """
     from PIL import Image, ImageDraw
 
-    standings = comparison.ranking()
-    if standings:
-        bars = [(s.model, s.mean, s.std, f"{s.mean:.4f} ± {s.std:.4f}, {s.verdict}") for s in standings]
+    ranking = comparison.ranking()
+    if ranking:
+        bars = [(s.model, s.mean, s.std, f"{s.mean:.4f} ± {s.std:.4f}, {s.verdict}") for s in ranking]
         title = f"CLIP score, mean and standard deviation · {comparison.scored_by}"
     else:
         times = [(m, comparison.seconds(m)[0]) for m in range(len(comparison.models))]

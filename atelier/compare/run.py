@@ -12,7 +12,7 @@ from .significance import fewest_pairs, holm, sign_flip_p
 SIGNIFICANT = 0.05
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ComparisonImage:
     """One picture of a comparison."""
 
@@ -31,7 +31,7 @@ class ComparisonImage:
     """Whether `seconds` holds the model's way to the device too, as a model's first picture does."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Ranking:
     """A model's place in the ranking."""
 
@@ -69,36 +69,36 @@ class Comparison:
     """Labels, each its own."""
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
-    shots: tuple[ComparisonImage, ...]
+    images: tuple[ComparisonImage, ...]
     scored_by: str = ""
     """Model and definition of the scores."""
 
     def __post_init__(self) -> None:
         wanted = {(m, p, s) for m in range(len(self.models)) for p in range(len(self.prompts)) for s in self.seeds}
-        have = [(shot.model, shot.prompt, shot.seed) for shot in self.shots]
+        have = [(image.model, image.prompt, image.seed) for image in self.images]
         if not wanted or set(have) != wanted or len(have) != len(wanted):
             raise AtelierError(f"A comparison of {len(self.models)} models needs each prompt and seed once for each "
                                f"({len(wanted)} pictures); there are {len(have)}.", "Run the comparison to its end.")
-        if len({shot.score is None for shot in self.shots}) > 1:
+        if len({image.score is None for image in self.images}) > 1:
             raise AtelierError("Some pictures of the comparison have no score.", "Score all or none.")
 
     @property
     def scored(self) -> bool:
         """Whether the pictures have scores."""
-        return self.shots[0].score is not None
+        return self.images[0].score is not None
 
-    def shot(self, model: int, prompt: int, seed: int) -> ComparisonImage:
+    def image(self, model: int, prompt: int, seed: int) -> ComparisonImage:
         """The picture of a model for a prompt and a seed."""
-        return self._by_place[model, prompt, seed]
+        return self._by_position[model, prompt, seed]
 
     @cached_property
-    def _by_place(self) -> dict[tuple[int, int, int], ComparisonImage]:
-        return {(shot.model, shot.prompt, shot.seed): shot for shot in self.shots}
+    def _by_position(self) -> dict[tuple[int, int, int], ComparisonImage]:
+        return {(image.model, image.prompt, image.seed): image for image in self.images}
 
     def scores(self, model: int, prompt: int | None = None) -> list[float]:
         """A model's scores by prompt and seed, or those of one prompt by seed; empty where there are none."""
         prompts = range(len(self.prompts)) if prompt is None else [prompt]
-        found = [self.shot(model, p, seed).score for p in prompts for seed in self.seeds]
+        found = [self.image(model, p, seed).score for p in prompts for seed in self.seeds]
         return [score for score in found if score is not None]
 
     def ranking(self) -> list[Ranking]:
@@ -110,12 +110,13 @@ class Comparison:
         apart = {m: [a - b for a, b in zip(self.scores(m), best, strict=True)] for m in order[1:]}
         chances = dict(zip(apart, holm([sign_flip_p(d) for d in apart.values()]), strict=True))
         needed = fewest_pairs(max(1, len(apart)), SIGNIFICANT)
-        return [Ranking(m, statistics.fmean(self.scores(m)), statistics.pstdev(self.scores(m)), len(best),
-                         statistics.fmean(apart[m]) if m in apart else 0.0, chances.get(m), needed) for m in order]
+        return [Ranking(model=m, mean=statistics.fmean(self.scores(m)), std=statistics.pstdev(self.scores(m)),
+                        n=len(best), difference=statistics.fmean(apart[m]) if m in apart else 0.0, p=chances.get(m),
+                        needed=needed) for m in order]
 
     def seconds(self, model: int) -> tuple[float | None, bool]:
         """Median of a model's pictures, and whether loading is in it: only where there is no picture without."""
-        known = [s for s in self.shots if s.model == model and s.seconds is not None]
+        known = [s for s in self.images if s.model == model and s.seconds is not None]
         chosen = [s for s in known if not s.loading] or known
         if not chosen:
             return None, False
@@ -123,4 +124,4 @@ class Comparison:
 
     def peak(self, model: int) -> int | None:
         """Bytes on the device at most while the model drew; None where the device does not tell."""
-        return max((s.peak for s in self.shots if s.model == model and s.peak is not None), default=None)
+        return max((s.peak for s in self.images if s.model == model and s.peak is not None), default=None)

@@ -14,20 +14,20 @@ LOADED = "*"
 
 def table(comparison: Comparison) -> str:
     """One line a model in the ranking's order, then mean and standard deviation by prompt."""
-    standings = comparison.ranking()
+    ranking = comparison.ranking()
     models = comparison.models
-    order = [s.model for s in standings] or list(range(len(models)))
-    rows = [["model", *(["mean", "std", "n", "to best"] if standings else []), "s/picture", "peak GB"]]
+    order = [s.model for s in ranking] or list(range(len(models)))
+    rows = [["model", *(["mean", "std", "n", "to best"] if ranking else []), "s/picture", "peak GB"]]
     for place, model in enumerate(order):
         row = [_squeezed(models[model], 40)]
-        if standings:
-            s = standings[place]
+        if ranking:
+            s = ranking[place]
             row += [f"{s.mean:.4f}", f"{s.std:.4f}", str(s.n), f"{s.difference:+.4f}" if s.p is not None else "–"]
         rows.append([*row, _seconds(comparison, model), _gigabytes(comparison.peak(model))])
-    verdicts = ["", *(s.verdict for s in standings)] if standings else [""] * len(rows)
+    verdicts = ["", *(s.verdict for s in ranking)] if ranking else [""] * len(rows)
     lines = [line + (f"  {verdict}" if verdict else "") for line, verdict in
              zip(_aligned(rows), verdicts, strict=True)]
-    if standings:
+    if ranking:
         by_prompt = [[f"mean ± std by prompt, n {len(comparison.seeds)}", *(_squeezed(models[m], 24) for m in order)]]
         by_prompt += [[_short(prompt), *(_spread(comparison.scores(m, p)) for m in order)]
                       for p, prompt in enumerate(comparison.prompts)]
@@ -42,7 +42,7 @@ def csv_text(comparison: Comparison) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["model", "prompt", "seed", "score", "seconds", "loading", "peak_bytes", "scored_by"])
-    for s in comparison.shots:
+    for s in comparison.images:
         writer.writerow([comparison.models[s.model], comparison.prompts[s.prompt], s.seed, s.score, s.seconds,
                          int(s.loading), s.peak, comparison.scored_by])
     return out.getvalue()

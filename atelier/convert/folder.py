@@ -11,9 +11,10 @@ from ..checkpoint.header import TORCH_NAMES
 from ..checkpoint.source import Source
 from ..errors import AtelierError
 from ..files import atomic_folder, write_json
-from ..models.families import Family, scheduler_config
+from ..models.families import Family
 from ..models.layout import Component, ModelLayout, read_layout
-from ..models.prediction import Prediction, check_schedule, read_kind, read_prediction
+from ..models.noise_schedule import check_schedule, scheduler_config
+from ..models.prediction import Prediction, read_kind, read_prediction
 from ..models.tokenizer import write_tokenizer
 from ..progress import Progress
 from .options import PRECISIONS, ConvertOptions
@@ -103,8 +104,7 @@ def model_index(family: Family) -> dict[str, Any]:
 
 def _write_rest(folder: Path, layout: ModelLayout, prediction: Prediction) -> None:
     family = layout.family
-    scheduler = dict(layout.scheduler) | {"prediction_type": prediction.type} if layout.scheduler else \
-        scheduler_config(read_kind(layout, prediction), prediction.type, prediction.zero_terminal_snr)
+    scheduler = scheduler_config(layout, prediction)
     write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     if family.key == "x4-upscaler":
         write_json(folder / "low_res_scheduler" / "scheduler_config.json", LOW_RES_SCHEDULER)

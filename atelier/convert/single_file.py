@@ -14,10 +14,11 @@ from ..models.families import Family
 from ..models.keymap import KeyTable
 from ..models.layout import Component, ModelLayout, read_layout
 from ..models.lazy_tensor import LazyTensor, to_original
-from ..models.prediction import EDM_TENSORS, V_MARKERS, V_SIGNS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
+from ..models.noise_schedule import EDM_TENSORS
+from ..models.prediction import V_MARKERS, V_SIGNS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
 from ..models.prefixes import (
     EMA_PREFIX,
-    TEXT_PLACES,
+    TEXT_PREFIXES,
     TEXT_SURPLUS,
     UNET_PREFIX,
     VAE_PREFIX,
@@ -42,8 +43,8 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
         source: The folder or file.
         destination: The file to write; what stood there stays until the new one is whole.
         options: Precision, pruning, prediction type.
-        progress: Told of progress; may interrupt.
-        merge: Changes tensors on their way, such as by adding a LoRA.
+        progress: Receives progress; may interrupt.
+        merge: Changes tensors while they are written, such as by adding a LoRA.
 
     Raises:
         AtelierError: the source is no supported model, or the disk is full.
@@ -61,12 +62,12 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     kind = read_kind(layout, prediction)
     tensors: dict[str, LazyTensor] = {}
     for component in layout.components.values():
-        recipes = merged(component.tensors, component.folder, merge)
-        table, prefix = original_place(component, layout.family)
-        tensors |= {prefix + name: recipe for name, recipe in to_original(table, recipes, component.folder).items()}
+        table, prefix = checkpoint_names(component, layout.family)
+        original = to_original(table, merged(component.tensors, component.folder, merge), component.folder)
+        tensors |= {prefix + name: tensor for name, tensor in original.items()}
     contradicting = [name for name in layout.unused if name in V_SIGNS and prediction.type != "v_prediction"]
     unused = [name for name in layout.unused if name not in contradicting]
-    kept = [name for name in unused if not options.prune or _belongs(name)]
+    kept = [name for name in unused if not options.prune or _is_part_of_model(name)]
     if not source.is_dir():
         tensors |= {name: LazyTensor.of(layout.source.entries[name]) for name in kept}
     tensors |= markers(layout, prediction)
@@ -82,16 +83,15 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
         time.monotonic() - start, kind.advice, tuple(_notes(contradicting)))
 
 
-def original_place(component: Component, family: Family) -> tuple[KeyTable, str]:
-    """The table of a component and the prefix that its tensors have in a checkpoint of this family."""
+def checkpoint_names(component: Component, family: Family) -> tuple[KeyTable, str]:
+    """The key table of a component, and the prefix of its tensors in a checkpoint of this family."""
     table = diffusers_table(component.folder, component.tensors.keys(), family)
     return table, prefix_of(component.folder, family)
 
 
-def _belongs(name: str) -> bool:
-    """Whether a tensor that we do not use is part of a component all the same: SD2's last layer, CLIP's scale, a
-    marker."""
-    texts = [place.prefix for place in TEXT_PLACES]
+def _is_part_of_model(name: str) -> bool:
+    """Whether a tensor that no component uses is kept when pruning: SD2's last layer, CLIP's logit scale, a marker."""
+    texts = [text.prefix for text in TEXT_PREFIXES]
     surplus = [EMA_PREFIX, *(VAE_PREFIX + part for part in VAE_SURPLUS),
                *(prefix + part for prefix in texts for part in TEXT_SURPLUS)]
     if name.startswith(tuple(surplus)) or name.endswith("position_ids"):
@@ -106,7 +106,7 @@ def _notes(contradicting: list[str]) -> list[str]:
 
 
 def markers(layout: ModelLayout, prediction: Prediction) -> dict[str, LazyTensor]:
-    """Empty tensors by whose presence the host knows SDXL's prediction type; it writes them for others as well."""
+    """Empty tensors whose presence tells the host SDXL's prediction type; it writes them for other families as well."""
     if prediction.type != "v_prediction" or layout.family.key == "x4-upscaler":
         return {}
     empty = LazyTensor((0,), (Entry("F32", (0,), FileRange(layout.path, 0, 0)),))
@@ -116,7 +116,7 @@ def markers(layout: ModelLayout, prediction: Prediction) -> dict[str, LazyTensor
 
 
 def _metadata(layout: ModelLayout, prediction: Prediction, destination: Path) -> Mapping[str, str]:
-    """What the source said of itself, less what no longer holds, and what we know (modelspec 1.0.0)."""
+    """The source's metadata without its hashes, which no longer hold, and the modelspec 1.0.0 fields."""
     kept = {key: value for key, value in layout.source.metadata.items() if "hash" not in key and key != "format"}
     return {"modelspec.sai_model_spec": "1.0.0", "modelspec.architecture": layout.family.modelspec,
             "modelspec.title": destination.stem, **kept,

@@ -1,4 +1,4 @@
-"""From recipes to bytes on disk: casts, transposes, progress and the checks before the first byte is written."""
+"""From tensors to bytes on disk: casts, transposes, progress and the checks before the first byte is written."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Stream:
         self._done = 0
         progress.phase("converting", max(1, total // 1_000_000))
 
-    def write(self, path: Path, recipes: Mapping[str, LazyTensor], precision: str, metadata: Mapping[str, str]) -> int:
+    def write(self, path: Path, tensors: Mapping[str, LazyTensor], precision: str, metadata: Mapping[str, str]) -> int:
         """Write tensors to a safetensors file and return its size."""
-        return write_safetensors(path, (_output(name, recipe, precision) for name, recipe in recipes.items()),
+        return write_safetensors(path, (_output(name, tensor, precision) for name, tensor in tensors.items()),
                                  {"format": "pt", **metadata}, self._advance)
 
     def _advance(self, count: int) -> None:
@@ -49,19 +49,19 @@ def written_dtype(stored: str, precision: str) -> str:
     return PRECISIONS[precision] or stored if stored in FLOATS else stored
 
 
-def written_size(recipes: Mapping[str, LazyTensor], precision: str) -> int:
+def written_size(tensors: Mapping[str, LazyTensor], precision: str) -> int:
     """How many bytes the tensors will take."""
-    return sum(recipe.count * ITEM_SIZES[written_dtype(recipe.dtype, precision)] for recipe in recipes.values())
+    return sum(tensor.count * ITEM_SIZES[written_dtype(tensor.dtype, precision)] for tensor in tensors.values())
 
 
-def merged(recipes: Mapping[str, LazyTensor], component: str, merge: Merge | None) -> dict[str, LazyTensor]:
-    """The recipes with those replaced that `merge` wants to change."""
-    result = dict(recipes)
+def merged(tensors: Mapping[str, LazyTensor], component: str, merge: Merge | None) -> dict[str, LazyTensor]:
+    """The tensors with those replaced that `merge` wants to change."""
+    result = dict(tensors)
     if merge is not None:
-        for name, recipe in recipes.items():
+        for name, tensor in tensors.items():
             change = merge(component, name)
             if change is not None:
-                result[name] = LazyTensor(recipe.shape, (_changed(recipe, change, name),))
+                result[name] = LazyTensor(tensor.shape, (_changed(tensor, change, name),))
     return result
 
 
@@ -96,14 +96,14 @@ def _same(one: Path, other: Path) -> bool:
     return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
-def _output(name: str, recipe: LazyTensor, precision: str) -> Output:
-    dtype = written_dtype(recipe.dtype, precision)
-    if dtype != recipe.dtype:
-        made = Entry(dtype, recipe.shape, lambda: _cast(recipe.read(), dtype, name))
-        return Output(name, dtype, recipe.shape, (made,))
-    if recipe.transposed:
-        return Output(name, dtype, recipe.shape, (_Turned(dtype, recipe.shape, recipe.read, recipe.parts),))
-    return Output(name, dtype, recipe.shape, recipe.parts)
+def _output(name: str, tensor: LazyTensor, precision: str) -> Output:
+    dtype = written_dtype(tensor.dtype, precision)
+    if dtype != tensor.dtype:
+        made = Entry(dtype, tensor.shape, lambda: _cast(tensor.read(), dtype, name))
+        return Output(name, dtype, tensor.shape, (made,))
+    if tensor.transposed:
+        return Output(name, dtype, tensor.shape, (_Turned(dtype, tensor.shape, tensor.read, tensor.parts),))
+    return Output(name, dtype, tensor.shape, tensor.parts)
 
 
 @dataclass(frozen=True)
@@ -122,17 +122,17 @@ class _Turned(Entry):
         return turned.tobytes()
 
 
-def _changed(recipe: LazyTensor, change: Callable[[Tensor], Tensor], name: str) -> Entry:
+def _changed(tensor: LazyTensor, change: Callable[[Tensor], Tensor], name: str) -> Entry:
     """The tensor after a merge, in the type it is stored in."""
     def make() -> Tensor:
-        before = recipe.read()
+        before = tensor.read()
         after = change(before)
         if after.shape != before.shape:
             raise AtelierError(f"Merging gave {name!r} the shape {list(after.shape)}, not {list(before.shape)}.",
                                "The LoRA belongs to another model.")
         return after.to(before.dtype)
 
-    return Entry(recipe.dtype, recipe.shape, make)
+    return Entry(tensor.dtype, tensor.shape, make)
 
 
 def _cast(tensor: Tensor, dtype: str, name: str) -> Tensor:

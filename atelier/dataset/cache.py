@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ..models.families import family_of
 from ..models.handle import DiffusersModel
 from ..models.text import TextBatch
 from .store import PackStore
@@ -22,7 +23,7 @@ HELD_BYTES = 2 << 30
 """An encoded set up to this size is kept in memory; a larger one is read from disk row by row."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncodedItem:
     """What can be known of a sample without reading its tensors."""
 
@@ -34,7 +35,6 @@ class EncodedItem:
     prior: bool
     captions: int
     """Number of caption variants."""
-    has_mask: bool
     flips: bool
     """True when the mirrored picture is there as well."""
 
@@ -51,14 +51,16 @@ class Cache:
     """Rows `mean`, `std` ([4, h, w] float32, scaled), `ids` ([6] int32) and maybe `mask` ([1, h, w] float32, 0..1)."""
     texts: PackStore
     """Rows `embeds` ([77, D]) and maybe `pooled` ([P])."""
-    identity: str
-    """Hex digest of model and arithmetic."""
 
     @classmethod
     def open(cls, folder: Path, model: DiffusersModel, device: torch.device, dtype: torch.dtype) -> Cache:
-        """Open, or begin, the part of `folder` that belongs to this model and arithmetic."""
-        identity = _digest(VERSION, model.fingerprint, device.type, str(dtype))
-        return cls(PackStore(folder / "latents" / identity[:16]), PackStore(folder / "text" / identity[:16]), identity)
+        """Open, or create, the sub-folders of `folder` that belong to this model, device and precision."""
+        parts = [VERSION, model.fingerprint, device.type, str(dtype)]
+        # The fingerprint covers weights alone. The family's own scale adds nothing: older caches stay valid.
+        scale = (model.latent_scale, model.latent_shift)
+        scale_parts = [] if scale == (family_of(model.family).latent_scale, 0.0) else [*scale]
+        return cls(PackStore(folder / "latents" / _digest(*parts, *scale_parts)[:16]),
+                   PackStore(folder / "text" / _digest(*parts)[:16]))
 
 
 def latent_key(sample: Sample, resolution: Resolution, flip: bool) -> str:
@@ -86,8 +88,6 @@ class EncodedSet:
         self._data = data
         self._cache = cache
         self.items: tuple[EncodedItem, ...] = tuple(self._item(i, sample) for i, sample in enumerate(data.samples))
-        self.digest: str = _digest(data.digest, cache.identity)
-        """Hex digest of all that this set gives to the trainer."""
         self._hold()
 
     def moments(self, index: int, flip: bool) -> tuple[Tensor, Tensor]:
@@ -129,8 +129,8 @@ class EncodedSet:
         key, latents = latent_key(sample, self._data.resolution, False), self._cache.latents
         shape = latents.shape(key, "mean")
         assert shape is not None
-        return EncodedItem(index, shape[1], shape[2], sample.repeats, sample.prior, len(sample.captions),
-                           latents.shape(key, "mask") is not None, self._data.flip)
+        return EncodedItem(index=index, height=shape[1], width=shape[2], repeats=sample.repeats, prior=sample.prior,
+                           captions=len(sample.captions), flips=self._data.flip)
 
     def _hold(self) -> None:
         samples = self._data.samples

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
-from ..device_memory import free
+from ..device_memory import free_cache
 from ..errors import AtelierError
 from ..models import load
 from ..models.handle import DiffusersModel
@@ -67,24 +67,23 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
     captions = _missing_captions(data, store.texts)
     counted = _Progress(progress, sum(map(len, pictures)) + sum(map(len, captions)))
     if pictures:
-        encode_pictures(pictures, data, load.load_vae(model, dtype=dtype, device=device), store.latents, device,
-                        counted.of("pictures", sum(map(len, pictures))))
-        free(device)
+        encode_pictures(pictures, data, LatentEncoder(model, load.load_vae(model, dtype=dtype, device=device), device),
+                        store.latents, counted.of("pictures", sum(map(len, pictures))))
+        free_cache(device)
     if captions:
         encode_captions(captions, load.load_text(model, dtype=dtype, device=device), store.texts,
                         counted.of("captions", sum(map(len, captions))))
-        free(device)
+        free_cache(device)
     return EncodedSet(data, store)
 
 
 @torch.no_grad()
-def encode_pictures(batches: Sequence[Sequence[Sample]], data: TrainingSet, vae: AutoencoderKL, store: PackStore,
-                    device: torch.device, advance: Callable[[int], None]) -> None:
+def encode_pictures(batches: Sequence[Sequence[Sample]], data: TrainingSet, encoder: LatentEncoder, store: PackStore,
+                    advance: Callable[[int], None]) -> None:
     """Encode each batch of same-sized pictures, mirrored as well if `data` says so, and add it to `store`.
 
     Decoding runs ahead on threads while the VAE works.
     """
-    encoder = _LatentEncoder(vae, device)
     flips = (False, True) if data.flip else (False,)
     samples = [sample for batch in batches for sample in batch]
     ahead = 2 * max(map(len, batches))
@@ -124,13 +123,23 @@ def encode_captions(batches: Sequence[Sequence[str]], text: TextStack, store: Pa
         advance(len(batch))
 
 
-class _LatentEncoder:
-    def __init__(self, vae: AutoencoderKL, device: torch.device) -> None:
+class LatentEncoder:
+    """Encodes prepared pictures with the VAE of a model.
+
+    Latents are (encoded - `latent_shift`) * `latent_scale`, as diffusers' pipelines compute them.
+    """
+
+    def __init__(self, model: DiffusersModel, vae: AutoencoderKL, device: torch.device) -> None:
         self.vae: Any = vae  # diffusers' decorators hide its methods' types
         self.device = device
-        self.scaling = float(vae.config["scaling_factor"])
+        self.scale, self.shift = model.latent_scale, model.latent_shift
 
     def __call__(self, samples: Sequence[Sample], pictures: Sequence[Prepared], flip: bool) -> list[Row]:
+        """The cache rows of `samples`, whose prepared `pictures` have one size; mirrored where `flip` is set.
+
+        Raises:
+            AtelierError: latents are not finite in float32 either.
+        """
         pixels = torch.stack([torch.tensor(picture.pixels) for picture in pictures]).permute(0, 3, 1, 2)
         pixels = (pixels.flip(-1) if flip else pixels).to(self.device, torch.float32) / 127.5 - 1
         mean, std = self._moments(pixels)
@@ -145,7 +154,7 @@ class _LatentEncoder:
                 raise AtelierError(f"The VAE gives latents that are not finite for {sample.image}.",
                                    "Remove the picture if it is the only one; otherwise the model's VAE is damaged.")
             row = {"mean": mean[i], "std": std[i],
-                   "ids": torch.tensor(picture.placement.time_ids(flip), dtype=torch.int32)}
+                   "ids": torch.tensor(picture.geometry.time_ids(flip), dtype=torch.int32)}
             if picture.mask is not None:
                 mask = torch.tensor(picture.mask)[None].float() / 255
                 row["mask"] = adaptive_avg_pool2d(mask.flip(-1) if flip else mask, (mean.shape[2], mean.shape[3]))
@@ -155,7 +164,7 @@ class _LatentEncoder:
     def _moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [B, 4, h, w] of the scaled latents, float32 on the CPU."""
         posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
-        return posterior.mean.float().cpu() * self.scaling, posterior.std.float().cpu() * self.scaling
+        return (posterior.mean.float().cpu() - self.shift) * self.scale, posterior.std.float().cpu() * self.scale
 
 
 class _Progress:

@@ -13,7 +13,7 @@ from ..errors import AtelierError
 from ..progress import Progress
 from .captions import check_template, fill_template, with_trigger
 from .parallel import in_order
-from .scan import Found, find_pictures
+from .scan import PictureFile, find_pictures
 from .sidecar import Sidecars, read_sidecar
 from .types import Resolution, Sample, TrainingSet
 
@@ -38,7 +38,7 @@ class CaptionSource(str, Enum):
     file beside a picture comes first, so that a caption can be put right by hand."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FolderOptions:
     """How a folder is read.
 
@@ -111,12 +111,12 @@ def read_folder(folder: Path, options: FolderOptions = FolderOptions(),
 
 @dataclass(frozen=True)
 class _Entry:
-    picture: Found
+    picture: PictureFile
     captions: tuple[str, ...]
     prior: bool
 
 
-def _pictures(folder: Path, recursive: bool, masks: Path | None, leave_out: Sequence[Path]) -> list[Found]:
+def _pictures(folder: Path, recursive: bool, masks: Path | None, leave_out: Sequence[Path]) -> list[PictureFile]:
     for path in (folder, masks):
         if path is not None and not path.is_dir():
             raise AtelierError(f"{path} is not a folder.", "Choose an existing folder of pictures.")
@@ -128,7 +128,7 @@ def _pictures(folder: Path, recursive: bool, masks: Path | None, leave_out: Sequ
     return found
 
 
-def _captions(found: Sequence[Found], options: FolderOptions, progress: Progress) -> list[tuple[str, ...]]:
+def _captions(found: Sequence[PictureFile], options: FolderOptions, progress: Progress) -> list[tuple[str, ...]]:
     if options.captions in (CaptionSource.SIDECAR, CaptionSource.METADATA):
         captions = _own_captions(found, options.caption_lines, options.text, _TEXT, progress,
                                  prompts=options.captions is CaptionSource.METADATA)
@@ -140,7 +140,7 @@ def _captions(found: Sequence[Found], options: FolderOptions, progress: Progress
     return [tuple(with_trigger(text, options.trigger) for text in texts) for texts in captions]
 
 
-def _own_captions(found: Sequence[Found], by_lines: bool, fallback: str, option: str, progress: Progress,
+def _own_captions(found: Sequence[PictureFile], by_lines: bool, fallback: str, option: str, progress: Progress,
                   prompts: bool = False) -> list[tuple[str, ...]]:
     """Captions by sidecars, with `prompts` else by the pictures' metadata, else the fallback."""
     sidecars = Sidecars()

@@ -34,7 +34,7 @@ _ENDINGS = {"JPEG": ".jpg", "MPO": ".jpg"}
 """File ending by Pillow's name of the format, where it is not that name itself."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HubQuery:
     """Which rows of a data set, and what their captions say.
 

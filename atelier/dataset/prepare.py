@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageStat
 
 from ..pictures.decode import UnreadablePicture, decode_mask, decode_picture, read_file
-from .sizing import Placement, find_focus, place
+from .sizing import Geometry, find_focus, fit
 from .types import Crop, Resolution, Sample
 
 
@@ -19,7 +19,7 @@ from .types import Crop, Resolution, Sample
 class Prepared:
     """Pixels at the training size."""
 
-    placement: Placement
+    geometry: Geometry
     pixels: NDArray[np.uint8]
     """[H, W, 3], RGB."""
     mask: NDArray[np.uint8] | None
@@ -35,26 +35,26 @@ def prepare(sample: Sample, resolution: Resolution) -> Prepared:
         UnreadablePicture: the picture or its mask cannot be used, or is no longer the file that the sample was made of.
     """
     picture = decode_picture(sample.image, _unchanged(sample.image, sample.digest))
-    placement = place_sample(picture, resolution)
-    pixels = np.asarray(_on_canvas(picture, placement, Image.Resampling.LANCZOS, _mean_colour(picture)))
-    return Prepared(placement, pixels, _mask(sample, placement))
+    geometry = fit_sample(picture, resolution)
+    pixels = np.asarray(_on_canvas(picture, geometry, Image.Resampling.LANCZOS, _mean_colour(picture)))
+    return Prepared(geometry, pixels, _mask(sample, geometry))
 
 
-def place_sample(picture: Image.Image, resolution: Resolution) -> Placement:
+def fit_sample(picture: Image.Image, resolution: Resolution) -> Geometry:
     """Where the decoded picture goes, its focus found in its pixels when the policy asks for that."""
     focus = find_focus(picture) if resolution.crop is Crop.FOCAL else 0.5
-    return place(picture.size, resolution, focus)
+    return fit(picture.size, resolution, focus)
 
 
-def _mask(sample: Sample, placement: Placement) -> NDArray[np.uint8] | None:
+def _mask(sample: Sample, geometry: Geometry) -> NDArray[np.uint8] | None:
     if sample.mask is not None:
         mask = decode_mask(sample.mask, _unchanged(sample.mask, sample.mask_digest))
-    elif placement.padded:
-        mask = Image.new("L", placement.source, 255)
+    elif geometry.padded:
+        mask = Image.new("L", geometry.source, 255)
     else:
         return None
     # Box: no ringing, so a mask of black and white never leaves 0..255 or gets a halo.
-    return np.asarray(_on_canvas(mask, placement, Image.Resampling.BOX, 0))
+    return np.asarray(_on_canvas(mask, geometry, Image.Resampling.BOX, 0))
 
 
 def _unchanged(path: Path, digest: str) -> bytes:
@@ -65,13 +65,13 @@ def _unchanged(path: Path, digest: str) -> bytes:
     return data
 
 
-def _on_canvas(image: Image.Image, placement: Placement, filter_: Image.Resampling,
+def _on_canvas(image: Image.Image, geometry: Geometry, filter_: Image.Resampling,
                fill: int | tuple[int, int, int]) -> Image.Image:
-    left, top, right, bottom = placement.inner
-    resized = image.resize((right - left, bottom - top), filter_, box=placement.box)
-    if not placement.padded:
+    left, top, right, bottom = geometry.inner
+    resized = image.resize((right - left, bottom - top), filter_, box=geometry.box)
+    if not geometry.padded:
         return resized
-    canvas = Image.new(image.mode, placement.target, fill)
+    canvas = Image.new(image.mode, geometry.target, fill)
     canvas.paste(resized, (left, top))
     return canvas
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from PIL import Image, ImageDraw, ImageFont
 
 from ..pictures.decode import read_picture
-from .prepare import place_sample
-from .sizing import Placement, Size, place, target_size
+from .prepare import fit_sample
+from .sizing import Geometry, Size, fit, target_size
 from .types import Resolution, Sample, TrainingSet
 
 Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
@@ -35,7 +35,7 @@ def summary(data: TrainingSet) -> str:
     """The training set in one line: pictures, uses in an epoch, sizes, and what deserves a look."""
     prior = sum(sample.prior for sample in data.samples)
     uses = sum(sample.repeats for sample in data.samples if not sample.prior)
-    small = sum(max(place(sample.size, data.resolution).scale) > 1 for sample in data.samples)
+    small = sum(max(fit(sample.size, data.resolution).scale) > 1 for sample in data.samples)
     sizes = ", ".join(f"{width}x{height}: {count}" for (width, height), count in size_counts(data).items())
     parts = [f"{len(data.samples) - prior} pictures, {uses} uses an epoch", sizes]
     parts += [f"{prior} prior pictures"] * bool(prior) + [f"{small} enlarged"] * bool(small)
@@ -73,15 +73,15 @@ def contact_sheet(data: TrainingSet, *, limit: int = 24, columns: int = 6) -> Im
 def _framed(sample: Sample, resolution: Resolution) -> Image.Image:
     """The picture, no larger than a cell, with what will not be trained on darkened."""
     picture = read_picture(sample.image)
-    placement = place_sample(picture, resolution)
-    return _on_bars(picture, placement) if placement.padded else _cut_away(picture, placement)
+    geometry = fit_sample(picture, resolution)
+    return _on_bars(picture, geometry) if geometry.padded else _cut_away(picture, geometry)
 
 
-def _cut_away(picture: Image.Image, placement: Placement) -> Image.Image:
+def _cut_away(picture: Image.Image, geometry: Geometry) -> Image.Image:
     thumb = picture.copy()
     thumb.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
     across, down = thumb.width / picture.width, thumb.height / picture.height
-    left, top, right, bottom = placement.box
+    left, top, right, bottom = geometry.box
     # Of a picture that is 500 times as wide as high, what is kept is less than a pixel here.
     x, y = min(round(left * across), thumb.width - 1), min(round(top * down), thumb.height - 1)
     box = x, y, max(x + 1, round(right * across)), max(y + 1, round(bottom * down))
@@ -91,9 +91,9 @@ def _cut_away(picture: Image.Image, placement: Placement) -> Image.Image:
     return dark
 
 
-def _on_bars(picture: Image.Image, placement: Placement) -> Image.Image:
-    canvas = Image.new("RGB", placement.target, "black")
-    left, top, right, bottom = placement.inner
+def _on_bars(picture: Image.Image, geometry: Geometry) -> Image.Image:
+    canvas = Image.new("RGB", geometry.target, "black")
+    left, top, right, bottom = geometry.inner
     canvas.paste(picture.resize((right - left, bottom - top), Image.Resampling.LANCZOS), (left, top))
     canvas.thumbnail((CELL, CELL), Image.Resampling.LANCZOS)
     ImageDraw.Draw(canvas).rectangle((0, 0, canvas.width - 1, canvas.height - 1), outline=_FRAME, width=2)

@@ -26,5 +26,6 @@ def make_sample(image: Path, captions: tuple[str, ...], *, repeats: int = 1, mas
             raise UnreadablePicture(image, f"its mask {mask.name} is {mask_size[0]} × {mask_size[1]} pixels, "
                                            f"the picture {size[0]} × {size[1]}")
         mask_digest = hashlib.sha256(mask_data).hexdigest()
-    return Sample(image, captions, hashlib.sha256(data).hexdigest(), size, repeats, mask, mask_digest, prior)
+    return Sample(image=image, captions=captions, digest=hashlib.sha256(data).hexdigest(), size=size, repeats=repeats,
+                  mask=mask, mask_digest=mask_digest, prior=prior)
 

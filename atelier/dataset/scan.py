@@ -19,7 +19,7 @@ _REPEATS = re.compile(r"([0-9]+)_(.*)")
 
 
 @dataclass(frozen=True)
-class Found:
+class PictureFile:
     """A picture file and what its place in the folder says about it."""
 
     path: Path
@@ -32,7 +32,7 @@ class Found:
 
 
 def find_pictures(folder: Path, recursive: bool, masks: Path | None = None,
-                  leave_out: Collection[Path] = ()) -> list[Found]:
+                  leave_out: Collection[Path] = ()) -> list[PictureFile]:
     """The pictures of `folder` in natural order.
 
     A picture's mask is the file of the same relative path in `masks` (any picture ending, `-mask` allowed), else
@@ -58,7 +58,7 @@ def find_pictures(folder: Path, recursive: bool, masks: Path | None = None,
             continue
         name, repeats = _folder(folder, relative)
         mask = masked.get(key) or by_name.get(key + MASK_SUFFIX)
-        found.append(Found(path, name, repeats, mask))
+        found.append(PictureFile(path, name, repeats, mask))
     return found
 
 

@@ -19,7 +19,7 @@ Size = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Placement:
+class Geometry:
     """How one picture is brought onto its training canvas."""
 
     source: Size
@@ -82,7 +82,7 @@ def target_size(source: Size, resolution: Resolution) -> Size:
                key=lambda size: (round(abs(math.log(size[0] / size[1]) - aspect), 9), size[0] * size[1]))
 
 
-def place(source: Size, resolution: Resolution, focus: float = 0.5) -> Placement:
+def fit(source: Size, resolution: Resolution, focus: float = 0.5) -> Geometry:
     """Where a picture of `source` size goes.
 
     Args:
@@ -100,7 +100,7 @@ def place(source: Size, resolution: Resolution, focus: float = 0.5) -> Placement
     along = focus if resolution.crop is Crop.FOCAL else 0.5
     left, top = (width - used[0]) * along, (height - used[1]) * along
     box = left, top, min(width, left + used[0]), min(height, top + used[1])  # rounding may not step over the edge
-    return Placement(source, target, box, (0, 0, *target))
+    return Geometry(source, target, box, (0, 0, *target))
 
 
 def find_focus(image: Image.Image, longest: int = 256) -> float:
@@ -127,11 +127,11 @@ def find_focus(image: Image.Image, longest: int = 256) -> float:
     return float(start) / free
 
 
-def _padded(source: Size, target: Size) -> Placement:
+def _padded(source: Size, target: Size) -> Geometry:
     scale = min(target[0] / source[0], target[1] / source[1])
     width, height = (max(1, min(side, round(length * scale))) for side, length in zip(target, source, strict=True))
     left, top = (target[0] - width) // 2, (target[1] - height) // 2
-    return Placement(source, target, (0.0, 0.0, float(source[0]), float(source[1])),
+    return Geometry(source, target, (0.0, 0.0, float(source[0]), float(source[1])),
                      (left, top, left + width, top + height))
 
 

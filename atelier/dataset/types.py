@@ -55,7 +55,7 @@ class Resolution:
             raise AtelierError(f"max_aspect is {self.max_aspect}.", "Choose a ratio between 1 and 8.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Sample:
     """One picture of a training set."""
 

@@ -43,7 +43,7 @@ STYLE_TEXT = "a pencil sketch"
 Style = Literal["plain", "pencil"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Spec:
     """What one picture shows.
 
@@ -136,7 +136,7 @@ def specs(held_out: bool) -> Iterator[Spec]:
             for background in BACKGROUNDS:
                 if color == background:
                     continue
-                spec = Spec(shape, color, background)
+                spec = Spec(shape=shape, color=color, background=background)
                 if spec.held_out == held_out:
                     yield from (replace(spec, size=size, position=position) for size in SIZES for position in POSITIONS)
 

@@ -24,43 +24,43 @@ pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 """
 
 
-def write_page(told: StoryResult) -> Path:
+def write_page(result: StoryResult) -> Path:
     """Write `index.html` into the demo's folder, with relative links to its pictures."""
-    path = told.out / "index.html"
-    parts = [f"<h1>{_text(told.story.title)}</h1>", f"<pre>{_text(told.text())}</pre>", *_rows(told)]
-    if told.content_scores:
-        parts += ["<h2>CLIP scores</h2>", _table(told)]
-    plot = told.training.store.plot
+    path = result.out / "index.html"
+    parts = [f"<h1>{_text(result.story.title)}</h1>", f"<pre>{_text(result.text())}</pre>", *_rows(result)]
+    if result.content_scores:
+        parts += ["<h2>CLIP scores</h2>", _table(result)]
+    plot = result.training.folder.plot
     parts += ["<h2>Training</h2>", _picture(path, plot, "Loss by optimiser step; the best look is marked.")]
-    if told.grid:
-        parts += ["<h2>Grid</h2>", _picture(path, told.grid, "Each block of 2 × 2: one picture of the tuned model, "
+    if result.grid:
+        parts += ["<h2>Grid</h2>", _picture(path, result.grid, "Each block of 2 × 2: one picture of the tuned model, "
                                             "three fillers.")]
     write_text(path, "\n".join([
         "<!doctype html>", '<html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
-        f"<title>{_text(told.story.title)}</title><style>{_STYLE}</style>", *parts, "</html>", ""]))
+        f"<title>{_text(result.story.title)}</title><style>{_STYLE}</style>", *parts, "</html>", ""]))
     return path
 
 
-def _rows(told: StoryResult) -> Iterable[str]:
-    page = told.out / "index.html"
+def _rows(result: StoryResult) -> Iterable[str]:
+    page = result.out / "index.html"
     titles = {"base": "Without the LoRA", "lora": "With the LoRA",
               "lora, unasked": "With the LoRA, style not asked for"}
-    for name, pictures in told.rows.items():
+    for name, pictures in result.rows.items():
         yield f"<h2>{titles[name]}</h2><div class=row>"
         for i, picture in enumerate(pictures):
-            file = told.out / "pictures" / picture_name(name, i)
+            file = result.out / "pictures" / picture_name(name, i)
             yield _picture(page, file, f"{picture.prompt} · seed {picture.seed}")
         yield "</div>"
 
 
-def _table(told: StoryResult) -> str:
-    names = list(told.content_scores)
+def _table(result: StoryResult) -> str:
+    names = list(result.content_scores)
     head = "".join(f"<th>{_text(name)}: {what}</th>" for name in names for what in ("content", "style"))
     lines = [f"<table><tr><th>compared with</th>{head}</tr>"]
-    for i, content in enumerate(told.story.contents):
+    for i, content in enumerate(result.story.contents):
         cells = "".join(f"<td class=n>{item.value:.3f}</td><td class=n>{item.style or 0:.3f}</td>"
-                        for item in (told.content_scores[name].items[i] for name in names))
+                        for item in (result.content_scores[name].items[i] for name in names))
         lines.append(f"<tr><td>{_text(content)}</td>{cells}</tr>")
     return "".join([*lines, "</table>"])
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from ..dataset.types import Resolution
 from ..sampling import SamplingOptions
-from ..train.config import TrainConfig
+from ..train.request.request import TrainRequest
 
 if TYPE_CHECKING:
     from ..generate import Picture
@@ -27,7 +27,7 @@ class Scoring:
     """Text that names the style alone."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Story:
     """What to convert, train, draw and score."""
 
@@ -45,7 +45,7 @@ class Story:
     contents: tuple[str, ...]
     """The same prompts without words for the style; also drawn with the LoRA, to see what it changes unasked."""
     resolution: Resolution
-    config: TrainConfig
+    request: TrainRequest
     sampling: SamplingOptions
     scoring: Scoring | None = None
     title: str = "Before and after"
@@ -53,7 +53,7 @@ class Story:
     """Pictures drawn at once."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class StoryResult:
     """What came out."""
 
@@ -71,7 +71,7 @@ class StoryResult:
 
     def numbers(self) -> dict[str, object]:
         """The summary as plain values, for JSON."""
-        outcome = self.training.outcome
+        outcome = self.training.result
         return {
             "lora": str(self.training.lora), "status": outcome.status, "steps": outcome.step, "of": outcome.total,
             "best_step": outcome.best_step, "best_loss": outcome.best_loss, "seconds": self.seconds,

@@ -9,7 +9,7 @@ from ..dataset.types import Crop, Resolution
 from ..models.inspect import inspect
 from ..progress import Progress
 from ..sampling import SamplingOptions, recommended
-from ..train.presets import preset
+from ..train.request.presets import build_request
 from .clip import FOLDER_NAME, expand_clip
 from .drawing import STYLE_TEXT, held_out_prompts, pencil_caption
 from .expand import FILE_NAME, expand
@@ -28,10 +28,12 @@ def pencil_story(out: Path, progress: Progress) -> Story:
     pencil, plain, fillers = picture_folders(out / "work" / "drawn")
     chosen = held_out_prompts(8)
     return Story(
-        model, pencil, plain, fillers, "pencil", tuple(pencil_caption(spec) for spec, _ in chosen),
-        tuple(words for _, words in chosen), Resolution(128, Crop.CENTER), preset("demo model"),
-        SamplingOptions(128, 128, steps=12, cfg=GUIDANCE), Scoring(clip, STYLE_TEXT),
-        "A pencil style for the demo model", batch_size=8)
+        model=model, pictures=pencil, prior=plain, fillers=fillers, name="pencil",
+        prompts=tuple(pencil_caption(spec) for spec, _ in chosen),
+        contents=tuple(words for _, words in chosen), resolution=Resolution(128, Crop.CENTER),
+        request=build_request("demo model"),
+        sampling=SamplingOptions(128, 128, steps=12, cfg=GUIDANCE), scoring=Scoring(clip, STYLE_TEXT),
+        title="A pencil style for the demo model", batch_size=8)
 
 
 def own_model_story(model: Path, pictures: Path | None, out: Path, *, large: bool) -> Story:
@@ -49,9 +51,9 @@ def own_model_story(model: Path, pictures: Path | None, out: Path, *, large: boo
     prompts = tuple(caption for caption in captions if caption)[:4] or ("a photograph",)
     advice = recommended(inspect(model).advice)
     size = advice.width if large else 128
-    base = preset("quick look")
-    options = replace(base.options, gradient_checkpointing="auto")
-    return Story(model, folder, None, folder, "demo", prompts, prompts, Resolution(size, Crop.CENTER),
-                 replace(base, options=options, steps=base.steps if large else 12),
-                 replace(advice, width=size, height=size, steps=advice.steps if large else min(advice.steps, 4)),
+    return Story(model=model, pictures=folder, prior=None, fillers=folder, name="demo", prompts=prompts,
+                 contents=prompts, resolution=Resolution(size, Crop.CENTER),
+                 request=build_request("quick look", {} if large else {"steps": 12}),
+                 sampling=replace(advice, width=size, height=size,
+                                  steps=advice.steps if large else min(advice.steps, 4)),
                  title=f"Before and after: {model.stem}", batch_size=1)

@@ -54,7 +54,7 @@ def run_story(story: Story, out: Path, *, device: str = "auto", progress: Progre
     place = RunPaths(out / "loras", out / "work" / "runs", out / "work" / "cache", device)
     # Training loads its own part of torch, diffusers and PEFT; a machine's first start counts as training here.
     from ..train.run import train
-    training = timed("train", lambda: train(story.name, model, data, story.config, place, watch))
+    training = timed("train", lambda: train(story.name, model, data, story.request, place, watch))
 
     where = pick_device(device)
     dtype = pick_dtype("auto", where, sampling=True)
@@ -65,13 +65,13 @@ def run_story(story: Story, out: Path, *, device: str = "auto", progress: Progre
                                                                      progress=watch))
             for name, request in (("base", plain), ("lora", tuned),
                                   ("lora, unasked", replace(tuned, prompts=story.contents)))}
-    told = StoryResult(story, out, training, rows, seconds=seconds)
+    result = StoryResult(story=story, out=out, training=training, rows=rows, seconds=seconds)
     if story.scoring is not None:
-        told.content_scores = timed("score", lambda: _scores(story, rows, watch))
-    told.grid = timed("compose", lambda: _grid(told))
-    timed("compose", lambda: _save_all(told))
-    write_page(told)
-    return told
+        result.content_scores = timed("score", lambda: _scores(story, rows, watch))
+    result.grid = timed("compose", lambda: _grid(result))
+    timed("compose", lambda: _save_all(result))
+    write_page(result)
+    return result
 
 
 def _scores(story: Story, rows: Mapping[str, list[Picture]], progress: Progress) -> dict[str, Scores]:
@@ -83,34 +83,35 @@ def _scores(story: Story, rows: Mapping[str, list[Picture]], progress: Progress)
                                style=story.scoring.style, progress=progress) for name in ("base", "lora")}
 
 
-def _grid(told: StoryResult) -> Path:
+def _grid(result: StoryResult) -> Path:
     """A 2 × 2 block for each picture of the tuned model, the other cells filled."""
     from ..grid.compose import compose
     from ..grid.fillers import fillers_from_folder
     from ..grid.layout import Layout, arrange, rows_for
     from ..grid.manifest import Origin, describe
 
-    story, tuned = told.story, told.rows["lora"]
-    layout = Layout(*rows_for(len(tuned), 4), BLOCK, CELL, CELL)
+    story, tuned = result.story, result.rows["lora"]
+    rows, columns = rows_for(len(tuned), 4)
+    layout = Layout(rows=rows, columns=columns, block=BLOCK, cell_width=CELL, cell_height=CELL)
     fillers = fillers_from_folder(story.fillers, len(tuned) * (layout.cells_of_block - 1), seed=0, allow_repeats=True)
-    places = arrange(layout, len(tuned), len(fillers))
-    grid = compose(layout, places, [picture.image for picture in tuned], [filler.picture for filler in fillers])
-    manifest = describe(layout, places, [Origin(picture.prompt, picture.seed, story.name) for picture in tuned],
+    cells = arrange(layout, len(tuned), len(fillers))
+    grid = compose(layout, cells, [picture.image for picture in tuned], [filler.picture for filler in fillers])
+    manifest = describe(layout, cells, [Origin(picture.prompt, picture.seed, story.name) for picture in tuned],
                         [Origin(source=filler.path.name) for filler in fillers], seed=0)
-    path = told.out / "pictures" / "grid.png"
+    path = result.out / "pictures" / "grid.png"
     with atomic_file(path) as part:
         grid.save(part, "PNG")
     write_json(path.with_suffix(".json"), manifest.to_json())
     return path
 
 
-def _save_all(told: StoryResult) -> None:
+def _save_all(result: StoryResult) -> None:
     """Save every picture under row and number, with sidecars; those of an earlier call are replaced."""
-    for name, pictures in told.rows.items():
+    for name, pictures in result.rows.items():
         for i, picture in enumerate(pictures):
-            picture.save(told.out / "pictures" / picture_name(name, i))
-    for name, scores in told.content_scores.items():
-        write_text(told.out / "pictures" / f"scores {name}.csv", scores.csv())
+            picture.save(result.out / "pictures" / picture_name(name, i))
+    for name, scores in result.content_scores.items():
+        write_text(result.out / "pictures" / f"scores {name}.csv", scores.csv())
 
 
 def square(size: int) -> Resolution:

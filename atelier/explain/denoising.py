@@ -11,7 +11,7 @@ import numpy as np
 
 from ..errors import AtelierError
 from ..files import atomic_file
-from ..pictures.labels import beside, font_size, size_beside, strip
+from ..pictures.labels import font_size, side_label, side_label_size, strip
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -26,7 +26,7 @@ LAST_FRAME = 4
 ROWS = {"prediction": "clean picture, predicted", "noisy": "noisy latent", "guidance": "guidance difference"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Step:
     """One step of a sampler, in pictures."""
 
@@ -101,10 +101,10 @@ def draw_strip(steps: Sequence[Step], result: Image, *, rows: Sequence[str] = tu
                 kind = Image.Resampling.NEAREST if row == "guidance" else Image.Resampling.LANCZOS
                 sized = picture if picture.size == (width, height) else picture.resize((width, height), kind)
                 out.paste(sized, (left, top + HEADER + index * (height + GAP)))
-    named = min((size_beside(ROWS[row], ROW_NAME, height) for row in shown), default=ROW_FONT)
+    named = min((side_label_size(ROWS[row], ROW_NAME, height) for row in shown), default=ROW_FONT)
     for band in range(bands):
         for index, row in enumerate(shown):
-            label = beside(ROWS[row], ROW_NAME, height, min(named, ROW_FONT))
+            label = side_label(ROWS[row], ROW_NAME, height, min(named, ROW_FONT))
             out.paste(label, (0, band * band_height + HEADER + index * (height + GAP)))
     return out
 

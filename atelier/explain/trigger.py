@@ -30,7 +30,7 @@ class Verdict(str, Enum):
     SEVERAL = "several tokens"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TriggerCheck:
     """How a text encoder knows a word."""
 
@@ -95,9 +95,9 @@ def check_trigger(word: str, ids: Sequence[int], entries: Mapping[int, str], nor
     else:
         verdict = Verdict.SEVERAL
     return TriggerCheck(
-        word.strip(), verdict, tuple(readable(entries[i]) for i in ids), tuple(i + 1 for i in ids), len(entries),
-        rare_words(entries, suggestions), tuple(norms[i] for i in ids) if norms else (),
-        sum(norms) / len(norms) if norms else 0.0)
+        word=word.strip(), verdict=verdict, pieces=tuple(readable(entries[i]) for i in ids),
+        ranks=tuple(i + 1 for i in ids), vocabulary=len(entries), suggestions=rare_words(entries, suggestions),
+        norms=tuple(norms[i] for i in ids) if norms else (), mean_norm=sum(norms) / len(norms) if norms else 0.0)
 
 
 def rare_words(entries: Mapping[int, str], count: int) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Grids drawn from pictures, and cells taken out of grids again."""
+"""Draw a grid from its layout and pictures."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
-from .layout import Layout, Place
+from .layout import Cell, Layout
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -27,16 +27,17 @@ class Fit(str, Enum):
     """The cell is full and all is shown; proportions change."""
 
 
-def compose(layout: Layout, places: Sequence[Place], uniques: Sequence[Image], fillers: Sequence[Image], *,
+def compose(layout: Layout, cells: Sequence[Cell], uniques: Sequence[Image], fillers: Sequence[Image], *,
             fit: Fit = Fit.CROP, background: Color = WHITE, captions: Mapping[int, str] | None = None) -> Image:
     """Draw the grid, mode RGB.
 
-    A picture that has the size of a cell is copied as it is, so that `manifest.split` gives it back bit for bit.
+    A picture that has the size of a cell is copied as it is: cropping the grid at the cell's box gives it back bit for
+    bit.
 
     Args:
-        places: What `layout.arrange` gave for these pictures.
+        cells: What `layout.arrange` gave for these pictures.
         background: Colour of gaps, padding and caption strips.
-        captions: Text below cells, by index into `places`, all of one size; needs a `caption_height`.
+        captions: Text below cells, by index into `cells`, all of one size; needs a `caption_height`.
     """
     from PIL import Image
 
@@ -45,12 +46,12 @@ def compose(layout: Layout, places: Sequence[Place], uniques: Sequence[Image], f
     grid = Image.new("RGB", layout.size, background)
     written = {index: text for index, text in (captions or {}).items() if text.strip()} if layout.caption_height else {}
     size = min((font_size(text, layout.cell_width, layout.caption_height) for text in written.values()), default=None)
-    for index, place in enumerate(places):
-        picture = (uniques if place.unique else fillers)[place.picture]
-        cell = layout.cell(place.block, place.place)
-        grid.paste(fitted(picture, (cell.width, cell.height), fit, background), (cell.x, cell.y))
+    for index, cell in enumerate(cells):
+        picture = (uniques if cell.unique else fillers)[cell.picture]
+        box = layout.cell(cell.block, cell.place)
+        grid.paste(fitted(picture, (box.width, box.height), fit, background), (box.x, box.y))
         if index in written:
-            below = layout.caption(place.block, place.place)
+            below = layout.caption(cell.block, cell.place)
             grid.paste(strip(written[index], below.width, below.height, ink=_ink(background), paper=background,
                              largest=size), (below.x, below.y))
     return grid

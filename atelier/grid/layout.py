@@ -71,7 +71,7 @@ MOST_PIXELS = 2 ** 29
 the host's picture."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """The shape of a block grid.
 
@@ -130,23 +130,23 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Place:
-    """One filled cell."""
+class Cell:
+    """A cell of the grid and the picture in it."""
 
     block: int
     place: int
     """Cell within the block, counted row by row."""
     unique: bool
     picture: int
-    """Place of the picture among the unique ones, or among the fillers."""
+    """Index of the picture among the unique ones, or among the fillers."""
 
 
 def arrange(layout: Layout, uniques: int, fillers: int, placement: Placement = Placement.RANDOM, seed: int = 0
-            ) -> tuple[Place, ...]:
+            ) -> tuple[Cell, ...]:
     """Which picture goes into which cell: block by block, the block's cells row by row.
 
     Unique pictures take the blocks in order, one each; fillers take the other cells in order. Blocks beyond the last
-    unique picture stay empty. The same arguments give the same places on every machine.
+    unique picture stay empty. The same arguments give the same cells on every machine.
 
     Raises:
         AtelierError: no pictures, more unique pictures than blocks, or not exactly the fillers their blocks need.
@@ -160,14 +160,14 @@ def arrange(layout: Layout, uniques: int, fillers: int, placement: Placement = P
         raise AtelierError(f"There are {fillers} fillers; {uniques} blocks of {layout.block} × {layout.block} cells "
                            f"with one unique picture each need {needed}.", f"Give {needed} fillers.")
     chance = random.Random(seed)
-    places: list[Place] = []
+    cells: list[Cell] = []
     filler = 0
     for block in range(uniques):
         own = _unique_cell(layout.block, placement, chance)
         for place in range(layout.cells_of_block):
-            places.append(Place(block, place, place == own, block if place == own else filler))
+            cells.append(Cell(block, place, place == own, block if place == own else filler))
             filler += place != own
-    return tuple(places)
+    return tuple(cells)
 
 
 def rows_for(uniques: int, columns: int = 0) -> tuple[int, int]:

@@ -30,7 +30,7 @@ _JOINERS = "\u200c\u200d"
 """Invisible, but they hold emoji and some scripts together."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Details:
     """How a picture was made, as far as is known; what is empty is left out of its sidecars."""
 

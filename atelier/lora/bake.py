@@ -29,8 +29,8 @@ def merge_of(weights: LoraWeights, layout: ModelLayout, strength: float = 1.0) -
         AtelierError: an adapter names a layer the model does not have, or whose shape differs.
     """
     modules = {f"{with_text_model(name)}.weight": module for name, module in weights.items()}
-    tensors = {f"{component.folder}.{name}": recipe for component in layout.components.values()
-               for name, recipe in component.tensors.items()}
+    tensors = {f"{component.folder}.{name}": tensor for component in layout.components.values()
+               for name, tensor in component.tensors.items()}
     foreign = [name for name, module in modules.items() if name not in tensors
                or tensors[name].shape[0] != module.up.shape[0]
                or tensors[name].count != module.up.shape[0] * module.down[0].numel()]

@@ -114,7 +114,7 @@ class Kind:
     decide."""
 
 
-_TRAILING = {"timestep_spacing": "trailing", "steps_offset": 0}
+TRAILING_SPACING = {"timestep_spacing": "trailing", "steps_offset": 0}
 _STEPS = r"(?:^|[^0-9]){}[ _-]?steps?"
 
 KINDS: tuple[Kind, ...] = (
@@ -127,7 +127,7 @@ KINDS: tuple[Kind, ...] = (
          SamplerAdvice("dpmpp_2m", "karras", 25, 7.0, 512, "feed it VAEEncodeForInpaint or InpaintModelConditioning"),
          scheduler="PNDMScheduler", scheduler_config={"skip_prk_steps": True, "set_alpha_to_one": False}),
     Kind("sd-turbo", "SD-Turbo", "sd2", SamplerAdvice("euler_ancestral", "sgm_uniform", 1, 1.0, 512,
-         "1 to 4 steps; no negative prompt"), scheduler_config=_TRAILING, hint=r"sd[ _-]?turbo"),
+         "1 to 4 steps; no negative prompt"), scheduler_config=TRAILING_SPACING, hint=r"sd[ _-]?turbo"),
     Kind("sd2-v", "Stable Diffusion 2.x, 768, v-prediction", "sd2", SamplerAdvice("dpmpp_2m", "karras", 25, 7.0, 768),
          prediction_type="v_prediction", scheduler="DDIMScheduler",
          scheduler_config={"set_alpha_to_one": False, "clip_sample": False}),
@@ -142,14 +142,14 @@ KINDS: tuple[Kind, ...] = (
          scheduler_config={"beta_start": 0.0001, "beta_end": 0.02, "beta_schedule": "scaled_linear",
                            "set_alpha_to_one": False, "clip_sample": False}),
     Kind("sdxl-lightning-2", "SDXL-Lightning, 2 steps", "sdxl", SamplerAdvice("euler", "sgm_uniform", 2, 1.0, 1024),
-         scheduler_config=_TRAILING, hint=rf"lightning.*{_STEPS.format(2)}"),
+         scheduler_config=TRAILING_SPACING, hint=rf"lightning.*{_STEPS.format(2)}"),
     Kind("sdxl-lightning-4", "SDXL-Lightning, 4 steps", "sdxl", SamplerAdvice("euler", "sgm_uniform", 4, 1.0, 1024),
-         scheduler_config=_TRAILING, hint=rf"lightning.*{_STEPS.format(4)}"),
+         scheduler_config=TRAILING_SPACING, hint=rf"lightning.*{_STEPS.format(4)}"),
     Kind("sdxl-lightning-8", "SDXL-Lightning, 8 steps", "sdxl", SamplerAdvice("euler", "sgm_uniform", 8, 1.0, 1024),
-         scheduler_config=_TRAILING, hint=rf"lightning.*{_STEPS.format(8)}"),
+         scheduler_config=TRAILING_SPACING, hint=rf"lightning.*{_STEPS.format(8)}"),
     Kind("sdxl-turbo", "SDXL Turbo", "sdxl", SamplerAdvice("euler_ancestral", "sgm_uniform", 1, 1.0, 512,
-         "1 to 4 steps; no negative prompt"), scheduler="EulerAncestralDiscreteScheduler", scheduler_config=_TRAILING,
-         hint=r"xl.*turbo|turbo.*xl"),
+         "1 to 4 steps; no negative prompt"), scheduler="EulerAncestralDiscreteScheduler",
+         scheduler_config=TRAILING_SPACING, hint=r"xl.*turbo|turbo.*xl"),
     Kind("sdxl-v", "Stable Diffusion XL, v-prediction", "sdxl", SamplerAdvice("euler", "normal", 28, 5.0, 1024),
          prediction_type="v_prediction"),
     Kind("sdxl", "Stable Diffusion XL", "sdxl", SamplerAdvice("dpmpp_2m", "karras", 30, 7.0, 1024)),
@@ -182,21 +182,3 @@ def kind_of(family: str, prediction_type: str, file_name: str = "") -> Kind:
     if not fitting:
         raise AtelierError(f"{family!r} is no model family.", f"Choose one of: {', '.join(FAMILIES)}.")
     return next((kind for kind in fitting if kind.prediction_type == prediction_type), fitting[-1])
-
-
-def scheduler_config(kind: Kind, prediction_type: str, zero_terminal_snr: bool = False) -> dict[str, Any]:
-    """The content of a diffusers folder's `scheduler/scheduler_config.json`.
-
-    With zero terminal SNR (Lin et al. 2024, "Common Diffusion Noise Schedules and Sample Steps are Flawed") the betas
-    are rescaled and sampling starts at the last timestep.
-    """
-    config: dict[str, Any] = {
-        "_class_name": kind.scheduler, "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012,
-        "beta_schedule": "scaled_linear", "trained_betas": None, "timestep_spacing": "leading", "steps_offset": 1,
-        "prediction_type": prediction_type,
-    }
-    config |= kind.scheduler_config
-    if zero_terminal_snr:
-        # PNDM knows no rescaled betas.
-        config |= {"_class_name": "EulerDiscreteScheduler", "rescale_betas_zero_snr": True, **_TRAILING}
-    return config

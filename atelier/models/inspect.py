@@ -10,8 +10,9 @@ from typing import Any
 from ..checkpoint.header import TORCH_NAMES
 from .families import SamplerAdvice
 from .layout import read_layout
+from .noise_schedule import other_noise
 from .open import unet_dtype
-from .prediction import other_noise, read_kind, read_prediction
+from .prediction import read_kind, read_prediction
 
 
 @dataclass(frozen=True)

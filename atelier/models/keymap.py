@@ -1,8 +1,7 @@
-"""The correspondence of tensor names, as data that reads in both directions.
+"""Tables that map tensor names between the original (LDM) layout and the diffusers layout, in both directions.
 
-A component's table is a list of `Pair`s. Each states one equality between the original (LDM) layout and the diffusers
-layout; the translation of a name, either way, is a look-up in the same list, so the inverse cannot disagree with the
-forward direction.
+A component's table is a list of `Pair`s, each of which states one equality between the two layouts. Both directions
+look names up in the same list, so that the inverse cannot disagree with the forward direction.
 """
 
 from __future__ import annotations
@@ -17,56 +16,56 @@ Shape = tuple[int, ...]
 
 
 class Relation(Enum):
-    """How the bytes of corresponding tensors relate."""
+    """How the bytes of an original tensor relate to those of its diffusers counterpart."""
 
     SAME = "same"
     POINTWISE = "pointwise"
-    """A 1x1 convolution in the original, a linear layer in diffusers: the same bytes under another shape."""
+    """A 1x1 convolution in the original, a linear layer in diffusers: same bytes, other shape."""
     STACKED = "stacked"
-    """One tensor in the original holds three of diffusers' on top of each other: contiguous rows."""
+    """One original tensor is three diffusers tensors concatenated along the first dimension."""
     TRANSPOSED = "transposed"
-    """A matrix and its transpose: the only form whose bytes change."""
+    """A matrix and its transpose: the only relation that changes the bytes."""
 
 
 @dataclass(frozen=True)
 class Pair:
-    """One equality. `SAME` pairs are of modules and hold for everything below them; the others are of tensors.
+    """One equality. A `SAME` pair names modules and holds for all tensors below them; the others name tensors.
 
-    In a `STACKED` pair the diffusers name has a `{}` for "q", "k" and "v", in this order of rows.
+    In a `STACKED` pair the diffusers name has a `{}` for "q", "k" and "v", which is also the order of the rows.
     """
 
     original: str
     diffusers: str
-    form: Relation = Relation.SAME
+    relation: Relation = Relation.SAME
 
 
 @dataclass(frozen=True)
 class Match:
-    """Tensors of the two layouts that hold the same numbers: one each, or one and three."""
+    """Corresponding tensors of the two layouts: one original tensor and one or three of diffusers."""
 
     original: str
     diffusers: tuple[str, ...]
-    form: Relation
+    relation: Relation
 
     def diffusers_shape(self, original: Shape) -> Shape:
         """The shape of each diffusers tensor, from the original's."""
-        if self.form is Relation.POINTWISE:
+        if self.relation is Relation.POINTWISE:
             return original[:2]
-        if self.form is Relation.STACKED:
+        if self.relation is Relation.STACKED:
             return (original[0] // len(self.diffusers), *original[1:])
-        return original[::-1] if self.form is Relation.TRANSPOSED else original
+        return original[::-1] if self.relation is Relation.TRANSPOSED else original
 
     def original_shape(self, diffusers: Shape) -> Shape:
-        """The shape of the original tensor, from that of each of diffusers'."""
-        if self.form is Relation.POINTWISE:
+        """The shape of the original tensor, from the shape of each diffusers tensor."""
+        if self.relation is Relation.POINTWISE:
             return (*diffusers[:2], 1, 1)
-        if self.form is Relation.STACKED:
+        if self.relation is Relation.STACKED:
             return (diffusers[0] * len(self.diffusers), *diffusers[1:])
-        return diffusers[::-1] if self.form is Relation.TRANSPOSED else diffusers
+        return diffusers[::-1] if self.relation is Relation.TRANSPOSED else diffusers
 
 
 class KeyTable:
-    """Pairs, looked up by either side."""
+    """A component's pairs, with look-up by either name."""
 
     def __init__(self, pairs: Iterable[Pair]) -> None:
         self.pairs = tuple(pairs)
@@ -74,22 +73,23 @@ class KeyTable:
         self._by_diffusers = {name: pair for pair in self.pairs for name in _diffusers_names(pair)}
 
     def match_original(self, name: str) -> Match | None:
-        """What corresponds to a tensor of the original layout; None where the table does not know it."""
+        """The match of a tensor named as in the original layout; None if the table does not know it."""
         pair, rest = _longest(self._by_original, name)
         return _match(pair, rest) if pair else None
 
     def match_diffusers(self, name: str) -> Match | None:
-        """What corresponds to a tensor of the diffusers layout; None where the table does not know it."""
+        """The match of a tensor named as in the diffusers layout; None if the table does not know it."""
         pair, rest = _longest(self._by_diffusers, name)
         return _match(pair, rest) if pair else None
 
 
 def _diffusers_names(pair: Pair) -> tuple[str, ...]:
-    return tuple(pair.diffusers.format(part) for part in "qkv") if pair.form is Relation.STACKED else (pair.diffusers,)
+    stacked = pair.relation is Relation.STACKED
+    return tuple(pair.diffusers.format(part) for part in "qkv") if stacked else (pair.diffusers,)
 
 
 def _match(pair: Pair, rest: str) -> Match:
-    return Match(pair.original + rest, tuple(name + rest for name in _diffusers_names(pair)), pair.form)
+    return Match(pair.original + rest, tuple(name + rest for name in _diffusers_names(pair)), pair.relation)
 
 
 def _longest(pairs: Mapping[str, Pair], name: str) -> tuple[Pair | None, str]:
@@ -98,7 +98,7 @@ def _longest(pairs: Mapping[str, Pair], name: str) -> tuple[Pair | None, str]:
     while end > 0:
         pair = pairs.get(name[:end])
         # Below a tensor there is nothing; only modules have parts.
-        if pair is not None and (end == len(name) or pair.form is Relation.SAME):
+        if pair is not None and (end == len(name) or pair.relation is Relation.SAME):
             return pair, name[end:]
         end = name.rfind(".", 0, end)
     return None, ""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..checkpoint.entry import FileRange
 from ..checkpoint.folder import component_entries, read_json
 from ..checkpoint.source import Source, open_file
 from ..errors import AtelierError
@@ -26,6 +27,9 @@ COMPUTED = ("embeddings.position_ids", "logit_scale")
 """Tensors that no model of ours reads: a running number that every reader computes, and the scale of CLIP's training
 loss."""
 
+FileState = tuple[tuple[str, int, int], ...]
+"""Path, size and modification time (ns) of each weight file."""
+
 OPEN_CLIP_H_LAYERS = 24
 """Layers of OpenCLIP ViT-H as it was trained; SD2 uses all but the last."""
 
@@ -41,7 +45,7 @@ class Component:
     @property
     def parameters(self) -> int:
         """How many numbers it holds."""
-        return sum(recipe.count for recipe in self.tensors.values())
+        return sum(tensor.count for tensor in self.tensors.values())
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,23 @@ class ModelLayout:
         """How many numbers all components hold."""
         return sum(component.parameters for component in self.components.values())
 
+    @property
+    def holds_weights(self) -> bool:
+        """Whether some of its tensors are memory or an open memory map (pickles) instead of byte ranges of a file."""
+        return not all(isinstance(entry.source, FileRange) for entry in self.source.entries.values())
+
+    def file_state(self) -> FileState:
+        """The present state of its weight files. A file that is missing counts with size and time -1."""
+        return tuple(_file_state(file) for file in sorted(self.source.files))
+
+
+def _file_state(file: Path) -> tuple[str, int, int]:
+    try:
+        status = file.stat()
+    except OSError:
+        return str(file), -1, -1
+    return str(file), status.st_size, status.st_mtime_ns
+
 
 def read_layout(path: Path) -> ModelLayout:
     """Take a single file or a diffusers folder apart.
@@ -93,7 +114,7 @@ def _of_file(source: Source) -> ModelLayout:
                            "Choose a Stable Diffusion 1, 2 or XL model.")
     family = family_of_shapes(_shapes(unet))
     parts = {"unet": unet}
-    vae = {name: recipe for name, recipe in _below(source, VAE_PREFIX).items() if not name.startswith(VAE_SURPLUS)}
+    vae = {name: tensor for name, tensor in _below(source, VAE_PREFIX).items() if not name.startswith(VAE_SURPLUS)}
     if vae:
         parts["vae"] = to_diffusers(original_table("vae", vae.keys(), family), vae, "vae")
         used |= {VAE_PREFIX + name for name in vae}
@@ -132,7 +153,7 @@ def _text(source: Source, prefix: str, spec: TextEncoderSpec, family: Family) ->
     left = _unused_text(made.keys(), spec)
     used = {place for name, place in places.items()
             if (match := table.match_original(name)) and match.diffusers[0] not in left}
-    return {name: recipe for name, recipe in made.items() if name not in left}, used
+    return {name: tensor for name, tensor in made.items() if name not in left}, used
 
 
 def _unused_text(names: Collection[str], spec: TextEncoderSpec) -> set[str]:
@@ -168,7 +189,7 @@ def _of_folder(path: Path) -> ModelLayout:
         stated = read_json(path / name / "config.json") if (path / name / "config.json").is_file() else {}
         components[name] = Component(name, tensors, derived | stated)
     scheduler = path / "scheduler" / "scheduler_config.json"
-    entries = {f"{name}.{key}": recipe.parts[0] for name, tensors in parts.items() for key, recipe in tensors.items()}
+    entries = {f"{name}.{key}": tensor.parts[0] for name, tensors in parts.items() for key, tensor in tensors.items()}
     return ModelLayout(Source(path, entries), family, components,
                    scheduler=read_json(scheduler) if scheduler.is_file() else {})
 
@@ -181,4 +202,4 @@ def _folder_part(path: Path, component: str) -> dict[str, LazyTensor]:
 
 
 def _shapes(tensors: Mapping[str, LazyTensor]) -> dict[str, Shape]:
-    return {name: recipe.shape for name, recipe in tensors.items()}
+    return {name: tensor.shape for name, tensor in tensors.items()}

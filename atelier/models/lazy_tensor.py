@@ -54,19 +54,19 @@ def to_diffusers(table: KeyTable, original: Mapping[str, LazyTensor], component:
         AtelierError: a tensor is unknown, or its shape does not allow what its name asks for.
     """
     made: dict[str, LazyTensor] = {}
-    for name, recipe in original.items():
+    for name, tensor in original.items():
         match = table.match_original(name)
         if match is None:
             raise unknown_tensor(name, component)
-        _check_form(match, recipe, name)
-        shape = match.diffusers_shape(recipe.shape)
-        if match.form is Relation.STACKED:
+        _check_shape(match, tensor, name)
+        shape = match.diffusers_shape(tensor.shape)
+        if match.relation is Relation.STACKED:
             rows = shape[0]
-            stacked = recipe.parts[0]
+            stacked = tensor.parts[0]
             for i, part in enumerate(match.diffusers):
                 made[part] = LazyTensor(shape, (stacked.rows(i * rows, (i + 1) * rows),))
         else:
-            made[match.diffusers[0]] = _reformed(recipe, shape, match)
+            made[match.diffusers[0]] = _reshaped(tensor, shape, match)
     return made
 
 
@@ -77,7 +77,7 @@ def to_original(table: KeyTable, diffusers: Mapping[str, LazyTensor], component:
         AtelierError: a tensor is unknown, or one of three that belong together is missing or of another dtype.
     """
     made: dict[str, LazyTensor] = {}
-    for name, recipe in diffusers.items():
+    for name, tensor in diffusers.items():
         match = table.match_diffusers(name)
         if match is None:
             raise unknown_tensor(name, component)
@@ -88,27 +88,27 @@ def to_original(table: KeyTable, diffusers: Mapping[str, LazyTensor], component:
         if len(whole) < len(together) or len({(part.dtype, part.shape) for part in whole}) > 1:
             raise AtelierError(f"The {component}'s tensors {', '.join(match.diffusers)} do not fit together.",
                                "Choose a complete diffusers folder.")
-        shape = match.original_shape(recipe.shape)
-        if match.form is Relation.STACKED:
+        shape = match.original_shape(tensor.shape)
+        if match.relation is Relation.STACKED:
             made[match.original] = LazyTensor(shape, tuple(entry for part in whole for entry in part.parts))
         else:
-            made[match.original] = _reformed(recipe, shape, match)
+            made[match.original] = _reshaped(tensor, shape, match)
     return made
 
 
-def _reformed(recipe: LazyTensor, shape: Shape, match: Match) -> LazyTensor:
-    turned = recipe.transposed != (match.form is Relation.TRANSPOSED)
-    return LazyTensor(shape, recipe.parts, turned)
+def _reshaped(tensor: LazyTensor, shape: Shape, match: Match) -> LazyTensor:
+    turned = tensor.transposed != (match.relation is Relation.TRANSPOSED)
+    return LazyTensor(shape, tensor.parts, turned)
 
 
-def _check_form(match: Match, recipe: LazyTensor, name: str) -> None:
-    shape = recipe.shape
+def _check_shape(match: Match, tensor: LazyTensor, name: str) -> None:
+    shape = tensor.shape
     possible = {
         Relation.SAME: True,
         Relation.POINTWISE: len(shape) >= 2 and all(n == 1 for n in shape[2:]),
         Relation.STACKED: len(shape) >= 1 and shape[0] % len(match.diffusers) == 0,
         Relation.TRANSPOSED: len(shape) == 2,
     }
-    if not possible[match.form]:
+    if not possible[match.relation]:
         raise AtelierError(f"The tensor {name!r} has the shape {list(shape)}, which it cannot have.",
                            "The file is damaged or of another kind; nothing was written.")

@@ -13,10 +13,8 @@ import torch
 from torch import nn
 
 from ..errors import AtelierError
-from .families import kind_of, scheduler_config
 from .handle import DiffusersModel
-from .layout import Component, ModelLayout, read_layout
-from .prediction import Prediction, check_schedule, read_prediction
+from .layout import Component, ModelLayout
 from .text import TextStack
 from .tokenizer import load_tokenizer
 
@@ -70,7 +68,7 @@ def load_text(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
     """
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    layout = read_layout(model.path)
+    layout = model.layout
     encoders: dict[str, nn.Module] = {}
     for spec in layout.family.text_encoders:
         component = _of(layout, spec.folder)
@@ -87,31 +85,17 @@ def load_tokenizers(model: DiffusersModel) -> TextStack:
     Raises:
         AtelierError: the model cannot be read, or no tokenizer is installed.
     """
-    layout = read_layout(model.path)
+    layout = model.layout
     return TextStack(layout.family, _tokenizers(model, layout), {})
 
 
 def load_scheduler_config(model: DiffusersModel) -> dict[str, Any]:
     """What a diffusers scheduler's `from_config` takes: betas, spacing, and the handle's prediction type.
 
-    A folder's own configuration is kept but for the prediction type; a file's follows from its family and kind.
-    """
-    layout = read_layout(model.path)
-    if layout.scheduler:
-        return {**layout.scheduler, "prediction_type": model.prediction_type}
-    prediction = read_prediction(layout, model.prediction_type)
-    return derived_scheduler(layout, prediction)
-
-
-def derived_scheduler(layout: ModelLayout, prediction: Prediction) -> dict[str, Any]:
-    """The scheduler configuration that suits a model which brings none.
-
     Raises:
-        AtelierError: none does: see `convert.prediction.check_schedule`.
+        AtelierError: the model was trained with other noise than Stable Diffusion's.
     """
-    check_schedule(layout)
-    kind = kind_of(layout.family.key, prediction.type, layout.path.name)
-    return scheduler_config(kind, prediction.type, prediction.zero_terminal_snr)
+    return model.noise_schedule.as_config()
 
 
 def _tokenizers(model: DiffusersModel, layout: ModelLayout) -> dict[str, Any]:
@@ -123,7 +107,7 @@ def _tokenizers(model: DiffusersModel, layout: ModelLayout) -> dict[str, Any]:
 
 
 def _component(model: DiffusersModel, name: str) -> Component:
-    return _of(read_layout(model.path), name)
+    return _of(model.layout, name)
 
 
 def _of(layout: ModelLayout, name: str) -> Component:
@@ -156,7 +140,7 @@ def _state(module: nn.Module, tensors: Mapping[str, Any], folder: str, dtype: to
     """The tensors under the names that this version of the module uses, checked before one of them is read."""
     wanted = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     # transformers 5 dropped `text_model.` from CLIPTextModel's own names.
-    stored = {name if name in wanted else name.removeprefix("text_model."): recipe for name, recipe in tensors.items()}
+    stored = {name if name in wanted else name.removeprefix("text_model."): tensor for name, tensor in tensors.items()}
     missing = sorted(wanted.keys() - stored.keys())
     if missing:
         raise AtelierError(f"The {folder} lacks {len(missing)} tensors, such as {missing[0]!r}.",

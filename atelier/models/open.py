@@ -12,8 +12,9 @@ from ..checkpoint.header import TORCH_NAMES
 from ..errors import AtelierError
 from ..progress import Progress
 from .handle import DiffusersModel
-from .layout import ModelLayout, read_layout
+from .layout import FileState, ModelLayout, read_layout
 from .lazy_tensor import LazyTensor
+from .noise_schedule import read_noise_schedule
 from .prediction import read_prediction
 
 _BLOCK = 1 << 20
@@ -35,45 +36,54 @@ def open_model(path: Path, *, prediction_type: str = "auto", progress: Progress 
     if not path.exists():
         raise AtelierError(f"{path} does not exist.", "Choose an existing checkpoint or diffusers folder.")
     layout = read_layout(path)
-    return DiffusersModel(path, layout.family.key, read_prediction(layout, prediction_type).type,
-                          TORCH_NAMES[unet_dtype(layout)], _fingerprint(layout, progress or Progress()))
+    # Decided once: from here on the prediction type counts as chosen, and zero terminal SNR needs v-prediction.
+    prediction = read_prediction(layout, read_prediction(layout, prediction_type).type)
+    state = layout.file_state()
+    scale, shift = _latent_scale(layout)
+    return DiffusersModel(
+        path=path, family=layout.family.key, prediction_type=prediction.type, dtype=TORCH_NAMES[unet_dtype(layout)],
+        fingerprint=_fingerprint(layout, state, progress or Progress()),
+        noise_schedule=read_noise_schedule(layout, prediction), latent_scale=scale, latent_shift=shift,
+        opened_layout=None if layout.holds_weights else layout, opened_state=state)
+
+
+def _latent_scale(layout: ModelLayout) -> tuple[float, float]:
+    """Scale and shift of the latents, from the VAE's configuration; without a VAE, the family's."""
+    vae = layout.components.get("vae")
+    config = vae.config if vae is not None else {}
+    return float(config.get("scaling_factor") or layout.family.latent_scale), float(config.get("shift_factor") or 0.0)
 
 
 def unet_dtype(layout: ModelLayout) -> str:
     """The dtype that most of the UNet's numbers have, as safetensors names it."""
     counts: dict[str, int] = {}
-    for recipe in layout.unet.tensors.values():
-        counts[recipe.dtype] = counts.get(recipe.dtype, 0) + recipe.count
+    for tensor in layout.unet.tensors.values():
+        counts[tensor.dtype] = counts.get(tensor.dtype, 0) + tensor.count
     return max(counts, key=lambda dtype: counts[dtype])
 
 
-def _fingerprint(layout: ModelLayout, progress: Progress) -> str:
+def _fingerprint(layout: ModelLayout, state: FileState, progress: Progress) -> str:
     """SHA-256 over names, types, shapes and bytes in diffusers' terms, so that a file and the folder made of it
     agree."""
-    recipes = [(f"{component.folder}.{name}", recipe) for component in layout.components.values()
-               for name, recipe in component.tensors.items()]
-    parts = [part for _, recipe in recipes for part in recipe.parts]
-    files = sorted({part.source.path for part in parts if isinstance(part.source, FileRange)})
-    # Nothing tells a changed pickle from an unchanged one but its file.
-    files = files or [layout.path]
-    state = tuple((str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files)
+    tensors = [(f"{component.folder}.{name}", tensor) for component in layout.components.values()
+               for name, tensor in component.tensors.items()]
     if state not in _known:
-        _known[state] = _digest(recipes, progress)
+        _known[state] = _digest(tensors, progress)
     return _known[state]
 
 
-_known: dict[tuple[tuple[str, int, int], ...], str] = {}
-"""Fingerprints by the files that they were read from, with their sizes and times."""
+_known: dict[FileState, str] = {}
+"""Fingerprints by the state of the files that they were read from."""
 
 
-def _digest(recipes: Sequence[tuple[str, LazyTensor]], progress: Progress) -> str:
+def _digest(tensors: Sequence[tuple[str, LazyTensor]], progress: Progress) -> str:
     lines: list[str] = []
     done = 0
-    progress.phase("reading", max(1, sum(map(_megabytes, recipes))))
+    progress.phase("reading", max(1, sum(map(_megabytes, tensors))))
     with ThreadPoolExecutor() as pool:
-        work = [pool.submit(_line, named) for named in recipes]
+        work = [pool.submit(_line, named) for named in tensors]
         try:
-            for named, line in zip(recipes, work, strict=True):
+            for named, line in zip(tensors, work, strict=True):
                 lines.append(line.result())
                 done += _megabytes(named)
                 progress.advance(done)
@@ -89,14 +99,14 @@ def _megabytes(named: tuple[str, LazyTensor]) -> int:
 
 
 def _line(named: tuple[str, LazyTensor]) -> str:
-    name, recipe = named
+    name, tensor = named
     digest = hashlib.sha256()
-    if recipe.transposed:
-        digest.update(tensor_bytes(recipe.read()))
+    if tensor.transposed:
+        digest.update(tensor_bytes(tensor.read()))
     else:
-        for part in recipe.parts:
+        for part in tensor.parts:
             _update(digest, part)
-    return f"{name} {recipe.dtype} {list(recipe.shape)} {digest.hexdigest()}\n"
+    return f"{name} {tensor.dtype} {list(tensor.shape)} {digest.hexdigest()}\n"
 
 
 def _update(digest: hashlib._Hash, part: Entry) -> None:

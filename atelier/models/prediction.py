@@ -17,10 +17,6 @@ V_MARKERS = ("v_pred", "edm_vpred.sigma_max")
 
 ZERO_SNR_MARKER = "ztsnr"
 
-EDM_TENSORS = {"edm_mean": "Playground v2.5", "edm_std": "Playground v2.5", "edm_vpred.sigma_max": "CosXL",
-               "edm_vpred.sigma_min": "CosXL"}
-"""Tensors of models trained with the continuous noise of Karras et al. 2022, and whose they are."""
-
 V_SIGNS = (*V_MARKERS, "edm_vpred.sigma_min", ZERO_SNR_MARKER)
 """Tensors that have a meaning for v-prediction alone."""
 
@@ -77,26 +73,6 @@ def read_prediction(layout: ModelLayout, asked: str = "auto") -> Prediction:
                           f"a rule of thumb for SD2 (one bias spreads by {spread:.3f}); state it if pictures burn",
                           zero_snr)
     return Prediction("epsilon", "default, as nothing says otherwise", zero_snr)
-
-
-def other_noise(layout: ModelLayout) -> str | None:
-    """The model whose noise a file says it has, where that is not of Stable Diffusion's thousand steps."""
-    return next((EDM_TENSORS[name] for name in EDM_TENSORS if name in layout.source.entries), None)
-
-
-def check_schedule(layout: ModelLayout) -> None:
-    """Refuse a model whose noise is not that of Stable Diffusion's thousand steps.
-
-    No scheduler configuration that we write says how to sample it, and training with other noise would ruin it.
-
-    Raises:
-        AtelierError: it is one; the message names it.
-    """
-    model = other_noise(layout)
-    if model is not None:
-        raise AtelierError(f"{layout.path} is of the kind of {model}, whose noise is not Stable Diffusion's; it can "
-                           "neither become a diffusers folder nor be trained.",
-                           "Choose another model, or load this one with ComfyUI's own Load Checkpoint.")
 
 
 def read_kind(layout: ModelLayout, prediction: Prediction) -> Kind:

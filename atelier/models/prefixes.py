@@ -1,4 +1,4 @@
-"""Where checkpoints keep their components, and the tables that translate what is there."""
+"""The prefixes of components in single-file checkpoints, and the key table of each component."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ VAE_PREFIX = "first_stage_model."
 EMA_PREFIX = "model_ema."
 
 VAE_SURPLUS = ("loss.", "model_ema.")
-"""What training leaves beside the VAE, below its prefix: its loss network, and its averaged copy. Nothing reads it."""
+"""Tensors below the VAE's prefix that training left there and nothing reads: the loss network and an averaged copy."""
 TEXT_SURPLUS = ("attn_mask", "visual.", "vision_model.", "visual_projection.")
-"""What CLIP has beside its text encoder, below its prefix: a constant, and the half that sees. Nothing reads it."""
+"""Tensors below a text encoder's prefix that nothing reads: a constant, and CLIP's vision model."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TextPrefix:
     prefix: str
 
 
-TEXT_PLACES = (
+TEXT_PREFIXES = (
     # Where a family has several, the first is written and all are read.
     TextPrefix("sd1", "text_encoder", "cond_stage_model.transformer."),
     TextPrefix("sd2", "text_encoder", "cond_stage_model.model."),
@@ -45,7 +45,7 @@ TEXT_PLACES = (
 def text_prefixes(family: Family, folder: str) -> list[str]:
     """The prefixes a text encoder may have, the one to write first."""
     key = family.key.removesuffix("-inpainting")
-    return [place.prefix for place in TEXT_PLACES if (place.family, place.folder) == (key, folder)]
+    return [text.prefix for text in TEXT_PREFIXES if (text.family, text.folder) == (key, folder)]
 
 
 def prefix_of(folder: str, family: Family) -> str:

@@ -44,7 +44,7 @@ def _open_clip_pairs(layers: int) -> Iterator[Pair]:
     for n in range(layers):
         for part in BLOCK:
             yield Pair(f"transformer.resblocks.{n}.{part.original}", f"text_model.encoder.layers.{n}.{part.diffusers}",
-                       part.form)
+                       part.relation)
 
 
 def with_root(name: str) -> str:

@@ -154,7 +154,7 @@ _TALLEST = 112
 """Pixels of a label's own height; a taller strip would keep wider margins and leave no room for words."""
 
 
-def beside(text: str, width: int, height: int, largest: int) -> Image.Image:
+def side_label(text: str, width: int, height: int, largest: int) -> Image.Image:
     """`text` in the middle of a white area of `width` × `height` pixels, in letters of at most `largest` pixels."""
     out = Image.new("RGB", (width, height), (255, 255, 255))
     words = strip(text, width, min(height, _TALLEST), largest=largest)
@@ -162,6 +162,6 @@ def beside(text: str, width: int, height: int, largest: int) -> Image.Image:
     return out
 
 
-def size_beside(text: str, width: int, height: int) -> int:
-    """The font size in pixels that `beside` would choose without a limit."""
+def side_label_size(text: str, width: int, height: int) -> int:
+    """The font size in pixels that `side_label` would choose without a limit."""
     return font_size(text, width, min(height, _TALLEST))

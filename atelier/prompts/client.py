@@ -76,7 +76,7 @@ class FormatRefused(AtelierError):
     """The server does not know the asked-for `response_format`; ask again with a simpler one."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class ChatClient:
     """Asks one model. Remembers for its own life which parameters the server does not take.
 

@@ -31,7 +31,7 @@ ENDPOINTS: dict[str, Endpoint] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class LanguageModel:
     """A model behind an endpoint. Holds no key, so it may travel through graphs, logs and files.
 

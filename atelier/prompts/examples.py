@@ -47,13 +47,13 @@ class Example:
     title: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ExampleSet:
     """Examples for one kind of model."""
 
     name: str
     description: str
-    form: PromptStyle
+    style: PromptStyle
     advice: str
     negative: str
     suffix: str
@@ -128,9 +128,9 @@ def _read(table: Mapping[str, Any], file: Path) -> ExampleSet:
     examples = tuple(Example(_text(entry, "idea", file), _text(entry, "positive", file),
                              _text(entry, "negative", file, required=False) or usual, _text(entry, "title", file))
                      for entry in entries)
-    return ExampleSet(file.stem, _text(table, "description", file, required=False), PromptStyle(form),
-                      _text(table, "advice", file, required=False), usual,
-                      _text(table, "suffix", file, required=False), examples)
+    return ExampleSet(name=file.stem, description=_text(table, "description", file, required=False),
+                      style=PromptStyle(form), advice=_text(table, "advice", file, required=False), negative=usual,
+                      suffix=_text(table, "suffix", file, required=False), examples=examples)
 
 
 def _text(table: Mapping[str, Any], key: str, file: Path, required: bool = True) -> str:

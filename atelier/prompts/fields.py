@@ -20,7 +20,7 @@ class PromptStyle(str, Enum):
     """Each part below is written by itself, then all are joined by commas."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptFields:
     """What the user fixed of each part; empty parts are the writer's to fill, or to leave empty."""
 

@@ -31,11 +31,12 @@ def write(request: PromptRequest, counter: TokenCounter | None = None, because: 
     if request.examples:
         parts.append(request.examples.suffix)
     tags = ", ".join(part for part in parts if part)
-    positive = f"{tags[0].upper()}{tags[1:]}." if request.form is PromptStyle.SENTENCES else tags
+    positive = f"{tags[0].upper()}{tags[1:]}." if request.prompt_style is PromptStyle.SENTENCES else tags
     negative = (request.examples.negative if request.examples else "") or NEGATIVE
     short, short_negative = (budget.cut_to(text, request.budget, counter) for text in (positive, negative))
-    return WrittenPrompt(short, short_negative, title_of(request.idea), budget.count(short, counter), NOTHING_USED,
-                         "the offline writer" + (f", because: {because}" if because else ""),
+    return WrittenPrompt(positive=short, negative=short_negative, title=title_of(request.idea),
+                         tokens=budget.count(short, counter), cost=NOTHING_USED,
+                         source="the offline writer" + (f", because: {because}" if because else ""),
                          cut=(short, short_negative) != (positive, negative))
 
 

@@ -38,7 +38,7 @@ def example_of(positive: str, negative: str = "", idea: str = "", title: str = "
     return Example(idea, positive, negative, title or idea[:1].upper() + idea[1:])
 
 
-def add_example(library: ExampleLibrary, name: str, example: Example, form: PromptStyle) -> ExampleSet:
+def add_example(library: ExampleLibrary, name: str, example: Example, style: PromptStyle) -> ExampleSet:
     """Put an example at the end of the set `name` in the library's first folder; the file is whole at every moment.
 
     Names that differ in upper and lower case alone are one, as they are on many disks. A set that is only in another
@@ -54,20 +54,20 @@ def add_example(library: ExampleLibrary, name: str, example: Example, form: Prom
     """
     if Path(file_name(name)).name != name:
         raise AtelierError(f"{name!r} cannot be the name of an example set.", "Leave out folders and spaces around it.")
-    if form not in (PromptStyle.TAGS, PromptStyle.SENTENCES):
-        raise AtelierError(f"form is {form.value}.", "Example sets hold tags or sentences.")
+    if style not in (PromptStyle.TAGS, PromptStyle.SENTENCES):
+        raise AtelierError(f"form is {style.value}.", "Example sets hold tags or sentences.")
     name = next((known for known in library.names() if _folded(known) == _folded(name)), name)
     file = library.folders[0] / f"{name}.toml"
     if name in library.names():
         old = library.get(name)
-        if old.form is not form:
-            raise AtelierError(f"The example set {name!r} holds {old.form.value}, this prompt is to be {form.value}.",
-                               f"Choose the form {old.form.value}, or another set.")
+        if old.style is not style:
+            raise AtelierError(f"The example set {name!r} holds {old.style.value}, this prompt is to be {style.value}.",
+                               f"Choose the form {old.style.value}, or another set.")
         if any(known.positive == example.positive for known in old.examples):
             return old
         text = library.text(name).rstrip("\n") + "\n"
     else:
-        text = _table("", description="Own examples", form=form.value, negative=example.negative)
+        text = _table("", description="Own examples", form=style.value, negative=example.negative)
     # The usual negative prompt is what an empty one means in the file.
     entry = _table("[[example]]\n", idea=example.idea, positive=example.positive, negative=example.negative,
                    title=example.title)

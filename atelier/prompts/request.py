@@ -14,7 +14,7 @@ LONGEST_IDEA = 4000
 """Characters."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class PromptRequest:
     """An idea and how its prompt is wanted.
 
@@ -25,7 +25,7 @@ class PromptRequest:
     idea: str
     style: str = ""
     """Words about the style, in the user's own words; empty leaves it to the writer."""
-    form: PromptStyle = PromptStyle.TAGS
+    prompt_style: PromptStyle = PromptStyle.TAGS
     fields: PromptFields = NO_FIELDS
     """Parts that the user fixed; the writer keeps them word for word."""
     budget: int = CLIP_BUDGET
@@ -43,7 +43,7 @@ class PromptRequest:
             raise AtelierError(f"The token budget is {self.budget}.", "Choose 0 for no limit, or between 8 and 1000.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class WrittenPrompt:
     """A finished prompt and how it came about."""
 

@@ -19,7 +19,7 @@ from .structured import Question, Unusable, ask, object_schema, text_field
 LONGEST_PROMPT = 2000
 LONGEST_TITLE = 120
 
-_FORMS = {
+_STYLE_RULES = {
     PromptStyle.TAGS: "comma-separated tags: words and short phrases, the most important first, no full sentences",
     PromptStyle.SENTENCES: "one or two plain English sentences",
     PromptStyle.FIELDS: "short comma-separated tags, each in the field it belongs to; a field that does not apply "
@@ -50,12 +50,13 @@ def write(request: PromptRequest, client: ChatClient, cache: AnswerCache | None 
     positive, negative, title = answer.value
     source = f"{client.llm.model} at {host_of(client.llm)}" + (", from the cache" if answer.cached else "")
     short, short_negative = (budget.cut_to(text, request.budget, counter) for text in (positive, negative))
-    return WrittenPrompt(short, short_negative, title, budget.count(short, counter), answer.usage, source,
+    return WrittenPrompt(positive=short, negative=short_negative, title=title, tokens=budget.count(short, counter),
+                         cost=answer.usage, source=source,
                          cut=(short, short_negative) != (positive, negative))
 
 
 def _question(request: PromptRequest) -> Question[tuple[str, str, str]]:
-    parts = PromptFields.names() if request.form is PromptStyle.FIELDS else ["positive"]
+    parts = PromptFields.names() if request.prompt_style is PromptStyle.FIELDS else ["positive"]
     text = {"type": "string"}
     schema = object_schema(dict.fromkeys([*parts, "negative", "title"], text))
     return Question(_messages(request, list(schema["properties"])), schema, lambda answer: _read(request, answer),
@@ -63,7 +64,7 @@ def _question(request: PromptRequest) -> Question[tuple[str, str, str]]:
 
 
 def _read(request: PromptRequest, answer: Mapping[str, Any]) -> tuple[str, str, str]:
-    if request.form is PromptStyle.FIELDS:
+    if request.prompt_style is PromptStyle.FIELDS:
         written = {name: text_field(answer, name, LONGEST_PROMPT, required=False) for name in PromptFields.names()}
         positive = PromptFields(**{**written, **request.fields.given()}).joined()
         if not positive:
@@ -80,12 +81,12 @@ def _messages(request: PromptRequest, keys: list[str]) -> list[Message]:
     if request.budget:
         limit = f" Stay below {request.budget} tokens, about {request.budget * 2 // 3} words, in each."
     rules = (f"You write prompts for a text-to-image model. From the user's idea write a positive prompt as "
-             f"{_FORMS[request.form]}; a negative prompt that names, as tags, what must not be seen (never the idea "
-             f"itself, no \"no\" or \"without\"); and a title of two to six words for the picture.{limit} Keep to what "
-             f"the idea says and add what makes it a picture: place, light, composition, medium. Answer with one JSON "
-             f"object with the keys {', '.join(keys)}, all texts, and nothing else.")
+             f"{_STYLE_RULES[request.prompt_style]}; a negative prompt that names, as tags, what must not be seen "
+             f"(never the idea itself, no \"no\" or \"without\"); and a title of two to six words for the "
+             f"picture.{limit} Keep to what the idea says and add what makes it a picture: place, light, composition, "
+             f"medium. Answer with one JSON object with the keys {', '.join(keys)}, all texts, and nothing else.")
     messages = [{"role": "system", "content": f"{rules} {advice}".strip()}]
-    if request.examples and request.form is not PromptStyle.FIELDS:
+    if request.examples and request.prompt_style is not PromptStyle.FIELDS:
         for example in request.examples.examples:
             messages += [{"role": "user", "content": example.idea}, {"role": "assistant", "content": _shown(example)}]
     return [*messages, {"role": "user", "content": _wish(request)}]

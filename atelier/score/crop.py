@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Crop(str, Enum):
+class ClipCrop(str, Enum):
     """What of a picture the model sees. It changes the score, so every result names it."""
 
     CENTER = "center"

@@ -12,7 +12,7 @@ from ..checkpoint.folder import component_entries, read_json
 from ..checkpoint.source import open_file
 from ..errors import AtelierError
 from .config import config_of
-from .crop import Crop
+from .crop import ClipCrop
 from .scorer import ClipScorer
 from .tokens import clip_tokenizer
 
@@ -25,7 +25,7 @@ _ASSUMED = ("There is no config.json with the model: activation {} was assumed, 
 
 
 def open_scorer(path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
-                crop: Crop = Crop.CENTER, chunk: int = 16) -> ClipScorer:
+                crop: ClipCrop = ClipCrop.CENTER, chunk: int = 16) -> ClipScorer:
     """A scorer with the CLIP model at `path`. ViT-B/32 up to bigG, LongCLIP and PickScore differ in shapes alone.
 
     Args:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from .crop import Crop
+from .crop import ClipCrop
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 """Mean of red, green and blue over CLIP's training pictures (github.com/openai/CLIP, clip.py)."""
@@ -16,10 +16,10 @@ STD = (0.26862954, 0.26130258, 0.27577711)
 """Standard deviation of the same."""
 
 
-def pixel_values(pictures: Sequence[Image.Image], size: int, crop: Crop = Crop.CENTER) -> torch.Tensor:
+def pixel_values(pictures: Sequence[Image.Image], size: int, crop: ClipCrop = ClipCrop.CENTER) -> torch.Tensor:
     """Pictures of any sizes as one input of CLIP's picture encoder.
 
-    With `Crop.CENTER` this is bit for bit what transformers' `CLIPImageProcessor` computes with Pillow: bicubic on
+    With `ClipCrop.CENTER` this is bit for bit what transformers' `CLIPImageProcessor` computes with Pillow: bicubic on
     8-bit levels, crop, scale to 0..1, normalise.
 
     Args:
@@ -34,16 +34,16 @@ def pixel_values(pictures: Sequence[Image.Image], size: int, crop: Crop = Crop.C
     return (levels - mean) / std
 
 
-def _square(picture: Image.Image, size: int, crop: Crop) -> Image.Image:
-    if crop is Crop.SQUASH:
+def _square(picture: Image.Image, size: int, crop: ClipCrop) -> Image.Image:
+    if crop is ClipCrop.SQUASH:
         return picture.resize((size, size), Image.Resampling.BICUBIC)
     width, height = picture.size
-    side = min(width, height) if crop is Crop.CENTER else max(width, height)
+    side = min(width, height) if crop is ClipCrop.CENTER else max(width, height)
     # Rounded down as in transformers; a very long picture keeps at least one row of pixels.
     new = (max(int(size * width / side), 1), max(int(size * height / side), 1))
     picture = picture.resize(new, Image.Resampling.BICUBIC)
     left, top = (new[0] - size) // 2, (new[1] - size) // 2
-    if crop is Crop.CENTER:
+    if crop is ClipCrop.CENTER:
         return picture.crop((left, top, left + size, top + size))
     square = Image.new("RGB", (size, size), tuple(round(255 * level) for level in MEAN))
     square.paste(picture, (-left, -top))

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..errors import AtelierError
-from .crop import Crop
+from .crop import ClipCrop
 from .definitions import Definition
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Score:
     """How well one picture matches its text."""
 
@@ -35,14 +35,14 @@ class Score:
     """Mean value against the reference pictures, under the same definition."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Scores:
     """The scores of some pictures. Numbers of different models, definitions or crops are not comparable."""
 
     items: tuple[Score, ...]
     model: str
     definition: Definition
-    crop: Crop
+    crop: ClipCrop
     style_text: str = ""
     note: str = ""
     """What had to be assumed about the model; empty if nothing."""

@@ -10,11 +10,11 @@ from PIL import Image
 
 from ..errors import AtelierError
 from ..progress import Progress
-from .crop import Crop
+from .crop import ClipCrop
 from .definitions import Definition
 from .preprocess import pixel_values
 from .result import Score, Scores
-from .tokens import Tokenizer, Tokens, tokenize
+from .tokens import TokenizedText, Tokenizer, tokenize
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
@@ -34,7 +34,7 @@ class ClipScorer:
         note: What had to be assumed about the model; results repeat it.
     """
 
-    def __init__(self, model: CLIPModel, tokenizer: Tokenizer, name: str, *, crop: Crop = Crop.CENTER,
+    def __init__(self, model: CLIPModel, tokenizer: Tokenizer, name: str, *, crop: ClipCrop = ClipCrop.CENTER,
                  chunk: int = 16, note: str = "") -> None:
         if chunk < 1:
             raise AtelierError(f"chunk is {chunk}.", "Choose at least 1.")
@@ -77,7 +77,7 @@ class ClipScorer:
         return Scores(items=items, model=self.name, definition=definition, crop=self.crop, style_text=style,
                       note=self.note)
 
-    def tokens(self, text: str) -> Tokens:
+    def tokens(self, text: str) -> TokenizedText:
         """`text` as the model receives it.
 
         Raises:

@@ -13,7 +13,7 @@ Tokenizer = Callable[[str], list[int]]
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenizedText:
     """A text's token ids as the model receives them."""
 
     ids: tuple[int, ...]
@@ -24,7 +24,7 @@ class Tokens:
     """Tokens of the text that did not fit and have no part in the score."""
 
 
-def tokenize(tokenizer: Tokenizer, text: str, positions: int) -> Tokens:
+def tokenize(tokenizer: Tokenizer, text: str, positions: int) -> TokenizedText:
     """Cut `text` to a model with `positions` positions the way CLIP was published: the end token always stays.
 
     Raises:
@@ -35,7 +35,7 @@ def tokenize(tokenizer: Tokenizer, text: str, positions: int) -> Tokens:
     ids = tokenizer(text)
     begin, *words, end = ids
     kept = words[:positions - 2]
-    return Tokens(ids=(begin, *kept, end), used=len(kept), cut=len(words) - len(kept))
+    return TokenizedText(ids=(begin, *kept, end), used=len(kept), cut=len(words) - len(kept))
 
 
 def clip_tokenizer(folder: Path | None) -> Tokenizer:

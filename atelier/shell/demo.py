@@ -42,9 +42,9 @@ def run(arguments: argparse.Namespace) -> None:
                                 large=pick_device(arguments.device).type == "cuda")
     else:
         story = pencil_story(arguments.out, progress)
-    told = run_story(story, arguments.out, device=arguments.device, progress=progress)
+    result = run_story(story, arguments.out, device=arguments.device, progress=progress)
     progress.close()
-    show(arguments, told.text(), told.numbers())
+    show(arguments, result.text(), result.numbers())
 
 
 def run_model(arguments: argparse.Namespace) -> None:

@@ -49,7 +49,8 @@ def run(arguments: argparse.Namespace) -> None:
                            "Give a name that ends in .png; the manifest gets the same with .json.")
     files = picture_files(arguments.pictures)
     rows, columns = rows_for(len(files), arguments.columns)
-    layout = Layout(rows, columns, arguments.block, arguments.cell, arguments.cell, gaps=Gaps(*arguments.gaps))
+    layout = Layout(rows=rows, columns=columns, block=arguments.block, cell_width=arguments.cell,
+                    cell_height=arguments.cell, gaps=Gaps(*arguments.gaps))
     count = len(files) * (layout.cells_of_block - 1)
     if count and not arguments.fillers:
         raise AtelierError(f"Blocks of {arguments.block} × {arguments.block} cells need {count} fillers.",
@@ -57,11 +58,11 @@ def run(arguments: argparse.Namespace) -> None:
     progress = ShellProgress()
     fillers = fillers_from_folder(arguments.fillers, count, arguments.seed, allow_repeats=arguments.repeat_fillers,
                                   progress=progress) if count else []
-    places = arrange(layout, len(files), count, Placement(arguments.placement), arguments.seed)
-    grid = compose(layout, places, open_pictures(files), [filler.picture for filler in fillers],
+    cells = arrange(layout, len(files), count, Placement(arguments.placement), arguments.seed)
+    grid = compose(layout, cells, open_pictures(files), [filler.picture for filler in fillers],
                    fit=Fit(arguments.fit), background=parse_color(arguments.background))
     progress.close()
-    manifest = describe(layout, places, [Origin(source=file.name) for file in files],
+    manifest = describe(layout, cells, [Origin(source=file.name) for file in files],
                         [Origin(source=filler.path.name) for filler in fillers], arguments.seed).to_json()
     with atomic_file(arguments.out) as part:
         grid.save(part, "PNG")

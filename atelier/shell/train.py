@@ -24,10 +24,10 @@ A configuration file (paths are relative to it):
   trigger = "zwx style"
   resolution = { size = 512, crop = "bucket" }
 
-  [lora]                                 any field of LoraConfig
+  [lora]                                 what differs from the preset: any field of LoraConfig
   rank = 16
 
-  [options]                              any field of TrainingOptions
+  [options]                              and any field of the request's other parts
   learning_rate = 1e-4
   sample_prompt = "a cat, zwx style"
 
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> None:
     progress = ShellProgress()
     data = read_folder(wanted.folder, wanted.data, progress)
     model = open_model(wanted.model, prediction_type=wanted.prediction_type, progress=progress)
-    report = train(wanted.name, model, data, wanted.config, wanted.place, progress)
+    report = train(wanted.name, model, data, wanted.request, wanted.paths, progress)
     progress.close()
-    show(arguments, report.text(), {"lora": report.lora, "run": report.store.folder, "plot": report.store.plot,
-                                    "reused": report.reused, **report.outcome.as_dict()})
+    show(arguments, report.text(), {"lora": report.lora, "run": report.folder.path, "plot": report.folder.plot,
+                                    "reused": report.reused, **report.result.as_dict()})

@@ -13,8 +13,9 @@ from ..dataset.types import Resolution
 from ..errors import AtelierError
 from ..fields import typed
 from ..files import file_name
-from ..train.config import TrainConfig, config_from_dict
 from ..train.devices import RunPaths
+from ..train.request.presets import build_request
+from ..train.request.request import PARTS, TrainRequest, names_of, only
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -24,7 +25,7 @@ else:
 _TOP = {"name", "model", "prediction_type", "preset", "epochs", "steps", "seed", "data", "lora", "options", "place"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainFile:
     """What a configuration file asks for, paths resolved."""
 
@@ -33,8 +34,8 @@ class TrainFile:
     prediction_type: str
     folder: Path
     data: FolderOptions
-    config: TrainConfig
-    place: RunPaths
+    request: TrainRequest
+    paths: RunPaths
 
 
 def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
@@ -53,15 +54,22 @@ def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
     data = _table(values, "data", path)
     place = _table(values, "place", path)
     _only(place, {"loras", "runs", "cache"}, "[place]")
-    config = {key: values[key] for key in ("preset", "epochs", "steps", "seed", "lora", "options") if key in values}
-    if not {"preset", "epochs", "steps"} & set(config):
-        config["preset"] = "subject"
     folders = [_path(place, name, "[place]", base) if name in place else base / name
                for name in ("loras", "runs", "cache")]
     prediction = _text(values, "prediction_type", path.name) if "prediction_type" in values else "auto"
-    return TrainFile(file_name(_text(values, "name", path.name)), _path(values, "model", path.name, base), prediction,
-                     _path(data, "folder", "[data]", base), _folder_options(data, base), config_from_dict(config),
-                     RunPaths(folders[0], folders[1], folders[2], device))
+    return TrainFile(
+        name=file_name(_text(values, "name", path.name)), model=_path(values, "model", path.name, base),
+        prediction_type=prediction, folder=_path(data, "folder", "[data]", base), data=_folder_options(data, base),
+        request=_request(values), paths=RunPaths(folders[0], folders[1], folders[2], device))
+
+
+def _request(values: Mapping[str, Any]) -> TrainRequest:
+    """The request of a file: its preset, then its tables, then its length and seed."""
+    top = {key: values[key] for key in ("epochs", "steps", "seed") if key in values}
+    preset = values.get("preset", None if {"epochs", "steps"} & set(top) else "subject")
+    others = names_of(*(part for part in PARTS if part != "lora"))
+    return build_request(preset, only(values.get("lora", {}), names_of("lora"), "[lora]"),
+                         only(values.get("options", {}), others, "[options]"), top)
 
 
 def _content(path: Path) -> str:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..errors import AtelierError
 from ..lora.weights import LoraModule
 from .bucket_sampler import derived_seed
-from .config import TARGETS, TEXT_TARGETS, LoraConfig
+from .request.lora import TARGETS, TEXT_TARGETS, LoraConfig
 
 _ADAPTER = "default"
 
@@ -99,10 +99,10 @@ class Adapters:
                 component, path = name.partition(".lora_magnitude_vector.")[0].split(".", 1)
                 weight = self.components[component].get_parameter(f"{path}.base_layer.weight")
                 master.copy_(torch.linalg.vector_norm(weight.flatten(1).float(), dim=1).reshape(master.shape))
-        self.publish()
+        self.sync_to_model()
 
     @torch.no_grad()
-    def publish(self) -> None:
+    def sync_to_model(self) -> None:
         """Copy the masters into the modules' parameters (nothing to do in float32)."""
         pairs = [(p, m) for p, m in zip(self.parameters, self.masters, strict=True) if p is not m]
         if pairs:
@@ -127,10 +127,10 @@ class Adapters:
 
     @torch.no_grad()
     def load(self, tensors: list[Tensor]) -> None:
-        """Set the masters, in the order of `names`, and publish them."""
+        """Set the masters, in the order of `names`, and copy them into the model."""
         for master, tensor in zip(self.masters, tensors, strict=True):
             master.copy_(tensor)
-        self.publish()
+        self.sync_to_model()
 
     def snapshot(self) -> list[Tensor]:
         """Copies of the masters, on their device."""
@@ -150,6 +150,16 @@ class Adapters:
                     parts.setdefault(stem, {})[role] = tensor.detach().float().cpu()
         return {stem: LoraModule(part["lora_A"], part["lora_B"], alpha, part.get("lora_magnitude_vector"))
                 for stem, part in parts.items()}
+
+    def tensors_of(self, weights: Mapping[str, LoraModule]) -> list[Tensor]:
+        """The inverse of `weights`: tensors in the order of `names`, shaped as the masters are."""
+        tensors: list[Tensor] = []
+        for name, master in zip(self.names, self.masters, strict=True):
+            for role, part in (("lora_A", "down"), ("lora_B", "up"), ("lora_magnitude_vector", "magnitude")):
+                stem, found, _ = name.partition(f".{role}.")
+                if found:
+                    tensors.append(getattr(weights[stem], part).to(master).reshape(master.shape))
+        return tensors
 
     def train(self, mode: bool) -> None:
         """Training mode switches adapter dropout on (and lets gradient checkpointing act); evaluation mode off."""

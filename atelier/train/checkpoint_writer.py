@@ -1,4 +1,4 @@
-"""What a run leaves in its folder as it goes: LoRAs of its best, last and chosen steps, and its state."""
+"""Checkpoints of a run: LoRAs of its best, last and chosen steps, and the state that training resumes from."""
 
 from __future__ import annotations
 
@@ -9,90 +9,88 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ..lora.file import save_lora
+from ..lora.file import load_lora, save_lora
 from .run_folder import RunFolder
-from .state import load_state, save_state
+from .run_state import RunState
+from .state_file import load_state, save_state
 from .trainer import Trainer
 
 log = logging.getLogger("atelier")
 
 STATE_SECONDS = 120.0
-"""At most so much work, and a step, is lost to a kill or a power cut."""
+"""Longest time between two saved states: at most so much work, and a step, is lost to a kill or a power cut."""
 
 
 class CheckpointWriter:
     """Writes what a `Trainer` has learnt to a run's folder.
 
     Args:
-        trainer: Whose weights and state are kept.
-        store: The run's folder.
-        metadata: Builds the header of a LoRA file from the step its weights are of.
+        trainer: Its weights and optimiser are saved.
+        folder: The run's folder.
+        metadata: Builds the header of a LoRA file from the step of its weights.
         clock: Seconds, never going back.
     """
 
-    def __init__(self, trainer: Trainer, store: RunFolder, metadata: Callable[[int], Mapping[str, str]],
+    def __init__(self, trainer: Trainer, folder: RunFolder, metadata: Callable[[int], Mapping[str, str]],
                  clock: Callable[[], float] = time.monotonic) -> None:
-        self.trainer, self.store, self.metadata, self._clock = trainer, store, metadata, clock
+        self.trainer, self.folder, self.metadata, self._clock = trainer, folder, metadata, clock
         self.finite_step = 0
-        """Step of the last weights that were known to be good."""
-        self._good = self._current()
+        """Step of the last weights that came of finite losses."""
+        self._finite = self._current()
         self._saved_at = clock()
 
-    def resume(self) -> bool:
-        """Load the state, if there is one; returns whether there was."""
-        if not self.store.state.exists():
-            return False
-        load_state(self.store.state, self.trainer)
-        self.mark_finite()
-        log.info("Training goes on from step %d of %d.", self.trainer.step, self.trainer.total)
-        return True
+    def resume(self) -> RunState | None:
+        """Load the saved state into the trainer; None if there is none."""
+        if not self.folder.state.exists():
+            return None
+        state = load_state(self.folder.state, self.trainer)
+        self.mark_finite(state.step)
+        log.info("Training resumes at step %d of %d.", state.step, self.trainer.total)
+        return state
 
     @property
     def due(self) -> bool:
-        """Whether the state was saved so long ago that it is time again."""
+        """Whether the last state was saved longer ago than `STATE_SECONDS`."""
         return self._clock() - self._saved_at > STATE_SECONDS
 
-    def mark_finite(self) -> None:
-        """The weights as they are now come of finite losses: remember them."""
-        self._good, self.finite_step = self._current(), self.trainer.step
+    def mark_finite(self, step: int) -> None:
+        """Remember the weights as they are now, after optimiser step `step`: they came of finite losses."""
+        self._finite, self.finite_step = self._current(), step
 
-    def save_state(self) -> None:
-        """Write what training goes on from."""
-        save_state(self.store.state, self.trainer)
+    def save_state(self, state: RunState) -> None:
+        """Write the state that training resumes from."""
+        save_state(self.folder.state, self.trainer, state)
         self._saved_at = self._clock()
 
-    def save_all(self) -> bool:
-        """Write the LoRA as it is and the state; returns whether anything was learnt, as `save_lora`."""
+    def save_all(self, state: RunState) -> bool:
+        """Write the LoRA as it is and the state; returns whether a LoRA was written (see `save_lora`)."""
         # The small file first: where the disk has no room for the state, the LoRA may still fit.
-        learnt = self.save_lora(self.store.last)
-        self.save_state()
-        return learnt
+        written = self.save_lora(self.folder.last, state.step)
+        self.save_state(state)
+        return written
 
     def save_last_finite(self) -> bool:
-        """Write the LoRA of the last weights known to be good as the run's last one; returns as `save_lora`."""
-        return self._write(self.store.last, self._good, self.finite_step)
+        """Write the LoRA of the last finite weights as the run's last one; returns as `save_lora`."""
+        return self._write(self.folder.last, self._finite, self.finite_step)
 
-    def save_best(self) -> bool:
-        """Write the LoRA as it is as the run's best and have the trainer remember it; returns as `save_lora`."""
-        current = self._current()
-        learnt = self._write(self.store.best, current, self.trainer.step)
-        if learnt:
-            self.trainer.best = current
-        return learnt
+    def save_lora(self, path: Path, step: int) -> bool:
+        """Write the LoRA as it is after optimiser step `step`, unless it is still untrained; returns whether it was
+        written.
 
-    def save_lora(self, path: Path) -> bool:
-        """Write the LoRA as it is, unless it is still what training began with; returns whether it was written.
-
-        In float16 it stays that for the first steps, until the loss scale is found.
+        In float16 it stays untrained for the first steps, until the loss scale is found.
         """
-        return self._write(path, self._current(), self.trainer.step)
+        return self._write(path, self._current(), step)
+
+    def best_weights(self) -> list[Tensor]:
+        """The tensors of the best LoRA's file, in the order of the adapters."""
+        return self.trainer.adapters.tensors_of(load_lora(self.folder.best))
 
     def _current(self) -> list[Tensor]:
         return [tensor.detach().clone() for tensor in self.trainer.current]
 
     def _write(self, path: Path, tensors: list[Tensor], step: int) -> bool:
         weights = self.trainer.adapters.weights(tensors)
-        learnt = any(bool(module.up.any()) for module in weights.values())
-        if learnt:
+        trained = any(bool(module.up.any()) for module in weights.values())
+        if trained:
             save_lora(path, weights, metadata=self.metadata(step))
-        return learnt
+        return trained

@@ -13,42 +13,43 @@ from dataclasses import dataclass, replace
 
 from ..dataset.cache import EncodedItem
 from .bucket_sampler import SampleUse, derived_seed
-from .config import TrainingOptions
+from .request.request import TrainRequest
+
+HOLDOUT_FROM = 10
+"""A smaller training set gives no picture away: validation then uses training pictures."""
+BATCH_WITHOUT_GRADIENTS = 4
+"""So many pictures fit where one trains, since nothing is kept for a backward pass."""
 
 
 @dataclass(frozen=True)
 class EarlyStopping:
-    """Remembers the best loss and how many looks passed without a better one. Immutable: `look` gives the next."""
+    """The best loss so far, and how many validations passed without a better one. Immutable: `update` returns the
+    next."""
 
     patience: int
-    """Looks without improvement after which to stop; 0: never."""
+    """Validations without improvement after which training stops; 0: never."""
     min_delta: float = 0.0
+    """A loss must be this much below the best to count as an improvement."""
     best: float = math.inf
     best_step: int = 0
     since: int = 0
-    """Looks since the best."""
+    """Validations since the best."""
 
-    def look(self, loss: float, step: int) -> EarlyStopping:
-        """The state after seeing `loss` at optimiser step `step`."""
+    def update(self, loss: float, step: int) -> EarlyStopping:
+        """The state after a validation that gave `loss` at optimiser step `step`."""
         if loss < self.best - self.min_delta:
             return replace(self, best=loss, best_step=step, since=0)
         return replace(self, since=self.since + 1)
 
     @property
     def improved(self) -> bool:
-        """True when the last look was the best."""
+        """True when the last validation was the best."""
         return self.since == 0 and self.best < math.inf
 
     @property
     def done(self) -> bool:
         """True when patience has run out."""
         return 0 < self.patience <= self.since
-
-
-HOLDOUT_FROM = 10
-"""A set smaller than this gives no picture away: validation then uses training pictures."""
-BATCH_WITHOUT_GRADIENTS = 4
-"""So many fit where one picture trains, since nothing is kept for a backward pass."""
 
 
 @dataclass(frozen=True)
@@ -65,15 +66,16 @@ class ValidationPlan:
     """Comparisons made at once."""
 
     @staticmethod
-    def of(items: tuple[EncodedItem, ...], options: TrainingOptions, seed: int) -> ValidationPlan:
+    def of(items: tuple[EncodedItem, ...], request: TrainRequest) -> ValidationPlan:
         """Choose pictures by seed: at most `validation_pictures`, at most a tenth of the set when held out."""
         own = [item for item in items if not item.prior]
+        options, seed = request.validation, request.seed
         held_out = options.monitor == "validation" and options.holdout and len(own) >= HOLDOUT_FROM
         count = min(options.validation_pictures, len(own) // 10 if held_out else len(own))
         chosen = random.Random(f"atelier validation/{seed}").sample(own, count)
         uses = tuple(SampleUse(item.index) for item in sorted(chosen, key=lambda item: item.index))
         return ValidationPlan(uses, held_out, options.validation_timesteps, seed,
-                              max(options.batch_size, BATCH_WITHOUT_GRADIENTS))
+                              max(request.optimizer.batch_size, BATCH_WITHOUT_GRADIENTS))
 
     def batches(self, schedule: int) -> Iterator[tuple[SampleUse, list[int], list[int]]]:
         """(picture, timesteps, noise seeds) of the comparisons, for a schedule of so many timesteps."""

@@ -36,12 +36,12 @@ class History:
         Args:
             pictures: Sample pictures by the step they were drawn after; those that cannot be read are left out.
         """
-        looks = dict(self.validation)
+        validation = dict(self.validation)
         shown = sorted(pictures)[-PICTURES:]
         for step, loss in enumerate(self.losses, 1):
             progress.measure({"step": step, "loss": loss})
-            if step in looks:
-                progress.measure({"step": step, "validation_loss": looks[step]})
+            if step in validation:
+                progress.measure({"step": step, "validation_loss": validation[step]})
             if step in shown:
                 _preview(progress, pictures[step])
 

@@ -1,20 +1,26 @@
-"""The only training loop: steps, looks, samples, and every way a run can end."""
+"""The only training loop: steps, validation, samples, and every way a run can end."""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from ..device_memory import OutOfMemory, free, memory_errors_alike, memory_for
+from ..device_memory import OutOfMemory, explain_out_of_memory, free_cache, unify_memory_errors
 from ..errors import AtelierError
 from ..progress import Progress
 from .checkpoint_writer import CheckpointWriter
+from .early_stopping import EarlyStopping
+from .history import History
 from .random_state import random_state_kept
 from .run_folder import RunFolder
+from .run_state import RunState
 from .step_rate import StepRate, format_rate
 from .trainer import Trainer
 
@@ -24,39 +30,60 @@ READ_SECONDS = 0.25
 """On a device that works ahead of the host, losses are read (which waits for it) no more often than this."""
 
 MIN_VALIDATION_INTERVAL = 50
-"""Automatic validation comes at epoch ends, but not more often than this many steps."""
+"""Automatic validation comes at epoch ends, but not more often than every so many steps."""
+
+
+class Draw(Protocol):
+    """Draws the sample picture of an optimiser step, with the current weights if none are given."""
+
+    def __call__(self, step: int, weights: list[Tensor] | None = None) -> None:
+        """Draw now."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopResult:
+    """How the loop ended."""
+
+    status: str
+    """"complete", "stopped early" or "stopped by user"."""
+    weights: Path
+    """The run's LoRA file that is handed on."""
+    state: RunState
+    """Where the run is; its history and early stopping include a validation that only the end made due."""
+    began_step: int
+    """The step it resumed at; 0 for a run from the beginning."""
 
 
 class Loop:
     """Drives a `Trainer` to its end.
 
     Args:
-        trainer: Fresh; a state in `store` is loaded into it.
-        store: The run's folder.
+        trainer: Fresh; a state in `folder` is loaded into it.
+        folder: The run's folder.
         progress: Shown progress, asked to stop.
-        metadata: Builds the header of a LoRA file from the step its weights are of.
-        draw: Draws a sample picture with the trainer's current weights, or None where none are wanted.
+        metadata: Builds the header of a LoRA file from the step of its weights.
+        draw: Draws a sample picture, or None where none are wanted.
         clock: Seconds, never going back.
     """
 
-    def __init__(self, trainer: Trainer, store: RunFolder, progress: Progress, *,
-                 metadata: Callable[[int], Mapping[str, str]], draw: Callable[[], None] | None = None,
+    def __init__(self, trainer: Trainer, folder: RunFolder, progress: Progress, *,
+                 metadata: Callable[[int], Mapping[str, str]], draw: Draw | None = None,
                  clock: Callable[[], float] = time.monotonic) -> None:
-        self.trainer, self.store, self.progress = trainer, store, progress
+        self.trainer, self.folder, self.progress = trainer, folder, progress
         self.draw, self._clock = draw, clock
-        self._checkpoints = CheckpointWriter(trainer, store, metadata, clock)
+        self._checkpoints = CheckpointWriter(trainer, folder, metadata, clock)
+        validation = trainer.request.validation
+        self.state = RunState(early_stopping=EarlyStopping(validation.patience, validation.min_delta),
+                              loss_scale=trainer.initial_loss_scale)
         self._unread: list[tuple[Tensor, Tensor]] = []
         self._read_at = clock()
-        self._pace = StepRate(0, clock)
-        self.began_step = 0
+        self._rate = StepRate(0, clock)
         self.undrawn: list[int] = []
         """Steps whose sample picture did not fit in memory."""
 
-    def run(self) -> str:
+    def run(self) -> LoopResult:
         """Train until the length is reached, early stopping ends it, or the user does.
-
-        Returns:
-            "complete", "stopped early" or "stopped by user".
 
         Raises:
             AtelierError: the loss became NaN or infinite, memory ran out, or nothing was learnt. What was learnt before
@@ -64,162 +91,176 @@ class Loop:
             BaseException: whatever `progress.check` raises to interrupt; state and partial LoRA are saved first.
         """
         trainer = self.trainer
-        resumed = self._checkpoints.resume()
-        if resumed:
-            trainer.history.show(self.progress, self.store.drawn)
-            if trainer.early_stopping.best_step:
-                self.progress.measure({"step": trainer.step, "best_step": trainer.early_stopping.best_step})
-        self.began_step = trainer.step
-        self._pace = StepRate(trainer.step, self._clock)
+        saved = self._checkpoints.resume()
+        if saved is not None:
+            self.state = saved
+            saved.history.show(self.progress, self.folder.drawn)
+            if saved.early_stopping.best_step:
+                self.progress.measure({"step": saved.step, "best_step": saved.early_stopping.best_step})
+        began_step = self.state.step
+        self._rate = StepRate(began_step, self._clock)
         self.progress.phase("training", trainer.total)
         with random_state_kept():
-            if resumed:  # the interruption may have come between a step and what was due after it
+            if saved is not None:  # the interruption may have come between a step and what was due after it
                 self._do_due(resumed=True)
-            while trainer.step < trainer.total and not trainer.early_stopping.done:
-                self._poll()
-                if trainer.step and self.progress.stop_requested():  # before the first step there is nothing to keep
-                    self._finish()
-                    return "stopped by user"
-                self._step()
-            self._finish()
-        return "stopped early" if trainer.early_stopping.done and trainer.step < trainer.total else "complete"
+            status = self._train()
+            return self._finish(status, began_step)
+
+    def _train(self) -> str:
+        while self.state.step < self.trainer.total and not self.state.early_stopping.done:
+            self._check_interrupt()
+            # Before the first step there is nothing to keep.
+            if self.state.step and self.progress.stop_requested():
+                return "stopped by user"
+            self._step()
+        return "stopped early" if self.state.step < self.trainer.total else "complete"
 
     def _step(self) -> None:
-        trainer, options = self.trainer, self.trainer.config.options
+        trainer, state = self.trainer, self.state
         try:
-            with memory_errors_alike():
-                self._unread.append(trainer.train_step())
+            with unify_memory_errors():
+                result = trainer.train_step(state.step, state.loss_scale)
         except OutOfMemory as error:
             self._keep_work()
             raise AtelierError(
-                f"Memory ran out at step {trainer.step + 1} (batch size {options.batch_size}, gradient checkpointing "
-                f"{options.gradient_checkpointing}).",
+                f"Memory ran out at step {state.step + 1} (batch size {trainer.request.optimizer.batch_size}, gradient "
+                f"checkpointing {trainer.request.device.gradient_checkpointing}).",
                 "Choose a smaller batch size or resolution, or gradient checkpointing \"on\". The steps before are "
-                "saved.") from error
+                "saved: with gradient checkpointing, training goes on from them.") from error
+        state.step += 1
+        state.loss_scale = result.loss_scale
+        self._unread.append((result.loss, result.finite))
         if trainer.device.type == "cpu" or self._clock() - self._read_at > READ_SECONDS:
             self._read()
-        if trainer.at_epoch_end:
+        if state.step % trainer.steps_per_epoch == 0:
             self._end_epoch()
         self._do_due()
 
     def _do_due(self, *, resumed: bool = False) -> None:
         """Validate, save and draw where that is due after the step that was done last."""
-        trainer, options = self.trainer, self.trainer.config.options
+        state, save_every = self.state, self.trainer.request.output.save_every
         if self._validation_due():
-            self._look()
-        if options.save_every and trainer.step % options.save_every == 0:
+            self._judge(self._validate())
+        if save_every and state.step % save_every == 0:
             self._read()
-            self._checkpoints.save_lora(self.store.at(trainer.step))
-            self._checkpoints.save_state()
+            self._checkpoints.save_lora(self.folder.at(state.step), state.step)
+            self._checkpoints.save_state(state)
         elif self._checkpoints.due:
             self._read()
-            self._checkpoints.save_state()
-        due = self._sample_due() and not (resumed and trainer.step in self.store.drawn)
+            self._checkpoints.save_state(state)
+        due = self._sample_due() and not (resumed and state.step in self.folder.drawn)
         # The request first: a sample that is due answers it.
         if self.draw and (self.progress.sample_requested() or due):
             self._sample(self.draw)
 
-    def _sample(self, draw: Callable[[], None]) -> None:
-        trainer = self.trainer
+    def _sample(self, draw: Draw, weights: list[Tensor] | None = None) -> None:
+        state = self.state
         self._read()
-        self._checkpoints.save_state()  # drawing needs the most memory; what was learnt is safe before it starts
+        self._checkpoints.save_state(state)  # drawing needs the most memory; what was learnt is safe before it starts
         fits = True
         try:
-            with memory_errors_alike():
-                draw()
+            with unify_memory_errors():
+                draw(state.step, weights)
         except OutOfMemory:
             fits = False
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
-            self._checkpoints.save_lora(self.store.last)
+            self._checkpoints.save_lora(self.folder.last, state.step)
             raise
-        self.progress.phase("training", trainer.total)
+        self.progress.phase("training", self.trainer.total)
         if not fits:
-            free(trainer.device)  # only here: while the error was being handled, it held what had been computed
-            self.undrawn.append(trainer.step)
-            log.warning("The sample picture of step %d did not fit in memory; training goes on without it.",
-                        trainer.step)
-            self.progress.advance(trainer.step, "no memory for a sample picture; training goes on without it")
+            # Only here: while the error was being handled, it held what had been computed.
+            free_cache(self.trainer.device)
+            self.undrawn.append(state.step)
+            log.warning("The sample picture of step %d did not fit in memory; training goes on without it.", state.step)
+            self.progress.advance(state.step, "no memory for a sample picture; training goes on without it")
 
     def _read(self) -> None:
         """Fetch the losses of the steps since the last reading, and check them."""
         if not self._unread:
             return
-        trainer = self.trainer
+        state = self.state
         values = torch.stack([torch.stack((loss, finite.float())) for loss, finite in self._unread]).tolist()
         self._unread.clear()
         self._read_at = self._clock()
         if not all(finite for _, finite in values):
-            first = trainer.step - len(values) + 1 + [bool(finite) for _, finite in values].index(False)
+            first = state.step - len(values) + 1 + [bool(finite) for _, finite in values].index(False)
             self._fail_on_nan(first)
         losses = [loss for loss, _ in values]
-        trainer.history.losses += losses
-        trainer.epoch_losses += losses
-        self._checkpoints.mark_finite()
+        state.history.losses += losses
+        state.epoch_losses += losses
+        self._checkpoints.mark_finite(state.step)
         self._show(losses[-1])
 
     def _show(self, loss: float) -> None:
-        trainer = self.trainer
-        pace = self._pace.reach(trainer.step)
-        self.progress.measure({"step": trainer.step, "steps": trainer.total, "loss": loss, "lr": trainer.rate,
-                              "epoch": trainer.step / trainer.steps_per_epoch, "steps_per_second": pace})
-        self.progress.advance(trainer.step, f"step {trainer.step}/{trainer.total} · loss {loss:.4f} · "
-                                           + format_rate(pace, trainer.total - trainer.step))
+        trainer, step = self.trainer, self.state.step
+        rate = self._rate.update(step)
+        self.progress.measure({"step": step, "steps": trainer.total, "loss": loss, "lr": trainer.learning_rate,
+                               "epoch": step / trainer.steps_per_epoch, "steps_per_second": rate})
+        self.progress.advance(step, f"step {step}/{trainer.total} · loss {loss:.4f} · "
+                                    + format_rate(rate, trainer.total - step))
 
     def _fail_on_nan(self, step: int) -> None:
         kept = ""
         if self._checkpoints.save_last_finite():
-            kept = f" The weights of step {self._checkpoints.finite_step} are kept in {self.store.last}."
+            kept = f" The weights of step {self._checkpoints.finite_step} are kept in {self.folder.last}."
         raise AtelierError(f"The loss became NaN or infinite at step {step}.{kept}",
                            "Lower the learning rate, or choose precision bf16 or fp32, and start again.")
 
     def _end_epoch(self) -> None:
-        trainer = self.trainer
         self._read()
-        if trainer.epoch_losses:
-            mean = sum(trainer.epoch_losses) / len(trainer.epoch_losses)
-            trainer.history.epochs.append((trainer.step, mean))
-            trainer.epoch_losses = []
-            if trainer.config.options.monitor == "epoch":
+        state = self.state
+        if state.epoch_losses:
+            mean = sum(state.epoch_losses) / len(state.epoch_losses)
+            state.history.epochs.append((state.step, mean))
+            state.epoch_losses = []
+            if self.trainer.request.validation.monitor == "epoch":
                 self._judge(mean)
 
-    def _validation_due(self) -> bool:
-        trainer, options = self.trainer, self.trainer.config.options
-        looks = trainer.history.validation
-        if options.monitor != "validation" or (looks and looks[-1][0] == trainer.step):
-            return False
-        every = options.validate_every or max(trainer.steps_per_epoch, MIN_VALIDATION_INTERVAL)
-        return trainer.step % every == 0 or trainer.step == trainer.total
+    @property
+    def _validated(self) -> bool:
+        """Whether this step was validated already."""
+        return bool(self.state.history.validation) and self.state.history.validation[-1][0] == self.state.step
 
-    def _look(self) -> None:
-        trainer = self.trainer
+    def _validation_due(self) -> bool:
+        config = self.trainer.request.validation
+        if config.monitor != "validation" or self._validated:
+            return False
+        every = config.validate_every or max(self.trainer.steps_per_epoch, MIN_VALIDATION_INTERVAL)
+        return self.state.step % every == 0
+
+    def _validate(self) -> float:
+        state = self.state
         self._read()
         try:
-            with memory_for(f"validating after step {trainer.step}",
-                            "Choose a smaller batch size or resolution, or let early stopping look at the training "
-                            "loss (monitor \"epoch\"). What was learnt is saved."):
-                loss = trainer.validate(self.progress.check)
-        except BaseException:  # as in `_poll`
+            with explain_out_of_memory(
+                    f"validating after step {state.step}",
+                    "Choose a smaller batch size or resolution, or let early stopping watch the training loss (monitor "
+                    "\"epoch\"). What was learnt is saved."):
+                loss = self.trainer.validate(self.progress.check)
+        except BaseException:  # as in `_check_interrupt`
             self._keep_work()
             raise
-        trainer.history.validation.append((trainer.step, loss))
-        self.progress.measure({"step": trainer.step, "validation_loss": loss})
-        self._judge(loss)
+        state.history.validation.append((state.step, loss))
+        self.progress.measure({"step": state.step, "validation_loss": loss})
+        return loss
 
     def _judge(self, loss: float) -> None:
-        trainer = self.trainer
-        early_stopping = trainer.early_stopping.look(loss, trainer.step)
-        if not early_stopping.improved:
-            trainer.early_stopping = early_stopping
-        elif self._checkpoints.save_best():  # what has learnt nothing yet is not the best
-            trainer.early_stopping = early_stopping
-            self.progress.measure({"step": trainer.step, "best_step": trainer.step})
-        self._checkpoints.save_state()
+        """Give `loss` to early stopping, and keep the weights if it is the best so far."""
+        state = self.state
+        stopping = state.early_stopping.update(loss, state.step)
+        if not stopping.improved:
+            state.early_stopping = stopping
+        elif self._checkpoints.save_lora(self.folder.best, state.step):  # weights that are untrained are not the best
+            state.early_stopping = stopping
+            self.progress.measure({"step": state.step, "best_step": state.step})
+        self._checkpoints.save_state(state)
 
     def _sample_due(self) -> bool:
-        every = self.trainer.config.options.sample_every or max(1, self.trainer.total // 4)
-        return self.trainer.step % every == 0 or self.trainer.step == self.trainer.total
+        """Whether a picture of the current weights is due; the one at the end shows those that are handed on."""
+        every = self.trainer.request.samples.sample_every or max(1, self.trainer.total // 4)
+        return self.state.step % every == 0 and self.state.step < self.trainer.total
 
-    def _poll(self) -> None:
+    def _check_interrupt(self) -> None:
         try:
             self.progress.check()
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
@@ -229,14 +270,38 @@ class Loop:
     def _keep_work(self) -> None:
         """Save the state, and the LoRA as it is, of a run that ends here before its time."""
         self._read()
-        if self.trainer.step:
-            self._checkpoints.save_all()
+        if self.state.step:
+            self._checkpoints.save_all(self.state)
 
-    def _finish(self) -> None:
+    def _finish(self, status: str, began_step: int) -> LoopResult:
+        """Save everything, validate the last weights, and draw a sample with those that are handed on."""
         self._read()
-        if not self._checkpoints.save_all():
+        state = self.state
+        if not self._checkpoints.save_all(state):
             raise AtelierError(
-                f"Nothing was learnt in {self.trainer.step} steps"
-                + (": their gradients overflowed in float16." if self.trainer.loss_scale > 1 else "."),
+                f"Nothing was learnt in {state.step} steps"
+                + (": their gradients overflowed in float16." if state.loss_scale > 1 else "."),
                 "Train for more steps, or choose precision bf16 or fp32.")
+        final = self._final_validation(status)
+        best = final.early_stopping.best_step
+        weights = self.folder.best if 0 < best == state.early_stopping.best_step else self.folder.last
+        if self.draw:
+            self._sample(self.draw, self._checkpoints.best_weights() if weights == self.folder.best else None)
         self.progress.phase("saving", 1)
+        return LoopResult(status=status, weights=weights, state=final, began_step=began_step)
+
+    def _final_validation(self, status: str) -> RunState:
+        """The run's state after validating its last weights, where no validation was due there anyway.
+
+        The saved state leaves it out, so that a run that is made longer goes on as if it had been so from the start.
+        """
+        state = self.state
+        if status != "complete" or self.trainer.request.validation.monitor != "validation" or self._validated:
+            return state
+        history = state.history
+        state.history = History(history.losses, list(history.validation), history.epochs)
+        try:
+            stopping = state.early_stopping.update(self._validate(), state.step)
+            return replace(state, early_stopping=stopping)
+        finally:
+            state.history = history

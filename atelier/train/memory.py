@@ -17,7 +17,8 @@ from torch import Tensor, nn
 
 from ..dataset.cache import EncodedSet
 from .adapters import put_adapters
-from .config import LoraConfig, TrainConfig
+from .request.lora import LoraConfig
+from .request.request import TrainRequest
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -43,18 +44,18 @@ class StepMemory:
         return int(self.weights + self.adapters + self.activations * HEADROOM)
 
 
-def needs_checkpointing(unet: UNet2DConditionModel, data: EncodedSet, config: TrainConfig, device: torch.device,
+def needs_checkpointing(unet: UNet2DConditionModel, data: EncodedSet, request: TrainRequest, device: torch.device,
                         free: int | None = None) -> bool:
     """Decide `gradient_checkpointing`: "auto" switches it on when the card's free memory does not hold a step.
 
     Args:
         unet: Loaded, without adapters; its weights already count as used.
         data: The largest picture decides.
-        config: Of the run.
+        request: What is trained.
         device: Where it is done. Devices that cannot tell their free memory (CPU, MPS) do without checkpointing.
         free: Bytes that are free, instead of what the device says.
     """
-    choice = config.options.gradient_checkpointing
+    choice = request.device.gradient_checkpointing
     if choice != "auto":
         return choice == "on"
     if free is None:
@@ -62,7 +63,7 @@ def needs_checkpointing(unet: UNet2DConditionModel, data: EncodedSet, config: Tr
             return False
         free = torch.cuda.mem_get_info(device)[0]
     item = max(data.items, key=lambda item: item.height * item.width)
-    need = step_memory(unet.config, config.lora, dtype=unet.dtype, batch=config.options.batch_size,
+    need = step_memory(unet.config, request.lora, dtype=unet.dtype, batch=request.optimizer.batch_size,
                        height=item.height, width=item.width)
     return need.total - need.weights > free
 

@@ -15,15 +15,17 @@ from .. import __version__
 from ..dataset.types import TrainingSet
 from ..models.families import family_of
 from ..models.handle import DiffusersModel
-from .config import TrainConfig
+from .identity import RunIdentity
+from .request.request import TrainRequest
 
 _BASE_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 
 
-def lora_metadata(name: str, run: str, model: DiffusersModel, data: TrainingSet, config: TrainConfig, step: int
-                  ) -> Mapping[str, str]:
+def lora_metadata(name: str, run: RunIdentity, model: DiffusersModel, data: TrainingSet, request: TrainRequest,
+                  step: int) -> Mapping[str, str]:
     """The header of the LoRA file `name` whose weights are those after optimiser step `step` of run `run`."""
-    lora, options, size = config.lora, config.options, data.resolution.size
+    lora, optimizer, loss, captions = request.lora, request.optimizer, request.loss, request.captions
+    size = data.resolution.size
     velocity = model.prediction_type == "v_prediction"
     architecture = family_of(model.family).modelspec
     if model.family == "sd2" and velocity:
@@ -41,29 +43,29 @@ def lora_metadata(name: str, run: str, model: DiffusersModel, data: TrainingSet,
         "ss_v_parameterization": velocity,
         "ss_sd_model_name": model.path.name,
         "ss_sd_model_hash": model.fingerprint,
-        "ss_learning_rate": options.learning_rate,
-        "ss_unet_lr": options.learning_rate,
-        "ss_text_encoder_lr": options.text_learning_rate if lora.train_text_encoder else 0,
-        "ss_optimizer": options.optimizer,
-        "ss_lr_scheduler": options.schedule,
-        "ss_lr_warmup_steps": options.warmup_steps,
-        "ss_max_train_steps": config.steps or None,
-        "ss_num_epochs": config.epochs or None,
+        "ss_learning_rate": optimizer.learning_rate,
+        "ss_unet_lr": optimizer.learning_rate,
+        "ss_text_encoder_lr": optimizer.text_learning_rate if lora.train_text_encoder else 0,
+        "ss_optimizer": optimizer.optimizer,
+        "ss_lr_scheduler": optimizer.schedule,
+        "ss_lr_warmup_steps": optimizer.warmup_steps,
+        "ss_max_train_steps": request.steps or None,
+        "ss_num_epochs": request.epochs or None,
         "ss_steps": step,
-        "ss_total_batch_size": options.batch_size,
-        "ss_gradient_accumulation_steps": options.gradient_accumulation,
+        "ss_total_batch_size": optimizer.batch_size,
+        "ss_gradient_accumulation_steps": optimizer.gradient_accumulation,
         "ss_num_train_images": sum(s.repeats for s in data.samples if not s.prior),
         "ss_num_reg_images": sum(1 for s in data.samples if s.prior),
-        "ss_prior_loss_weight": options.prior_weight,
+        "ss_prior_loss_weight": loss.prior_weight,
         "ss_resolution": f"({size}, {size})",
-        "ss_caption_dropout_rate": options.caption_dropout,
-        "ss_shuffle_caption": options.caption_variants > 1,
-        "ss_keep_tokens": options.keep_tokens,
-        "ss_min_snr_gamma": options.min_snr_gamma or None,
-        "ss_noise_offset": options.noise_offset or None,
-        "ss_max_grad_norm": options.max_grad_norm,
-        "ss_mixed_precision": options.precision,
-        "ss_seed": config.seed,
+        "ss_caption_dropout_rate": captions.caption_dropout,
+        "ss_shuffle_caption": captions.caption_variants > 1,
+        "ss_keep_tokens": captions.keep_tokens,
+        "ss_min_snr_gamma": loss.min_snr_gamma or None,
+        "ss_noise_offset": loss.noise_offset or None,
+        "ss_max_grad_norm": optimizer.max_grad_norm,
+        "ss_mixed_precision": request.device.precision,
+        "ss_seed": request.seed,
         "ss_tag_frequency": json.dumps({"training set": dict(tags.most_common(200))}, ensure_ascii=False),
         "modelspec.sai_model_spec": "1.0.0",
         "modelspec.architecture": f"{architecture}/lora",
@@ -75,6 +77,6 @@ def lora_metadata(name: str, run: str, model: DiffusersModel, data: TrainingSet,
         "atelier.version": __version__,
         "atelier.run": run,
         "atelier.training_set": data.digest,
-        "atelier.config": json.dumps(asdict(config), sort_keys=True),
+        "atelier.config": json.dumps(asdict(request), sort_keys=True),
     }
     return {key: str(value) for key, value in values.items() if value is not None}

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from ..errors import MissingPackage
-from .config import TrainingOptions
+from .request.recipe import OptimizerConfig
 
 
-def make_optimizer(names: Sequence[str], masters: Sequence[Tensor], options: TrainingOptions) -> torch.optim.Optimizer:
+def make_optimizer(names: Sequence[str], masters: Sequence[Tensor], options: OptimizerConfig) -> torch.optim.Optimizer:
     """The optimiser over `masters`: a parameter group for the UNet's, and one for the text encoder's if it is trained.
 
     Prodigy finds one step size for all groups and takes no other ratio between their rates than 1 or 0. With it the
@@ -45,7 +45,7 @@ def make_optimizer(names: Sequence[str], masters: Sequence[Tensor], options: Tra
     return torch.optim.AdamW(groups, betas=betas, weight_decay=options.weight_decay, fused=True)
 
 
-def rate_factor(step: int, total: int, options: TrainingOptions) -> float:
+def rate_factor(step: int, total: int, options: OptimizerConfig) -> float:
     """The learning rate's factor at optimiser step `step` (from 0) of `total`: linear warm-up, then the schedule."""
     warmup = min(options.warmup_steps, total)
     if step < warmup:

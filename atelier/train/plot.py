@@ -36,20 +36,20 @@ class Axes:
 
 def loss_plot(history: History, *, title: str, best_step: int = 0, steps_per_epoch: int = 0, width: int = 960,
               height: int = 540) -> Image.Image:
-    """Draw training loss (raw and smoothed), validation loss or epoch means, and the best look.
+    """Draw training loss (raw and smoothed), validation loss or epoch means, and the best validation.
 
     Args:
         history: What to draw; an empty one gives empty axes.
         title: Stands above the plot.
-        best_step: Step of the best look; 0: none is marked.
+        best_step: Step of the best validation; 0: none is marked.
         steps_per_epoch: Writes a second scale in epochs below the steps; 0: none.
         width: Pixels.
         height: Pixels.
     """
     raw = [(float(i + 1), value) for i, value in enumerate(history.losses)]
     train = [(x, value) for (x, _), value in zip(raw, smoothed(history.losses), strict=True)]
-    looks = [(float(s), v) for s, v in (history.validation or history.epochs)]
-    axes = _axes(train, looks, width, height)
+    validations = [(float(s), v) for s, v in (history.validation or history.epochs)]
+    axes = _axes(train, validations, width, height)
     scale = 2  # drawn at twice the size and reduced: Pillow's lines have no smooth edges of their own
     large = Image.new("RGB", (width * scale, height * scale), "white")
     pen = ImageDraw.Draw(large)
@@ -57,29 +57,29 @@ def loss_plot(history: History, *, title: str, best_step: int = 0, steps_per_epo
         _line(pen, axes, [(0, y), (axes.x_max, y)], GRID, scale)
     _line(pen, axes, _thin(raw, width), RAW, scale)
     _line(pen, axes, _thin(train, width), TRAIN, 2 * scale)
-    _line(pen, axes, looks, VALIDATION, 2 * scale)
-    for point in looks:
+    _line(pen, axes, validations, VALIDATION, 2 * scale)
+    for point in validations:
         _dot(pen, axes, point, VALIDATION, 4, scale)
-    best = next((point for point in looks if point[0] == best_step), None)
+    best = next((point for point in validations if point[0] == best_step), None)
     if best:
         _dot(pen, axes, best, BEST, 7, scale)
     picture = large.resize((width, height), Image.Resampling.LANCZOS)
-    _labels(picture, axes, title, best, looks_name="validation" if history.validation else "epoch mean",
-            looks=bool(looks), steps_per_epoch=steps_per_epoch)
+    _labels(picture, axes, title, best, validations_name="validation" if history.validation else "epoch mean",
+            validations=bool(validations), steps_per_epoch=steps_per_epoch)
     return picture
 
 
-def _axes(train: Points, looks: Points, width: int, height: int) -> Axes:
-    values = [y for _, y in (*train, *looks) if math.isfinite(y)] or [0.0, 1.0]
+def _axes(train: Points, validations: Points, width: int, height: int) -> Axes:
+    values = [y for _, y in (*train, *validations) if math.isfinite(y)] or [0.0, 1.0]
     low, high = min(values), max(values)
     flat = high - low <= 1e-9 * abs(high)  # as after a single step, whose average differs from it by rounding
     room = max(abs(high), 1e-3) * 0.1 if flat else (high - low) * 0.12
-    last = max([x for x, _ in (*train, *looks)], default=1.0)
+    last = max([x for x, _ in (*train, *validations)], default=1.0)
     return Axes(width, height, max(last, 1.0), max(0.0, low - room), high + room)
 
 
-def _labels(picture: Image.Image, axes: Axes, title: str, best: tuple[float, float] | None, *, looks_name: str,
-            looks: bool, steps_per_epoch: int) -> None:
+def _labels(picture: Image.Image, axes: Axes, title: str, best: tuple[float, float] | None, *, validations_name: str,
+            validations: bool, steps_per_epoch: int) -> None:
     pen, font, small = ImageDraw.Draw(picture), ImageFont.load_default(18), ImageFont.load_default(13)
     pen.text((_LEFT, 12), title, INK, font)
     for y in _ticks(axes.y_min, axes.y_max):
@@ -88,7 +88,7 @@ def _labels(picture: Image.Image, axes: Axes, title: str, best: tuple[float, flo
     for x in _ticks(0, axes.x_max):
         epoch = f"\nepoch {x / steps_per_epoch:.3g}" if steps_per_epoch else ""
         pen.multiline_text((axes.place(x, 0)[0], bottom), f"{x:.0f}{epoch}", INK, small, anchor="ma", align="center")
-    entries = [("training", TRAIN)] + ([(looks_name, VALIDATION)] if looks else [])
+    entries = [("training", TRAIN)] + ([(validations_name, VALIDATION)] if validations else [])
     if best:
         entries.append((f"best {best[1]:.4f} at step {best[0]:.0f}", BEST))
     right = picture.width - _RIGHT

@@ -11,14 +11,14 @@ import torch
 from ..dataset.cache import EncodedItem, EncodedSet
 from ..dataset.encode import encode
 from ..dataset.types import TrainingSet
-from ..device_memory import OutOfMemory, free, memory_errors_alike
+from ..device_memory import OutOfMemory, free_cache, unify_memory_errors
 from ..errors import AtelierError
 from ..models.handle import DiffusersModel
 from ..models.text import TextStack
 from ..models.tokenizer import LENGTH
 from ..progress import Progress
-from .config import TrainingOptions
 from .devices import RunPaths
+from .request.recipe import CaptionConfig
 
 _FIT = LENGTH - 2
 """Tokens between start and end."""
@@ -49,7 +49,7 @@ ENCODING_BATCH = 4
 """Pictures of 512 pixels that the VAE encodes at once, about 0.7 GB each in float32; of larger ones fewer."""
 
 
-def encode_in_room(data: TrainingSet, model: DiffusersModel, options: TrainingOptions, place: RunPaths, *,
+def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionConfig, place: RunPaths, *,
                    device: torch.device, dtype: torch.dtype, progress: Progress) -> EncodedSet:
     """`data` encoded by `model`, with fewer pictures at a time where memory runs out.
 
@@ -59,7 +59,7 @@ def encode_in_room(data: TrainingSet, model: DiffusersModel, options: TrainingOp
     batch = min(ENCODING_BATCH, max(1, ENCODING_BATCH * 512**2 // data.resolution.size**2))
     while True:
         try:
-            with memory_errors_alike():
+            with unify_memory_errors():
                 return encode(data, model, place.cache, device=device, dtype=dtype, batch_size=batch, progress=progress,
                               variants=options.caption_variants, keep_tokens=options.keep_tokens)
         except OutOfMemory as error:
@@ -67,7 +67,7 @@ def encode_in_room(data: TrainingSet, model: DiffusersModel, options: TrainingOp
                 raise AtelierError("Memory ran out while encoding pictures and captions, one picture at a time.",
                                    "Choose a smaller resolution, or close other programs that use the device."
                                    ) from error
-        free(device)  # only here: while the error was being handled, it held what had been computed
+        free_cache(device)  # only here: while the error was being handled, it held what had been computed
         batch //= 2
         log.info("Memory ran out while encoding; going on with %d at a time.", batch)
 

@@ -13,7 +13,7 @@ from .history import History
 from .run_folder import RunFolder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunResult:
     """The numbers of a finished run, as its report file holds them."""
 
@@ -27,7 +27,7 @@ class RunResult:
     """Optimiser steps asked for."""
     steps_per_epoch: int
     best_step: int
-    """Step of the best look; 0 when nothing was looked at."""
+    """Step of the best validation; 0 without validation."""
     best_loss: float | None
     seconds: float
     """Spent training in the process that finished the run, encoding not counted."""
@@ -37,9 +37,16 @@ class RunResult:
     """Pictures kept for validation."""
     precision: str
     gradient_checkpointing: bool
-    history: History
+    samples: str = ""
+    """Digest of how its sample pictures are drawn; empty without a sample prompt."""
+    history: History = field(default_factory=History)
     warnings: list[str] = field(default_factory=list)
     """Sentences on what was left out."""
+
+    @property
+    def stopped(self) -> bool:
+        """True when the user ended the run and kept what it had learnt; it can go on."""
+        return self.status == "stopped by user"
 
     def show(self, progress: Progress, pictures: Mapping[int, Path]) -> None:
         """Tell `progress` of the whole run, as if it were seen again; `pictures` as `History.show` takes them."""
@@ -67,17 +74,19 @@ class TrainReport:
     name: str
     lora: Path
     """The written LoRA file."""
-    store: RunFolder
-    outcome: RunResult
+    folder: RunFolder
+    result: RunResult
     reused: bool
     """True when an earlier run with the same model, pictures and configuration was found finished."""
 
     def text(self) -> str:
         """A few lines for a person."""
-        o, losses = self.outcome, self.outcome.history.losses
+        o, losses = self.result, self.result.history.losses
         lines = [f"{self.name}: {o.status} after {o.step} of {o.total} steps"
                  f" ({o.step / o.steps_per_epoch:.1f} epochs of {o.pictures} pictures)"
                  + (", reused from an earlier run" if self.reused else "")]
+        if o.stopped:
+            lines.append(f"{o.total - o.step} steps are left; the same request goes on from here")
         if o.best_step:
             lines.append(f"best loss {o.best_loss:.5f} at step {o.best_step}")
         if losses:

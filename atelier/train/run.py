@@ -6,14 +6,14 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
 
 from ..dataset.cache import EncodedSet
 from ..dataset.types import TrainingSet
-from ..device_memory import free, memory_for
+from ..device_memory import explain_out_of_memory, free_cache
 from ..errors import AtelierError
 from ..files import atomic_file
 from ..models.families import family_of
@@ -21,92 +21,102 @@ from ..models.handle import DiffusersModel
 from ..models.load import load_scheduler_config, load_text, load_tokenizers, load_unet, load_vae
 from ..models.text import TextBatch
 from ..progress import Progress
-from .config import TrainConfig
 from .devices import RunPaths, pick_device, pick_dtype
+from .extension import extend_shorter_run
+from .identity import RunIdentity, run_identity
 from .loop import Loop
 from .memory import needs_checkpointing
 from .metadata import lora_metadata
 from .plot import loss_plot
 from .preparation import check_masks, cut_captions, encode_in_room
 from .report import RunResult, TrainReport
+from .request.request import TrainRequest
 from .run_folder import LoraOutput, RunFolder
-from .samples import SampleDrawer, encode_prompts
+from .samples import SampleDrawer, encode_prompts, settings_digest
 from .trainer import Parts, Trainer
 
 log = logging.getLogger("atelier")
 
-_FORMAT = "3"
-"""Part of a run's digest; grows when training the same request would give other weights."""
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class _Job:
     name: str
     model: DiffusersModel
     data: TrainingSet
-    config: TrainConfig
-    place: RunPaths
+    request: TrainRequest
+    paths: RunPaths
     progress: Progress
     device: torch.device
     dtype: torch.dtype
 
     @property
-    def run(self) -> str:
-        return self.config.digest(_FORMAT, self.model.fingerprint, self.model.prediction_type, self.data.digest,
-                                  str(self.dtype))
+    def identity(self) -> RunIdentity:
+        return run_identity(self.request, self.model, self.data, self.dtype)
 
     @property
-    def store(self) -> RunFolder:
-        return RunFolder(self.place.runs / self.run)
+    def folder(self) -> RunFolder:
+        return RunFolder(self.paths.runs / str(self.identity), settings_digest(self.request.samples))
 
     @property
-    def shelf(self) -> LoraOutput:
-        return LoraOutput(self.place.loras, self.name, self.run, self.config.options.form)
+    def lora(self) -> LoraOutput:
+        output = self.request.output
+        return LoraOutput(self.paths.loras, self.name, str(self.identity), output.lora_format, output.save_dtype)
 
 
-def train(name: str, model: DiffusersModel, data: TrainingSet, config: TrainConfig, place: RunPaths,
-          progress: Progress) -> TrainReport:
-    """Train a LoRA on `data` and write it to `place.loras`.
+def train(name: str, model: DiffusersModel, data: TrainingSet, request: TrainRequest, paths: RunPaths,
+          progress: Progress, *, continue_stopped: bool = True) -> TrainReport:
+    """Train a LoRA on `data` and write it to `paths.loras`.
 
-    The same request finds its finished run and returns that; an interrupted one goes on where it stopped, bit for bit
-    on the CPU.
+    A run is known by what decides its weights (see `atelier.train.identity`). The same request finds its finished run
+    and returns that; an interrupted run resumes where it stopped, bit for bit on the CPU; a longer request resumes
+    from a shorter run where the learning rate does not depend on the length.
 
     Args:
         name: Of the LoRA file, without ending; a subfolder is allowed. A file of another run is never overwritten:
             the new one gets a number.
-        model: What to fine-tune.
+        model: The model to fine-tune.
         data: Pictures and captions.
-        config: What to do.
-        place: Folders and device.
+        request: What to do.
+        paths: Folders and device.
         progress: Shown phases, progress, losses and samples; may interrupt or ask to stop.
+        continue_stopped: Whether a run that the user stopped (and kept) goes on; otherwise its result is returned.
 
     Raises:
         AtelierError: the model cannot be trained, memory or disk ran out, or the loss became NaN.
-        Interrupted: (or what else the progress raises) state and partial LoRA are saved; run again to go on.
+        Interrupted: (or what else `progress` raises) state and partial LoRA are saved; run again to go on.
     """
-    device = pick_device(place.device)
-    job = _Job(name, model, data, config, place, progress, device, pick_dtype(config.options.precision, device))
-    outcome = _finished(job.store)
-    if outcome is not None:
-        return TrainReport(name, job.shelf.publish(job.store.folder / outcome.weights), job.store, outcome, reused=True)
-    outcome = _train(job)
-    lora = job.shelf.publish(job.store.folder / outcome.weights)
-    job.store.write_report(outcome.as_dict())
-    job.store.state.unlink(missing_ok=True)
-    job.shelf.drop_partial()
-    return TrainReport(name, lora, job.store, outcome, reused=False)
+    device = pick_device(paths.device)
+    job = _Job(name=name, model=model, data=data, request=request, paths=paths, progress=progress, device=device,
+               dtype=pick_dtype(request.device.precision, device))
+    folder = job.folder
+    finished = _finished(folder)
+    if finished is not None and finished.stopped and continue_stopped and folder.state.exists():
+        folder.report.unlink()  # should it be interrupted, the run is an unfinished one
+        finished = None
+    if finished is None:
+        result = _train(job)
+    elif finished.samples == folder.sample_settings or not folder.sample_settings or not folder.state.exists():
+        result = finished
+    else:  # other sample pictures are wanted: its state, from which no step is left, draws the last one
+        result = replace(finished, samples=_train(job).samples)
+    lora = job.lora.publish(folder.path / result.weights)
+    if result is not finished:
+        folder.write_report(result.as_dict())
+        job.lora.drop_partial()
+    return TrainReport(name, lora, folder, result, reused=finished is not None)
 
 
-def _finished(store: RunFolder) -> RunResult | None:
-    """How the run ended, if it did and its result is still there."""
-    values = store.read_report()
-    outcome = None if values is None else RunResult.from_dict(values)
-    if outcome is not None and (store.folder / outcome.weights).is_file():
-        return outcome
+def _finished(folder: RunFolder) -> RunResult | None:
+    """The result of a finished run whose files are still there."""
+    values = folder.read_report()
+    result = None if values is None else RunResult.from_dict(values)
+    if result is not None and (folder.path / result.weights).is_file():
+        return result
     if values is not None:
-        log.warning("The finished run in %s lacks its report or its LoRA; it is trained again.", store.folder)
+        log.warning("The finished run in %s lacks its report or its LoRA; it is trained again.", folder.path)
         # Or else the first file that the new training leaves there would count as its result.
-        store.report.unlink()
+        folder.report.unlink()
+        folder.state.unlink(missing_ok=True)
     return None
 
 
@@ -125,40 +135,44 @@ def _train(job: _Job) -> RunResult:
     cut = cut_captions(job.data, load_tokenizers(job.model))
     if cut:
         log.warning(cut)
-    encoded = encode_in_room(job.data, job.model, job.config.options, job.place, device=job.device, dtype=job.dtype,
+    encoded = encode_in_room(job.data, job.model, job.request.captions, job.paths, device=job.device, dtype=job.dtype,
                              progress=job.progress)
-    with memory_for("loading the model", "Close other programs that use the device, or choose precision bf16 or fp16. "
-                                         "What was learnt before is kept."):
-        prompts = _sample_conditions(job)
+    with explain_out_of_memory("loading the model", "Close other programs that use the device, or choose precision "
+                               "bf16 or fp16. What was learnt before is kept."):
+        conditions = _sample_conditions(job)
         job.progress.phase("loading", 1)
         trainer, checkpointing = _make_trainer(job, encoded)
-    check_masks(trainer.order.items, encoded)
+    check_masks(trainer.sampler.items, encoded)
+    extended = extend_shorter_run(job.paths.runs, job.identity, trainer.total, job.request.optimizer)
+    if extended:
+        log.info(extended)
     draw = None
-    if job.config.options.sample_prompt:
-        draw = SampleDrawer(trainer, job.config.options, prompts,
-                            partial(load_vae, job.model, dtype=_vae_dtype(job), device=job.device), job.store,
-                            job.progress)
-    metadata = partial(lora_metadata, job.name, job.run, job.model, job.data, job.config)
-    loop = Loop(trainer, job.store, job.progress, metadata=metadata, draw=draw)
+    if job.request.samples.sample_prompt:
+        draw = SampleDrawer(trainer, conditions, partial(load_vae, job.model, dtype=_vae_dtype(job), device=job.device),
+                            job.folder, job.progress)
+    metadata = partial(lora_metadata, job.name, job.identity, job.model, job.data, job.request)
+    loop = Loop(trainer, job.folder, job.progress, metadata=metadata, draw=draw)
     began = time.monotonic()
     with _partial_kept(job):
-        status = loop.run()
+        ended = loop.run()
     seconds = time.monotonic() - began
-    outcome = RunResult(
-        status, (job.store.best if trainer.best else job.store.last).name, trainer.step, trainer.total,
-        trainer.steps_per_epoch, trainer.early_stopping.best_step,
-        trainer.early_stopping.best if trainer.early_stopping.best_step else None,
-        seconds, seconds / max(1, trainer.step - loop.began_step), len(trainer.order.items),
-        len(trainer.validation.uses) if trainer.validation.held_out else 0,
-        str(job.dtype).removeprefix("torch."), checkpointing, trainer.history,
-        [sentence for sentence in (cut, _undrawn(loop.undrawn)) if sentence])
-    plot = loss_plot(trainer.history, title=f"{job.name} · {status}", best_step=outcome.best_step,
+    stopping, step = ended.state.early_stopping, ended.state.step
+    result = RunResult(
+        status=ended.status, weights=ended.weights.name, step=step, total=trainer.total,
+        steps_per_epoch=trainer.steps_per_epoch, best_step=stopping.best_step,
+        best_loss=stopping.best if stopping.best_step else None, seconds=seconds,
+        seconds_per_step=seconds / max(1, step - ended.began_step), pictures=len(trainer.sampler.items),
+        held_out=len(trainer.validation.uses) if trainer.validation.held_out else 0,
+        precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=checkpointing,
+        samples=job.folder.sample_settings, history=ended.state.history,
+        warnings=[sentence for sentence in (cut, extended, _undrawn(loop.undrawn)) if sentence])
+    plot = loss_plot(result.history, title=f"{job.name} · {result.status}", best_step=result.best_step,
                      steps_per_epoch=trainer.steps_per_epoch)
-    with atomic_file(job.store.plot) as part:
+    with atomic_file(job.folder.plot) as part:
         plot.save(part, "PNG")
     del trainer, loop, draw
-    free(job.device)
-    return outcome
+    free_cache(job.device)
+    return result
 
 
 def _undrawn(steps: list[int]) -> str:
@@ -170,23 +184,23 @@ def _undrawn(steps: list[int]) -> str:
 
 def _make_trainer(job: _Job, encoded: EncodedSet) -> tuple[Trainer, bool]:
     unet = load_unet(job.model, dtype=job.dtype, device=job.device)
-    text = load_text(job.model, dtype=job.dtype, device=job.device) if job.config.lora.train_text_encoder else None
-    checkpointing = needs_checkpointing(unet, encoded, job.config, job.device)
+    text = load_text(job.model, dtype=job.dtype, device=job.device) if job.request.lora.train_text_encoder else None
+    checkpointing = needs_checkpointing(unet, encoded, job.request, job.device)
     if checkpointing:
         unet.enable_gradient_checkpointing()
     parts = Parts(unet, load_scheduler_config(job.model), text, job.device, job.dtype)
-    return Trainer(parts, encoded, job.config), checkpointing
+    return Trainer(parts, encoded, job.request), checkpointing
 
 
 def _sample_conditions(job: _Job) -> tuple[TextBatch, TextBatch] | None:
     """Encode the sample prompt before the UNet needs the memory; not when the text encoder itself changes."""
-    if not job.config.options.sample_prompt or job.config.lora.train_text_encoder:
+    if not job.request.samples.sample_prompt or job.request.lora.train_text_encoder:
         return None
     text = load_text(job.model, dtype=_vae_dtype(job), device=job.device)
     with torch.no_grad():
-        conditions = encode_prompts(text, job.config.options)
+        conditions = encode_prompts(text, job.request.samples)
     del text
-    free(job.device)
+    free_cache(job.device)
     return conditions
 
 
@@ -197,12 +211,12 @@ def _vae_dtype(job: _Job) -> torch.dtype:
 
 @contextmanager
 def _partial_kept(job: _Job) -> Iterator[None]:
-    """Should the run end before its time, leave what was learnt among the LoRA files."""
+    """Publish what was learnt so far beside the finished LoRA files if the run ends before its time."""
     try:
         yield
     except BaseException:  # the host's interrupt is not an Exception; it goes on up
-        if job.store.last.exists():
-            log.info("What was learnt so far is in %s; run again to go on.", job.shelf.keep_partial(job.store.last))
+        if job.folder.last.exists():
+            log.info("What was learnt so far is in %s; run again to go on.", job.lora.keep_partial(job.folder.last))
         raise
     finally:
-        free(job.device)
+        free_cache(job.device)

@@ -1,7 +1,7 @@
 """The folder of a run, and the LoRA that it publishes among the user's LoRA files.
 
-A run's folder is named by the digest of model, pictures and configuration, so that the same request finds its own
-finished result or the state to go on from.
+A run's folder is named by the run's identity (see `atelier.train.identity`), so that the same request finds its own
+finished result or the state to resume from.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ..errors import AtelierError, NameTaken
 from ..files import write_json
 from ..lora.file import load_lora, read_metadata, save_lora
@@ -25,30 +27,37 @@ from ..lora.file import load_lora, read_metadata, save_lora
 class RunFolder:
     """Paths of one run."""
 
-    folder: Path
+    path: Path
+    sample_settings: str = ""
+    """Digest of how sample pictures are drawn: those of other settings lie in folders of their own."""
 
     @property
     def state(self) -> Path:
-        """What training goes on from after an interruption."""
-        return self.folder / "state.safetensors"
+        """The state that training resumes from. It stays after the end, so that a run can be made longer."""
+        return self.path / "state.safetensors"
 
     @property
     def best(self) -> Path:
-        """The LoRA of the best look so far."""
-        return self.folder / "best.safetensors"
+        """The LoRA of the best validation so far."""
+        return self.path / "best.safetensors"
 
     @property
     def last(self) -> Path:
         """The LoRA of the last step done."""
-        return self.folder / "last.safetensors"
+        return self.path / "last.safetensors"
 
     def at(self, step: int) -> Path:
         """The LoRA kept at `step`."""
-        return self.folder / f"step-{step:06d}.safetensors"
+        return self.path / f"step-{step:06d}.safetensors"
+
+    @property
+    def sample_folder(self) -> Path:
+        """The folder of the sample pictures."""
+        return self.path / f"samples{'-' if self.sample_settings else ''}{self.sample_settings}"
 
     def sample(self, step: int) -> Path:
         """The sample picture drawn after `step`."""
-        return self.folder / "samples" / f"step-{step:06d}.png"
+        return self.sample_folder / f"step-{step:06d}.png"
 
     @property
     def samples(self) -> list[Path]:
@@ -58,18 +67,18 @@ class RunFolder:
     @property
     def drawn(self) -> dict[int, Path]:
         """Sample pictures so far by the step they were drawn after, oldest first."""
-        steps = ((path.stem.removeprefix("step-"), path) for path in (self.folder / "samples").glob("step-*.png"))
+        steps = ((path.stem.removeprefix("step-"), path) for path in self.sample_folder.glob("step-*.png"))
         return dict(sorted((int(step), path) for step, path in steps if step.isdecimal()))
 
     @property
     def plot(self) -> Path:
         """The loss curve."""
-        return self.folder / "loss.png"
+        return self.path / "loss.png"
 
     @property
     def report(self) -> Path:
         """Written last; a run that has one is finished."""
-        return self.folder / "report.json"
+        return self.path / "report.json"
 
     def write_report(self, values: Mapping[str, Any]) -> None:
         """Write the report, which marks the run as finished."""
@@ -93,14 +102,17 @@ class RunFolder:
 log = logging.getLogger("atelier")
 
 _ENDING = ".safetensors"
+_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_STORED_AS = "kohya fp32"
+"""What a file without the header `atelier.stored_as` is."""
 
 
 @dataclass(frozen=True)
 class LoraOutput:
-    """Where one run puts its finished LoRA, and until then what it has learnt.
+    """The LoRA file of a run among those of the user: the finished one, and until then what was learnt so far.
 
-    Whose a file is says its header (`atelier.run` and the name it was asked for); one that cannot be read belongs to
-    somebody else.
+    The header of a file says which run wrote it (`atelier.run`) and under which name it was asked for. A file whose
+    header cannot be read is treated as another program's and left alone.
     """
 
     folder: Path
@@ -108,9 +120,11 @@ class LoraOutput:
     name: str
     """Of the file, without ending; may lead through subfolders."""
     run: str
-    """The run's digest."""
-    format: str
-    """Key format of what is written."""
+    """The run's identity."""
+    format: str = "kohya"
+    """Keys of the written file: "kohya" or "diffusers"."""
+    dtype: str = "fp32"
+    """Storage type of the written file: "fp32", "fp16" or "bf16"."""
 
     def publish(self, source: Path) -> Path:
         """Put the result `source` under the name, numbered if others have it, or find it there.
@@ -119,7 +133,7 @@ class LoraOutput:
             AtelierError: the source is not readable or the folder not writable.
         """
         own = self._own(self.name)
-        if own and read_metadata(own[0]).get("ss_steps") == read_metadata(source).get("ss_steps"):
+        if own and self._is_current(own[0], source):
             return own[0]
         return self._write(own[0], source) if own else self._write_new(self.name, source)
 
@@ -146,7 +160,20 @@ class LoraOutput:
 
     def _write(self, path: Path, source: Path, *, replace: bool = True) -> Path:
         header = {**read_metadata(source), "ss_output_name": self.name, "modelspec.title": self.name}
-        return save_lora(path, load_lora(source), format=self.format, metadata=header, replace=replace)
+        if self._stored_as != _STORED_AS:
+            header["atelier.stored_as"] = self._stored_as
+        return save_lora(path, load_lora(source), format=self.format, metadata=header, dtype=_DTYPES[self.dtype],
+                         replace=replace)
+
+    @property
+    def _stored_as(self) -> str:
+        return f"{self.format} {self.dtype}"
+
+    def _is_current(self, path: Path, source: Path) -> bool:
+        """Whether the file holds the weights of `source`, in the wanted format."""
+        header = read_metadata(path)
+        return (header.get("ss_steps") == read_metadata(source).get("ss_steps")
+                and header.get("atelier.stored_as", _STORED_AS) == self._stored_as)
 
     def _write_new(self, name: str, source: Path) -> Path:
         for number in count(1):

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...atelier.errors import AtelierError
-from ...atelier.prompts.weights.embed import Encoded, Tokens
+from ...atelier.prompts.weights.embed import Encoded, TokenizedClause
 
 ENCODERS = {"l", "g", "h"}
 """The host's names of CLIP-L, OpenCLIP bigG and OpenCLIP H: the text encoders of SD1, SDXL and SD2."""
@@ -29,7 +29,7 @@ class ClipEncoder:
         self.extra: dict[str, Any] = {}
         """What the last `encode` returned beside embeddings and pooled vector, such as hooks."""
 
-    def tokenize(self, fragments: Sequence[str]) -> Tokens:
+    def tokenize(self, fragments: Sequence[str]) -> TokenizedClause:
         """Tokenize the fragments; `content` is the result of the host's `tokenize` with all weights 1.
 
         Raises:
@@ -47,9 +47,9 @@ class ClipEncoder:
                                "Use one that was made for this family, or core's CLIP Text Encode.")
         plain = {name: [[(token, 1.0) for token, _ in section] for section in sections]
                  for name, sections in tagged.items()}
-        return Tokens(plain, torch.tensor(first).flatten())
+        return TokenizedClause(plain, torch.tensor(first).flatten())
 
-    def encode(self, tokens: Tokens, without: Sequence[int | None]) -> Encoded:
+    def encode(self, tokens: TokenizedClause, without: Sequence[int | None]) -> Encoded:
         """Encode all variants in one call, as additional chunks.
 
         Args:

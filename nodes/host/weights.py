@@ -52,12 +52,12 @@ def _original_state(layout: ModelLayout, prediction: Prediction) -> dict[str, to
 
     The host's own loader of diffusers folders supports neither shards nor models of unusual shape.
     """
-    from ...atelier.convert.single_file import markers, original_place
+    from ...atelier.convert.single_file import checkpoint_names, markers
     from ...atelier.models.lazy_tensor import to_original
 
     state = {name: tensor.read() for name, tensor in markers(layout, prediction).items()}
     for component in layout.components.values():
-        table, prefix = original_place(component, layout.family)
+        table, prefix = checkpoint_names(component, layout.family)
         tensors = to_original(table, component.tensors, component.folder)
         state |= {prefix + name: tensor.read() for name, tensor in tensors.items()}
     return state

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from atelier.explain.side import beside
 from kit.checkpoints import write_sdxl
 from PIL import Image
 
@@ -22,6 +21,7 @@ from atelier.compare.run import Comparison, ComparisonImage
 from atelier.compare.significance import fewest_pairs, holm, sign_flip_p
 from atelier.compare.table import csv_text, table
 from atelier.errors import AtelierError
+from atelier.pictures.labels import side_label
 
 
 @pytest.mark.parametrize("count", [2, 6, 11, 16])
@@ -67,13 +67,14 @@ def comparison(*, scored: bool = True, offset: float = 0.1, models: int = 2, pro
     """Model 1 is better by `offset` on every prompt and seed but for a little noise; model 2 is model 1's equal."""
     numbers = np.random.default_rng(1)
     base = {(p, s): numbers.uniform(0.2, 0.3) for p in range(prompts) for s in (1, 2, 3)}
-    shots = tuple(ComparisonImage(m, p, s,
-                                  base[p, s] + (offset if m else 0) + numbers.normal(0, 0.002) if scored else None,
-                                  0.5 + m + (5 if (p, s) == (0, 1) else 0), None if m else 2_000_000_000,
-                                  (p, s) == (0, 1))
-                  for m in range(models) for (p, s) in base)
+    images = tuple(
+        ComparisonImage(model=m, prompt=p, seed=s,
+                        score=base[p, s] + (offset if m else 0) + numbers.normal(0, 0.002) if scored else None,
+                        seconds=0.5 + m + (5 if (p, s) == (0, 1) else 0), peak=None if m else 2_000_000_000,
+                        loading=(p, s) == (0, 1))
+        for m in range(models) for (p, s) in base)
     names = ("plain", "tuned, with a very long name that goes on", "again")[:models]
-    return Comparison(names, tuple(f"prompt {p}, of a cat" for p in range(prompts)), (1, 2, 3), shots,
+    return Comparison(names, tuple(f"prompt {p}, of a cat" for p in range(prompts)), (1, 2, 3), images,
                       "tiny clip, cosine" if scored else "")
 
 
@@ -96,22 +97,23 @@ def test_too_few_pairs_are_said() -> None:
 @pytest.mark.parametrize("models", [2, 3, 4, 5, 7, 9])
 def test_no_verdict_where_the_clearest_difference_could_not_show(models: int) -> None:
     """A model that is worst in every pair is told so from the number of pairs on that is asked for, not before."""
-    def standings(pairs: int):
-        shots = tuple(ComparisonImage(m, 0, s, 0.9 - 0.1 * m) for m in range(models) for s in range(pairs))
-        return Comparison(tuple("abcdefghi"[:models]), ("a cat",), tuple(range(pairs)), shots).ranking()
+    def ranking(pairs: int):
+        images = tuple(ComparisonImage(model=m, prompt=0, seed=s,
+                                       score=0.9 - 0.1 * m) for m in range(models) for s in range(pairs))
+        return Comparison(tuple("abcdefghi"[:models]), ("a cat",), tuple(range(pairs)), images).ranking()
 
     needed = fewest_pairs(models - 1, 0.05)
-    assert all(s.verdict.startswith("worse") for s in standings(needed)[1:])
-    assert all(s.verdict == f"too few pairs to tell (at least {needed})" for s in standings(needed - 1)[1:])
-    assert all(s.p is not None and s.p >= 0.05 for s in standings(needed - 1)[1:])
+    assert all(s.verdict.startswith("worse") for s in ranking(needed)[1:])
+    assert all(s.verdict == f"too few pairs to tell (at least {needed})" for s in ranking(needed - 1)[1:])
+    assert all(s.p is not None and s.p >= 0.05 for s in ranking(needed - 1)[1:])
 
 
 def test_seconds_leave_loading_out_where_they_can() -> None:
     made = comparison(prompts=1)
-    alone = Comparison(made.models, made.prompts, (1,), tuple(s for s in made.shots if s.seed == 1))
+    alone = Comparison(made.models, made.prompts, (1,), tuple(s for s in made.images if s.seed == 1))
     assert made.seconds(0) == (0.5, False) and alone.seconds(0) == (5.5, True)
     assert "5.50*" in table(alone) and "* with loading" in table(alone) and "*" not in table(made)
-    two = Comparison(made.models, made.prompts, (1, 2), tuple(s for s in made.shots if s.seed < 3))
+    two = Comparison(made.models, made.prompts, (1, 2), tuple(s for s in made.images if s.seed < 3))
     assert two.seconds(0) == (0.5, False)
 
 
@@ -132,7 +134,7 @@ def test_table_and_csv_say_the_same() -> None:
 def test_long_names_stay_apart_in_narrow_columns() -> None:
     made = comparison()
     names = tuple(f"one-checkpoint-with-a-long-name + my-style at {strength}" for strength in (0.4, 0.7))
-    lines = table(Comparison(names, made.prompts, made.seeds, made.shots)).split("\n")
+    lines = table(Comparison(names, made.prompts, made.seeds, made.images)).split("\n")
     head = next(line for line in lines if line.startswith("mean ± std by prompt"))
     assert "at 0.4" in head and "at 0.7" in head and head.count("one-che…") == 2 and len(head) < 110
 
@@ -146,14 +148,15 @@ def test_without_scores_there_are_times_only() -> None:
 def test_a_picture_missing_or_unscored_is_an_error() -> None:
     made = comparison()
     with pytest.raises(AtelierError, match=r"18 pictures\); there are 17"):
-        Comparison(made.models, made.prompts, made.seeds, made.shots[1:])
+        Comparison(made.models, made.prompts, made.seeds, made.images[1:])
     with pytest.raises(AtelierError, match="no score"):
-        Comparison(made.models, made.prompts, made.seeds, (ComparisonImage(0, 0, 1), *made.shots[1:]))
+        Comparison(made.models, made.prompts, made.seeds,
+                   (ComparisonImage(model=0, prompt=0, seed=1), *made.images[1:]))
 
 
 def pictures(made: Comparison) -> dict[tuple[int, int, int], Image.Image]:
     return {(s.model, s.prompt, s.seed): Image.new("RGB", (120, 96), (60 * s.model, 80 * s.prompt, 50 * s.seed))
-            for s in made.shots}
+            for s in made.images}
 
 
 @pytest.mark.parametrize("scored", [True, False])
@@ -171,7 +174,7 @@ def test_every_picture_stands_at_its_place(scored: bool) -> None:
 def test_labels_never_leave_their_places() -> None:
     long = "an extraordinarily long label " * 20
     made = comparison()
-    made = Comparison((long + "1", long + "2"), (long, "b", "c"), made.seeds, made.shots)
+    made = Comparison((long + "1", long + "2"), (long, "b", "c"), made.seeds, made.images)
     grid = np.asarray(draw_grid(made, pictures(made))).astype(int)
     for x in (0, SIDE - 1, SIDE + 120, SIDE + 125):  # the edges of the side column, and the gaps beside the pictures
         assert (grid[:, x] == 255).all()
@@ -181,7 +184,7 @@ def test_labels_never_leave_their_places() -> None:
 
 @pytest.mark.parametrize("side", [64, 256, 768])
 def test_labels_are_readable_beside_pictures_of_any_size(side: int) -> None:
-    label = np.asarray(beside("a large red square · seed 3", 170, side, 17)).min(axis=2) < 100
+    label = np.asarray(side_label("a large red square · seed 3", 170, side, 17)).min(axis=2) < 100
     rows = np.flatnonzero(label.any(axis=1))
     assert label.sum() > 250 and 20 < rows.max() - rows.min() < 70
     assert abs((rows.max() + rows.min()) / 2 - side / 2) < 6
@@ -205,7 +208,8 @@ def test_a_contestant_is_sampled_as_its_kind_wants(tmp_path: Path) -> None:
 
 
 def test_names_and_keys_of_contestants() -> None:
-    made = ComparedModel("sub/base.safetensors", "euler", "normal", 20, 7.0, "neon.safetensors", 0.4, "bf16")
+    made = ComparedModel(checkpoint="sub/base.safetensors", sampler="euler", scheduler="normal", steps=20, cfg=7.0,
+                         lora="neon.safetensors", strength=0.4, precision="bf16")
     assert made.name == "base + neon at 0.4, bf16"
     assert replace(made, label=" tuned ").name == "tuned"
     assert distinct(["a", "b", "a", "a (2)"]) == ("a", "b", "a (2)", "a (2) (2)")

@@ -58,24 +58,24 @@ def reds(fetched: tuple[Any, ...]) -> list[int]:
 
 @pytest.mark.parametrize("value", ["Impressionism", "impressionism", "1"])
 def test_a_class_is_chosen_by_name(shards: Path, tmp_path: Path, value: str) -> None:
-    fetched = fetch(HubQuery(str(shards), column="style", value=value, limit=6), tmp_path)
+    fetched = fetch(HubQuery(source=str(shards), column="style", value=value, limit=6), tmp_path)
     assert reds(fetched) == [1, 4, 7, 10, 13, 16]
 
 
 def test_names_with_underscores_and_dashes(shards: Path, tmp_path: Path) -> None:
-    fetched = fetch(HubQuery(str(shards), column="style", value="post impressionism", limit=2,
+    fetched = fetch(HubQuery(source=str(shards), column="style", value="post impressionism", limit=2,
                              caption="{style} by {artist}, {year}"), tmp_path)
     assert [item.captions for item in fetched] == [("Post Impressionism by claude-monet, 1872",),
                                                    ("Post Impressionism by unknown artist, 1871",)]
 
 
 def test_other_columns_are_compared_as_text(shards: Path, tmp_path: Path) -> None:
-    assert reds(fetch(HubQuery(str(shards), column="year", value="1873", limit=3), tmp_path)) == [3, 7, 11]
-    assert reds(fetch(HubQuery(str(shards), column="captions", value="Painting 40", limit=3), tmp_path)) == [40]
+    assert reds(fetch(HubQuery(source=str(shards), column="year", value="1873", limit=3), tmp_path)) == [3, 7, 11]
+    assert reds(fetch(HubQuery(source=str(shards), column="captions", value="Painting 40", limit=3), tmp_path)) == [40]
 
 
 def test_a_column_of_texts_gives_several_captions(shards: Path, tmp_path: Path) -> None:
-    usual, template = (fetch(HubQuery(str(shards), limit=1, caption=text), tmp_path)[0].captions
+    usual, template = (fetch(HubQuery(source=str(shards), limit=1, caption=text), tmp_path)[0].captions
                        for text in ("", "a {style} {captions}"))
     assert usual == ("picture 0", "painting 0")
     assert template == ("a Abstract Expressionism picture 0", "a Abstract Expressionism painting 0")
@@ -84,7 +84,8 @@ def test_a_column_of_texts_gives_several_captions(shards: Path, tmp_path: Path) 
 def test_words_in_place_of_what_is_missing(tmp_path: Path) -> None:
     rows = [{**row(0), "artist": artist, "title": title} for artist, title in ((0, "Sunrise"), (-1, ""), (1, None))]
     Dataset.from_list(rows, features=Features({**FEATURES, "title": Value("string")})).save_to_disk(tmp_path / "data")
-    fetched = fetch(HubQuery(str(tmp_path / "data"), caption="'{title|artwork}' by {artist|somebody}{year|}{place|?}"),
+    fetched = fetch(HubQuery(source=str(tmp_path / "data"),
+                             caption="'{title|artwork}' by {artist|somebody}{year|}{place|?}"),
                     tmp_path / "cache")
     assert [item.captions[0] for item in fetched] == [
         "'Sunrise' by claude-monet1870?", "'artwork' by somebody1870?", "'artwork' by unknown artist1870?"]
@@ -108,10 +109,10 @@ def test_few_pictures_do_not_cost_the_whole_data_set(shards: Path, tmp_path: Pat
     folder = Path(shutil.copytree(shards, tmp_path / "copy"))
     for shard in range(2, SHARDS):
         (folder / f"train-{shard:05d}-of-{SHARDS:05d}.parquet").write_bytes(b"not a Parquet file")
-    query = HubQuery(str(folder), column="style", value="Impressionism", limit=8)
+    query = HubQuery(source=str(folder), column="style", value="Impressionism", limit=8)
     assert reds(fetch(query, tmp_path / "cache")) == [1, 4, 7, 10, 13, 16, 19, 22]
     with pytest.raises(AtelierError, match="cannot be read"):
-        fetch(HubQuery(str(folder), column="style", value="Impressionism", limit=9), tmp_path / "cache")
+        fetch(HubQuery(source=str(folder), column="style", value="Impressionism", limit=9), tmp_path / "cache")
     found = [path for path in (tmp_path / "cache").iterdir() if path.suffix != ".part"]
     assert len(found) == 1, "the failed one leaves nothing under its name"
 
@@ -130,25 +131,25 @@ def test_rows_that_do_not_match_are_not_decoded_and_reading_stops(shards: Path, 
     original = images.check_picture
     monkeypatch.setattr(images, "check_picture", lambda path, data: checked.append(path) or original(path, data))
     counting = Counting()
-    fetch(HubQuery(str(shards), column="style", value="Impressionism", limit=4), tmp_path, counting)
+    fetch(HubQuery(source=str(shards), column="style", value="Impressionism", limit=4), tmp_path, counting)
     assert len(checked) == 4
     assert counting.rows == 11, "rows 0 to 10: the fourth match is row 10"
 
 
 def test_what_was_fetched_is_not_read_again(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    query = HubQuery(str(shards), limit=3)
+    query = HubQuery(source=str(shards), limit=3)
     first = fetch(query, tmp_path)
     monkeypatch.setitem(sys.modules, "datasets", None)
     assert fetch(query, tmp_path) == first
     with pytest.raises(MissingPackage, match="pip install datasets"):
-        fetch(HubQuery(str(shards), limit=4), tmp_path)
+        fetch(HubQuery(source=str(shards), limit=4), tmp_path)
 
 
 def test_a_local_folder_that_changed_is_read_again(tmp_path: Path) -> None:
     for name in ("red fox", "owl"):
         (tmp_path / "animals" / name).mkdir(parents=True)
         Image.new("RGB", (8, 8), (len(name), 0, 0)).save(tmp_path / "animals" / name / "1.png")
-    query = HubQuery(str(tmp_path / "animals"), column="label", value="red fox", caption="a {label}")
+    query = HubQuery(source=str(tmp_path / "animals"), column="label", value="red fox", caption="a {label}")
     fetched = fetch(query, tmp_path / "cache")
     assert reds(fetched) == [7] and fetched[0].captions == ("a red fox",)
     assert fetched[0].path.read_bytes() == (tmp_path / "animals" / "red fox" / "1.png").read_bytes(), "the very bytes"
@@ -160,10 +161,10 @@ def test_data_sets_saved_to_disk(tmp_path: Path) -> None:
     data = Dataset.from_list([row(number) for number in range(5)], features=FEATURES)
     data.save_to_disk(str(tmp_path / "one"))
     DatasetDict({"train": data, "test": data.select([4])}).save_to_disk(str(tmp_path / "splits"))
-    assert reds(fetch(HubQuery(str(tmp_path / "one"), limit=2), tmp_path / "cache")) == [0, 1]
-    assert reds(fetch(HubQuery(str(tmp_path / "splits"), split="test"), tmp_path / "cache")) == [4]
+    assert reds(fetch(HubQuery(source=str(tmp_path / "one"), limit=2), tmp_path / "cache")) == [0, 1]
+    assert reds(fetch(HubQuery(source=str(tmp_path / "splits"), split="test"), tmp_path / "cache")) == [4]
     with pytest.raises(AtelierError, match=r"\(dev\) cannot be read.*\['train', 'test'\]"):
-        fetch(HubQuery(str(tmp_path / "splits"), split="dev"), tmp_path / "cache")
+        fetch(HubQuery(source=str(tmp_path / "splits"), split="dev"), tmp_path / "cache")
 
 
 def test_unreadable_pictures_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -174,7 +175,7 @@ def test_unreadable_pictures_are_left_out(tmp_path: Path, caplog: pytest.LogCapt
     rows.insert(1, {**rows[0], "image": None})
     (tmp_path / "data").mkdir()
     Dataset.from_list(rows, features=FEATURES).to_parquet(str(tmp_path / "data" / "train.parquet"))
-    assert reds(fetch(HubQuery(str(tmp_path / "data")), tmp_path / "cache")) == [0, 2]
+    assert reds(fetch(HubQuery(source=str(tmp_path / "data")), tmp_path / "cache")) == [0, 2]
     assert "row 2" in caplog.text and "row 3" in caplog.text
 
 
@@ -183,12 +184,12 @@ def test_pictures_with_a_large_text_are_taken(tmp_path: Path) -> None:
     info.add_text("workflow", "x" * 3_000_000, zip=True)
     (tmp_path / "data").mkdir()
     row(5)["image"].save(tmp_path / "data" / "a.png", pnginfo=info)
-    fetched = fetch(HubQuery(str(tmp_path / "data"), caption="a picture"), tmp_path / "cache")
+    fetched = fetch(HubQuery(source=str(tmp_path / "data"), caption="a picture"), tmp_path / "cache")
     assert [item.path.name for item in fetched] == ["00001.png"]
 
 
 def test_a_training_set_with_a_trigger(shards: Path, tmp_path: Path) -> None:
-    data = read_hub(HubQuery(str(shards), limit=2, caption="{captions}"), tmp_path, trigger="sks", repeats=3)
+    data = read_hub(HubQuery(source=str(shards), limit=2, caption="{captions}"), tmp_path, trigger="sks", repeats=3)
     assert [sample.captions for sample in data.samples] == [("sks, picture 0", "sks, painting 0"),
                                                             ("sks, picture 1", "sks, painting 1")]
     first = data.samples[0]
@@ -209,7 +210,7 @@ def test_a_training_set_with_a_trigger(shards: Path, tmp_path: Path) -> None:
 ])
 def test_wrong_queries_say_what_there_is(shards: Path, tmp_path: Path, query: dict[str, str], message: str) -> None:
     with pytest.raises(AtelierError, match=message):
-        fetch(HubQuery(str(shards), **query), tmp_path)  # pyright: ignore[reportArgumentType]
+        fetch(HubQuery(source=str(shards), **query), tmp_path)  # pyright: ignore[reportArgumentType]
     assert not list(tmp_path.iterdir())
 
 
@@ -224,7 +225,7 @@ def test_impossible_queries_name_the_field(query: dict[str, Any], message: str) 
 
 def test_an_unreachable_hub_is_explained(tmp_path: Path) -> None:
     with pytest.raises(AtelierError, match=r"'nobody/nothing' \(train\) cannot be read.*network"):
-        fetch(HubQuery("nobody/nothing"), tmp_path)
+        fetch(HubQuery(source="nobody/nothing"), tmp_path)
 
 
 class Stopping(Progress):
@@ -251,7 +252,7 @@ def test_an_interrupted_fetch_goes_on(shards: Path, tmp_path: Path, after: int, 
     if saved:
         source = tmp_path / "saved"
         load_dataset(str(shards), split="train").save_to_disk(str(source))
-    query = HubQuery(str(source), column="style", value="1", limit=15)
+    query = HubQuery(source=str(source), column="style", value="1", limit=15)
     whole, unbroken = fetch(query, tmp_path / "whole"), Stopping()
     fetch(query, tmp_path / "counted", unbroken)
     cache = tmp_path / "cache"
@@ -271,7 +272,7 @@ def test_an_interrupted_fetch_goes_on(shards: Path, tmp_path: Path, after: int, 
 def test_going_on_with_another_release_of_the_package(shards: Path, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
     """Whose marks of a place may differ: rows are counted instead."""
-    query = HubQuery(str(shards), column="style", value="1", limit=12)
+    query = HubQuery(source=str(shards), column="style", value="1", limit=12)
     with pytest.raises(Interrupted):
         fetch(query, tmp_path, Stopping(17))
     (stopped,) = tmp_path.rglob("stopped.json")
@@ -287,7 +288,7 @@ def test_going_on_with_another_release_of_the_package(shards: Path, tmp_path: Pa
 def test_going_on_does_not_read_everything_again(shards: Path, tmp_path: Path) -> None:
     """Stopped in the fourth file, it opens the third and the fourth: the second becomes rubbish of its size and age."""
     folder = Path(shutil.copytree(shards, tmp_path / "copy"))
-    query = HubQuery(str(folder), limit=40)
+    query = HubQuery(source=str(folder), limit=40)
     with pytest.raises(Interrupted):
         fetch(query, tmp_path / "cache", Stopping(3 * ROWS + 3))
     passed = folder / f"train-00001-of-{SHARDS:05d}.parquet"
@@ -298,7 +299,7 @@ def test_going_on_does_not_read_everything_again(shards: Path, tmp_path: Path) -
 
 
 def test_an_interrupted_fetch_is_not_mistaken_for_another(shards: Path, tmp_path: Path) -> None:
-    query = HubQuery(str(shards), limit=9)
+    query = HubQuery(source=str(shards), limit=9)
     with pytest.raises(Interrupted):
         fetch(query, tmp_path, Stopping(4))
     other = Stopping()
@@ -314,7 +315,7 @@ def test_an_interrupted_fetch_is_not_mistaken_for_another(shards: Path, tmp_path
 
 def test_an_interrupt_before_the_first_picture_leaves_nothing(shards: Path, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        fetch(HubQuery(str(shards)), tmp_path, Stopping(0))
+        fetch(HubQuery(source=str(shards)), tmp_path, Stopping(0))
     assert not list(tmp_path.iterdir())
 
 
@@ -324,7 +325,7 @@ def test_the_reference_query_of_wikiart(shards: Path, tmp_path: Path) -> None:
     artists = FEATURES["artist"].names
     expected = [f"pencil sketch of impressionist painting by {artists[r['artist']].replace('_', ' ')}"
                 for r in everything]
-    fetched = fetch(HubQuery(str(shards), column="style", value="Impressionism", limit=5,
+    fetched = fetch(HubQuery(source=str(shards), column="style", value="Impressionism", limit=5,
                              caption="pencil sketch of impressionist painting by {artist}"), tmp_path)
     assert [item.captions[0] for item in fetched] == expected
     assert reds(fetched) == [r["image"].getpixel((0, 0))[0] for r in everything]

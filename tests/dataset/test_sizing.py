@@ -13,7 +13,7 @@ from PIL import Image
 
 from atelier.dataset.prepare import prepare
 from atelier.dataset.sample import make_sample
-from atelier.dataset.sizing import buckets, find_focus, place, target_size
+from atelier.dataset.sizing import buckets, find_focus, fit, target_size
 from atelier.dataset.types import Crop, Resolution
 from atelier.errors import AtelierError
 
@@ -25,27 +25,27 @@ RESOLUTIONS = st.builds(
 
 @settings(deadline=None)
 @given(SOURCES, RESOLUTIONS, st.floats(0, 1))
-def test_placement_lies_inside_and_keeps_the_aspect(source: tuple[int, int], resolution: Resolution,
+def test_the_picture_lies_inside_and_keeps_the_aspect(source: tuple[int, int], resolution: Resolution,
                                                     focus: float) -> None:
-    placement = place(source, resolution, focus)
-    left, top, right, bottom = placement.box
+    geometry = fit(source, resolution, focus)
+    left, top, right, bottom = geometry.box
     assert 0 <= left < right <= source[0] and 0 <= top < bottom <= source[1]
-    x0, y0, x1, y1 = placement.inner
-    assert 0 <= x0 < x1 <= placement.target[0] and 0 <= y0 < y1 <= placement.target[1]
-    assert placement.target == target_size(source, resolution)
-    across, down = placement.scale
+    x0, y0, x1, y1 = geometry.inner
+    assert 0 <= x0 < x1 <= geometry.target[0] and 0 <= y0 < y1 <= geometry.target[1]
+    assert geometry.target == target_size(source, resolution)
+    across, down = geometry.scale
     if resolution.crop is Crop.PAD:
         # Whole pixels: a side is off by at most half a pixel (or is one pixel where nothing would be left).
-        assert placement.box == (0, 0, *source)
-        exact = min(placement.target[0] / source[0], placement.target[1] / source[1])
+        assert geometry.box == (0, 0, *source)
+        exact = min(geometry.target[0] / source[0], geometry.target[1] / source[1])
         for length, whole in ((x1 - x0, source[0]), (y1 - y0, source[1])):
             assert abs(length - whole * exact) <= 0.5 + 1e-6 or length == 1
-        assert x1 - x0 == placement.target[0] or y1 - y0 == placement.target[1]
+        assert x1 - x0 == geometry.target[0] or y1 - y0 == geometry.target[1]
     else:
-        assert not placement.padded
+        assert not geometry.padded
         assert across == pytest.approx(down, rel=1e-6)
         assert right - left == pytest.approx(source[0]) or bottom - top == pytest.approx(source[1])
-    assert place(source, resolution, focus) == placement
+    assert fit(source, resolution, focus) == geometry
 
 
 @settings(deadline=None)
@@ -82,12 +82,12 @@ def test_a_picture_goes_to_the_bucket_of_nearest_ratio(source: tuple[int, int], 
 
 def test_size_ids_as_the_diffusers_script_computes_them() -> None:
     # 800 x 600, shorter side to 512: 683 x 512, centre crop at left (682.67 - 512) / 2 = 85.33.
-    placement = place((800, 600), Resolution(512))
-    assert placement.time_ids() == (600, 800, 0, 85, 512, 512)
-    tall = place((600, 800), Resolution(512))
+    geometry = fit((800, 600), Resolution(512))
+    assert geometry.time_ids() == (600, 800, 0, 85, 512, 512)
+    tall = fit((600, 800), Resolution(512))
     assert tall.time_ids() == (800, 600, 85, 0, 512, 512)
-    assert place((800, 600), Resolution(512, Crop.PAD)).time_ids() == (600, 800, 0, 0, 512, 512)
-    focal = place((800, 600), Resolution(512, Crop.FOCAL), focus=1.0)
+    assert fit((800, 600), Resolution(512, Crop.PAD)).time_ids() == (600, 800, 0, 0, 512, 512)
+    focal = fit((800, 600), Resolution(512, Crop.FOCAL), focus=1.0)
     assert focal.time_ids() == (600, 800, 0, 171, 512, 512)
     assert focal.time_ids(flip=True) == (600, 800, 0, 0, 512, 512)
 
@@ -103,7 +103,7 @@ def test_focus_finds_the_detail(size: tuple[int, int]) -> None:
     assert along > 0.7
     mirrored = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT if wide else Image.Transpose.FLIP_TOP_BOTTOM)
     assert find_focus(mirrored) == pytest.approx(1 - along, abs=0.02)
-    box = place(size, Resolution(64, Crop.FOCAL), along).box
+    box = fit(size, Resolution(64, Crop.FOCAL), along).box
     assert box[0 if wide else 1] <= 240 and box[2 if wide else 3] >= 299.9
 
 

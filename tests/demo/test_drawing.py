@@ -26,7 +26,7 @@ def test_the_reader_sees_nothing_in_noise() -> None:
 
 
 def test_equal_specs_draw_equal_pictures_and_seeds_differ() -> None:
-    spec = Spec("star", "red", "white")
+    spec = Spec(shape="star", color="red", background="white")
     assert np.array_equal(draw(spec), draw(spec))
     assert not np.array_equal(draw(spec), draw(replace(spec, seed=1)))
     assert draw(spec, size=64).size == (64, 64)
@@ -50,7 +50,7 @@ def test_held_out_prompts_cover_every_word() -> None:
 
 
 def test_pencil_pictures_are_paper_with_dark_lines_and_some_colour() -> None:
-    rgb = np.asarray(draw(Spec("square", "red", "blue"), "pencil")).astype(int)
+    rgb = np.asarray(draw(Spec(shape="square", color="red", background="blue"), "pencil")).astype(int)
     assert look(rgb).background == "white"  # the paper, not the caption's blue,
     assert np.ptp(rgb[:3, :3].mean(axis=(0, 1))) > 25  # and cream
     assert (rgb.max(axis=2) < 110).mean() > 0.02
@@ -61,14 +61,14 @@ def test_pencil_pictures_are_paper_with_dark_lines_and_some_colour() -> None:
                                               ("size", "huge"), ("position", "above")])
 def test_unknown_words_are_named(field: str, value: str) -> None:
     with pytest.raises(AtelierError, match=f"{field} is '{value}'"):
-        replace(Spec("star", "red", "white"), **{field: value})
+        replace(Spec(shape="star", color="red", background="white"), **{field: value})
 
 
 def test_a_shape_of_its_background_is_refused() -> None:
     with pytest.raises(AtelierError, match="color and background are both 'white'"):
-        Spec("star", "white", "white")
+        Spec(shape="star", color="white", background="white")
 
 
 def test_an_unknown_style_is_refused() -> None:
     with pytest.raises(AtelierError, match="style is 'oil'"):
-        draw(Spec("star", "red", "white"), "oil")  # pyright: ignore[reportArgumentType]
+        draw(Spec(shape="star", color="red", background="white"), "oil")  # pyright: ignore[reportArgumentType]

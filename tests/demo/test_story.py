@@ -34,7 +34,7 @@ def test_the_reader_of_sketches_can_read() -> None:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> StoryResult:
+def result(tmp_path_factory: pytest.TempPathFactory) -> StoryResult:
     """The story as it ships, with twice as many prompts for the counting."""
     out = tmp_path_factory.mktemp("the demo")
     story = replace(pencil_story(out, Progress()), prompts=tuple(pencil_caption(spec) for spec in SPECS),
@@ -47,44 +47,44 @@ def part(hits: list[bool]) -> float:
 
 
 @pytest.mark.slow
-def test_the_style_is_learnt(told: StoryResult) -> None:
-    assert part([is_pencil(picture.image) for picture in told.rows["lora"]]) >= 0.8
-    assert part([is_pencil(picture.image) for picture in told.rows["base"]]) <= 0.1
+def test_the_style_is_learnt(result: StoryResult) -> None:
+    assert part([is_pencil(picture.image) for picture in result.rows["lora"]]) >= 0.8
+    assert part([is_pencil(picture.image) for picture in result.rows["base"]]) <= 0.1
 
 
 @pytest.mark.slow
-def test_what_is_drawn_stays_right(told: StoryResult) -> None:
-    seen = [look_pencil(picture.image) for picture in told.rows["lora"]]
+def test_what_is_drawn_stays_right(result: StoryResult) -> None:
+    seen = [look_pencil(picture.image) for picture in result.rows["lora"]]
     assert part([s.shape == spec.shape for s, spec in zip(seen, SPECS, strict=True)]) >= 0.75
     assert part([s.color == spec.color for s, spec in zip(seen, SPECS, strict=True)]) >= 0.75
 
 
 @pytest.mark.slow
-def test_without_the_styles_words_the_look_stays_the_models_own(told: StoryResult) -> None:
-    unasked = [picture.image for picture in told.rows["lora, unasked"]]
+def test_without_the_styles_words_the_look_stays_the_models_own(result: StoryResult) -> None:
+    unasked = [picture.image for picture in result.rows["lora, unasked"]]
     assert part([not is_pencil(picture) and look(picture).shape == spec.shape
                  for picture, spec in zip(unasked, SPECS, strict=True)]) >= 0.7
 
 
 @pytest.mark.slow
-def test_strength_zero_is_the_base_exactly(told: StoryResult) -> None:
-    story = told.story
-    zero = generate(open_model(told.out / "diffusers" / story.model.stem),
+def test_strength_zero_is_the_base_exactly(result: StoryResult) -> None:
+    story = result.story
+    zero = generate(open_model(result.out / "diffusers" / story.model.stem),
                     GenerateRequest(story.prompts[:8], tuple(range(100, 108)), options=story.sampling,
-                                    lora=told.training.lora, strength=0, batch_size=story.batch_size),
+                                    lora=result.training.lora, strength=0, batch_size=story.batch_size),
                     device=torch.device("cpu"), dtype=torch.float32, progress=Progress())
-    for mine, base in zip(zero, told.rows["base"], strict=False):
+    for mine, base in zip(zero, result.rows["base"], strict=False):
         assert np.array_equal(np.asarray(mine.image), np.asarray(base.image))
 
 
 @pytest.mark.slow
-def test_early_stopping_stopped_and_the_best_is_kept(told: StoryResult) -> None:
-    outcome = told.training.outcome
+def test_early_stopping_stopped_and_the_best_is_kept(result: StoryResult) -> None:
+    outcome = result.training.result
     assert outcome.status == "stopped early"
     assert outcome.step < outcome.total
     best_step, best = 0, float("inf")
     for step, loss in outcome.history.validation:  # the lowest may be lower by less than what counts
-        if loss < best - told.story.config.options.min_delta:
+        if loss < best - result.story.request.validation.min_delta:
             best_step, best = step, loss
     assert (outcome.best_step, outcome.weights) == (best_step, "best.safetensors")
     assert outcome.best_loss == best
@@ -92,31 +92,31 @@ def test_early_stopping_stopped_and_the_best_is_kept(told: StoryResult) -> None:
 
 
 @pytest.mark.slow
-def test_scores_tell_the_styles_apart(told: StoryResult) -> None:
-    style = {name: np.mean([item.style for item in scores.items]) for name, scores in told.content_scores.items()}
+def test_scores_tell_the_styles_apart(result: StoryResult) -> None:
+    style = {name: np.mean([item.style for item in scores.items]) for name, scores in result.content_scores.items()}
     assert style["lora"] > style["base"] + 0.2
-    with (told.out / "pictures" / "scores lora.csv").open(encoding="utf-8") as file:
+    with (result.out / "pictures" / "scores lora.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    assert [float(row["score"]) for row in rows] == [item.value for item in told.content_scores["lora"].items]
+    assert [float(row["score"]) for row in rows] == [item.value for item in result.content_scores["lora"].items]
 
 
 @pytest.mark.slow
-def test_the_page_shows_every_picture_and_number(told: StoryResult) -> None:
-    page = (told.out / "index.html").read_text(encoding="utf-8")
+def test_the_page_shows_every_picture_and_number(result: StoryResult) -> None:
+    page = (result.out / "index.html").read_text(encoding="utf-8")
     links = re.findall(r'src="([^"]+)"', page)
     assert len(links) == 3 * len(SPECS) + 2
-    assert all((told.out / link).is_file() for link in links)
-    assert f"{told.content_scores['lora'].items[3].value:.3f}" in page
-    assert told.grid is not None
-    with Image.open(told.grid) as grid:
+    assert all((result.out / link).is_file() for link in links)
+    assert f"{result.content_scores['lora'].items[3].value:.3f}" in page
+    assert result.grid is not None
+    with Image.open(result.grid) as grid:
         assert np.asarray(grid).std() > 10
 
 
 @pytest.mark.slow
-def test_a_second_call_finds_what_is_done(told: StoryResult) -> None:
-    files = {path: path.stat().st_mtime_ns for path in (told.out / "loras").iterdir()}
-    story = replace(told.story, prompts=told.story.prompts[:1], contents=told.story.contents[:1], scoring=None)
-    again = run_story(story, told.out, device="cpu")
+def test_a_second_call_finds_what_is_done(result: StoryResult) -> None:
+    files = {path: path.stat().st_mtime_ns for path in (result.out / "loras").iterdir()}
+    story = replace(result.story, prompts=result.story.prompts[:1], contents=result.story.contents[:1], scoring=None)
+    again = run_story(story, result.out, device="cpu")
     assert again.training.reused
-    assert {path: path.stat().st_mtime_ns for path in (told.out / "loras").iterdir()} == files
-    assert Path(again.training.lora) == told.training.lora
+    assert {path: path.stat().st_mtime_ns for path in (result.out / "loras").iterdir()} == files
+    assert Path(again.training.lora) == result.training.lora

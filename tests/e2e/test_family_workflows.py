@@ -6,14 +6,14 @@ The models are random and small, of the right family, under the names that the w
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from kit.canary import watched
 from kit.checkpoints import write_bare_unet, write_sd1, write_sd2, write_sdxl
 from kit.clip_models import clip_config, random_clip, save_clip
 from kit.host import Host, Result
@@ -30,10 +30,9 @@ STEPS = (2, 4, 8)
 
 
 @pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory, put_checkpoint: Callable[..., str]) -> Iterator[Host]:
-    """A host with the models that the workflows name."""
-    host = Host(tmp_path_factory.mktemp("families"))
-    models = host.base / "models"
+def studio(host: Host, put_checkpoint: Callable[..., str]) -> Host:
+    """The shared host, with the models that the workflows name."""
+    models, pictures = host.base / "models", host.base / "input" / "my-pictures"
     base = write_sdxl(models / "checkpoints" / "sd_xl_base_1.0.safetensors")
     (models / "checkpoints" / "sd_xl_turbo_1.0_fp16.safetensors").hardlink_to(base)
     write_sd2(models / "checkpoints" / "sd_turbo.safetensors")
@@ -43,9 +42,9 @@ def studio(tmp_path_factory: pytest.TempPathFactory, put_checkpoint: Callable[..
         write_bare_unet(models / "diffusion_models" / f"sdxl_lightning_{steps}step_unet.safetensors", "small",
                         seed=steps)
         write_lora(models / "loras" / f"sdxl_lightning_{steps}step_lora.safetensors", seed=steps)
-    draw_shapes(host.base / "input" / "my-pictures", count=3, size=SIZE)
-    with watched(host):
-        yield host
+    shutil.rmtree(pictures, ignore_errors=True)  # other tests put other pictures there
+    draw_shapes(pictures, count=3, size=SIZE)
+    return host
 
 
 def write_lora(path: Path, seed: int) -> None:

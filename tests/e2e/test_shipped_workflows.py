@@ -170,7 +170,7 @@ def test_approach_2_learns_a_style_and_draws_with_it(studio: Host, run: Callable
     check_blocks(found)
     check_unique(studio, made, found, prompt)
     check_photos(studio, found)
-    assert found.about["negative"] == "low quality, bad layout, worst quality, low resolution"
+    assert found.about["negative"] == "low quality, bad anatomy, worst quality, low resolution"
     # The reference recipe, on the class by its name, captions from the columns there are.
     with safe_open(studio.base / "models" / "loras" / "impressionist-pencil.safetensors", framework="pt") as file:
         header = file.metadata()

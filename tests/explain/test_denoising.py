@@ -19,8 +19,9 @@ def picture(level: int, size: tuple[int, int] = (120, 80)) -> Image.Image:
 
 
 def steps(count: int, *, guidance: bool = True) -> list[Step]:
-    return [Step(i + 1, 14.6 - i, 999.0 - i, picture(10 * i), picture(10 * i + 5),
-                 np.full((10, 15), float(i + 1)) if guidance else None) for i in range(count)]
+    return [Step(number=i + 1, sigma=14.6 - i, timestep=999.0 - i, prediction=picture(10 * i),
+                 noisy=picture(10 * i + 5),
+                 guidance=np.full((10, 15), float(i + 1)) if guidance else None) for i in range(count)]
 
 
 def cells(strip: Image.Image, columns: int, rows: int, size: tuple[int, int] = (120, 80)) -> list[list[np.ndarray]]:
@@ -77,7 +78,7 @@ def test_labels_tell_the_steps_apart() -> None:
     assert all(label.min() < 100 for label in labels)
     assert not np.array_equal(labels[0], labels[1])
     assert steps(1)[0].labels == ("step 1", "σ 14.6 · t 999")
-    assert Step(2, 0.5, None, picture(0)).labels == ("step 2", "σ 0.5")
+    assert Step(number=2, sigma=0.5, timestep=None, prediction=picture(0)).labels == ("step 2", "σ 0.5")
     assert (pixels[44:, :112].reshape(-1, 112 * 3).min(axis=1) < 100).any(), "names of the rows"
 
 

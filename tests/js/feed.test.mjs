@@ -12,15 +12,15 @@ const steps = (feed, ...ids) => feed.find("w", ids.length ? ids : ["4"])?.losses
 test("a reload in mid-run: what came before is fetched, what comes after follows on", async () => {
   const feed = new Feed(async () => [session(3, [[1, 1], [2, 1], [3, 1]])]);
   await feed.refresh();
-  feed.take(session(4, [[4, 1]]));
+  feed.receive(session(4, [[4, 1]]));
   assert.deepEqual(steps(feed), [1, 2, 3, 4]);
 });
 
 test("a lost event is made good from the server", async () => {
   let asked = 0;
   const feed = new Feed(async () => { asked += 1; return [session(3, [[1, 1], [2, 1], [3, 1]])]; });
-  feed.take(session(1, [[1, 1]]));
-  feed.take(session(3, [[3, 1]]));
+  feed.receive(session(1, [[1, 1]]));
+  feed.receive(session(3, [[3, 1]]));
   await feed.fetching;
   assert.equal(asked, 1);
   assert.deepEqual(steps(feed), [1, 2, 3]);
@@ -30,8 +30,8 @@ test("an event that overtakes the answer is not lost", async () => {
   let answer;
   const feed = new Feed(() => new Promise((resolve) => { answer = resolve; }));
   const fetched = feed.refresh();
-  feed.take(session(1, [[1, 1]]));
-  feed.take(session(2, [[2, 1]]));
+  feed.receive(session(1, [[1, 1]]));
+  feed.receive(session(2, [[2, 1]]));
   answer([session(1, [[1, 1]])]);
   await fetched;
   assert.deepEqual(steps(feed), [1, 2]);
@@ -42,7 +42,7 @@ test("a run that begins while an older answer is under way stays", async () => {
     let answer;
     const feed = new Feed(() => new Promise((resolve) => { answer = resolve; }));
     const fetched = feed.refresh();
-    feed.take(session(1, [[1, 1]]));
+    feed.receive(session(1, [[1, 1]]));
     answer(answered);
     await fetched;
     assert.equal(feed.find("w", ["4"])?.run, "r");
@@ -54,8 +54,8 @@ test("of two runs that begin on the way the later one stays", async () => {
   let answer;
   const feed = new Feed(() => new Promise((resolve) => { answer = resolve; }));
   const fetched = feed.refresh();
-  feed.take(session(1, [[1, 1]]));
-  feed.take(session(1, [[1, 2]], { run: "s" }));
+  feed.receive(session(1, [[1, 1]]));
+  feed.receive(session(1, [[1, 2]], { run: "s" }));
   answer([session(9, [[1, 1], [2, 1]])]);
   await fetched;
   assert.equal(feed.find("w", ["4"]).run, "s");
@@ -63,10 +63,10 @@ test("of two runs that begin on the way the later one stays", async () => {
 
 test("runs of a list in one prompt follow each other, and a fetch brings the last", async () => {
   const feed = new Feed(async () => [session(2, [[1, 9], [2, 9]], { run: "b" })]);
-  for (let number = 1; number <= 40; number += 1) feed.take(session(number, [[number, 1]], { run: "a" }));
-  feed.take(session(41, [], { run: "a", status: "complete" }));
-  feed.take(session(1, [[1, 9]], { run: "b" }));
-  feed.take(session(2, [[2, 9]], { run: "b" }));
+  for (let number = 1; number <= 40; number += 1) feed.receive(session(number, [[number, 1]], { run: "a" }));
+  feed.receive(session(41, [], { run: "a", status: "complete" }));
+  feed.receive(session(1, [[1, 9]], { run: "b" }));
+  feed.receive(session(2, [[2, 9]], { run: "b" }));
   const shown = () => { const { status, losses } = feed.find("w", ["4"]); return [status, losses]; };
   assert.deepEqual(shown(), ["running", [[1, 9], [2, 9]]]);
   await feed.refresh();
@@ -80,21 +80,21 @@ test("what a failed fetch should have brought is asked for again with the next e
     if (away) throw new Error("away");
     return [session(4, [[1, 1], [2, 1], [3, 1], [4, 1]])];
   });
-  feed.take(session(1, [[1, 1]]));
-  feed.take(session(3, [[3, 1]])); // the second is lost
+  feed.receive(session(1, [[1, 1]]));
+  feed.receive(session(3, [[3, 1]])); // the second is lost
   await feed.fetching;
   assert.deepEqual(steps(feed), [1, 3]);
   away = false;
-  feed.take(session(4, [[4, 1]]));
+  feed.receive(session(4, [[4, 1]]));
   await feed.fetching;
   assert.deepEqual(steps(feed), [1, 2, 3, 4]);
-  feed.take(session(5, [[5, 1]]));
+  feed.receive(session(5, [[5, 1]]));
   assert.deepEqual([asked, feed.fetching], [2, null]);
 });
 
 test("an answer that is no list of sessions is as none", async () => {
   const feed = new Feed(async () => undefined);
-  feed.take(session(1, [[1, 1]]));
+  feed.receive(session(1, [[1, 1]]));
   await feed.refresh();
   assert.deepEqual(steps(feed), [1]);
 });
@@ -102,7 +102,7 @@ test("an answer that is no list of sessions is as none", async () => {
 test("many gaps at once ask once more, not many times", async () => {
   let asked = 0;
   const feed = new Feed(async () => { asked += 1; return [session(90, [[1, 1]])]; });
-  for (let number = 10; number < 60; number += 10) feed.take(session(number, []));
+  for (let number = 10; number < 60; number += 10) feed.receive(session(number, []));
   await feed.fetching;
   await feed.fetching;
   assert.ok(asked <= 2, `${asked} times`);
@@ -110,23 +110,23 @@ test("many gaps at once ask once more, not many times", async () => {
 
 test("a server that is away leaves what is known", async () => {
   const feed = new Feed(async () => { throw new Error("away"); });
-  feed.take(session(1, [[1, 1]]));
+  feed.receive(session(1, [[1, 1]]));
   await feed.refresh();
   assert.deepEqual(steps(feed), [1]);
 });
 
 test("after a restart of the server its sessions are gone here, too", async () => {
   const feed = new Feed(async () => []);
-  feed.take(session(1, [[1, 1]]));
+  feed.receive(session(1, [[1, 1]]));
   await feed.refresh();
   assert.equal(feed.find("w", ["4"]), undefined);
 });
 
 test("nodes and workflows do not mix", () => {
   const feed = new Feed(async () => []);
-  feed.take(session(1, [[1, 1]]));
-  feed.take(session(1, [[2, 1]], { node: "12:4" }));
-  feed.take(session(1, [[3, 1]], { workflow: "other" }));
+  feed.receive(session(1, [[1, 1]]));
+  feed.receive(session(1, [[2, 1]], { node: "12:4" }));
+  feed.receive(session(1, [[3, 1]], { workflow: "other" }));
   assert.deepEqual(steps(feed), [1]);
   assert.deepEqual(steps(feed, "12:4"), [2]);
   assert.equal(feed.find("w", ["5"]), undefined);
@@ -135,10 +135,10 @@ test("nodes and workflows do not mix", () => {
 
 test("of two instances of a subgraph the one that began last is shown", () => {
   const feed = new Feed(async () => []);
-  feed.take(session(1, [[1, 1]], { node: "5:4", run: "a" }));
-  feed.take(session(1, [[2, 1]], { node: "6:4", run: "b" }));
+  feed.receive(session(1, [[1, 1]], { node: "5:4", run: "a" }));
+  feed.receive(session(1, [[2, 1]], { node: "6:4", run: "b" }));
   assert.deepEqual(steps(feed, "5:4", "6:4"), [2]);
-  feed.take(session(1, [[3, 1]], { node: "5:4", run: "c" }));
+  feed.receive(session(1, [[3, 1]], { node: "5:4", run: "c" }));
   assert.deepEqual(steps(feed, "5:4", "6:4"), [3]);
 });
 
@@ -146,8 +146,8 @@ test("listeners hear of changes until they leave", () => {
   const feed = new Feed(async () => []);
   let heard = 0;
   const leave = feed.subscribe(() => { heard += 1; });
-  feed.take(session(1, []));
+  feed.receive(session(1, []));
   leave();
-  feed.take(session(2, []));
+  feed.receive(session(2, []));
   assert.equal(heard, 1);
 });

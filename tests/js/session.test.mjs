@@ -1,17 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { takeNews, takeSnapshot } from "../../web/js/training/session.js";
+import { applyUpdate, applySnapshot } from "../../web/js/training/session.js";
 
-const news = (number, losses, more = {}) => ({
+const update = (number, losses, more = {}) => ({
   prompt: "p", node: "4", workflow: "w", run: "r", number, status: "running", message: "", phase: { name: "training" },
   values: {}, losses, validation: [], samples: [], can_sample: false, stopping: false, sample_asked: false, ...more,
 });
 
-test("news in order make one curve, and the newest state", () => {
+test("updates in order make one curve, and the newest state", () => {
   let session;
   for (let number = 1; number <= 5; number += 1) {
-    const taken = takeNews(session, news(number, [[number, number / 10]], { values: { step: number } }));
+    const taken = applyUpdate(session, update(number, [[number, number / 10]], { values: { step: number } }));
     assert.equal(taken.missed, false);
     session = taken.session;
   }
@@ -20,56 +20,56 @@ test("news in order make one curve, and the newest state", () => {
 });
 
 test("a gap is noticed and what came is shown all the same", () => {
-  const { session } = takeNews(undefined, news(1, [[1, 1]]));
-  const after = takeNews(session, news(3, [[3, 3]]));
+  const { session } = applyUpdate(undefined, update(1, [[1, 1]]));
+  const after = applyUpdate(session, update(3, [[3, 3]]));
   assert.equal(after.missed, true);
   assert.deepEqual(after.session.losses.map(([step]) => step), [1, 3]);
 });
 
-test("news that are known already change nothing", () => {
-  const { session } = takeNews(undefined, news(1, [[1, 1]]));
-  assert.equal(takeNews(session, news(1, [[9, 9]])).session, session);
+test("updates that are known already change nothing", () => {
+  const { session } = applyUpdate(undefined, update(1, [[1, 1]]));
+  assert.equal(applyUpdate(session, update(1, [[9, 9]])).session, session);
 });
 
 test("a run that was going on before this page is asked for whole", () => {
-  assert.deepEqual(takeNews(undefined, news(7, [[40, 1]])), { session: undefined, missed: true });
+  assert.deepEqual(applyUpdate(undefined, update(7, [[40, 1]])), { session: undefined, missed: true });
 });
 
 test("a new run takes the place of the old", () => {
-  const { session } = takeNews(undefined, news(1, [[1, 1], [2, 1]]));
-  const { session: next, missed } = takeNews(session, news(1, [], { prompt: "q", run: "s" }));
+  const { session } = applyUpdate(undefined, update(1, [[1, 1], [2, 1]]));
+  const { session: next, missed } = applyUpdate(session, update(1, [], { prompt: "q", run: "s" }));
   assert.equal(missed, false);
   assert.deepEqual(next.losses, []);
 });
 
 test("of a list, each run takes the place of the one before, though prompt and node are the same", () => {
-  const first = takeNews(undefined, news(1, [[1, 1], [2, 1]])).session;
-  const later = takeNews(first, news(2, [[3, 1]], { status: "complete" })).session;
-  const { session: next, missed } = takeNews(later, news(1, [[1, 9]], { run: "s" }));
+  const first = applyUpdate(undefined, update(1, [[1, 1], [2, 1]])).session;
+  const later = applyUpdate(first, update(2, [[3, 1]], { status: "complete" })).session;
+  const { session: next, missed } = applyUpdate(later, update(1, [[1, 9]], { run: "s" }));
   assert.equal(missed, false);
   assert.deepEqual([next.status, next.losses], ["running", [[1, 9]]]);
-  const snapshot = news(1, [[1, 9]], { run: "s" });
-  assert.equal(takeSnapshot(later, snapshot), snapshot, "its number is lower, but counts another run's news");
+  const snapshot = update(1, [[1, 9]], { run: "s" });
+  assert.equal(applySnapshot(later, snapshot), snapshot, "its number is lower, but counts another run's updates");
 });
 
-test("a snapshot and news meet in any order without a gap or a double", () => {
-  const snapshot = news(4, [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]]);
+test("a snapshot and updates meet in any order without a gap or a double", () => {
+  const snapshot = update(4, [[1, 1], [2, 2], [3, 3], [4, 4], [5, 5]]);
   const expected = [1, 2, 3, 4, 5, 6];
-  // The snapshot already has step 5, which the fifth news bring again.
-  const first = takeNews(takeSnapshot(undefined, snapshot), news(5, [[5, 5], [6, 6]]));
+  // The snapshot already has step 5, which the fifth updates bring again.
+  const first = applyUpdate(applySnapshot(undefined, snapshot), update(5, [[5, 5], [6, 6]]));
   assert.equal(first.missed, false);
   assert.deepEqual(first.session.losses.map(([step]) => step), expected);
 
-  const gap = takeNews(takeNews(undefined, news(1, [[1, 1]])).session, news(5, [[5, 5], [6, 6]])).session;
-  assert.deepEqual(takeSnapshot(gap, snapshot).losses.map(([step]) => step), expected);
-  assert.equal(takeSnapshot(gap, snapshot).number, 5);
+  const gap = applyUpdate(applyUpdate(undefined, update(1, [[1, 1]])).session, update(5, [[5, 5], [6, 6]])).session;
+  assert.deepEqual(applySnapshot(gap, snapshot).losses.map(([step]) => step), expected);
+  assert.equal(applySnapshot(gap, snapshot).number, 5);
 });
 
 test("a curve does not grow without end, and keeps its beginning as well as its end", () => {
-  let session = takeNews(undefined, news(1, [])).session;
+  let session = applyUpdate(undefined, update(1, [])).session;
   for (let number = 2; number <= 1001; number += 1) {
     const points = Array.from({ length: 100 }, (_, i) => [(number - 2) * 100 + i + 1, (number - 2) * 100 + i + 1]);
-    session = takeNews(session, news(number, points)).session;
+    session = applyUpdate(session, update(number, points)).session;
     assert.ok(session.losses.length <= 4096 + 32);
   }
   assert.equal(session.losses.at(-1)[0], 100_000);
@@ -86,12 +86,12 @@ test("a curve does not grow without end, and keeps its beginning as well as its 
 });
 
 test("validation losses stay as they are, however long the run", () => {
-  let session = takeNews(undefined, news(1, [])).session;
+  let session = applyUpdate(undefined, update(1, [])).session;
   const looks = [];
   for (let number = 2; number <= 101; number += 1) {
     const more = Array.from({ length: 40 }, (_, i) => [((number - 2) * 40 + i + 1) * 25, i === 7 ? 0.1 : 0.5]);
     looks.push(...more);
-    session = takeNews(session, { ...news(number, [[more.at(-1)[0], 1]]), validation: more }).session;
+    session = applyUpdate(session, { ...update(number, [[more.at(-1)[0], 1]]), validation: more }).session;
   }
   assert.equal(session.losses.at(-1)[0], 100_000);
   assert.deepEqual(session.validation, looks);

@@ -30,12 +30,15 @@ from typing import Any
 
 import numpy as np
 import websocket
+from kit import leash, shallow_text_encoders
 from PIL import Image
 
 from tools import comfyui
 
 START_SECONDS = 240
 """A cold start on a busy machine; 8 s on an idle one."""
+SMALL_HEAP = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "4194304", "MALLOC_TRIM_THRESHOLD_": "16777216"}
+"""Has glibc give freed weights back to the system at once. Other systems' allocators know none of these variables."""
 
 @dataclass(frozen=True)
 class Event:
@@ -88,6 +91,7 @@ class Host:
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
         comfyui.install_pack(base)
+        shallow_text_encoders.add_to(base)
 
     def __enter__(self) -> Host:
         self.start()
@@ -101,16 +105,17 @@ class Host:
     def start(self) -> None:
         """Start the process and wait until it answers."""
         self.port = _free_port()
-        command = [sys.executable, str(self._checkout / "main.py"), "--cpu", "--listen", "127.0.0.1",
+        command = [sys.executable, leash.__file__, str(self._checkout / "main.py"), "--cpu", "--listen", "127.0.0.1",
                    "--port", str(self.port), "--base-directory", str(self.base),
                    "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
-                   # The default cache forgets results when memory is short, which is no business of a test's.
-                   "--cache-lru", "100"]
+                   # Results of the last graph alone: all of a test's models together would fill the memory, and what
+                   # the default cache keeps depends on how much is free.
+                   "--cache-classic"]
         # One thread: models here are small, and threads that wait for each other are slow beside other tests' work.
-        environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "OMP_NUM_THREADS": "1",
+        environment = {**os.environ, **SMALL_HEAP, "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "OMP_NUM_THREADS": "1",
                        "PYTHONPATH": os.pathsep.join(filter(None, [self._absent(), os.environ.get("PYTHONPATH")]))}
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(command, cwd=self._checkout, env=environment, stdin=subprocess.DEVNULL,
+            self._process = subprocess.Popen(command, cwd=self._checkout, env=environment, stdin=subprocess.PIPE,
                                              stdout=log, stderr=subprocess.STDOUT)
         end = time.monotonic() + START_SECONDS
         while time.monotonic() < end:
@@ -130,6 +135,11 @@ class Host:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "prodigyopt.py").write_text("raise ModuleNotFoundError(__name__)\n", encoding="utf-8")
         return str(folder)
+
+    @property
+    def running(self) -> bool:
+        """True while the process is there."""
+        return self._process is not None and self._process.poll() is None
 
     def stop(self) -> None:
         """End the process in good order."""

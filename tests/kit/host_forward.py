@@ -44,11 +44,14 @@ def host_forward(model: Path, inputs: Mapping[str, Tensor], text: str, work: Pat
 
 
 def _main(job: dict[str, str]) -> None:
-    sys.path[0] = job["comfyui"]
-    sys.argv = ["main.py", "--cpu", "--fp32-unet", "--fp32-vae", "--fp32-text-enc"]
+    # On a processor the host makes each layer float32 while it computes; the weights need half the memory.
+    sys.path[0], here = job["comfyui"], sys.path[0]
+    sys.path.append(here)
+    sys.argv = ["main.py", "--cpu", "--fp16-unet", "--fp16-text-enc", "--fp32-vae"]
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    import shallow_text_encoders  # noqa: F401 - beside this file; builds them as the shape "small" has them
     import torch
     from comfy import model_management, sd
     from comfy.diffusers_load import load_diffusers

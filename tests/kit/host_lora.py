@@ -44,11 +44,13 @@ def host_with_loras(model: Path, loras: Sequence[tuple[Path, float]], inputs: Ma
 
 
 def _main(job: dict) -> None:
-    sys.path[0] = job["comfyui"]
+    sys.path[0], here = job["comfyui"], sys.path[0]
+    sys.path.append(here)
     sys.argv = ["main.py", "--cpu", "--fp32-unet", "--fp32-vae", "--fp32-text-enc"]
     import comfy.options
 
     comfy.options.enable_args_parsing()
+    import shallow_text_encoders  # noqa: F401 - beside this file; builds them as the shape "small" has them
     import torch
     from comfy import model_management, sd
     from comfy.utils import load_torch_file

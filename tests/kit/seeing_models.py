@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from kit.checkpoints import FULL_X4, SD1_SHAPES, random_values, write
+from kit.checkpoints import SD1_SHAPES, X4_SHAPES, random_values, write
 from kit.ldm_shapes import Shapes, open_clip_shapes, prefixed, unet_shapes, vae_shapes
 from safetensors.torch import save_file
 
@@ -35,8 +35,8 @@ def write_controlnet(path: Path, seed: int = 0) -> Path:
 
 
 def write_x4_upscaler(path: Path, seed: int = 0) -> Path:
-    """Stable Diffusion's x4 upscaler with as little as the host allows; the text encoder is whole, 0.8 GB."""
-    parts = FULL_X4
+    """Stable Diffusion's x4 upscaler with as little as the host allows."""
+    parts = X4_SHAPES["small"]
     unet = replace(parts.unet, mult=(1, 1, 1, 1), res_blocks=1)
     vae = replace(parts.vae, decoder=32)  # the host minds the encoder's width only
     return write(path, [*prefixed("model.diffusion_model.", unet_shapes(unet)),

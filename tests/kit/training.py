@@ -47,7 +47,7 @@ class MemorySet:
            ) -> MemorySet:
         return MemorySet(tuple(
             EncodedItem(index=i, height=size, width=size, repeats=repeats, prior=i >= count, captions=captions,
-                        has_mask=False, flips=flips) for i in range(count + prior)))
+                        flips=flips) for i in range(count + prior)))
 
     def moments(self, index: int, flip: bool) -> tuple[Tensor, Tensor]:
         item = self.items[index]

@@ -1,7 +1,8 @@
-"""A training loop on small parts, and monitors that end it."""
+"""A training loop on small parts, and progress that ends it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,19 @@ from kit.training import MemorySet, parts
 from safetensors.torch import load_file
 
 from atelier.progress import Interrupted, Progress
-from atelier.train.config import TrainConfig, TrainingOptions
 from atelier.train.loop import Loop
+from atelier.train.request.presets import build_request
+from atelier.train.request.request import TrainRequest
 from atelier.train.run_folder import RunFolder
 from atelier.train.trainer import Trainer
 
-QUIET = TrainingOptions(learning_rate=5e-3, batch_size=2, monitor="off", patience=0, schedule="constant")
+QUIET = dict(learning_rate=5e-3, batch_size=2, monitor="off", patience=0, schedule="constant")
+"""Options of a run without validation."""
+
+
+def request(*options: Mapping[str, Any], **values: Any) -> TrainRequest:
+    """A training request from the defaults, by the flat names of its values."""
+    return build_request(None, *options, values)
 
 
 class StopAt(Progress):
@@ -37,11 +45,16 @@ class StopAt(Progress):
         self.measured.append(dict(values))
 
 
-def loop_in(folder: Path, config: TrainConfig, progress: Progress | None = None, data: MemorySet | None = None,
+def loop_in(folder: Path, request: TrainRequest, progress: Progress | None = None, data: MemorySet | None = None,
             **more: Any) -> Loop:
     """Of a small UNet on eight pictures, if not told otherwise; its files go into `folder`."""
-    trainer = Trainer(parts(), data or MemorySet.of(8), config)
+    trainer = Trainer(parts(), data or MemorySet.of(8), request)
     return Loop(trainer, RunFolder(folder), progress or Progress(), metadata=lambda step: {"step": str(step)}, **more)
+
+
+def train_steps(trainer: Trainer, count: int) -> list[float]:
+    """The losses of the trainer's first optimiser steps."""
+    return [trainer.train_step(step, trainer.initial_loss_scale).loss.item() for step in range(count)]
 
 
 def same(one: Path, other: Path) -> bool:

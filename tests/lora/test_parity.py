@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLP
 from kit.checkpoints import write_sd1, write_sd2, write_sdxl
 from kit.host_lora import host_with_loras
 from kit.pictures import write_pictures
+from kit.training_loop import request
 from torch import Tensor
 
 from atelier.dataset.folder import FolderOptions, read_folder
@@ -28,8 +29,8 @@ from atelier.lora.weights import select
 from atelier.models.load import load_text, load_unet
 from atelier.models.open import open_model
 from atelier.progress import Progress
-from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 from atelier.train.devices import RunPaths
+from atelier.train.request.lora import LoraConfig
 from atelier.train.run import train
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -71,11 +72,11 @@ def trained(case: Case, checkpoint: Path, folder: Path) -> Path:
     pictures = read_folder(write_pictures(folder / "pictures", [(64, 64)]),
                            FolderOptions(resolution=Resolution(64)))
     rate = 1e-3 if case.lora.kind == "dora" else 3e-3
-    options = TrainingOptions(monitor="off", patience=0, learning_rate=rate, text_learning_rate=rate,
+    options = dict(monitor="off", patience=0, learning_rate=rate, text_learning_rate=rate,
                               schedule="constant", precision="fp32")
     model = open_model(checkpoint, prediction_type=case.prediction)
     place = RunPaths(folder / "loras", folder / "runs", folder / "cache", "cpu")
-    return train(case.name, model, pictures, TrainConfig(case.lora, options, steps=3), place, Progress()).lora
+    return train(case.name, model, pictures, replace(request(options, steps=3), lora=case.lora), place, Progress()).lora
 
 
 def inputs(family: str, width: int) -> tuple[dict[str, Tensor], dict[str, Any]]:

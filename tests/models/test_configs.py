@@ -37,8 +37,8 @@ def converted(shapes: Shapes, table: Callable[[Sizes], KeyTable], component: str
     stored = {name: LazyTensor.of(Entry("F16", shape, lambda: torch.zeros(()))) for name, shape in original.items()}
     made = to_diffusers(used, stored, component)
     back = to_original(used, made, component)
-    assert {name: recipe.shape for name, recipe in back.items()} == original
-    return {name: recipe.shape for name, recipe in made.items()}
+    assert {name: tensor.shape for name, tensor in back.items()} == original
+    return {name: tensor.shape for name, tensor in made.items()}
 
 
 def built(make: Callable[[], torch.nn.Module]) -> Sizes:

@@ -40,7 +40,7 @@ def fake(server: FakeLlm) -> FakeLlm:
 
 
 def client(fake: FakeLlm, **settings: object) -> ChatClient:
-    return ChatClient(LanguageModel(fake.base_url, "fake-model", **settings), pause=0.01)
+    return ChatClient(llm=LanguageModel(base_url=fake.base_url, model="fake-model", **settings), pause=0.01)
 
 
 def test_answer_usage_and_request(fake: FakeLlm) -> None:
@@ -122,7 +122,7 @@ def test_refusals_are_explained_and_not_repeated(fake: FakeLlm, status: int, adv
 def test_a_key_that_may_not_go_there_stops_the_question(fake: FakeLlm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-canary")
     with pytest.raises(AtelierError, match="OPENAI_API_KEY may not be sent to"):
-        ChatClient(LanguageModel(fake.base_url, "m", "OPENAI_API_KEY")).ask(HELLO, 0)
+        ChatClient(llm=LanguageModel(base_url=fake.base_url, model="m", credential="OPENAI_API_KEY")).ask(HELLO, 0)
     assert fake.requests == []
 
 
@@ -197,8 +197,8 @@ def test_a_server_on_this_machine_is_asked_past_the_proxy(fake: FakeLlm, monkeyp
         monkeypatch.setenv(name, proxy)
     for name in ("NO_PROXY", "no_proxy"):
         monkeypatch.delenv(name, raising=False)
-    llm = LanguageModel(address.format(fake.base_url.split(":")[2].split("/")[0]), "m")
-    assert ChatClient(llm, pause=0.01).ask(HELLO, 0).text
+    llm = LanguageModel(base_url=address.format(fake.base_url.split(":")[2].split("/")[0]), model="m")
+    assert ChatClient(llm=llm, pause=0.01).ask(HELLO, 0).text
 
 
 @pytest.mark.parametrize(("name", "value"), [
@@ -212,7 +212,7 @@ def test_an_environment_that_lets_no_question_out_is_explained(monkeypatch: pyte
         monkeypatch.delenv(proxy.lower(), raising=False)
     monkeypatch.setenv(name, value)
     with pytest.raises(AtelierError, match=r"https://llm\.invalid/v1 could not be asked: .*HTTPS_PROXY") as caught:
-        ChatClient(LanguageModel("https://llm.invalid/v1", "m"), pause=0.01).ask(HELLO, 0)
+        ChatClient(llm=LanguageModel(base_url="https://llm.invalid/v1", model="m"), pause=0.01).ask(HELLO, 0)
     assert caught.value.__cause__ is caught.value.__context__ is None
 
 
@@ -220,14 +220,15 @@ def test_a_proxy_that_needs_another_package_is_explained(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "socksio", None)
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
     with pytest.raises(AtelierError, match=r"could not be asked: .*socksio"):
-        ChatClient(LanguageModel("https://llm.invalid/v1", "m"), pause=0.01).ask(HELLO, 0)
+        ChatClient(llm=LanguageModel(base_url="https://llm.invalid/v1", model="m"), pause=0.01).ask(HELLO, 0)
 
 
 def test_a_key_in_the_environments_proxy_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-canary-in-a-proxy")
     monkeypatch.setenv("ALL_PROXY", "sk-canary-in-a-proxy://127.0.0.1:9")
     with pytest.raises(AtelierError, match="could not be asked") as caught:
-        ChatClient(LanguageModel("https://api.openai.com/v1", "m", "OPENAI_API_KEY"), pause=0.01).ask(HELLO, 0)
+        ChatClient(llm=LanguageModel(base_url="https://api.openai.com/v1", model="m", credential="OPENAI_API_KEY"),
+                   pause=0.01).ask(HELLO, 0)
     assert "canary" not in str(caught.value) and "[OPENAI_API_KEY]" in str(caught.value)
 
 
@@ -247,7 +248,7 @@ def test_interrupt_while_waiting_closes_the_connection(fake: FakeLlm) -> None:
                 raise Interrupted
 
     fake.say("late", delay=120)
-    chat = ChatClient(LanguageModel(fake.base_url, "m"), progress=Impatient())
+    chat = ChatClient(llm=LanguageModel(base_url=fake.base_url, model="m"), progress=Impatient())
     with pytest.raises(Interrupted):
         chat.ask(HELLO, 0)
     assert fake.given_up.wait(60), "the server still waits"
@@ -261,7 +262,7 @@ def test_interrupt_between_two_tries(fake: FakeLlm) -> None:
 
     fake.say(status=429, error={"error": {"message": "later"}}, headers={"Retry-After": "50"})
     with pytest.raises(Interrupted):
-        ChatClient(LanguageModel(fake.base_url, "m"), progress=Impatient()).ask(HELLO, 0)
+        ChatClient(llm=LanguageModel(base_url=fake.base_url, model="m"), progress=Impatient()).ask(HELLO, 0)
 
 
 def test_works_inside_a_running_event_loop(fake: FakeLlm) -> None:
@@ -312,7 +313,8 @@ def test_only_the_chosen_key_leaves_the_machine(fake: FakeLlm, tmp_path: Path,
     file = tmp_path / "credentials.toml"
     file.write_text(f'[MINE]\nkey = "my-own-key-123"\nbase_urls = ["{fake.base_url}"]', encoding="utf-8")
     file.chmod(0o600)
-    ChatClient(LanguageModel(fake.base_url, "m", "MINE"), CredentialStore(file)).ask(HELLO, 0)
+    ChatClient(llm=LanguageModel(base_url=fake.base_url, model="m", credential="MINE"),
+               credentials=CredentialStore(file)).ask(HELLO, 0)
     without, with_key = fake.requests
     assert "authorization" not in without.headers
     assert with_key.headers["authorization"] == "Bearer my-own-key-123"

@@ -69,7 +69,8 @@ def test_a_workflow_cannot_redirect_a_key(tmp_path: Path, address: str) -> None:
 @pytest.mark.parametrize("address", [
     "https://api.openai.com@evil.example/v1", "https://api.openai.com/v1/../../x", "https://api.openai.com/v1/%2e%2e/x",
     "https://api.openai.com\\@evil.example/v1", "https://api.openai.com/v1?x=1", "https://api.openai.com/v1#x",
-    "file:///etc/passwd", "api.openai.com/v1", "", "https://", "https://[::1/v1", "https://a b/v1", "https://h:99999/v1",
+    "file:///etc/passwd", "api.openai.com/v1", "", "https://", "https://[::1/v1", "https://a b/v1",
+    "https://h:99999/v1",
     "https://a\u200bb/v1", "https://a/v\u200b1", "https://a/v\x001",
 ])
 def test_addresses_that_could_be_read_in_two_ways_are_refused(address: str) -> None:
@@ -162,7 +163,7 @@ def test_files_of_editors_that_write_a_byte_order_mark_are_read(tmp_path: Path) 
 
 
 def test_the_model_handle_checks_itself() -> None:
-    assert LanguageModel(" HTTPS://Host.Example:443/v1/ ", " m ").base_url == "https://host.example/v1"
+    assert LanguageModel(base_url=" HTTPS://Host.Example:443/v1/ ", model=" m ").base_url == "https://host.example/v1"
     for wrong in ({"model": " "}, {"timeout": 0}, {"max_tokens": 1}, {"temperature": 3}, {"price_in": -1}):
         with pytest.raises(AtelierError):
             LanguageModel(**{"base_url": OPENAI, "model": "m", **wrong})
@@ -288,16 +289,16 @@ def test_what_is_too_long_keeps_a_letter() -> None:
 # Offline ------------------------------------------------------------------------------------------------------------
 
 def test_the_offline_writer_is_deterministic_and_follows_the_seed() -> None:
-    request = PromptRequest("a cat wearing neon-glasses", seed=1)
+    request = PromptRequest(idea="a cat wearing neon-glasses", seed=1)
     assert offline.write(request) == offline.write(request)
-    assert len({offline.write(PromptRequest("a cat", seed=s)).positive for s in range(20)}) > 15
+    assert len({offline.write(PromptRequest(idea="a cat", seed=s)).positive for s in range(20)}) > 15
 
 
 def test_the_offline_writer_is_the_same_in_every_process() -> None:
     code = ("from atelier.prompts.random_art import *; from atelier.prompts.offline import write;"
             "from atelier.prompts.request import PromptRequest;"
             "print([p.text for p in offline_prompts(ArtRequest(20, seed=5)).prompts]);"
-            "print(write(PromptRequest('cat')).positive)")
+            "print(write(PromptRequest(idea='cat')).positive)")
     outputs = {subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True,
                               cwd=Path(__file__).parents[2], env={**os.environ, "PYTHONHASHSEED": seed}).stdout
                for seed in ("1", "2")}
@@ -306,13 +307,14 @@ def test_the_offline_writer_is_the_same_in_every_process() -> None:
 
 def test_the_offline_writer_uses_idea_fields_style_and_the_models_negative() -> None:
     examples = ExampleLibrary().get("photoreal-sd15")
-    request = PromptRequest("an old fisherman", "film noir", fields=PromptFields(medium="photo", lighting="candle"),
+    request = PromptRequest(idea="an old fisherman", style="film noir",
+                            fields=PromptFields(medium="photo", lighting="candle"),
                             examples=examples)
     written = offline.write(request)
     assert written.positive.startswith("photo, an old fisherman, candle, film noir, ")
     assert written.negative == examples.negative and written.title == "An Old Fisherman"
     assert written.source == "the offline writer" and written.cost.tokens_in == 0
-    sentence = offline.write(PromptRequest("an old fisherman", form=PromptStyle.SENTENCES)).positive
+    sentence = offline.write(PromptRequest(idea="an old fisherman", prompt_style=PromptStyle.SENTENCES)).positive
     assert sentence.startswith("An old") and sentence.endswith(".")
 
 

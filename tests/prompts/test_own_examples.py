@@ -40,7 +40,7 @@ def test_a_set_begins_and_grows(library: ExampleLibrary, tmp_path: Path) -> None
     assert [vars(example) for example in made.examples] == [
         {"idea": "a fox", "positive": "a fox, snow", "negative": "blurry", "title": "A fox"},
         {"idea": "a hare", "positive": "a hare at night", "negative": "blurry", "title": "Hare"}]
-    assert library.get("mine") == made and (made.form, made.negative) == (PromptStyle.TAGS, "blurry")
+    assert library.get("mine") == made and (made.style, made.negative) == (PromptStyle.TAGS, "blurry")
     assert [file.name for file in tmp_path.iterdir()] == ["mine.toml"]
 
 

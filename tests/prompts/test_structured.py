@@ -24,7 +24,7 @@ from atelier.prompts.request import PromptRequest, WrittenPrompt
 from atelier.prompts.structured import Unusable, find_object
 from atelier.prompts.write import write
 
-REQUEST = PromptRequest("a cat wearing neon-glasses", seed=3)
+REQUEST = PromptRequest(idea="a cat wearing neon-glasses", seed=3)
 CANARY = "sk-canary-7f3a91c2d5e84b06-do-not-show"
 
 
@@ -42,7 +42,7 @@ def fake(server: FakeLlm) -> FakeLlm:
 
 
 def client(fake: FakeLlm, **settings: object) -> ChatClient:
-    return ChatClient(LanguageModel(fake.base_url, "fake-model", **settings), pause=0.01)
+    return ChatClient(llm=LanguageModel(base_url=fake.base_url, model="fake-model", **settings), pause=0.01)
 
 
 def good(written: WrittenPrompt) -> bool:
@@ -150,14 +150,15 @@ def test_fields_are_joined_in_order_and_fixed_ones_kept(fake: FakeLlm) -> None:
     fake.say(json.dumps({"medium": "photo", "subject": "a cat", "body": "", "hair": "", "face": "calm",
                          "lighting": "sun", "resolution": "8k", "colours": "red",
                          "negative": "blurry", "title": "Cat"}))
-    request = PromptRequest("a cat", form=PromptStyle.FIELDS, fields=PromptFields(lighting="neon rim light"))
+    request = PromptRequest(idea="a cat", prompt_style=PromptStyle.FIELDS,
+                            fields=PromptFields(lighting="neon rim light"))
     assert write(request, client(fake)).positive == "photo, a cat, calm, neon rim light, 8k, red"
     assert "neon rim light" in fake.requests[0].body["messages"][-1]["content"]
 
 
 def test_examples_style_and_idea_reach_the_model(fake: FakeLlm) -> None:
     examples = ExampleLibrary().get("photoreal-sd15")
-    write(PromptRequest("a lighthouse", style="film noir", examples=examples), client(fake))
+    write(PromptRequest(idea="a lighthouse", style="film noir", examples=examples), client(fake))
     messages = fake.requests[0].body["messages"]
     assert [m["role"] for m in messages] == ["system", *["user", "assistant"] * len(examples.examples), "user"]
     assert json.loads(messages[2]["content"])["negative"] == examples.examples[0].negative
@@ -167,7 +168,7 @@ def test_examples_style_and_idea_reach_the_model(fake: FakeLlm) -> None:
 
 def test_a_prompt_over_the_budget_loses_its_end_and_says_so(fake: FakeLlm) -> None:
     fake.say(json.dumps({**GOOD, "positive": "one two three, four five six, seven eight nine"}))
-    written = write(PromptRequest("numbers", budget=8), client(fake), counter=lambda text: len(text.split()))
+    written = write(PromptRequest(idea="numbers", budget=8), client(fake), counter=lambda text: len(text.split()))
     assert written.positive == "one two three, four five six" and written.cut
     assert (written.tokens.number, written.tokens.exact) == (6, True)
 
@@ -187,10 +188,11 @@ def test_the_same_question_is_not_paid_twice(fake: FakeLlm, tmp_path: Path) -> N
 def test_another_question_is_asked(fake: FakeLlm, tmp_path: Path, change: str) -> None:
     cache = AnswerCache(tmp_path)
     write(REQUEST, client(fake), cache)
-    request = {"seed": PromptRequest(REQUEST.idea, seed=4), "idea": PromptRequest("a dog", seed=3)}.get(change, REQUEST)
-    llm = {"model": LanguageModel(fake.base_url, "other"),
-           "temperature": LanguageModel(fake.base_url, "fake-model", temperature=0.1)}.get(change)
-    write(request, ChatClient(llm) if llm else client(fake), cache)
+    request = {"seed": PromptRequest(idea=REQUEST.idea, seed=4),
+               "idea": PromptRequest(idea="a dog", seed=3)}.get(change, REQUEST)
+    llm = {"model": LanguageModel(base_url=fake.base_url, model="other"),
+           "temperature": LanguageModel(base_url=fake.base_url, model="fake-model", temperature=0.1)}.get(change)
+    write(request, ChatClient(llm=llm) if llm else client(fake), cache)
     assert len(fake.requests) == 2
 
 
@@ -236,17 +238,17 @@ def test_the_offline_writer_steps_in_only_if_chosen_and_says_why(fake: FakeLlm) 
 
 
 def test_a_missing_key_is_a_failure_like_any_other(fake: FakeLlm, tmp_path: Path) -> None:
-    llm = LanguageModel(fake.base_url, "fake-model", "MY_KEY")
+    llm = LanguageModel(base_url=fake.base_url, model="fake-model", credential="MY_KEY")
     file = tmp_path / "credentials.toml"
     file.write_text(f'[MY_KEY]\nbase_urls = ["{fake.base_url}"]', encoding="utf-8")
     file.chmod(0o600)
     store, cache = CredentialStore(file, {}), AnswerCache(tmp_path / "answers")
     with pytest.raises(AtelierError, match="MY_KEY has no key"):
-        write(REQUEST, ChatClient(llm, store), cache)
-    assert "MY_KEY has no key" in write(REQUEST, ChatClient(llm, store), cache, fall_back=True).source
+        write(REQUEST, ChatClient(llm=llm, credentials=store), cache)
+    assert "MY_KEY has no key" in write(REQUEST, ChatClient(llm=llm, credentials=store), cache, fall_back=True).source
     # What was answered once needs no key again.
-    write(REQUEST, ChatClient(llm, CredentialStore(file, {"MY_KEY": CANARY})), cache)
-    assert write(REQUEST, ChatClient(llm, store), cache).source.endswith("from the cache")
+    write(REQUEST, ChatClient(llm=llm, credentials=CredentialStore(file, {"MY_KEY": CANARY})), cache)
+    assert write(REQUEST, ChatClient(llm=llm, credentials=store), cache).source.endswith("from the cache")
 
 
 # Keys ---------------------------------------------------------------------------------------------------------------
@@ -273,7 +275,8 @@ def test_a_key_that_the_server_echoes_shows_up_nowhere(fake: FakeLlm, tmp_path: 
     file = tmp_path / "credentials.toml"
     file.write_text(f'[MY_KEY]\nkey = "{CANARY}"\nbase_urls = ["{fake.base_url}"]', encoding="utf-8")
     file.chmod(0o600)
-    chat = ChatClient(LanguageModel(fake.base_url, "fake-model", "MY_KEY"), CredentialStore(file), pause=0.01)
+    chat = ChatClient(llm=LanguageModel(base_url=fake.base_url, model="fake-model", credential="MY_KEY"),
+                      credentials=CredentialStore(file), pause=0.01)
     cache = tmp_path / "answers"
     try:
         seen = repr(write(REQUEST, chat, AnswerCache(cache)))

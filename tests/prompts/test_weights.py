@@ -12,14 +12,14 @@ from compel import Compel, PromptParser, ReturnedEmbeddingsType
 from compel.embeddings_provider import SplitLongTextMode
 from hypothesis import given
 from hypothesis import strategies as st
+from kit.stack_encoder import StackEncoder
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from atelier.errors import AtelierError
 from atelier.models.families import FAMILIES
 from atelier.models.text import TextStack
 from atelier.models.tokenizer import load_tokenizer
-from atelier.prompts.weights.embed import Encoded, Tokens, weighted
-from atelier.prompts.weights.stack_encoder import StackEncoder
+from atelier.prompts.weights.embed import Encoded, TokenizedClause, weighted
 from atelier.prompts.weights.syntax import Blend, Clause, Fragment, WeightedPrompt, parse
 
 SAME_AS_COMPEL = r'''
@@ -139,13 +139,13 @@ def test_any_text_is_read_or_refused_in_words(text: str) -> None:
 class Toy:
     """Two numbers a position: the token, and the sum of all tokens that attention sees. Four positions, no marks."""
 
-    def tokenize(self, fragments: Sequence[str]) -> Tokens:
+    def tokenize(self, fragments: Sequence[str]) -> TokenizedClause:
         words = [(float(word), index) for index, text in enumerate(fragments) for word in text.split()]
         padding = [(0.0, -1)] * (4 - len(words))
         values, owner = zip(*words, *padding, strict=True)
-        return Tokens(torch.tensor(values), torch.tensor(owner))
+        return TokenizedClause(torch.tensor(values), torch.tensor(owner))
 
-    def encode(self, tokens: Tokens, without: Sequence[int | None]) -> Encoded:
+    def encode(self, tokens: TokenizedClause, without: Sequence[int | None]) -> Encoded:
         seen = [tokens.content * (tokens.owner != (-2 if index is None else index)) for index in without]
         embeds = torch.stack([torch.stack([tokens.content, s.sum().expand(4)], dim=-1) for s in seen])
         return Encoded(embeds + 1, torch.stack([s.sum()[None] for s in seen]))
@@ -180,7 +180,7 @@ def test_plain_prompts_are_encoded_once_and_left_alone() -> None:
     class Counting(Toy):
         calls = 0
 
-        def encode(self, tokens: Tokens, without: Sequence[int | None]) -> Encoded:
+        def encode(self, tokens: TokenizedClause, without: Sequence[int | None]) -> Encoded:
             self.calls += 1
             return super().encode(tokens, without)
 

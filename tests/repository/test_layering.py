@@ -1,4 +1,4 @@
-"""The rules of docs/decisions/0001: stages in order, the host only where it belongs, files that hold one idea."""
+"""The rules of docs/decisions/0001: stages in order, no circles, the host only where it belongs, one idea a file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,12 @@ STAGES = [("__version__", "errors", "fields", "temp_paths", "files", "progress",
 ORDER = {name: place for place, names in enumerate(STAGES) for name in names}
 HOST = {"comfy", "comfy_api", "comfy_api_nodes", "comfy_execution", "comfy_extras", "execution", "folder_paths",
         "latent_preview", "node_helpers", "nodes", "server", "app"}
-HOST_ROOM = ROOT / "nodes" / "host"
-"""The only folder whose files may import more of the host than its node API."""
-NODE_API = {"comfy_api"}
+MEETS_HOST = ROOT / "nodes" / "host"
+"""The folder whose files may import more of the host than the node API."""
 LONGEST = 400
+"""Lines of a file."""
+POSITIONS = 5
+"""Most fields of a dataclass that may be given by position."""
 
 LIBRARY = sorted((ROOT / "atelier").rglob("*.py"))
 NODES = sorted((ROOT / "nodes").rglob("*.py"))
@@ -71,6 +73,83 @@ def test_a_stage_imports_only_earlier_stages(path: Path) -> None:
         assert ORDER[target] <= ORDER[own], f"{own} stands before {target}"
 
 
+def imported_files(path: Path) -> set[Path]:
+    """The files of the repository that `path` imports, also for type checkers alone."""
+    targets = set()
+    for dots, parts in imports(path):
+        if dots:
+            base = path.parents[dots - 1]
+            # The last part is a module or a name in one.
+            tried = [base.joinpath(*parts[:end]) for end in (len(parts), len(parts) - 1)]
+            files = [file for stem in tried for file in (stem.with_suffix(".py"), stem / "__init__.py")
+                     if file.is_file()]
+            targets.update(files[:1])
+    return targets - {path}
+
+
+def circles(graph: dict[Path, set[Path]]) -> list[set[Path]]:
+    """Groups of two and more files that reach each other (Tarjan's strongly connected components)."""
+    number: dict[Path, int] = {}
+    lowest: dict[Path, int] = {}
+    stack: list[Path] = []
+    groups: list[set[Path]] = []
+
+    def visit(file: Path) -> None:
+        number[file] = lowest[file] = len(number)
+        stack.append(file)
+        for target in sorted(graph[file]):
+            if target not in number:
+                visit(target)
+            if target in stack:
+                lowest[file] = min(lowest[file], lowest[target])
+        if lowest[file] == number[file]:
+            group = set(stack[stack.index(file):])
+            del stack[stack.index(file):]
+            groups.append(group)
+
+    for file in sorted(graph):
+        if file not in number:
+            visit(file)
+    return [group for group in groups if len(group) > 1]
+
+
+def test_no_files_import_each_other() -> None:
+    files = [*LIBRARY, *NODES]
+    graph = {path: imported_files(path) & set(files) for path in files}
+    assert sum(map(len, graph.values())) > 2 * len(files), "imports were not resolved"
+    assert [sorted(map(named, group)) for group in circles(graph)] == []
+
+
+def test_circles_of_any_length_are_found() -> None:
+    a, b, c, d = map(Path, "abcd")
+    assert circles({a: {b}, b: {c}, c: {a, d}, d: set()}) == [{a, b, c}]
+    assert circles({a: {b, c}, b: {d}, c: {d}, d: set()}) == []
+
+
+def many_positions(source: str) -> list[str]:
+    """Dataclasses with more fields than `POSITIONS` whose constructor takes them by position."""
+    classes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ClassDef)]
+    found = []
+    for node in classes:
+        decorators = [ast.unparse(decorator) for decorator in node.decorator_list]
+        count = sum(isinstance(item, ast.AnnAssign) and "ClassVar" not in ast.unparse(item.annotation)
+                    for item in node.body)
+        if count > POSITIONS and any(re.match(r"(dataclasses\.)?dataclass\b(?!.*kw_only=True)", d) for d in decorators):
+            found.append(node.name)
+    return found
+
+
+@pytest.mark.parametrize("path", LIBRARY + NODES, ids=named)
+def test_large_dataclasses_are_built_by_keyword(path: Path) -> None:
+    assert many_positions(path.read_text(encoding="utf-8")) == []
+
+
+def test_a_large_positional_dataclass_is_found() -> None:
+    fields = "\n".join(f"    field{number}: int" for number in range(POSITIONS + 1))
+    assert many_positions(f"@dataclass(frozen=True)\nclass A:\n{fields}") == ["A"]
+    assert many_positions(f"@dataclass(frozen=True, kw_only=True)\nclass A:\n{fields}") == []
+
+
 @pytest.mark.parametrize("path", LIBRARY, ids=named)
 def test_the_library_knows_no_host(path: Path) -> None:
     assert not {parts[0] for dots, parts in imports(path) if dots == 0} & HOST
@@ -80,8 +159,8 @@ def test_the_library_knows_no_host(path: Path) -> None:
 def test_nodes_meet_the_host_through_one_door(path: Path) -> None:
     names = {parts for dots, parts in imports(path) if dots == 0}
     assert all(parts[0] != "atelier" for parts in names), "inside the pack only relative imports work"
-    if HOST_ROOM not in path.parents:
-        assert {parts[0] for parts in names} & HOST <= NODE_API, "only nodes/host/ meets the host"
+    if MEETS_HOST not in path.parents:
+        assert {parts[0] for parts in names} & HOST <= {"comfy_api"}
 
 
 def test_a_file_that_holds_a_node_bears_its_name() -> None:

@@ -34,3 +34,13 @@ def test_every_make_target_and_verb_that_is_shown_exists() -> None:
     verbs = re.findall(r"python -m atelier ([\w-]+)", README)
     assert verbs
     assert all(re.search(rf"^\s+{verb}\b", helped, re.MULTILINE) for verb in verbs)
+
+
+def test_contributing_names_what_exists() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = set(re.findall(r"`(?:python )?((?:[\w.-]+/)+[\w.-]*)`", text)) | set(re.findall(r"\]\(([^)#]+)\)", text))
+    created = {path for path in paths if path.startswith((".venv/", ".comfyui/"))}
+    assert len(paths - created) > 20
+    assert [path for path in sorted(paths - created) if not (ROOT / path).exists()] == []
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in re.findall(r"make (\w+)", text))

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from atelier.train.step_rate import format_rate
+
 ROOT = Path(__file__).resolve().parent.parent.parent
+JS = ROOT / "web" / "js"
 SCRIPTS = sorted((ROOT / "web").rglob("*.js"))
 
 
@@ -25,6 +30,42 @@ def test_javascript() -> None:
     assert passed and int(passed[1]) >= 25, run.stdout[-2000:]
 
 
+@pytest.mark.node
+def test_the_panel_writes_speed_and_time_as_the_log_does() -> None:
+    speeds = [0.0004, 0.05, 0.3, 0.8, 0.999, 1.0, 1.005, 1.125, 1.25, 2.675, 19.999, 123.456]
+    table = [(speed, left) for speed in speeds for left in (0, 1, 59, 61, 3599, 12345)]
+    module = (JS / "training" / "format.js").as_uri()
+    script = f"""
+        import {{ formatDuration, formatSpeed, secondsLeft }} from {json.dumps(module)};
+        console.log(JSON.stringify({json.dumps(table)}.map(([speed, left]) => {{
+          const seconds = secondsLeft({{ step: 0, steps: left, steps_per_second: speed }});
+          return `${{formatSpeed(speed)}} · ${{formatDuration(seconds)}} left`;
+        }})));"""
+    run = subprocess.run(["node", "--input-type=module", "--eval", script], capture_output=True, text=True,
+                         encoding="utf-8", timeout=60, check=False)
+    assert run.returncode == 0, run.stderr[-2000:]
+    assert json.loads(run.stdout) == [format_rate(speed, left) for speed, left in table]
+
+
+def test_the_type_check_finds_what_is_wrong(tmp_path: Path) -> None:
+    """Skipped where tools/check_js.py would skip it; it has said why."""
+    sys.path.append(str(ROOT / "tools"))
+    import check_js
+
+    compiler, missing = check_js.compiler()
+    if compiler is None:
+        pytest.skip(f"they need {missing}")
+    shutil.copytree(JS, tmp_path / "web" / "js")
+    config = json.loads(check_js.CONFIG.read_text(encoding="utf-8"))
+    config["include"] = [str(check_js.CONFIG.parent / "editor.d.ts"), "web/js/**/*.js"]
+    (tmp_path / "tsconfig.json").write_text(json.dumps(config), encoding="utf-8")
+    assert not check_js.errors(compiler, tmp_path / "tsconfig.json")
+    feed = tmp_path / "web" / "js" / "training" / "feed.js"
+    feed.write_text(feed.read_text(encoding="utf-8").replace("session.workflow ===", "session.worklow ==="),
+                    encoding="utf-8")
+    assert "worklow" in check_js.errors(compiler, tmp_path / "tsconfig.json")
+
+
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
 def test_every_import_leads_to_a_file(path: Path) -> None:
     for wanted in re.findall(r"""from "(\.[^"]+)";""", path.read_text(encoding="utf-8")):
@@ -38,10 +79,10 @@ def test_only_one_script_meets_the_editor() -> None:
     assert meeting == ["atelier.js"]
 
 
-def test_every_phase_of_a_training_has_words() -> None:
+def test_every_phase_of_a_training_has_a_name() -> None:
     sources = [*(ROOT / "atelier" / "train").glob("*.py"), ROOT / "atelier" / "dataset" / "encode.py"]
     phases = {phase for path in sources
               for phase in re.findall(r'progress\.phase\("(\w+)"', path.read_text(encoding="utf-8"))}
     assert phases >= {"loading", "encoding", "training", "sampling", "saving"}
-    words = (ROOT / "web" / "js" / "training" / "words.js").read_text(encoding="utf-8")
+    words = (JS / "training" / "format.js").read_text(encoding="utf-8")
     assert phases <= set(re.findall(r"^  (\w+): \"", words, re.MULTILINE))

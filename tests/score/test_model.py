@@ -28,7 +28,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPProcessor
 from atelier.errors import AtelierError
 from atelier.progress import Progress
 from atelier.score.config import config_of
-from atelier.score.crop import Crop
+from atelier.score.crop import ClipCrop
 from atelier.score.definitions import Definition
 from atelier.score.load import open_scorer
 from atelier.score.preprocess import MEAN, STD, pixel_values
@@ -62,7 +62,7 @@ def test_preprocessing_is_transformers_own_bit_for_bit(size: int) -> None:
 
 def test_pad_keeps_all_and_fills_with_the_mean_colour() -> None:
     picture = Image.new("RGB", (64, 32), (255, 0, 0))
-    levels = pixel_values([picture], 32, Crop.PAD)[0] * torch.tensor(STD)[:, None, None]
+    levels = pixel_values([picture], 32, ClipCrop.PAD)[0] * torch.tensor(STD)[:, None, None]
     levels = ((levels + torch.tensor(MEAN)[:, None, None]) * 255).round().int()
     assert (levels[0, 8:24] == 255).all() and (levels[2, 8:24] == 0).all()
     for channel, level in enumerate(CLIP_PAD):
@@ -73,9 +73,9 @@ def test_crops_see_what_they_say() -> None:
     # Red sides, green middle square: only the reference crop loses the red.
     picture = Image.new("RGB", (96, 32), (255, 0, 0))
     picture.paste((0, 255, 0), (32, 0, 64, 32))
-    red = {crop: (pixel_values([picture], 32, crop)[0, 0] * STD[0] + MEAN[0]).max().item() for crop in Crop}
-    assert red[Crop.CENTER] == pytest.approx(0, abs=0.01)
-    assert red[Crop.PAD] == red[Crop.SQUASH] == pytest.approx(1, abs=0.01)
+    red = {crop: (pixel_values([picture], 32, crop)[0, 0] * STD[0] + MEAN[0]).max().item() for crop in ClipCrop}
+    assert red[ClipCrop.CENTER] == pytest.approx(0, abs=0.01)
+    assert red[ClipCrop.PAD] == red[ClipCrop.SQUASH] == pytest.approx(1, abs=0.01)
 
 
 def test_parity_with_transformers(scorer: ClipScorer, folder: Path) -> None:

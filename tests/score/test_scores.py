@@ -13,7 +13,7 @@ from PIL import ImageFont
 from atelier.errors import AtelierError
 from atelier.pictures.labels import strip
 from atelier.score.annotate import annotate
-from atelier.score.crop import Crop
+from atelier.score.crop import ClipCrop
 from atelier.score.definitions import Definition
 from atelier.score.result import Score, Scores
 
@@ -21,7 +21,7 @@ from atelier.score.result import Score, Scores
 def scores(*values: float, text: str = "a cat", **more: str) -> Scores:
     items = tuple(Score(picture=i, text=text, cosine=value, value=value, tokens=2, cut=0)
                   for i, value in enumerate(values))
-    return Scores(items=items, model="ViT-B-32", definition=Definition.COSINE, crop=Crop.CENTER, **more)
+    return Scores(items=items, model="ViT-B-32", definition=Definition.COSINE, crop=ClipCrop.CENTER, **more)
 
 
 @pytest.mark.parametrize(("definition", "cosine", "value"), [

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from kit.training import MemorySet, parts, tiny_unet
+from kit.training_loop import request, train_steps
 
 from atelier.errors import AtelierError
 from atelier.lora.merge import merge_into
 from atelier.lora.weights import select
 from atelier.train.adapters import Adapters, put_adapters
-from atelier.train.config import TARGETS, LoraConfig, TrainConfig, TrainingOptions
+from atelier.train.request.lora import TARGETS, LoraConfig
 from atelier.train.trainer import Trainer
 
 
@@ -26,10 +29,9 @@ def _frozen(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _trained(config: LoraConfig, steps: int = 4, dtype: torch.dtype = torch.float32) -> Trainer:
-    options = TrainingOptions(learning_rate=1e-2, batch_size=2, monitor="off", patience=0)
-    trainer = Trainer(parts(dtype=dtype), MemorySet.of(4), TrainConfig(config, options, steps=steps))
-    for _ in range(steps):
-        trainer.train_step()
+    options = request(learning_rate=1e-2, batch_size=2, monitor="off", patience=0, steps=steps)
+    trainer = Trainer(parts(dtype=dtype), MemorySet.of(4), replace(options, lora=config))
+    train_steps(trainer, steps)
     trainer.adapters.train(False)
     return trainer
 

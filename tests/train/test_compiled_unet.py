@@ -4,31 +4,30 @@ from __future__ import annotations
 
 import logging
 import shutil
-from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
 from kit.training import MemorySet, parts
+from kit.training_loop import request, train_steps
 from torch._dynamo.exc import TorchDynamoException
 
-from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 from atelier.train.trainer import Trainer
 
 if TYPE_CHECKING:
     from atelier.dataset.cache import EncodedSet
 
 STEPS = 20
-PLAIN = TrainingOptions(batch_size=2, gradient_accumulation=2, monitor="off", patience=0, schedule="constant")
+PLAIN = dict(batch_size=2, gradient_accumulation=2, monitor="off", patience=0, schedule="constant")
 
 
 def trainer(compiled: bool, learning_rate: float = 3e-4) -> Trainer:
-    options = replace(PLAIN, compile="on" if compiled else "off", learning_rate=learning_rate)
-    return Trainer(parts(), cast("EncodedSet", MemorySet.of(8)), TrainConfig(LoraConfig(rank=4), options, steps=STEPS))
+    return Trainer(parts(), cast("EncodedSet", MemorySet.of(8)), request(
+        PLAIN, rank=4, compile="on" if compiled else "off", learning_rate=learning_rate, steps=STEPS))
 
 
 def losses(of: Trainer) -> list[float]:
-    return [of.train_step()[0].item() for _ in range(STEPS)]
+    return train_steps(of, STEPS)
 
 
 @pytest.mark.slow
@@ -69,4 +68,4 @@ def test_a_failure_of_another_kind_is_not_swallowed(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(plain, "_accumulate", fail)
     with pytest.raises(TorchDynamoException):
-        plain.train_step()
+        train_steps(plain, 1)

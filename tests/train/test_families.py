@@ -13,6 +13,7 @@ import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
 from kit.checkpoints import write_sd1, write_sd2, write_sdxl, write_sdxl_refiner
 from kit.pictures import noise_picture, write_pictures
+from kit.training_loop import request
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -28,15 +29,15 @@ from atelier.progress import Interrupted, Progress
 from atelier.train import run as run_module
 from atelier.train.batch_loader import BatchLoader
 from atelier.train.bucket_sampler import SampleUse
-from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 from atelier.train.devices import RunPaths
-from atelier.train.presets import preset
+from atelier.train.request.presets import build_request
+from atelier.train.request.request import TrainRequest
 from atelier.train.run import train
 
-OPTIONS = TrainingOptions(monitor="off", patience=0, learning_rate=1e-2, text_learning_rate=1e-2, caption_dropout=0.2,
-                          precision="fp32")
-CONFIG = TrainConfig(LoraConfig(rank=4, alpha=8), OPTIONS, steps=3)
-WITH_TEXT = replace(CONFIG, lora=replace(CONFIG.lora, train_text_encoder=True))
+OPTIONS = dict(monitor="off", patience=0, learning_rate=1e-2, text_learning_rate=1e-2, caption_dropout=0.2,
+               precision="fp32")
+CONFIG = request(dict(rank=4, alpha=8), OPTIONS, steps=3)
+WITH_TEXT = CONFIG.override(dict(train_text_encoder=True))
 
 MODELS: dict[str, tuple[str, Callable[..., Path], str]] = {
     "sd1": ("sd1", write_sd1, "epsilon"), "sd2": ("sd2_base", write_sd2, "epsilon"),
@@ -47,7 +48,7 @@ MODELS: dict[str, tuple[str, Callable[..., Path], str]] = {
 
 CASES = {**{kind: (kind, CONFIG) for kind in MODELS}, "sd1 with text": ("sd1", WITH_TEXT),
          "sdxl with text": ("sdxl", WITH_TEXT),
-         "sdxl with text, bfloat16": ("sdxl", replace(WITH_TEXT, options=replace(OPTIONS, precision="bf16")))}
+         "sdxl with text, bfloat16": ("sdxl", WITH_TEXT.override(dict(precision="bf16")))}
 
 
 class After(Progress):
@@ -97,7 +98,7 @@ def test_three_steps_in_two_sittings_equal_three_in_one(case: str, checkpoint: C
     with pytest.raises(Interrupted):
         train("cut", model, pictures, config, place(tmp_path), After(2))
     report = train("cut", model, pictures, config, place(tmp_path), Progress())
-    assert (report.outcome.step, report.outcome.status) == (3, "complete")
+    assert (report.result.step, report.result.status) == (3, "complete")
     resumed = load_file(report.lora)
     assert resumed.keys() == whole.keys()
     assert all(torch.equal(resumed[key], tensor) for key, tensor in whole.items())
@@ -119,7 +120,7 @@ def test_the_prediction_type_decides_what_is_learnt(checkpoint: Callable[[str], 
     for stated in named:
         model = open_model(checkpoint("sd2"), prediction_type=stated)
         report = train(stated, model, pictures, CONFIG, place(tmp_path), Progress())
-        seen[stated] = (report.outcome.history.losses[0], load_file(report.lora))
+        seen[stated] = (report.result.history.losses[0], load_file(report.lora))
         header = read_metadata(report.lora)
         assert (header["modelspec.architecture"], header["ss_v_parameterization"]) == named[stated]
         assert header["modelspec.prediction_type"] == stated
@@ -136,8 +137,7 @@ def test_the_first_loss_is_that_of_diffusers_own_arithmetic(checkpoint: Callable
     save_file(state, tmp_path / "sharp.safetensors")
     model = open_model(tmp_path / "sharp.safetensors", prediction_type="v_prediction")
     calls = watch_unet(monkeypatch)
-    options = replace(OPTIONS, caption_dropout=0.0)
-    config = replace(CONFIG, steps=1, options=options)
+    config = CONFIG.override(dict(steps=1, caption_dropout=0.0))
     report = train("one", model, pictures, config, place(tmp_path), Progress())
     (noisy, t, _), _, out = calls[0]
     scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear",
@@ -151,7 +151,7 @@ def test_the_first_loss_is_that_of_diffusers_own_arithmetic(checkpoint: Callable
         latents = encoded.moments(index, False)[0][None]
         noise = (noisy - level.sqrt() * latents) / (1 - level).sqrt()
         losses.append(float((out - scheduler.get_velocity(latents, noise, t)).square().mean()))
-    assert min(abs(loss - report.outcome.history.losses[0]) / loss for loss in losses) < 1e-3
+    assert min(abs(loss - report.result.history.losses[0]) / loss for loss in losses) < 1e-3
 
 
 def watch_unet(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -169,12 +169,12 @@ def watch_unet(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 @pytest.mark.parametrize("config", [CONFIG, WITH_TEXT], ids=["cached", "text trained"])
-def test_sdxl_gets_both_texts_the_pooled_one_and_sizes(config: TrainConfig, checkpoint: Callable[[str], Path],
+def test_sdxl_gets_both_texts_the_pooled_one_and_sizes(config: TrainRequest, checkpoint: Callable[[str], Path],
                                                        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_pictures(tmp_path / "pictures", [(150, 100)])
     data = read_folder(folder, FolderOptions(resolution=Resolution(64, Crop.CENTER)))
     calls = watch_unet(monkeypatch)
-    config = replace(config, steps=1, options=replace(OPTIONS, caption_dropout=0.0))
+    config = config.override(dict(steps=1, caption_dropout=0.0))
     train("one", open_model(checkpoint("sdxl")), data, config, place(tmp_path), Progress())
     (_, _, embeds), named, _ = calls[0]
     to_folder(checkpoint("sdxl"), tmp_path / "folder")
@@ -205,12 +205,12 @@ def test_a_mirrored_picture_has_the_mirrored_crop(checkpoint: Callable[[str], Pa
 
 def test_the_published_recipe_runs_on_sd_turbo_as_it_stands(checkpoint: Callable[[str], Path], pictures: TrainingSet,
                                                             tmp_path: Path) -> None:
-    config = preset("reference recipe")
+    config = build_request("reference recipe")
     model = open_model(checkpoint("sd-turbo"))
     assert (model.family, model.prediction_type) == ("sd2", "epsilon")
     report = train("turbo", model, pictures, config, place(tmp_path), Progress())
-    assert report.outcome.status in ("complete", "stopped early")
-    assert report.outcome.step <= 90
+    assert report.result.status in ("complete", "stopped early")
+    assert report.result.step <= 90
     state = load_file(report.lora)
     assert {float(value) for key, value in state.items() if key.endswith(".alpha")} == {16.0}
     assert all(value.shape[0] == 8 for key, value in state.items() if "lora_down" in key)
@@ -247,9 +247,9 @@ def test_sdxls_vae_never_computes_in_float16(checkpoint: Callable[[str], Path], 
 
 
 def test_sdxl_trains_in_float16(checkpoint: Callable[[str], Path], pictures: TrainingSet, tmp_path: Path) -> None:
-    config = replace(CONFIG, options=replace(OPTIONS, precision="fp16", learning_rate=1e-3))
+    config = CONFIG.override(dict(precision="fp16", learning_rate=1e-3))
     report = train("half", open_model(checkpoint("sdxl")), pictures, config, place(tmp_path), Progress())
-    assert report.outcome.precision == "float16"
+    assert report.result.precision == "float16"
     state = load_file(report.lora)
     assert all(tensor.isfinite().all() for tensor in state.values())
     assert any(tensor.any() for key, tensor in state.items() if "lora_up" in key)

@@ -10,25 +10,23 @@ from typing import Any
 import pytest
 import torch
 from kit.training import MemorySet, parts
-from kit.training_loop import QUIET, StopAt, loop_in, same
+from kit.training_loop import QUIET, StopAt, loop_in, request, same, train_steps
 from safetensors import safe_open
 
 from atelier.errors import AtelierError
 from atelier.lora.file import load_lora
 from atelier.progress import Interrupted, Progress
-from atelier.train.config import LoraConfig, TrainConfig
 from atelier.train.loop import Loop
 from atelier.train.run_folder import RunFolder
-from atelier.train.trainer import Trainer
+from atelier.train.trainer import StepResult, Trainer
 
 
 def test_an_interrupt_leaves_a_lora_of_what_was_learnt(tmp_path: Path) -> None:
-    config = TrainConfig(LoraConfig(rank=4), QUIET, steps=10)
+    config = request(dict(rank=4), QUIET, steps=10)
     with pytest.raises(Interrupted):
         loop_in(tmp_path, config, StopAt(interrupt=4)).run()
     reference = loop_in(tmp_path / "other", config)
-    for _ in range(3):
-        reference.trainer.train_step()
+    train_steps(reference.trainer, 3)
     kept, expected = load_lora(RunFolder(tmp_path).last), reference.trainer.adapters.weights()
     assert kept.keys() == expected.keys()
     assert all(torch.equal(kept[name].up, expected[name].up) for name in kept)
@@ -36,25 +34,25 @@ def test_an_interrupt_leaves_a_lora_of_what_was_learnt(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_a_validation_can_be_interrupted_and_is_made_up_for(tmp_path: Path, ema: float) -> None:
-    options = replace(QUIET, monitor="validation", validate_every=3, patience=99, ema_decay=ema, save_every=3)
-    config, data = TrainConfig(LoraConfig(rank=4), options, steps=7), MemorySet.of(4)
+    options = dict(QUIET, monitor="validation", validate_every=3, patience=99, ema_decay=ema, save_every=3)
+    config, data = request(dict(rank=4), options, steps=7), MemorySet.of(4)
     whole = loop_in(tmp_path / "whole", config, data=data)
     whole.run()
-    cut = loop_in(tmp_path / "cut", config, StopAt(interrupt=6), data)  # the third check within the first look
+    cut = loop_in(tmp_path / "cut", config, StopAt(interrupt=6), data)  # the third check within the first validation
     with pytest.raises(Interrupted):
         cut.run()
-    assert (cut.trainer.step, cut.trainer.history.validation) == (3, [])
+    assert (cut.state.step, cut.state.history.validation) == (3, [])
     assert same(RunFolder(tmp_path / "cut").last, RunFolder(tmp_path / "whole").at(3))
     resumed = loop_in(tmp_path / "cut", config, data=data)
     resumed.run()
-    assert resumed.trainer.history == whole.trainer.history
-    assert resumed.trainer.early_stopping == whole.trainer.early_stopping
+    assert resumed.state.history == whole.state.history
+    assert resumed.state.early_stopping == whole.state.early_stopping
     assert {p.name for p in (tmp_path / "cut").iterdir()} == {p.name for p in (tmp_path / "whole").iterdir()}
     assert all(same(tmp_path / "cut" / p.name, p) for p in (tmp_path / "whole").glob("[!s]*.safetensors"))
 
 
 def test_a_validation_asks_before_each_pass() -> None:
-    trainer = Trainer(parts(), MemorySet.of(40), TrainConfig(LoraConfig(rank=4), replace(
+    trainer = Trainer(parts(), MemorySet.of(40), request(dict(rank=4), dict(
         QUIET, monitor="validation", patience=9, validation_timesteps=50), steps=5))
     passes, unet, since = [0], trainer.parts.unet, []
     plain = unet.forward
@@ -69,9 +67,9 @@ def test_a_validation_asks_before_each_pass() -> None:
 
 
 def test_an_interrupt_leaves_a_running_average_in_its_place() -> None:
-    trainer = Trainer(parts(), MemorySet.of(4), TrainConfig(LoraConfig(rank=4), replace(
+    trainer = Trainer(parts(), MemorySet.of(4), request(dict(rank=4), dict(
         QUIET, ema_decay=0.9), steps=5))
-    trainer.train_step()
+    train_steps(trainer, 1)
     before = trainer.adapters.snapshot()
     with pytest.raises(Interrupted):
         trainer.validate(StopAt(interrupt=2).check)
@@ -79,16 +77,16 @@ def test_an_interrupt_leaves_a_running_average_in_its_place() -> None:
 
 
 def test_an_interrupt_in_a_sample_keeps_the_lora_and_the_picture_is_made_up_for(tmp_path: Path) -> None:
-    config, store = TrainConfig(LoraConfig(rank=4), replace(QUIET, sample_every=4), steps=8), RunFolder(tmp_path)
+    config, folder = request(dict(rank=4), dict(QUIET, sample_every=4), steps=8), RunFolder(tmp_path)
 
     def run(progress: Progress, *, interrupted: bool) -> list[int]:
         drawn: list[int] = []
 
-        def draw() -> None:
+        def draw(step: int, weights: Any = None) -> None:
             progress.check()
-            drawn.append(loop.trainer.step)
-            store.sample(loop.trainer.step).parent.mkdir(exist_ok=True)
-            store.sample(loop.trainer.step).write_bytes(b"a picture")
+            drawn.append(step)
+            folder.sample(step).parent.mkdir(exist_ok=True)
+            folder.sample(step).write_bytes(b"a picture")
 
         loop = loop_in(tmp_path, config, progress, draw=draw)
         if interrupted:
@@ -98,15 +96,14 @@ def test_an_interrupt_in_a_sample_keeps_the_lora_and_the_picture_is_made_up_for(
             loop.run()
         return drawn
 
-    reference = loop_in(tmp_path / "whole", replace(config, options=replace(config.options, save_every=4)))
+    reference = loop_in(tmp_path / "whole", config.override(dict(save_every=4)))
     reference.run()
     assert run(StopAt(interrupt=5), interrupted=True) == []
-    assert same(store.last, reference.store.at(4))
+    assert same(folder.last, reference.folder.at(4))
     # Once made up for, no picture is drawn twice; the last one is due when no step is left.
     assert run(StopAt(interrupt=6), interrupted=True) == [4]
-    assert same(store.last, reference.store.last)
+    assert same(folder.last, reference.folder.last)
     assert run(Progress(), interrupted=False) == [8]
-    assert run(Progress(), interrupted=False) == []
 
 
 class Phases(Progress):
@@ -122,43 +119,44 @@ class Phases(Progress):
 def test_a_sample_that_does_not_fit_in_memory_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tried: list[int] = []
 
-    def draw() -> None:
-        tried.append(loop.trainer.step)
+    def draw(step: int, weights: Any = None) -> None:
+        tried.append(step)
         if len(tried) == 1:
             raise torch.OutOfMemoryError("CUDA out of memory.")
         if len(tried) == 2:
             torch.empty(10**15)  # a processor's own error is another
 
     progress = Phases()
-    config = TrainConfig(LoraConfig(rank=4), replace(QUIET, sample_every=2), steps=6)
+    config = request(dict(rank=4), dict(QUIET, sample_every=2), steps=6)
     loop = loop_in(tmp_path, config, progress, draw=draw)
     with caplog.at_level("WARNING", "atelier"):
-        assert loop.run() == "complete"
+        assert loop.run().status == "complete"
     assert (tried, loop.undrawn) == ([2, 4, 6], [2, 4])
     assert [record.args for record in caplog.records if record.name == "atelier"] == [(2,), (4,)]
     assert sum("no memory for a sample" in text for text in progress.said) == 2
-    reference = loop_in(tmp_path / "other", TrainConfig(LoraConfig(rank=4), QUIET, steps=6))
+    reference = loop_in(tmp_path / "other", request(dict(rank=4), QUIET, steps=6))
     reference.run()
-    assert same(loop.store.last, reference.store.last)
+    assert same(loop.folder.last, reference.folder.last)
 
 
 def test_running_out_of_memory_in_a_step_keeps_the_steps_before(tmp_path: Path) -> None:
-    config = TrainConfig(LoraConfig(rank=4), QUIET, steps=6)
+    config = request(dict(rank=4), QUIET, steps=6)
     loop = loop_in(tmp_path, config)
-    step = loop.trainer.train_step
-    loop.trainer.train_step = lambda: torch.empty(10**15) if loop.trainer.step == 4 else step()
+    plain = loop.trainer.train_step
+    loop.trainer.train_step = lambda step, scale: torch.empty(10**15) if step == 4 else plain(step, scale)
     with pytest.raises(AtelierError, match=r"Memory ran out at step 5 \(batch size 2.*smaller batch size"):
         loop.run()
     reference = loop_in(tmp_path / "other", replace(config, steps=4))
     reference.run()
-    assert same(loop.store.last, reference.store.last)
+    assert same(loop.folder.last, reference.folder.last)
     resumed = loop_in(tmp_path, config)
-    assert resumed.run() == "complete" and resumed.began_step == 4
+    result = resumed.run()
+    assert (result.status, result.began_step) == ("complete", 4)
 
 
 def test_running_out_of_memory_in_a_validation_keeps_the_work(tmp_path: Path) -> None:
-    options = replace(QUIET, monitor="validation", validate_every=2, patience=9)
-    loop = loop_in(tmp_path, TrainConfig(LoraConfig(rank=4), options, steps=6))
+    options = dict(QUIET, monitor="validation", validate_every=2, patience=9)
+    loop = loop_in(tmp_path, request(dict(rank=4), options, steps=6))
 
     def full(check: Any) -> float:
         raise torch.OutOfMemoryError("CUDA out of memory.")
@@ -166,15 +164,15 @@ def test_running_out_of_memory_in_a_validation_keeps_the_work(tmp_path: Path) ->
     loop.trainer.validate = full
     with pytest.raises(AtelierError, match=r"validating after step 2.*batch size"):
         loop.run()
-    reference = loop_in(tmp_path / "other", TrainConfig(LoraConfig(rank=4), QUIET, steps=2))
+    reference = loop_in(tmp_path / "other", request(dict(rank=4), QUIET, steps=2))
     reference.run()
-    assert same(loop.store.last, reference.store.last) and loop.store.state.exists()
+    assert same(loop.folder.last, reference.folder.last) and loop.folder.state.exists()
 
 
 def test_float16_writes_no_untouched_lora(tmp_path: Path) -> None:
     """So steep that the first steps only find the loss scale."""
-    options = replace(QUIET, precision="fp16", monitor="validation", validate_every=1, patience=99, save_every=1)
-    config = TrainConfig(LoraConfig(rank=4, alpha=4096), options, steps=10)
+    options = dict(QUIET, precision="fp16", monitor="validation", validate_every=1, patience=99, save_every=1)
+    config = request(dict(rank=4, alpha=4096), options, steps=10)
 
     def loop(progress: Progress) -> Loop:
         trainer = Trainer(parts(dtype=torch.float16), MemorySet.of(1), config)
@@ -183,7 +181,7 @@ def test_float16_writes_no_untouched_lora(tmp_path: Path) -> None:
     cut = loop(StopAt(interrupt=5))  # steps 1 and 2 with two passes of validation each
     with pytest.raises(Interrupted):
         cut.run()
-    assert cut.trainer.early_stopping.best_step == 0 and cut.trainer.best is None
+    assert cut.state.early_stopping.best_step == 0 and not cut.folder.best.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
     cut = loop(StopAt(stop=3))  # after the two passes that were cut short
     with pytest.raises(AtelierError, match=r"Nothing was learnt in 2 steps.*float16"):
@@ -191,8 +189,8 @@ def test_float16_writes_no_untouched_lora(tmp_path: Path) -> None:
     resumed = loop(Progress())
     resumed.run()
     first = min(int(path.stem[-6:]) for path in tmp_path.glob("step-*"))
-    assert first > 2 and resumed.trainer.history.validation[0][0] == 1
-    assert resumed.trainer.early_stopping.best_step >= first and load_lora(RunFolder(tmp_path).best)
+    assert first > 2 and resumed.state.history.validation[0][0] == 1
+    assert resumed.state.early_stopping.best_step >= first and load_lora(RunFolder(tmp_path).best)
 
 
 def test_a_kill_costs_two_minutes_of_work_and_a_step_at_most(tmp_path: Path) -> None:
@@ -209,50 +207,48 @@ def test_a_kill_costs_two_minutes_of_work_and_a_step_at_most(tmp_path: Path) -> 
                 saved.append(0)
             now[0] += 50
 
-    loop_in(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=8), Slow(), clock=lambda: now[0]).run()
+    loop_in(tmp_path, request(dict(rank=4), QUIET, steps=8), Slow(), clock=lambda: now[0]).run()
     assert saved == [0, 0, 0, 3, 3, 3, 6, 6]
 
 
 def test_a_state_that_does_not_fit_on_the_disk_costs_no_lora(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, trainer: Trainer) -> None:
+    def full(*_: Any) -> None:
         raise AtelierError("The disk is full.", "Free some space.")
 
     monkeypatch.setattr("atelier.train.checkpoint_writer.save_state", full)
     with pytest.raises(AtelierError, match="disk is full"):
-        loop_in(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=10), StopAt(interrupt=4)).run()
+        loop_in(tmp_path, request(dict(rank=4), QUIET, steps=10), StopAt(interrupt=4)).run()
     assert load_lora(RunFolder(tmp_path).last)
 
 
 def test_an_interrupt_before_the_first_step_writes_nothing(tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
-        loop_in(tmp_path, TrainConfig(LoraConfig(rank=4), QUIET, steps=10), StopAt(interrupt=1)).run()
+        loop_in(tmp_path, request(dict(rank=4), QUIET, steps=10), StopAt(interrupt=1)).run()
     assert list(tmp_path.rglob("*")) == []
 
 
 @pytest.mark.parametrize("ema", [0.0, 0.9])
 def test_nan_ends_the_run_and_keeps_the_last_good_weights(tmp_path: Path, ema: float) -> None:
-    config = TrainConfig(LoraConfig(rank=4), replace(QUIET, ema_decay=ema), steps=10)
+    config = request(dict(rank=4), dict(QUIET, ema_decay=ema), steps=10)
     loop = loop_in(tmp_path, config)
-    steps = iter(range(100))
     plain = loop.trainer.train_step
 
-    def broken():
-        loss, finite = plain()
-        return (loss * float("nan"), torch.tensor(False)) if next(steps) == 3 else (loss, finite)
+    def broken(step: int, loss_scale: float) -> StepResult:
+        result = plain(step, loss_scale)
+        return StepResult(result.loss * float("nan"), torch.tensor(False), loss_scale) if step == 3 else result
 
     loop.trainer.train_step = broken
     with pytest.raises(AtelierError, match="step 4") as caught:
         loop.run()
     assert "learning rate" in str(caught.value)
     reference = loop_in(tmp_path / "other", config).trainer
-    for _ in range(3):
-        reference.train_step()
+    train_steps(reference, 3)
     kept, expected = load_lora(RunFolder(tmp_path).last), reference.adapters.weights(reference.current)
     assert all(torch.equal(kept[name].up, expected[name].up) for name in kept)
 
 
 def test_a_diverging_run_is_noticed_by_itself(tmp_path: Path) -> None:
-    wild = replace(QUIET, learning_rate=1e30, max_grad_norm=0)
-    loop = loop_in(tmp_path, TrainConfig(LoraConfig(rank=4), wild, steps=50))
+    wild = dict(QUIET, learning_rate=1e30, max_grad_norm=0)
+    loop = loop_in(tmp_path, request(dict(rank=4), wild, steps=50))
     with pytest.raises(AtelierError, match="NaN or infinite"):
         loop.run()

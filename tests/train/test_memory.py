@@ -11,10 +11,11 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from kit.loras import published_unet
 from kit.training import MemorySet, parts, tiny_unet
+from kit.training_loop import request
 
 from atelier.train.adapters import Adapters
-from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 from atelier.train.memory import needs_checkpointing, step_memory
+from atelier.train.request.lora import LoraConfig
 
 CPU = torch.device("cpu")
 
@@ -98,21 +99,21 @@ def test_auto_switches_on_when_the_budget_is_small() -> None:
     unet, data = tiny_unet(), MemorySet.of(2, size=32)
     need = step_memory(unet.config, LoraConfig(), dtype=torch.float32, batch=1, height=32, width=32)
     room = need.total - need.weights
-    auto = TrainConfig(steps=1)
+    auto = request(steps=1)
     assert needs_checkpointing(unet, data, auto, CPU, free=room - 1)
     assert not needs_checkpointing(unet, data, auto, CPU, free=room + 1)
-    assert needs_checkpointing(unet, data, TrainConfig(options=TrainingOptions(batch_size=2), steps=1), CPU,
+    assert needs_checkpointing(unet, data, request(batch_size=2, steps=1), CPU,
                                free=room + 1)
     assert not needs_checkpointing(unet, data, auto, CPU), "a CPU does not tell what is free"
     for choice, answer in (("on", True), ("off", False)):
-        config = TrainConfig(options=TrainingOptions(gradient_checkpointing=choice), steps=1)
+        config = request(gradient_checkpointing=choice, steps=1)
         assert needs_checkpointing(unet, data, config, CPU, free=room) is answer
 
 
 def test_counting_leaves_the_unet_as_it_was() -> None:
     model = parts()
     before = {name: p.requires_grad for name, p in model.unet.named_parameters()}
-    needs_checkpointing(model.unet, MemorySet.of(1), TrainConfig(steps=1), CPU, free=1)
+    needs_checkpointing(model.unet, MemorySet.of(1), request(steps=1), CPU, free=1)
     assert {name: p.requires_grad for name, p in model.unet.named_parameters()} == before
 
 

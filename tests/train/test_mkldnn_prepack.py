@@ -13,15 +13,16 @@ from typing import Any, cast
 import pytest
 import torch
 from kit.training import MemorySet, parts
+from kit.training_loop import request, train_steps
 from torch import Tensor, nn
 
 from atelier.train import mkldnn_prepack as packed
-from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 from atelier.train.mkldnn_prepack import prepack_frozen
+from atelier.train.request.lora import LoraConfig
 from atelier.train.trainer import Trainer
 
 STEPS = 6
-PLAIN = TrainingOptions(batch_size=2, gradient_accumulation=2, monitor="off", patience=0, schedule="constant")
+PLAIN = dict(batch_size=2, gradient_accumulation=2, monitor="off", patience=0, schedule="constant")
 
 # By what PyTorch says, not by the code's own trial: were that to fail here, these tests are to fail too.
 if platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available():
@@ -156,10 +157,10 @@ def test_steps_lose_what_plain_ones_lose(monkeypatch: pytest.MonkeyPatch, lora: 
         nn.Module.to(made.unet, dtype)  # diffusers' own warns
         if checkpointing:
             made.unet.enable_gradient_checkpointing()
-        config = TrainConfig(lora, replace(PLAIN, learning_rate=rate), steps=STEPS)
+        config = replace(request(PLAIN, learning_rate=rate, steps=STEPS), lora=lora)
         trainer = Trainer(replace(made, dtype=dtype), cast("Any", MemorySet.of(8)), config)
         changed = sum("forward" in vars(module) for module in made.unet.modules())
-        return changed, [trainer.validate(), *(trainer.train_step()[0].item() for _ in range(STEPS)),
+        return changed, [trainer.validate(), *train_steps(trainer, STEPS),
                          trainer.validate()]
 
     changed, found = losses()

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from atelier.errors import MissingPackage
-from atelier.train.config import TrainingOptions
 from atelier.train.optimizers import make_optimizer, rate_factor, set_rate
+from atelier.train.request.recipe import OptimizerConfig
 
 
 class StrictProdigy(torch.optim.AdamW):
@@ -27,7 +27,7 @@ class StrictProdigy(torch.optim.AdamW):
 def test_prodigy_trains_unet_and_text_encoder_at_one_rate(text_rate: float, moved: bool,
                                                           monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "prodigyopt", SimpleNamespace(Prodigy=StrictProdigy))
-    options = TrainingOptions(optimizer="prodigy", learning_rate=1.0, text_learning_rate=text_rate, warmup_steps=2,
+    options = OptimizerConfig(optimizer="prodigy", learning_rate=1.0, text_learning_rate=text_rate, warmup_steps=2,
                               weight_decay=0.0)
     masters = [torch.ones(3, requires_grad=True) for _ in range(2)]
     optimizer = make_optimizer(["unet.a", "text_encoder.b"], masters, options)
@@ -42,7 +42,7 @@ def test_prodigy_trains_unet_and_text_encoder_at_one_rate(text_rate: float, move
 
 def test_other_optimisers_keep_the_text_encoders_own_rate() -> None:
     masters = [torch.ones(3, requires_grad=True) for _ in range(2)]
-    groups = make_optimizer(["unet.a", "text_encoder.b"], masters, TrainingOptions()).param_groups
+    groups = make_optimizer(["unet.a", "text_encoder.b"], masters, OptimizerConfig()).param_groups
     assert [group["lr"] for group in groups] == [1e-4, 5e-5]
 
 
@@ -50,4 +50,4 @@ def test_other_optimisers_keep_the_text_encoders_own_rate() -> None:
 def test_a_package_that_is_not_there_is_named(optimizer: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed, whether it is or not
     with pytest.raises(MissingPackage, match=f"pip install {package}"):
-        make_optimizer(["unet.a"], [torch.ones(3, requires_grad=True)], TrainingOptions(optimizer=optimizer))
+        make_optimizer(["unet.a"], [torch.ones(3, requires_grad=True)], OptimizerConfig(optimizer=optimizer))

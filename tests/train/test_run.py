@@ -13,6 +13,7 @@ import pytest
 import torch
 from kit.checkpoints import write_sd1
 from kit.pictures import write_pictures
+from kit.training_loop import request as training_request
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -25,13 +26,13 @@ from atelier.models.handle import DiffusersModel
 from atelier.models.load import load_unet
 from atelier.models.open import open_model
 from atelier.progress import Interrupted, Progress
-from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 from atelier.train.devices import RunPaths
 from atelier.train.report import TrainReport
+from atelier.train.request.request import TrainRequest
 from atelier.train.run import train
-from atelier.train.trainer import Trainer
+from atelier.train.trainer import StepResult, Trainer
 
-CONFIG = TrainConfig(LoraConfig(rank=4, alpha=8), TrainingOptions(monitor="off", patience=0, learning_rate=1e-3),
+REQUEST = training_request(dict(rank=4, alpha=8), dict(monitor="off", patience=0, learning_rate=1e-3),
                      steps=3)
 FOLDER = FolderOptions(resolution=Resolution(64))
 
@@ -76,11 +77,11 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
 
 @pytest.fixture
 def run(tmp_path: Path, model: DiffusersModel, pictures: TrainingSet):
-    place = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
+    paths = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
 
-    def _run(name: str = "fox", config: TrainConfig = CONFIG, data: TrainingSet = pictures,
-             progress: Progress | None = None) -> TrainReport:
-        return train(name, model, data, config, place, progress or Progress())
+    def _run(name: str = "fox", request: TrainRequest = REQUEST, data: TrainingSet = pictures,
+             progress: Progress | None = None, **more: bool) -> TrainReport:
+        return train(name, model, data, request, paths, progress or Progress(), **more)
     return _run
 
 
@@ -123,7 +124,7 @@ def test_another_request_trains_anew_and_overwrites_nothing(run, tmp_path: Path)
     folder = write_pictures(tmp_path / "changed", [(80, 64), (64, 64), (70, 90)])
     (folder / "p1.txt").write_text("a badger", encoding="utf-8")
     second = run(data=read_folder(folder, FOLDER))
-    third = run(config=replace(CONFIG, seed=1))
+    third = run(request=replace(REQUEST, seed=1))
     assert [report.lora.name for report in (first, second, third)] == [
         "fox.safetensors", "fox-2.safetensors", "fox-3.safetensors"]
     assert not second.reused
@@ -135,15 +136,15 @@ def test_other_runs_files_survive_the_end_of_a_run(run, tmp_path: Path) -> None:
     """A finished LoRA whose name ends in -partial, what a cancelled run of the same name learnt, a cut download."""
     kept = [run("fox-partial").lora]
     with pytest.raises(Interrupted):
-        run("fox", replace(CONFIG, seed=11, steps=50), progress=After(2))
+        run("fox", replace(REQUEST, seed=11, steps=50), progress=After(2))
     kept += [path for path in (tmp_path / "loras").iterdir() if path not in kept]
     kept.append(tmp_path / "loras" / "fox.safetensors")
     kept[-1].write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     before = [path.read_bytes() for path in kept]
     with pytest.raises(Interrupted):
-        run("fox", replace(CONFIG, seed=12), progress=After(2))
+        run("fox", replace(REQUEST, seed=12), progress=After(2))
     assert len(list((tmp_path / "loras").iterdir())) == 4
-    finished = run("fox", replace(CONFIG, seed=12)).lora
+    finished = run("fox", replace(REQUEST, seed=12)).lora
     assert finished.name == "fox-2.safetensors"
     assert len(kept) == 3 and [path.read_bytes() for path in kept] == before
     assert set((tmp_path / "loras").iterdir()) == {*kept, finished}
@@ -154,44 +155,42 @@ def test_a_run_whose_report_or_result_is_gone_is_trained_again(run, report: str 
     first = run()
     content = first.lora.read_bytes()
     if report is None:
-        (first.store.folder / first.outcome.weights).unlink()
+        (first.folder.path / first.result.weights).unlink()
     else:
-        first.store.report.write_text(report, encoding="utf-8")
+        first.folder.report.write_text(report, encoding="utf-8")
     with pytest.raises(Interrupted):
         run(progress=After(2))
     again = run()
-    assert (again.reused, again.outcome.step, again.lora) == (False, 3, first.lora)
+    assert (again.reused, again.result.step, again.lora) == (False, 3, first.lora)
     assert again.lora.read_bytes() == content
     assert run().reused
 
 
 def test_an_interrupted_run_leaves_a_lora_and_goes_on_exactly(run, tmp_path: Path) -> None:
-    whole = load_file(run("whole", replace(CONFIG, steps=4)).lora)
+    whole = load_file(run("whole", replace(REQUEST, steps=4)).lora)
     for folder in (tmp_path / "runs").iterdir():
         folder.rename(tmp_path / "aside")
     with pytest.raises(Interrupted):
-        run("cut", replace(CONFIG, steps=4), progress=After(2))
+        run("cut", replace(REQUEST, steps=4), progress=After(2))
     assert [path.name for path in (tmp_path / "loras").iterdir() if "cut" in path.name] == ["cut-partial.safetensors"]
     assert any(t.abs().sum() > 0 for n, t in load_file(tmp_path / "loras" / "cut-partial.safetensors").items()
                if "lora_up" in n)
-    report = run("cut", replace(CONFIG, steps=4))
+    report = run("cut", replace(REQUEST, steps=4))
     resumed = load_file(report.lora)
     assert all(torch.equal(resumed[name], tensor) for name, tensor in whole.items())
     assert not (tmp_path / "loras" / "cut-partial.safetensors").exists()
-    assert not report.store.state.exists()
 
 
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(run, tmp_path: Path, monkeypatch) -> None:
-    step = Trainer.train_step
+    plain = Trainer.train_step
 
-    def breaks(trainer: Trainer):
-        loss, finite = step(trainer)
-        bad = trainer.step == 3
-        return (loss * float("nan") if bad else loss), finite & torch.tensor(not bad)
+    def breaks(trainer: Trainer, step: int, loss_scale: float) -> StepResult:
+        result = plain(trainer, step, loss_scale)
+        return StepResult(result.loss * float("nan"), torch.tensor(False), loss_scale) if step == 2 else result
 
     monkeypatch.setattr(Trainer, "train_step", breaks)
     with pytest.raises(AtelierError, match=r"(?i)nan|finite"):
-        run("broken", replace(CONFIG, steps=6))
+        run("broken", replace(REQUEST, steps=6))
     state = load_file(tmp_path / "loras" / "broken-partial.safetensors")
     assert all(tensor.isfinite().all() for tensor in state.values())
     assert not (tmp_path / "loras" / "broken.safetensors").exists()
@@ -201,7 +200,7 @@ def test_everything_outside_is_left_as_found(run, model: DiffusersModel) -> None
     file = model.path.read_bytes()
     torch.manual_seed(5)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(), torch.get_default_dtype()
-    run(config=replace(CONFIG, lora=LoraConfig(rank=4, dropout=0.3)))
+    run(request=REQUEST.override(dict(dropout=0.3)))
     after = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist(), torch.get_default_dtype()
     assert torch.equal(before[0], after[0])
     assert before[1:] == after[1:]
@@ -209,19 +208,19 @@ def test_everything_outside_is_left_as_found(run, model: DiffusersModel) -> None
 
 
 def test_best_and_numbered_checkpoints_samples_and_plot(run) -> None:
-    options = replace(CONFIG.options, monitor="validation", patience=9, validate_every=2, save_every=2,
-                      sample_prompt="a fox", sample_every=2, sample_steps=2, sample_cfg=2.0)
-    report = run(config=replace(CONFIG, options=options, steps=4))
-    files = {path.name for path in report.store.folder.iterdir()}
+    options = dict(monitor="validation", patience=9, validate_every=2, save_every=2,
+                   sample_prompt="a fox", sample_every=2, sample_steps=2, sample_cfg=2.0)
+    report = run(request=REQUEST.override(dict(options, steps=4)))
+    files = {path.name for path in report.folder.path.iterdir()}
     assert {"best.safetensors", "step-000002.safetensors", "step-000004.safetensors"} <= files
-    assert report.store.plot.stat().st_size > 1000
-    assert len(report.store.samples) >= 2
-    assert report.outcome.best_step in (2, 4)
+    assert report.folder.plot.stat().st_size > 1000
+    assert len(report.folder.samples) >= 2
+    assert report.result.best_step in (2, 4)
     assert "best loss" in report.text()
-    steps = [int(path.stem[-6:]) for path in report.store.samples]
-    assert list(report.store.drawn) == steps
+    steps = [int(path.stem[-6:]) for path in report.folder.samples]
+    assert list(report.folder.drawn) == steps
     seen = Seen()
-    report.outcome.show(seen, report.store.drawn)
+    report.result.show(seen, report.folder.drawn)
     assert seen.pictures == steps, "each when its step was the last one measured"
 
 
@@ -245,9 +244,9 @@ def test_the_trained_file_is_the_change_diffusers_applies(run, model: DiffusersM
 def test_samples_of_small_buckets_are_drawn(run, tmp_path: Path) -> None:
     buckets = FolderOptions(resolution=Resolution(64, Crop.BUCKET, bucket_step=8))
     wide = read_folder(write_pictures(tmp_path / "wide", [(100, 60), (110, 66)]), buckets)
-    options = replace(CONFIG.options, sample_prompt="a fox", sample_every=3, sample_steps=1)
-    report = run(config=replace(CONFIG, options=options), data=wide)
-    with Image.open(report.store.samples[0]) as picture:
+    options = dict(sample_prompt="a fox", sample_every=3, sample_steps=1)
+    report = run(request=REQUEST.override(options), data=wide)
+    with Image.open(report.folder.samples[0]) as picture:
         assert picture.size == (80, 64)
 
 
@@ -256,12 +255,12 @@ def test_a_sample_without_memory_is_left_out_and_reported(run, monkeypatch: pyte
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr("atelier.train.samples.decode", full)
-    options = replace(CONFIG.options, sample_prompt="a fox", sample_every=2, sample_steps=1)
-    report = run(config=replace(CONFIG, options=options))
-    assert report.outcome.status == "complete" and report.store.samples == []
+    options = dict(sample_prompt="a fox", sample_every=2, sample_steps=1)
+    report = run(request=REQUEST.override(options))
+    assert report.result.status == "complete" and report.folder.samples == []
     assert "No memory was left for the sample pictures of the steps 2, 3" in report.text()
-    again = run(config=replace(CONFIG, options=options))
-    assert again.reused and again.outcome == report.outcome
+    again = run(request=REQUEST.override(options))
+    assert again.reused and again.result == report.result
 
 
 @pytest.mark.parametrize("room", [2, 0])
@@ -277,7 +276,7 @@ def test_encoding_goes_on_with_what_fits(run, monkeypatch: pytest.MonkeyPatch, r
 
     monkeypatch.setattr("atelier.train.preparation.encode", narrow)
     if room:
-        assert run().outcome.status == "complete" and tried == [4, 2]
+        assert run().result.status == "complete" and tried == [4, 2]
         return
     with pytest.raises(AtelierError, match="smaller resolution"):
         run()
@@ -312,7 +311,7 @@ def test_masks_that_hide_everything_are_refused(run, tmp_path: Path, shades: tup
         Image.new("L", (64, 64), shade).save(tmp_path / f"{index}-mask.png")
     data = read_folder(tmp_path, replace(FOLDER, captions="fixed", text="a fox"))
     if any(shades):
-        assert run(data=data).outcome.status == "complete"
+        assert run(data=data).result.status == "complete"
         return
     with pytest.raises(AtelierError, match="masks hide all of the 2 pictures"):
         run(data=data)
@@ -328,14 +327,113 @@ def test_captions_that_are_cut_are_counted(run, pictures: TrainingSet, caplog: p
     name = data.samples[1].image.name
     expected = f"2 of 3 pictures have captions of more than 75 tokens; the text encoder takes no more, and the rest " \
                f"is not learnt (first: {name}, 76 tokens)."
-    assert report.outcome.warnings == [expected]
+    assert report.result.warnings == [expected]
     assert expected in report.text().splitlines()
     assert [record.message for record in caplog.records if record.name == "atelier"] == [expected]
-    assert run().outcome.warnings == []
+    assert run().result.warnings == []
 
 
 def test_a_model_of_another_kind_is_refused(run, tmp_path: Path, pictures: TrainingSet) -> None:
     inpainting = open_model(write_sd1(tmp_path / "inpaint.safetensors", "tiny", in_channels=9))
-    place = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
+    paths = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
     with pytest.raises(AtelierError, match="9 latent channels"):
-        train("fox", inpainting, pictures, CONFIG, place, Progress())
+        train("fox", inpainting, pictures, REQUEST, paths, Progress())
+
+
+def test_another_format_or_precision_of_the_file_is_no_other_run(run) -> None:
+    first = run()
+    weights = load_file(first.lora)
+    again = run(request=REQUEST.override(dict(lora_format="diffusers", save_dtype="fp16", save_every=2)))
+    assert again.reused and again.lora == first.lora and again.folder.path == first.folder.path
+    written = load_file(again.lora)
+    assert {tensor.dtype for tensor in written.values()} == {torch.float16}
+    assert all(name.startswith("unet.") for name in written)
+    restored = load_file(run().lora)
+    assert all(torch.equal(restored[name], tensor) for name, tensor in weights.items())
+
+
+def test_a_run_that_was_stopped_and_kept_goes_on(run) -> None:
+    class Stop(Progress):
+        def __init__(self) -> None:
+            self.step = 0
+
+        def measure(self, values) -> None:
+            self.step = int(values["step"])
+
+        def stop_requested(self) -> bool:
+            return self.step == 2
+
+    whole = load_file(run("whole", replace(REQUEST, steps=5)).lora)
+    request = REQUEST.override(dict(steps=5, save_every=1))  # the same run, in the folder of the other: set it aside
+    for folder in run("aside", replace(REQUEST, steps=4)).folder.path.parent.iterdir():
+        folder.rename(folder.with_name(f"aside {folder.name}"))
+    stopped = run("cut", request, progress=Stop())
+    assert (stopped.result.status, stopped.result.step, stopped.result.total) == ("stopped by user", 2, 5)
+    assert "3 steps are left; the same request goes on from here" in stopped.text()
+    kept = run("cut", request, continue_stopped=False)
+    assert kept.reused and kept.result == stopped.result
+    resumed = run("cut", request)
+    assert (resumed.reused, resumed.result.status, resumed.result.step) == (False, "complete", 5)
+    assert resumed.lora == stopped.lora
+    written = load_file(resumed.lora)
+    assert all(torch.equal(written[name], tensor) for name, tensor in whole.items())
+    assert run("cut", request).reused
+
+
+VALIDATED = REQUEST.override(dict(monitor="validation", patience=99, validate_every=2, schedule="constant"))
+
+
+def test_a_longer_run_goes_on_from_a_finished_one(run, tmp_path: Path) -> None:
+    """With the weights, the validation and the best of a run that was as long from the start."""
+    whole = run("whole", replace(VALIDATED, steps=7))
+    for folder in (tmp_path / "runs").iterdir():
+        folder.rename(tmp_path / "aside")
+    short = run("short", replace(VALIDATED, steps=3))  # its end brings a validation that the longer run has not
+    assert [step for step, _ in short.result.history.validation] == [2, 3]
+    longer = run("longer", replace(VALIDATED, steps=7))
+    assert "went on from step 3 of a shorter run" in longer.text()
+    assert longer.result.history == whole.result.history
+    assert (longer.result.best_step, longer.result.weights) == (whole.result.best_step, whole.result.weights)
+    one, other = load_file(whole.lora), load_file(longer.lora)
+    assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
+    assert run("short", replace(VALIDATED, steps=3)).reused
+
+
+@pytest.mark.parametrize(("changes", "why"), [
+    (dict(schedule="cosine"), "was to reach 0 at step 3 (schedule 'cosine')"),
+    (dict(schedule="constant", warmup_steps=5), "its warm-up was cut to 3 steps")])
+def test_a_run_that_cannot_be_made_longer_says_why(run, changes: dict[str, Any], why: str) -> None:
+    run("short", REQUEST.override(dict(changes, steps=3)))
+    longer = run("longer", REQUEST.override(dict(changes, steps=6)))
+    assert why in longer.text() and "started from the beginning" in longer.text()
+    assert len(longer.result.history.losses) == 6 and longer.result.seconds_per_step == longer.result.seconds / 6
+
+
+def test_the_last_sample_is_of_the_weights_that_are_handed_on(run, tmp_path: Path) -> None:
+    """Of the best step's, where a far too high rate makes the last ones worse and ends training early."""
+    options = dict(learning_rate=0.3, monitor="validation", patience=2, validate_every=2, schedule="constant", steps=40,
+                   sample_prompt="a fox", sample_every=100, sample_steps=2, sample_cfg=2.0)
+    early = run("early", REQUEST.override(options))
+    assert early.result.status == "stopped early" and early.result.best_step < early.result.step
+    assert list(early.folder.drawn) == [early.result.step]
+    best = run("best", REQUEST.override(dict(options, steps=early.result.best_step, patience=0)))
+    assert list(best.folder.drawn) == [early.result.best_step]
+    one, other = (np.asarray(Image.open(report.folder.samples[-1])) for report in (early, best))
+    assert np.array_equal(one, other)
+    last = run("last", REQUEST.override(dict(options, steps=early.result.step, monitor="off", patience=0)))
+    assert not np.array_equal(one, np.asarray(Image.open(last.folder.samples[-1])))
+
+
+def test_another_sample_prompt_draws_a_finished_run_anew_without_training(run) -> None:
+    options = dict(sample_every=100, sample_steps=1)
+    first = run(request=REQUEST.override(options))
+    assert first.folder.samples == []
+    progress = Seen()
+    drawn = run(request=REQUEST.override(dict(options, sample_prompt="a fox")), progress=progress)
+    assert drawn.reused and len(drawn.folder.samples) == 1 and progress.pictures == [3]
+    assert drawn.result.history == first.result.history and drawn.result.seconds == first.result.seconds
+    other = run(request=REQUEST.override(dict(options, sample_prompt="a bear")))
+    assert other.folder.samples != drawn.folder.samples and len(other.folder.samples) == 1
+    quiet = After(0)
+    assert run(request=REQUEST.override(dict(options, sample_prompt="a bear")), progress=quiet).reused
+    assert quiet.phases == []

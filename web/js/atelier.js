@@ -1,6 +1,6 @@
 /**
- * The pack's part in the editor: the training panel on Train LoRA, and results on the other nodes. The only file that
- * meets the editor's scripts.
+ * The pack's extension of the editor: the training panel on Train LoRA, and results on the other nodes. The only file
+ * that imports the editor's scripts.
  */
 
 import { app } from "../../../scripts/app.js";
@@ -9,6 +9,8 @@ import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
 import { resultView } from "./results/view.js";
 import { Feed } from "./training/feed.js";
 import { Panel } from "./training/panel.js";
+
+/** @typedef {import("./training/session.js").Session} Session */
 
 const TRAINER = "AtelierTrainLora";
 const EVENT = "atelier.training";
@@ -24,18 +26,32 @@ const feed = new Feed(async () => {
   return (await answer.json()).sessions;
 });
 
-// The editor makes nodes that never stand in a graph, one for each copy, and lets go of others without a word. So
-// nothing here holds a node: what happens on the page looks for those that there are.
+// The editor creates nodes that never enter a graph, one for each copy, and drops others without an event. So nothing
+// here holds a node: every event looks up the nodes that are in the graph then.
 
-/** The panel of each trainer. */
+/**
+ * The panel of each trainer.
+ *
+ * @type {WeakMap<EditorNode, Panel>}
+ */
 const panels = new WeakMap();
-/** How each other node shows what it gave out. */
+/**
+ * How each other node shows its output.
+ *
+ * @type {WeakMap<EditorNode, (output: NodeOutput | null | undefined) => void>}
+ */
 const results = new WeakMap();
 
+/** @param {Session} session */
 const addressOf = ({ prompt, node, workflow }) => ({ prompt, node, workflow });
 
-async function post(what, session) {
-  const answer = await api.fetchApi(`${ROUTE}/${what}`, {
+/**
+ * @param {"stop" | "sample"} request
+ * @param {Session} session
+ * @returns {Promise<string>} the server's message
+ */
+async function post(request, session) {
+  const answer = await api.fetchApi(`${ROUTE}/${request}`, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(addressOf(session)),
@@ -45,38 +61,39 @@ async function post(what, session) {
 }
 
 const actions = {
-  stop: (session) => post("stop", session),
-  sample: (session) => post("sample", session),
-  pictureUrl: (session, step) => {
-    const query = new URLSearchParams({ ...addressOf(session), run: session.run, step });
+  stop: (/** @type {Session} */ session) => post("stop", session),
+  sample: (/** @type {Session} */ session) => post("sample", session),
+  pictureUrl: (/** @type {Session} */ session, /** @type {number} */ step) => {
+    const query = new URLSearchParams({ ...addressOf(session), run: session.run, step: String(step) });
     return api.apiURL(`${ROUTE}/sample?${query}`);
   },
 };
 
+/** @param {EditorNode} node a trainer */
 function addPanel(node) {
   const panel = new Panel(actions);
   panels.set(node, panel);
   const widget = node.addDOMWidget("training_panel", "atelier_training", panel.element, {
-    // Nothing of it belongs into the workflow or the prompt.
+    // The panel has no value: nothing of it goes into the workflow or the prompt.
     serialize: false,
     hideOnZoom: false,
     getMinHeight: () => HEIGHT,
   });
   widget.serialize = false;
-  // For a new node; one of a saved workflow gets its own size after this.
+  // For a new node; a node of a saved workflow gets its own size after this.
   node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
   hidePictures(node); // the plot and the samples are in the panel already
-  // The graph gets its id, and a node its place in it, after the node is made.
+  // The editor gives the graph its id, and puts the node into it, after the node is created.
   requestAnimationFrame(showTrainings);
 }
 
-/** Show in every panel what is known of its node's training. */
+/** Show in every panel the latest session of its node. */
 function showTrainings() {
   const root = app.rootGraph;
   for (const node of allNodes(root)) panels.get(node)?.show(feed.find(root.id, executionIds(root, node)));
 }
 
-/** Draw every panel anew when the editor changes its theme, which is a class and variables on these two elements. */
+/** Redraw every panel when the editor changes its theme, which is a class and variables on these two elements. */
 function followTheme() {
   const observer = new MutationObserver(() => {
     for (const node of allNodes(app.rootGraph)) panels.get(node)?.redraw();
@@ -86,20 +103,30 @@ function followTheme() {
   }
 }
 
-/** Keep the editor from showing the pictures that a node gives out below its widgets. */
+/**
+ * Keep the editor from showing a node's output pictures below its widgets.
+ *
+ * @param {EditorNode} node
+ */
 function hidePictures(node) {
-  // On the canvas, the editor shows them from this method, which does nothing else; as page elements, it asks the flag.
+  // On the canvas, the editor shows them in this method, which does nothing else; as page elements, it reads the flag.
   node.onDrawBackground = () => {};
   node.hideOutputImages = true;
 }
 
-/** Show what the node gives out after each run; the widget is made when there is something. */
+/**
+ * Show a node's output after each run; the widget is created with the first output.
+ *
+ * @param {EditorNode} node
+ */
 function addResults(node) {
   const frame = document.createElement("div");
   frame.className = "atelier-result-frame";
+  /** @type {EditorWidget | undefined} */
   let widget;
+  /** @param {NodeOutput | null | undefined} output */
   const show = (output) => {
-    // A node whose result was kept from an earlier run may give out nothing.
+    // A node whose result was cached in an earlier run may have no output.
     const view = output && resultView(output, (image) => api.apiURL(`/view?${new URLSearchParams(image)}`));
     if (!view) return;
     removeProgressText(node);
@@ -120,16 +147,24 @@ function addResults(node) {
   };
 }
 
-/** What a node told while it worked ("encoding 4/4") gives way to its result; the next run brings it back. */
-function removeProgressText(node) {
-  const index = node.widgets?.findIndex(({ name }) => name === "$$node-text-preview") ?? -1;
+/**
+ * Remove a node's progress text ("encoding 4/4") once there is a result; the next run brings it back.
+ *
+ * @param {EditorNode} node
+ */
+function removeProgressText({ widgets = [] }) {
+  const index = widgets.findIndex(({ name }) => name === "$$node-text-preview");
   if (index >= 0) {
-    node.widgets[index].onRemove?.();
-    node.widgets.splice(index, 1);
+    widgets[index].onRemove?.();
+    widgets.splice(index, 1);
   }
 }
 
-/** Numbers whose `step` is as fine as what people type would move by it too; see nodes/numbers.py. */
+/**
+ * Set how far the arrows move a number, apart from its `step`, which also limits the decimals; see nodes/widgets.py.
+ *
+ * @param {EditorNode} node
+ */
 function setArrows(node) {
   const { required, optional } = node.constructor.nodeData?.input ?? {};
   const inputs = { ...required, ...optional };
@@ -154,7 +189,7 @@ app.registerExtension({
     addStyle();
     followTheme();
     feed.subscribe(showTrainings);
-    api.addEventListener(EVENT, ({ detail }) => feed.take(detail));
+    api.addEventListener(EVENT, ({ detail }) => feed.receive(detail));
     api.addEventListener("reconnected", () => feed.refresh());
     return feed.refresh();
   },
@@ -165,9 +200,9 @@ app.registerExtension({
     else if (node.comfyClass?.startsWith("Atelier")) addResults(node);
   },
   afterConfigureGraph() {
-    feed.tell();
+    feed.notify();
   },
-  /** The nodes are made anew when a tab is opened again or a change undone; what they gave out, the editor remembers. */
+  /** When a tab is reopened or a change undone, the editor creates the nodes anew but remembers their outputs. */
   onNodeOutputsUpdated(outputs) {
     for (const node of allNodes(app.rootGraph)) results.get(node)?.(outputs[locatorId(node)]);
   },

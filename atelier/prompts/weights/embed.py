@@ -23,7 +23,7 @@ LIGHTEST = 1e-5
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenizedClause:
     """A tokenized clause."""
 
     content: Any
@@ -45,11 +45,11 @@ class Encoded:
 class Encoder(Protocol):
     """A text encoder with its tokenizer, of whatever program."""
 
-    def tokenize(self, fragments: Sequence[str]) -> Tokens:
+    def tokenize(self, fragments: Sequence[str]) -> TokenizedClause:
         """Tokens of the fragments one after the other, with start, end and padding, in as many chunks as needed."""
         ...
 
-    def encode(self, tokens: Tokens, without: Sequence[int | None]) -> Encoded:
+    def encode(self, tokens: TokenizedClause, without: Sequence[int | None]) -> Encoded:
         """One variant for each entry of `without`: the fragment whose tokens attention cannot see, or None."""
         ...
 

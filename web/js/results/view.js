@@ -1,51 +1,62 @@
-/** What a node has to show after a run, as page elements: scores as bars, a grid with its unique cells, or a text. */
+/** The result of a node as page elements: scores as bars, a grid with its unique cells outlined, or a text. */
+
+import { element } from "../element.js";
 
 /**
- * @param {object} output what the node gave the editor
- * @param {{label: string, value: number}[]} [output.bars]
- * @param {{x: number, y: number, width: number, height: number, label: string}[]} [output.cells] parts of the picture
- *   that stand out, in shares of its width and height
- * @param {{filename: string, subfolder: string, type: string}[]} [output.images]
- * @param {string[]} [output.text]
- * @param {(image: object) => string} pictureUrl
- * @returns {HTMLElement | undefined} nothing where there is nothing to show
+ * @param {NodeOutput} output what the node gave the editor
+ * @param {(image: ServedImage) => string} pictureUrl
+ * @returns {HTMLElement | undefined} undefined where there is nothing to show
  */
 export function resultView(output, pictureUrl) {
   if (output.bars?.length) return bars(output.bars, output.text?.[0]);
   if (output.cells && output.images?.length) return grid(output.cells, pictureUrl(output.images[0]));
   const text = output.text?.join("\n");
-  return text ? make("pre", { class: "atelier-result", tabindex: "0" }, text) : undefined;
+  return text ? element("pre", { class: "atelier-result", tabindex: "0" }, text) : undefined;
 }
 
-/** Lengths of bars for values: the largest fills its line, negative ones have none. */
+/**
+ * Lengths of bars as shares of the largest value; negative values get no bar.
+ *
+ * @param {number[]} values
+ * @returns {number[]} 0 to 1
+ */
 export function shares(values) {
   const most = Math.max(...values, 0);
   return values.map((value) => (most > 0 ? Math.max(0, value / most) : 0));
 }
 
+/**
+ * @param {NonNullable<NodeOutput["bars"]>} items
+ * @param {string} [table] shown as a tooltip
+ */
 function bars(items, table) {
-  const view = make("div", { class: "atelier-result atelier-bars", tabindex: "0", title: table ?? "" });
-  const rows = make("table", {});
-  rows.append(make("caption", {}, `Scores, mean ${number(mean(items.map(({ value }) => value)))}`));
+  const view = element("div", { class: "atelier-result atelier-bars", tabindex: "0", title: table ?? "" });
+  const rows = element("table");
+  rows.append(element("caption", {}, `Scores, mean ${number(mean(items.map(({ value }) => value)))}`));
   const lengths = shares(items.map(({ value }) => value));
   items.forEach(({ label, value }, index) => {
-    const row = make("tr", {});
-    const bar = make("td", { class: "atelier-bar-cell" });
-    const filled = make("div", {});
+    const row = element("tr");
+    const bar = element("td", { class: "atelier-bar-cell" });
+    const filled = element("div");
     filled.style.width = `${100 * lengths[index]}%`;
     bar.append(filled);
-    row.append(make("th", { scope: "row", title: label }, label), bar, make("td", {}, number(value)));
+    row.append(element("th", { scope: "row", title: label }, label), bar, element("td", {}, number(value)));
     rows.append(row);
   });
   view.append(rows);
   return view;
 }
 
+/**
+ * @param {NonNullable<NodeOutput["cells"]>} cells
+ * @param {string} url
+ */
 function grid(cells, url) {
-  const view = make("figure", { class: "atelier-result atelier-grid", tabindex: "0" });
-  view.append(make("img", { src: url, alt: `Grid with ${cells.length} unique pictures, outlined under the pointer` }));
+  const view = element("figure", { class: "atelier-result atelier-grid", tabindex: "0" });
+  const alt = `Grid with ${cells.length} unique pictures, outlined under the pointer`;
+  view.append(element("img", { src: url, alt }));
   for (const { x, y, width, height, label } of cells) {
-    const outline = make("span", { title: label });
+    const outline = element("span", { title: label });
     Object.assign(outline.style, {
       left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * width}%`, height: `${100 * height}%`,
     });
@@ -54,17 +65,12 @@ function grid(cells, url) {
   return view;
 }
 
+/** @param {number[]} values */
 function mean(values) {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
+/** @param {number} value */
 function number(value) {
   return Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(3);
-}
-
-function make(name, attributes, text = "") {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.textContent = text;
-  return element;
 }

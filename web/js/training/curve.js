@@ -2,14 +2,16 @@
  * Curves as numbers: smoothing, thinning, ranges, ticks. Nothing here knows of a page.
  *
  * A point is `[step, value]`; lists of points have rising steps.
+ *
+ * @typedef {[number, number]} Point
  */
 
 /**
  * Exponential moving average, corrected for its start (Kingma & Ba 2015, section 3), as atelier/train/history.py does.
  *
- * @param {[number, number][]} points
+ * @param {Point[]} points
  * @param {number} weight Of the past: 0 changes nothing.
- * @returns {[number, number][]}
+ * @returns {Point[]}
  */
 export function smooth(points, weight = 0.9) {
   let average = 0;
@@ -22,17 +24,18 @@ export function smooth(points, weight = 0.9) {
 }
 
 /**
- * At most four points for each of `columns` equal parts of the steps: its first, lowest, highest and last. Drawn in so
- * many pixels the line looks the same, spikes included.
+ * At most four points for each of `columns` equal parts of the steps: its first, lowest, highest and last. On a plot of
+ * that many pixels the line looks the same, spikes included.
  *
- * @param {[number, number][]} points
+ * @param {Point[]} points
  * @param {number} columns
- * @returns {[number, number][]}
+ * @returns {Point[]}
  */
 export function thin(points, columns) {
   if (points.length <= 4 * columns) return points;
   const first = points[0][0];
-  const width = (points.at(-1)[0] - first) / columns;
+  const width = (points[points.length - 1][0] - first) / columns;
+  /** @type {Point[]} */
   const kept = [];
   let start = 0;
   while (start < points.length) {
@@ -51,15 +54,16 @@ export function thin(points, columns) {
 }
 
 /**
- * One point for each `width` steps (1 to width, and so on): the mean of those within, at the step of the last. The part
- * that the last point does not yet fill stays as it is, for those to come.
+ * One point for each `width` steps (1 to width, and so on): the mean of the points within, at the step of the last. The
+ * last group stays as it is until it is complete.
  *
- * @param {[number, number][]} points
+ * @param {Point[]} points
  * @param {number} width
- * @returns {[number, number][]}
+ * @returns {Point[]}
  */
 export function even(points, width) {
-  const full = Math.floor(points.at(-1)[0] / width) * width;
+  const full = Math.floor(points[points.length - 1][0] / width) * width;
+  /** @type {Point[]} */
   const means = [];
   let start = 0;
   while (start < points.length && points[start][0] <= full) {
@@ -73,10 +77,10 @@ export function even(points, width) {
 }
 
 /**
- * The values an axis should show: all of the steady curves, and of the noisy one all but its rarest spikes.
+ * The range of a value axis: all values of the steady curves, and the noisy curve without its extreme 2 % on each side.
  *
- * @param {[number, number][]} noisy
- * @param {[number, number][][]} steady
+ * @param {Point[]} noisy
+ * @param {Point[][]} steady
  * @returns {[number, number]} lowest and highest, never equal
  */
 export function valueRange(noisy, ...steady) {
@@ -95,7 +99,12 @@ export function valueRange(noisy, ...steady) {
   return [low >= 0 ? Math.max(0, low - room) : low - room, high + room];
 }
 
-/** Whether two values differ by rounding alone: numbers have no room for ticks between them, nor a picture for lines. */
+/**
+ * Whether two values differ by rounding alone, which leaves no room for ticks between them.
+ *
+ * @param {number} low
+ * @param {number} high
+ */
 function narrow(low, high) {
   return high - low <= 1e-9 * Math.max(Math.abs(low), Math.abs(high));
 }
@@ -112,12 +121,12 @@ export function ticks(low, high, count) {
   if (!(high > low) || narrow(low, high)) return [low];
   const rough = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((factor) => factor * power).find((size) => size >= rough * 0.999);
-  const found = [];
+  const step = ([1, 2, 5].find((factor) => factor * power >= rough * 0.999) ?? 10) * power;
+  const values = [];
   for (let index = Math.ceil(low / step - 1e-9); index * step <= high + step * 1e-9; index += 1) {
-    found.push(Number((index * step).toPrecision(12)));
+    values.push(Number((index * step).toPrecision(12)));
   }
-  return found;
+  return values;
 }
 
 /**

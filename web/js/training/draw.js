@@ -1,20 +1,31 @@
 /** The loss curve on a canvas. */
 
+/** @typedef {import("./curve.js").Point} Point */
+/** @typedef {(value: number) => number} Scale */
+/** @typedef {Record<"training" | "smoothed" | "validation" | "best", string>} Palette by curve, CSS colours */
+
 import { linear, smooth, thin, ticks, valueRange } from "./curve.js";
 
-/** Colours that can be told apart on a dark and on a light ground, also by people who see red and green alike. */
+/**
+ * Colours for a dark and a light background, distinguishable with red-green colour blindness.
+ *
+ * @type {Record<"dark" | "light", Palette>}
+ */
 const PALETTES = {
   dark: { training: "#6b7f99", smoothed: "#4da3ff", validation: "#ffb347", best: "#ffffff" },
   light: { training: "#5b6f8a", smoothed: "#0b62c4", validation: "#b45309", best: "#111111" },
 };
 const MARGIN = { right: 10, top: 8, bottom: 20 };
-/** Between the edge, a tick's number, and the plot. */
+/** Pixels between the edge, a tick's number, and the plot. */
 const GAP = 6;
 const FONT = "12px system-ui, sans-serif";
 
-/** @param {string} ground a CSS colour as the browser computes it: "rgb(34, 34, 34)" */
-export function paletteFor(ground) {
-  const [red, green, blue] = (ground.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number);
+/**
+ * @param {string} background a CSS colour as the browser computes it: "rgb(34, 34, 34)"
+ * @returns {Palette}
+ */
+export function paletteFor(background) {
+  const [red, green, blue] = (background.match(/[\d.]+/g) ?? [0, 0, 0]).map(Number);
   return PALETTES[0.299 * red + 0.587 * green + 0.114 * blue < 128 ? "dark" : "light"];
 }
 
@@ -23,8 +34,8 @@ export function paletteFor(ground) {
  *
  * @param {CanvasRenderingContext2D} context scaled so that one unit is one CSS pixel
  * @param {{width: number, height: number}} size in CSS pixels
- * @param {import("./session.js").Session} session
- * @param {{palette: object, text: string, grid: string}} colours
+ * @param {Pick<import("./session.js").Session, "losses" | "validation" | "values">} session
+ * @param {{palette: Palette, text: string, grid: string}} colours
  */
 export function drawCurve(context, { width, height }, session, { palette, text, grid }) {
   context.clearRect(0, 0, width, height);
@@ -34,7 +45,7 @@ export function drawCurve(context, { width, height }, session, { palette, text, 
   const range = valueRange(losses, smoothed, validation);
   const levels = ticks(range[0], range[1], 4);
   context.font = FONT;
-  const left = Math.ceil(Math.max(0, ...levels.map((level) => context.measureText(level).width))) + 2 * GAP;
+  const left = Math.ceil(Math.max(0, ...levels.map((level) => context.measureText(String(level)).width))) + 2 * GAP;
   const x = linear([0, Math.max(lastStep, 1)], [left, width - MARGIN.right]);
   const y = linear(range, [height - MARGIN.bottom, MARGIN.top]);
   const columns = Math.max(1, width - left - MARGIN.right);
@@ -53,12 +64,23 @@ export function drawCurve(context, { width, height }, session, { palette, text, 
   if (best) star(context, x(best[0]), y(best[1]), palette.best);
 }
 
-/** Where the star goes: at the best look, or on the smoothed curve, which need not have a point at every step. */
+/**
+ * Where the star goes: at the best validation, or on the smoothed curve, which need not have a point at every step.
+ *
+ * @param {Point[]} validation
+ * @param {Point[]} smoothed
+ * @param {number | undefined} best step
+ */
 function bestPoint(validation, smoothed, best) {
   if (!best) return undefined;
   return validation.find(([step]) => step === best) ?? smoothed.find(([step]) => step >= best);
 }
 
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {{width: number, height: number, left: number, x: Scale, y: Scale, levels: number[], lastStep: number,
+ *   text: string, grid: string}} plot
+ */
 function axes(context, { width, height, left, x, y, levels, lastStep, text, grid }) {
   context.fillStyle = text;
   context.strokeStyle = grid;
@@ -80,6 +102,14 @@ function axes(context, { width, height, left, x, y, levels, lastStep, text, grid
   }
 }
 
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {Point[]} points
+ * @param {Scale} x
+ * @param {Scale} y
+ * @param {string} colour
+ * @param {number} thickness
+ */
 function line(context, points, x, y, colour, thickness) {
   if (!points.length) return;
   context.beginPath();
@@ -91,6 +121,13 @@ function line(context, points, x, y, colour, thickness) {
   context.stroke();
 }
 
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {number} x
+ * @param {number} y
+ * @param {number} radius
+ * @param {string} colour
+ */
 function dot(context, x, y, radius, colour) {
   context.beginPath();
   context.arc(x, y, radius, 0, 2 * Math.PI);
@@ -98,6 +135,12 @@ function dot(context, x, y, radius, colour) {
   context.fill();
 }
 
+/**
+ * @param {CanvasRenderingContext2D} context
+ * @param {number} x
+ * @param {number} y
+ * @param {string} colour
+ */
 function star(context, x, y, colour) {
   context.beginPath();
   for (let point = 0; point < 10; point += 1) {

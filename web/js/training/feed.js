@@ -1,27 +1,42 @@
 /**
- * The sessions of the server, as far as this page knows them: told by events, fetched whole after a reload, a lost
- * connection or a gap in the numbers.
+ * This page's copy of the server's sessions: updated by events, fetched whole after a reload, a lost connection or a gap
+ * in the numbers.
  */
 
-import { takeNews, takeSnapshot } from "./session.js";
+import { applySnapshot, applyUpdate } from "./session.js";
+
+/** @typedef {import("./session.js").Session} Session */
 
 export class Feed {
   /**
-   * @param {() => Promise<import("./session.js").Session[]>} fetchAll asks the server for all sessions
+   * @param {() => Promise<Session[]>} fetchAll asks the server for all sessions
    */
   constructor(fetchAll) {
     this.fetchAll = fetchAll;
+    /** @type {Map<string, Session>} by workflow and node, in order of their beginning */
     this.sessions = new Map();
+    /** @type {Set<() => void>} */
     this.listeners = new Set();
+    /** @type {Promise<void> | null} the fetch in progress */
     this.fetching = null;
+    /** Whether to fetch once more after the fetch in progress. */
     this.again = false;
-    /** Keys of the runs that began since the running fetch did: its answer may be older than they are. */
+    /**
+     * Keys of the runs that began after the fetch in progress: its answer may not know them yet.
+     *
+     * @type {Set<string>}
+     */
     this.began = new Set();
     /** Whether the last fetch failed. */
     this.stale = false;
   }
 
-  /** Call `listener` after every change; returns how to end that. */
+  /**
+   * Call `listener` after every change.
+   *
+   * @param {() => void} listener
+   * @returns {() => void} ends the subscription
+   */
   subscribe(listener) {
     this.listeners.add(listener);
     return () => this.listeners.delete(listener);
@@ -34,19 +49,19 @@ export class Feed {
    * @param {string[]} ids the node's execution ids
    */
   find(workflow, ids) {
-    let found;
-    // In order of beginning, oldest first.
-    for (const session of this.sessions.values()) {
-      if (session.workflow === workflow && ids.includes(session.node)) found = session;
-    }
-    return found;
+    return [...this.sessions.values()]
+      .filter((session) => session.workflow === workflow && ids.includes(session.node)).at(-1);
   }
 
-  /** Take in an event; fetches what it shows to be missing. */
-  take(news) {
-    const key = keyOf(news);
+  /**
+   * Apply an update from the server; fetch everything when an earlier update turns out to be missing.
+   *
+   * @param {Session} update
+   */
+  receive(update) {
+    const key = keyOf(update);
     const known = this.sessions.get(key);
-    const { session, missed } = takeNews(known, news);
+    const { session, missed } = applyUpdate(known, update);
     if (session) {
       if (session.run !== known?.run) {
         this.sessions.delete(key);
@@ -54,12 +69,16 @@ export class Feed {
         this.began.add(key);
       }
       this.sessions.set(key, session);
-      this.tell();
+      this.notify();
     }
     if (missed || this.stale) this.refresh();
   }
 
-  /** Fetch everything anew: at the start, and whenever the connection is back. Never twice at once. */
+  /**
+   * Fetch everything: at the start, and whenever the connection is back. At most one fetch runs at a time.
+   *
+   * @returns {Promise<void>}
+   */
   refresh() {
     if (this.fetching) {
       this.again = true;
@@ -75,13 +94,15 @@ export class Feed {
     return this.fetching;
   }
 
+  /** Fetch the sessions, and keep those that began meanwhile. */
   async load() {
     this.began.clear();
+    /** @type {Map<string, Session>} */
     const sessions = new Map();
     try {
       for (const snapshot of await this.fetchAll()) {
         const key = keyOf(snapshot);
-        sessions.set(key, takeSnapshot(this.sessions.get(key), snapshot));
+        sessions.set(key, applySnapshot(this.sessions.get(key), snapshot));
       }
     } catch {
       this.stale = true; // The server is away; the next event or reconnect asks again.
@@ -89,20 +110,22 @@ export class Feed {
     }
     for (const key of this.began) {
       const session = this.sessions.get(key);
-      if (sessions.get(key)?.run === session.run) continue;
+      if (!session || sessions.get(key)?.run === session.run) continue;
       sessions.delete(key);
       sessions.set(key, session);
     }
     this.stale = false;
     this.sessions = sessions;
-    this.tell();
+    this.notify();
   }
 
-  tell() {
+  /** Call every listener. */
+  notify() {
     for (const listener of this.listeners) listener();
   }
 }
 
+/** @param {Session} session */
 function keyOf({ workflow, node }) {
   return JSON.stringify([workflow, node]);
 }

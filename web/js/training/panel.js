@@ -1,34 +1,65 @@
-/** The panel's elements and how a session is shown in them. It knows nothing of the editor. */
+/** The training panel: its elements, and how a session is shown in them. It knows nothing of the editor. */
 
 import { drawCurve, paletteFor } from "./draw.js";
-import { duration, headline, loss, memory, pace, position, rate, secondsLeft } from "./words.js";
+import { formatDuration, formatSpeed, headline, learningRate, loss, memory, position, secondsLeft } from "./format.js";
 import { smooth } from "./curve.js";
+import { element } from "../element.js";
 
-const CURVES = { training: "training", smoothed: "smoothed", validation: "validation", best: "★ best" };
-const NUMBERS = { pace: "Speed", left: "Time left", loss: "Loss", rate: "Learning rate", memory: "Memory" };
+/** @typedef {import("./session.js").Session} Session */
+/** @typedef {"training" | "smoothed" | "validation" | "best"} CurveName */
+
+/** @type {[CurveName, string][]} */
+const CURVES = [["training", "training"], ["smoothed", "smoothed"], ["validation", "validation"], ["best", "★ best"]];
 const IDLE = "Press Run to train. The loss curve appears here.";
 const EARLY = "The loss curve begins with the first step.";
 
-/** The panel of each canvas. */
+/**
+ * The panel of each canvas.
+ *
+ * @type {WeakMap<Element, Panel>}
+ */
 const panels = new WeakMap();
-/** One for all panels, so that it keeps none of them. */
+/** One observer for all panels: it holds no panel that the page has dropped. */
 const sizes = new ResizeObserver((changes) => {
   for (const { target } of changes) panels.get(target)?.redraw();
 });
 
-/** A panel needs no end: it is gone with its element. */
+/** A panel needs no teardown: it goes with its element. */
 export class Panel {
   /**
    * @param {object} actions
-   * @param {(session: object) => Promise<string>} actions.stop asks to stop and keep; gives the server's words
-   * @param {(session: object) => Promise<string>} actions.sample asks for a sample picture
-   * @param {(session: object, step: number) => string} actions.pictureUrl address of a sample picture
+   * @param {(session: Session) => Promise<string>} actions.stop asks to stop and keep; resolves to the server's message
+   * @param {(session: Session) => Promise<string>} actions.sample asks for a sample picture
+   * @param {(session: Session, step: number) => string} actions.pictureUrl address of a sample picture
    */
   constructor({ stop, sample, pictureUrl }) {
     this.pictureUrl = pictureUrl;
+    /** @type {Session | undefined} */
     this.session = undefined;
+    /** The animation frame that will draw the curve; 0 for none. */
     this.frame = 0;
-    this.build();
+
+    this.element = element("section", { class: "atelier-panel", "aria-label": "Training" });
+    this.title = element("strong", { class: "atelier-title", role: "status" });
+    this.position = element("span", { class: "atelier-position" });
+    this.bar = element("progress", { class: "atelier-bar", "aria-label": "Progress of training", max: "1" });
+    this.canvas = element("canvas", { class: "atelier-curve", role: "img" });
+    this.hint = element("p", { class: "atelier-hint" });
+    this.legend = element("ul", { class: "atelier-legend", "aria-hidden": "true" });
+    this.numbers = element("dl", { class: "atelier-numbers" });
+    this.values = {
+      pace: this.number("pace", "Speed"),
+      left: this.number("left", "Time left"),
+      loss: this.number("loss", "Loss"),
+      rate: this.number("rate", "Learning rate"),
+      memory: this.number("memory", "Memory"),
+    };
+    this.pictures = element("ol", { class: "atelier-samples", "aria-label": "Sample pictures, newest first" });
+    this.stop = element("button", { type: "button" }, "Stop and keep");
+    this.sample = element("button", { type: "button" }, "Sample now");
+    this.note = element("p", { class: "atelier-note", role: "status" });
+    this.assemble();
+
     this.stop.addEventListener("click", () => this.press(this.stop, stop));
     this.sample.addEventListener("click", () => this.press(this.sample, sample));
     panels.set(this.canvas, this);
@@ -36,39 +67,36 @@ export class Panel {
     this.show(undefined);
   }
 
-  build() {
-    this.element = make("section", { class: "atelier-panel", "aria-label": "Training" });
-    this.title = make("strong", { class: "atelier-title", role: "status" });
-    this.position = make("span", { class: "atelier-position" });
-    this.bar = make("progress", { class: "atelier-bar", "aria-label": "Progress of training", max: "1" });
-    this.canvas = make("canvas", { class: "atelier-curve", role: "img" });
-    this.hint = make("p", { class: "atelier-hint" });
-    const plot = make("div", { class: "atelier-plot" });
+  /**
+   * Add a labelled number.
+   *
+   * @param {string} name
+   * @param {string} label
+   */
+  number(name, label) {
+    const value = element("dd", { "data-value": name });
+    const pair = element("div");
+    pair.append(element("dt", {}, label), value);
+    this.numbers.append(pair);
+    return value;
+  }
+
+  assemble() {
+    for (const [name, text] of CURVES) this.legend.append(element("li", { "data-curve": name }, text));
+    const plot = element("div", { class: "atelier-plot" });
     plot.append(this.hint, this.canvas);
-    this.legend = make("ul", { class: "atelier-legend", "aria-hidden": "true" });
-    for (const [name, text] of Object.entries(CURVES)) {
-      this.legend.append(make("li", { "data-curve": name }, text));
-    }
-    this.numbers = make("dl", { class: "atelier-numbers" });
-    this.values = {};
-    for (const [name, text] of Object.entries(NUMBERS)) {
-      this.values[name] = make("dd", { "data-value": name });
-      const pair = make("div", {});
-      pair.append(make("dt", {}, text), this.values[name]);
-      this.numbers.append(pair);
-    }
-    this.pictures = make("ol", { class: "atelier-samples", "aria-label": "Sample pictures, newest first" });
-    this.stop = make("button", { type: "button" }, "Stop and keep");
-    this.sample = make("button", { type: "button" }, "Sample now");
-    this.note = make("p", { class: "atelier-note", role: "status" });
-    const head = make("div", { class: "atelier-head" });
+    const head = element("div", { class: "atelier-head" });
     head.append(this.title, this.position);
-    const buttons = make("div", { class: "atelier-buttons" });
+    const buttons = element("div", { class: "atelier-buttons" });
     buttons.append(this.stop, this.sample);
     this.element.append(head, this.bar, plot, this.legend, this.numbers, this.pictures, buttons, this.note);
   }
 
-  /** Show a session, or that there is none. */
+  /**
+   * Show a session, or that there is none.
+   *
+   * @param {Session | undefined} session
+   */
   show(session) {
     const another = session?.run !== this.session?.run;
     if (another || session?.status !== this.session?.status) this.note.textContent = "";
@@ -89,41 +117,73 @@ export class Panel {
     this.redraw();
   }
 
+  /**
+   * @param {Session | undefined} session
+   * @param {boolean} running
+   */
   showBar(session, running) {
     const { step, steps } = session?.values ?? {};
     const inTraining = session && (session.phase.name === "training" || !running);
     const [done, total] = inTraining ? [step, steps] : [session?.phase.done, session?.phase.total];
-    this.bar.value = total > 0 ? Math.min(1, (done ?? 0) / total) : 0;
+    this.bar.value = total && total > 0 ? Math.min(1, (done ?? 0) / total) : 0;
     this.bar.hidden = !running;
   }
 
+  /**
+   * @param {Session | undefined} session
+   * @param {boolean} running
+   */
   showNumbers(session, running) {
     const values = session?.values ?? {};
-    set(this.values.pace, pace(values.steps_per_second));
-    set(this.values.left, duration(running ? secondsLeft(values) : undefined));
+    set(this.values.pace, formatSpeed(values.steps_per_second));
+    set(this.values.left, formatDuration(running ? secondsLeft(values) : undefined));
     set(this.values.loss, loss(session && smooth(session.losses.slice(-60)).at(-1)?.[1]));
-    set(this.values.rate, rate(values.lr));
+    set(this.values.rate, learningRate(values.lr));
     set(this.values.memory, memory(values));
     this.numbers.hidden = !session?.losses.length;
   }
 
+  /** @param {Session | undefined} session */
   showPictures(session) {
-    const wanted = [...(session?.samples ?? [])].reverse();
-    const shown = new Map([...this.pictures.children].map((item) => [Number(item.dataset.step), item]));
-    if (wanted.length === shown.size && wanted.every((step) => shown.has(step))) return;
-    this.pictures.replaceChildren(...wanted.map((step) => shown.get(step) ?? this.picture(session, step)));
-    this.pictures.hidden = !wanted.length;
+    const steps = [...(session?.samples ?? [])].reverse();
+    const shown = new Map(this.items(this.pictures).map((item) => [Number(item.dataset.step), item]));
+    if (steps.length === shown.size && steps.every((step) => shown.has(step))) return;
+    const items = session ? steps.map((step) => shown.get(step) ?? this.picture(session, step)) : [];
+    this.pictures.replaceChildren(...items);
+    this.pictures.hidden = !steps.length;
   }
 
+  /**
+   * @param {Session} session
+   * @param {number} step
+   */
   picture(session, step) {
-    const item = make("li", { "data-step": String(step) });
-    const link = make("a", { href: this.pictureUrl(session, step), target: "_blank", rel: "noopener" });
-    link.append(make("img", { src: this.pictureUrl(session, step), alt: `Sample picture after step ${step}` }));
-    item.append(link, make("span", { "aria-hidden": "true" }, String(step)));
+    const item = element("li", { "data-step": String(step) });
+    const url = this.pictureUrl(session, step);
+    const link = element("a", { href: url, target: "_blank", rel: "noopener" });
+    link.append(element("img", { src: url, alt: `Sample picture after step ${step}` }));
+    item.append(link, element("span", { "aria-hidden": "true" }, String(step)));
     return item;
   }
 
+  /**
+   * The items of one of the panel's own lists.
+   *
+   * @param {HTMLElement} list
+   * @returns {HTMLElement[]}
+   */
+  items(list) {
+    return /** @type {HTMLElement[]} */ ([...list.children]);
+  }
+
+  /**
+   * Carry out a button's action for the session that is shown, and show the server's answer.
+   *
+   * @param {HTMLButtonElement} button
+   * @param {(session: Session) => Promise<string>} act
+   */
   async press(button, act) {
+    if (!this.session) return;
     button.disabled = true;
     try {
       set(this.note, await act(this.session));
@@ -133,7 +193,7 @@ export class Panel {
     this.show(this.session);
   }
 
-  /** Draw the curve with the next frame; several calls before it draw once. */
+  /** Draw the curve in the next frame; several calls before it draw once. */
   redraw() {
     if (!this.frame) this.frame = requestAnimationFrame(() => this.draw());
   }
@@ -142,42 +202,53 @@ export class Panel {
     this.frame = 0;
     const { clientWidth: width, clientHeight: height } = this.canvas;
     if (!width || !height) return;
+    const context = this.canvas.getContext("2d");
+    if (!context) return;
     const scale = Math.max(2, window.devicePixelRatio); // the editor enlarges nodes beyond 100 %
     this.canvas.width = width * scale;
     this.canvas.height = height * scale;
-    const context = this.canvas.getContext("2d");
     context.scale(scale, scale);
     const style = getComputedStyle(this.element);
     const palette = paletteFor(style.backgroundColor);
     this.element.dataset.ground = palette === paletteFor("rgb(0, 0, 0)") ? "dark" : "light";
-    for (const item of this.legend.children) {
-      item.style.setProperty("--curve", palette[item.dataset.curve]);
-      const has = { validation: this.session?.validation.length, best: this.session?.values.best_step };
-      item.hidden = item.dataset.curve in has && !has[item.dataset.curve];
-    }
+    this.showLegend(palette);
     const colours = { palette, text: style.color, grid: style.getPropertyValue("--atelier-grid") };
     if (this.session?.losses.length) drawCurve(context, { width, height }, this.session, colours);
-    this.legend.hidden = !this.session?.losses.length;
     this.canvas.setAttribute("aria-label", describe(this.session));
+  }
+
+  /** @param {import("./draw.js").Palette} palette */
+  showLegend(palette) {
+    const { session } = this;
+    for (const item of this.items(this.legend)) {
+      const curve = /** @type {CurveName} */ (item.dataset.curve);
+      item.style.setProperty("--curve", palette[curve]);
+      item.hidden = (curve === "validation" && !session?.validation.length)
+        || (curve === "best" && !session?.values.best_step);
+    }
+    this.legend.hidden = !session?.losses.length;
   }
 }
 
-/** The curve in a sentence, for those who do not see it. */
+/**
+ * The curve in a sentence, for screen readers.
+ *
+ * @param {Session | undefined} session
+ */
 function describe(session) {
-  if (!session?.losses.length) return "Loss curve: nothing to show yet";
-  const [first, last] = [session.losses[0][1], smooth(session.losses).at(-1)[1]];
+  const [first] = session?.losses ?? [];
+  const last = session && smooth(session.losses).at(-1);
+  if (!session || !first || !last) return "Loss curve: nothing to show yet";
   const best = session.values.best_step ? `, best at step ${session.values.best_step}` : "";
-  return `Loss curve over ${session.losses.at(-1)[0]} steps: from ${loss(first)}, now about ${loss(last)}${best}`;
+  return `Loss curve over ${last[0]} steps: from ${loss(first[1])}, now about ${loss(last[1])}${best}`;
 }
 
-function make(name, attributes, text = "") {
-  const element = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.textContent = text;
-  return element;
-}
-
-/** Write only what changed: a status role would be read aloud again. */
-function set(element, text) {
-  if (element.textContent !== text) element.textContent = text;
+/**
+ * Write only what changed: a status role would be read aloud again.
+ *
+ * @param {HTMLElement} target
+ * @param {string} text
+ */
+function set(target, text) {
+  if (target.textContent !== text) target.textContent = text;
 }

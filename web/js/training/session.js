@@ -1,30 +1,32 @@
 /**
- * What is known of one training, kept up to date by the server's news. Plain values in, plain values out.
+ * The state of one training, kept up to date by the server's updates. Plain values in, plain values out.
  *
- * The server numbers its news. A snapshot carries the number of the last news before it, so that nothing is lost or
+ * The server numbers its updates. A snapshot carries the number of the last update before it, so that nothing is lost or
  * counted twice whatever order they arrive in.
  */
 
 import { even } from "./curve.js";
 
-/** Of one curve; as many as the server keeps. */
+/** Most points of one curve; the server keeps as many. */
 const MOST_POINTS = 4096;
 
+/** @typedef {import("./curve.js").Point} Point */
+
 /**
- * A session as the panel uses it: the server's snapshot.
+ * A session as the server describes it, in a snapshot or an update.
  *
  * @typedef {object} Session
  * @property {string} prompt
  * @property {string} node execution id: "4", or "12:4" inside subgraph node 12
  * @property {string} workflow the graph's id; empty when no editor queued it
- * @property {string} run another one for each run, also of the same node in the same prompt, as lists make them
- * @property {number} number of the last news taken in
+ * @property {string} run unique for each run, also where a list runs the same node several times in one prompt
+ * @property {number} number of the last update applied
  * @property {string} status "running", "complete", "stopped early", "stopped by user", "reused", "cancelled", "failed"
  * @property {string} message
  * @property {{name: string, done: number, total: number}} phase
- * @property {Record<string, number>} values
- * @property {[number, number][]} losses
- * @property {[number, number][]} validation
+ * @property {Record<string, number>} values the latest of each measurement; a key may be missing
+ * @property {Point[]} losses
+ * @property {Point[]} validation
  * @property {number[]} samples steps at which a sample picture was drawn
  * @property {boolean} can_sample
  * @property {boolean} stopping
@@ -32,35 +34,34 @@ const MOST_POINTS = 4096;
  */
 
 /**
- * Take in news.
+ * Apply an update.
  *
- * @param {Session | undefined} session what is known; nothing for a training not heard of before
- * @param {Session} news
+ * @param {Session | undefined} session what is known; undefined for a training not heard of before
+ * @param {Session} update its curves hold the new points only
  * @returns {{session: Session | undefined, missed: boolean}} missed: ask the server for a snapshot
  */
-export function takeNews(session, news) {
-  const same = session?.run === news.run;
-  if (!same) {
-    // The first news of a run are complete; later ones of a run not known are not.
-    return { session: news.number === 1 ? news : session, missed: news.number !== 1 };
+export function applyUpdate(session, update) {
+  if (session?.run !== update.run) {
+    // The first update of a run is complete; a later one of an unknown run is not.
+    return { session: update.number === 1 ? update : session, missed: update.number !== 1 };
   }
-  if (news.number <= session.number) return { session, missed: false };
+  if (update.number <= session.number) return { session, missed: false };
   const merged = {
-    ...news,
-    losses: thinned(join(session.losses, news.losses)),
-    validation: join(session.validation, news.validation),
+    ...update,
+    losses: thinned(join(session.losses, update.losses)),
+    validation: join(session.validation, update.validation),
   };
-  return { session: merged, missed: news.number !== session.number + 1 };
+  return { session: merged, missed: update.number !== session.number + 1 };
 }
 
 /**
- * Take in a snapshot, unless newer news of the same run are known already.
+ * Apply a snapshot, unless a newer update of the same run is known already.
  *
  * @param {Session | undefined} session
  * @param {Session} snapshot
  * @returns {Session}
  */
-export function takeSnapshot(session, snapshot) {
+export function applySnapshot(session, snapshot) {
   if (session?.run !== snapshot.run || snapshot.number >= session.number) return snapshot;
   return {
     ...session,
@@ -69,13 +70,23 @@ export function takeSnapshot(session, snapshot) {
   };
 }
 
-/** Those of `points` that come after all of `others`. */
+/**
+ * Those of `points` that come after all of `others`.
+ *
+ * @param {Point[]} others
+ * @param {Point[]} points
+ */
 function after(others, points) {
   const last = others.at(-1)?.[0] ?? -Infinity;
   return points.filter(([step]) => step > last);
 }
 
-/** Points of `later` after those of `earlier`; of a step that both have, the later one counts. */
+/**
+ * The points of `earlier`, then those of `later`; for a step that both have, the later one counts.
+ *
+ * @param {Point[]} earlier
+ * @param {Point[]} later
+ */
 function join(earlier, later) {
   if (!later.length) return earlier;
   const first = later[0][0];
@@ -84,14 +95,20 @@ function join(earlier, later) {
   return [...earlier.slice(0, end), ...later];
 }
 
-/** As even as the server's curve. Validation losses are left whole: they are few, and the best is one of them. */
+/**
+ * As even as the server's curve. Validation losses are left whole: they are few, and the best is one of them.
+ *
+ * @param {Point[]} points
+ */
 function thinned(points) {
-  return points.length ? even(points, stride(points.at(-1)[0])) : points;
+  return points.length ? even(points, stride(points[points.length - 1][0])) : points;
 }
 
 /**
- * Steps for each point: 1 at first, and twice as many whenever there would be too many points. As it depends on nothing but
- * the last step, old points and new ones stand for equally many steps.
+ * Steps for each point: 1 at first, doubled whenever there would be too many points. It depends on the last step alone,
+ * so that old and new points stand for equally many steps.
+ *
+ * @param {number} steps
  */
 function stride(steps) {
   return steps < MOST_POINTS ? 1 : 2 ** Math.floor(Math.log2(steps / (MOST_POINTS / 2)));

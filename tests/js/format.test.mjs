@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { duration, headline, memory, pace, position, rate, secondsLeft } from "../../web/js/training/words.js";
+import {
+  formatDuration, formatSpeed, headline, learningRate, memory, position, secondsLeft,
+} from "../../web/js/training/format.js";
 
 const running = (phase, more = {}) => ({ status: "running", phase, stopping: false, ...more });
 
@@ -32,14 +34,14 @@ test("step and epoch", () => {
 });
 
 test("speed, time and memory", () => {
-  assert.equal(pace(2.14), "2.1 it/s");
-  assert.equal(pace(0.25), "4.0 s/it");
-  assert.equal(pace(undefined), "–");
+  assert.equal(formatSpeed(2.14), "2.14 it/s");
+  assert.equal(formatSpeed(0.25), "4.0 s/it");
+  assert.equal(formatSpeed(undefined), "–");
   assert.equal(secondsLeft({ step: 20, steps: 100, steps_per_second: 2 }), 40);
   assert.equal(secondsLeft({ step: 0, steps: 100 }), undefined);
-  assert.deepEqual([7, 760, 11_100, undefined].map(duration), ["0:07", "12:40", "3:05:00", "–"]);
+  assert.deepEqual([7, 760, 11_100, undefined].map(formatDuration), ["0:07", "12:40", "3:05:00", "–"]);
   assert.equal(memory({ memory_used: 3.14e9, memory_total: 24e9 }), "3.1 / 24 GB");
   assert.equal(memory({}), "–");
-  assert.equal(rate(1e-4), "1.0e-4");
-  assert.equal(rate(0), "0");
+  assert.equal(learningRate(1e-4), "1.0e-4");
+  assert.equal(learningRate(0), "0");
 });

@@ -1,4 +1,4 @@
-"""The text encoders of a diffusers model as an `Encoder`, for weighted prompts without the host."""
+"""An `Encoder` of weighted prompts over transformers' text encoders, to compare `weights.embed` with compel."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 
-from ...models.text import TextStack
-from ...models.tokenizer import LENGTH
-from .embed import Encoded, Tokens
+from atelier.models.text import TextStack
+from atelier.models.tokenizer import LENGTH
+from atelier.prompts.weights.embed import Encoded, TokenizedClause
 
-ROOM = LENGTH - 2
-"""Tokens of a chunk between start and end."""
+CHUNK_TOKENS = LENGTH - 2
+"""Tokens of a chunk between its start and end tokens."""
 
 
 class StackEncoder:
@@ -21,7 +21,7 @@ class StackEncoder:
     def __init__(self, stack: TextStack) -> None:
         self.stack = stack
 
-    def tokenize(self, fragments: Sequence[str]) -> Tokens:
+    def tokenize(self, fragments: Sequence[str]) -> TokenizedClause:
         """Tokens with owners; `content` holds [chunks, 77] ids by encoder, as padding differs between them."""
         tokenizers = {spec.folder: self.stack.tokenizers[spec.folder] for spec in self.stack.family.text_encoders}
         words = next(iter(tokenizers.values()))
@@ -31,13 +31,13 @@ class StackEncoder:
             found = words(fragment, add_special_tokens=False, truncation=False, verbose=False).input_ids
             ids += found
             owners += [index] * len(found)
-        chunks = [slice(begin, begin + ROOM) for begin in range(0, len(ids), ROOM)] or [slice(0, 0)]
+        chunks = [slice(begin, begin + CHUNK_TOKENS) for begin in range(0, len(ids), CHUNK_TOKENS)] or [slice(0, 0)]
         content = {folder: torch.tensor([_chunk(ids[part], tokenizer) for part in chunks])
                    for folder, tokenizer in tokenizers.items()}
         owner = [[-1, *owners[part], *[-1] * (LENGTH - 1 - len(owners[part]))] for part in chunks]
-        return Tokens(content, torch.tensor(owner).flatten())
+        return TokenizedClause(content, torch.tensor(owner).flatten())
 
-    def encode(self, tokens: Tokens, without: Sequence[int | None]) -> Encoded:
+    def encode(self, tokens: TokenizedClause, without: Sequence[int | None]) -> Encoded:
         """All variants in one pass of each encoder. Gradients are not kept."""
         hidden = torch.stack([tokens.owner == index if index is not None else torch.zeros_like(tokens.owner).bool()
                               for index in without])
@@ -57,5 +57,5 @@ class StackEncoder:
 
 
 def _chunk(ids: Sequence[int], tokenizer: Any) -> list[int]:
-    padding = [tokenizer.pad_token_id] * (ROOM - len(ids))
+    padding = [tokenizer.pad_token_id] * (CHUNK_TOKENS - len(ids))
     return [tokenizer.bos_token_id, *ids, tokenizer.eos_token_id, *padding]

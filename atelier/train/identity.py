@@ -1,0 +1,53 @@
+"""The identity of a run: what decides its weights, and nothing else.
+
+A run's folder is named by its identity, so that the same request finds its own finished result or the state to go on
+from. What a run writes beside its weights (sample pictures, file format, saves) and how it saves memory do not count.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from ..dataset.types import TrainingSet
+from ..models.handle import DiffusersModel
+from .request.request import TrainRequest
+
+if TYPE_CHECKING:
+    import torch
+
+_VERSION = "4"
+"""Grows when training the same request would give other weights."""
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """Names a run. Two runs of one lineage differ in their length alone."""
+
+    lineage: str
+    """16 hex digits of everything but the length."""
+    length: str
+    """Such as "1200-steps" or "30-epochs"."""
+
+    def __str__(self) -> str:
+        return f"{self.lineage}-{self.length}"
+
+
+def run_identity(request: TrainRequest, model: DiffusersModel, data: TrainingSet, dtype: torch.dtype) -> RunIdentity:
+    """The identity of training `request` on `data`.
+
+    Args:
+        request: Its adapter, recipe, length and seed count.
+        model: Its weights count, and what training takes from its configuration: prediction type, betas, zero terminal
+            SNR, latent scale and shift.
+        data: Its content counts.
+        dtype: The precision that the request and the device come to.
+    """
+    recipe = (request.lora, request.optimizer, request.loss, request.captions, request.validation)
+    content = {"version": _VERSION, "recipe": [asdict(part) for part in recipe], "seed": request.seed,
+               "precision": str(dtype), "training set": data.digest, "weights": model.fingerprint,
+               "noise schedule": model.noise_schedule.digest, "latents": [model.latent_scale, model.latent_shift]}
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return RunIdentity(digest[:16], f"{request.steps}-steps" if request.steps else f"{request.epochs}-epochs")

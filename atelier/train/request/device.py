@@ -1,0 +1,29 @@
+"""How a run uses its device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .checks import check_types, require_one_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceConfig:
+    """Precision and memory. Of these, only the precision changes the weights and belongs to a run's identity.
+
+    Raises:
+        AtelierError: a value is not among the choices or of another type; the message names the field.
+    """
+
+    precision: str = "auto"
+    """Of the frozen weights and the arithmetic: "auto", "fp32", "bf16", "fp16". Adapters are always kept in float32."""
+    gradient_checkpointing: str = "auto"
+    """"auto" (only when memory demands it), "on" or "off" (https://arxiv.org/abs/1604.06174)."""
+    compile: str = "off"
+    """"on" compiles the UNet (torch.compile), which takes minutes before the first step; "off"."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require_one_of(self, "precision", ("auto", "fp32", "bf16", "fp16"))
+        require_one_of(self, "gradient_checkpointing", ("auto", "on", "off"))
+        require_one_of(self, "compile", ("on", "off"))

@@ -1,0 +1,53 @@
+"""The adapter to train. All of it decides the weights, so all of it belongs to a run's identity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .checks import check_types, require, require_fraction, require_one_of
+
+TARGETS = {
+    "attention": r".*\.attn[12]\.(to_q|to_k|to_v|to_out\.0)",
+    "cross_attention": r".*\.attn2\.(to_q|to_k|to_v|to_out\.0)",
+    "attention_ff": r".*\.(attn[12]\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2))",
+    "attention_ff_conv": (r".*\.(attn[12]\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out|"
+                          r"conv1|conv2|conv_shortcut|time_emb_proj|downsamplers\.0\.conv|upsamplers\.0\.conv)"),
+}
+"""UNet layers that get an adapter, as PEFT's `target_modules`: patterns over diffusers' module paths."""
+
+TEXT_TARGETS = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
+"""Text-encoder layers that get an adapter when the text encoder is trained."""
+
+KINDS = ("lora", "dora")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """The adapter: W' = W + (alpha / rank) · B · A on the chosen layers (https://arxiv.org/abs/2106.09685).
+
+    Raises:
+        AtelierError: a value is out of range or of another type; the message names the field.
+    """
+
+    rank: int = 16
+    """Inner dimension r of each adapter, 1 to 1024."""
+    alpha: float = 16.0
+    """The delta is scaled by alpha / rank (alpha / √rank with `rslora`)."""
+    dropout: float = 0.0
+    """Probability that an input of the adapter is zeroed in training, in [0, 1)."""
+    targets: str = "attention"
+    """Which UNet layers: a key of `TARGETS`."""
+    kind: str = "lora"
+    """"lora", or "dora" (weight-decomposed, https://arxiv.org/abs/2402.09353)."""
+    rslora: bool = False
+    """Scale by alpha / √rank (https://arxiv.org/abs/2312.03732)."""
+    train_text_encoder: bool = False
+    """Also train adapters on the text encoder's attention."""
+
+    def __post_init__(self) -> None:
+        check_types(self)
+        require(1 <= self.rank <= 1024, "rank", self.rank, "Choose a whole number from 1 to 1024.")
+        require(self.alpha > 0, "alpha", self.alpha, "Choose a number above 0; alpha = rank gives scale 1.")
+        require_fraction(self, "dropout")
+        require_one_of(self, "targets", tuple(TARGETS))
+        require_one_of(self, "kind", KINDS)

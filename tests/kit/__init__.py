@@ -1,0 +1,50 @@
+"""What tests share, by module.
+
+ComfyUI
+    host                   a running ComfyUI process: queue graphs, read its events, fetch pictures
+    pack                   the pack's nodes in the test's own process
+    node_calls             calls of nodes with defaults for their widgets
+    host_clip              ComfyUI's tokenizers with a small embedding table
+    core_lora              a LoRA as ComfyUI's own trainer writes it
+    graphs                 graphs in the queue's format, with the nodes' defaults filled in
+    small_workflows        the shipped workflows with small pictures, few steps, and the files that they name
+    main_workflow          the workflow for fine-tuning, made small in the editor
+    named_files            empty files under every name that the shipped workflows give
+    canary                 API keys in a host's environment, and the search for traces of them
+    host_forward           outputs of ComfyUI's own UNet, VAE and text encoders, computed in a child process
+    host_lora              outputs of ComfyUI's models with LoRA files applied, computed in a child process
+    shallow_text_encoders  a patch for ComfyUI: large text encoders with four layers
+
+Browser
+    editor                 ComfyUI's editor in Chromium
+    panel                  the training panel: its curve, its numbers, its accessibility
+
+Models
+    checkpoints            random checkpoints of every family, in several sizes
+    ldm_shapes             tensor names and shapes of the original architectures
+    diffusers_forward      outputs of diffusers' UNet and VAE, here or in a child process
+    loras                  random LoRAs, and UNets of published shapes without weights
+    clip_models            random CLIP models for scores
+    seeing_models          depth estimation, ControlNet, Real-ESRGAN and x4 upscaler
+    face_models            face restoration models
+    face_detector          a landmark model that finds the faces of `faces`
+    demo_pipeline          the demo model in a diffusers pipeline
+
+Pictures
+    pictures               picture files, different for each seed
+    shapes                 captioned pictures of coloured shapes, to train on
+    faces                  drawn faces with known landmarks
+    found_prompts          the metadata that other programs write into pictures
+    demo_pixels            what a picture of the demo model shows
+    demo_pencil            what a pencil sketch of the demo model shows
+
+Training
+    training               a tiny UNet and training sets in memory
+    training_loop          a training loop on tiny parts, and ways to end it
+
+Surroundings
+    fake_llm               a chat-completions endpoint that answers, or fails, as told
+    offline                no network
+    leash                  child processes that end with their parent
+    memory                 peak memory of a test run, and its limits
+"""

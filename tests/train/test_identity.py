@@ -1,0 +1,173 @@
+"""The identity of a run, field by field: what changes the weights changes the identity, and nothing else does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kit.checkpoints import write_sd1
+from kit.training import MemorySet
+from kit.training_loop import loop_in, request
+from safetensors.torch import load_file
+
+from atelier.models.handle import DiffusersModel
+from atelier.models.noise_schedule import NoiseSchedule
+from atelier.models.open import open_model
+from atelier.train.identity import run_identity
+from atelier.train.request.request import FIELDS, TrainRequest
+
+BASE = dict(rank=4, alpha=4, learning_rate=1e-2, batch_size=2, schedule="constant", validate_every=2, patience=99,
+            steps=8)
+DATA = MemorySet.of(12, prior=3, captions=2)
+
+WEIGHTS: dict[str, Any] = {
+    "rank": 6, "alpha": 8.0, "dropout": 0.3, "targets": "cross_attention", "kind": "dora", "rslora": True,
+    "learning_rate": 2e-2, "beta1": 0.5, "beta2": 0.9, "weight_decay": 0.5, "max_grad_norm": 0.001,
+    "schedule": "linear", "warmup_steps": 3, "batch_size": 4, "gradient_accumulation": 2, "ema_decay": 0.9,
+    "min_snr_gamma": 1.0, "noise_offset": 0.2, "prior_weight": 0.1, "caption_dropout": 0.9, "holdout": False,
+    "steps": 4, "seed": 1}
+"""Fields that change the weights after any step, and another value of each."""
+
+CHOICE: dict[str, Any] = {"monitor": "epoch", "patience": 1, "min_delta": 9.0, "validation_timesteps": 16,
+                          "validation_pictures": 2, "validate_every": 3}
+"""Fields of validation: they decide which weights are handed on."""
+
+NEITHER: dict[str, Any] = {
+    "sample_prompt": "a cat", "sample_negative": "a dog", "sample_every": 3, "sample_steps": 5, "sample_cfg": 2.0,
+    "lora_format": "diffusers", "save_dtype": "fp16", "save_every": 3, "gradient_checkpointing": "on"}
+"""Fields that change no weights."""
+
+ELSEWHERE = {"optimizer", "text_learning_rate", "train_text_encoder", "caption_variants", "keep_tokens", "compile",
+             "precision", "epochs"}
+"""Fields whose effect on weights needs packages, a text encoder, encoded captions, a compiler or another processor;
+their own tests show it."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    weights: dict[str, torch.Tensor]
+    validation: list[tuple[int, float]]
+    step: int
+
+
+def trained(folder: Path, wanted: TrainRequest) -> Trained:
+    loop = loop_in(folder, wanted, data=DATA)
+    if wanted.device.gradient_checkpointing == "on":
+        loop.trainer.parts.unet.enable_gradient_checkpointing()
+    result = loop.run()
+    return Trained(load_file(result.weights), result.state.history.validation, result.state.step)
+
+
+def alike(one: Trained, other: Trained) -> bool:
+    return (one.weights.keys() == other.weights.keys()
+            and all(torch.equal(one.weights[key], other.weights[key]) for key in one.weights))
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    return trained(tmp_path_factory.mktemp("base"), request(BASE))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusersModel:
+    return open_model(write_sd1(tmp_path_factory.mktemp("model") / "tiny.safetensors", "tiny"))
+
+
+class Pictures:
+    """Stands for a `TrainingSet`."""
+
+    def __init__(self, digest: str = "pictures") -> None:
+        self.digest = digest
+
+
+def identity(model: DiffusersModel, wanted: TrainRequest, dtype: torch.dtype = torch.float32) -> str:
+    return str(run_identity(wanted, model, Pictures(), dtype))  # type: ignore[arg-type]
+
+
+def test_every_field_is_in_one_of_the_tables() -> None:
+    tables = [set(WEIGHTS), set(CHOICE), set(NEITHER), ELSEWHERE]
+    assert set.union(*tables) == set(FIELDS) and sum(map(len, tables)) == len(FIELDS)
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_what_changes_the_weights_changes_the_identity(name: str, base: Trained, model: DiffusersModel, tmp_path: Path
+                                                       ) -> None:
+    changed = request(BASE, {name: WEIGHTS[name]})
+    assert not alike(trained(tmp_path, changed), base)
+    assert identity(model, changed) != identity(model, request(BASE))
+
+
+@pytest.mark.parametrize("name", CHOICE)
+def test_what_changes_the_choice_of_weights_changes_the_identity(name: str, base: Trained, model: DiffusersModel,
+                                                                 tmp_path: Path) -> None:
+    changed = request(BASE, {"learning_rate": 0.3, name: CHOICE[name]})
+    other, steep = trained(tmp_path / "other", changed), trained(tmp_path / "steep", request(BASE, learning_rate=0.3))
+    assert (other.validation, other.step) != (steep.validation, steep.step) or not alike(other, steep)
+    assert identity(model, changed) != identity(model, request(BASE, learning_rate=0.3))
+
+
+@pytest.mark.parametrize("name", NEITHER)
+def test_what_changes_no_weights_changes_no_identity(name: str, base: Trained, model: DiffusersModel, tmp_path: Path
+                                                     ) -> None:
+    changed = request(BASE, {name: NEITHER[name]})
+    other = trained(tmp_path, changed)
+    assert alike(other, base) and other.validation == base.validation
+    assert identity(model, changed) == identity(model, request(BASE))
+
+
+@pytest.mark.parametrize(("name", "value"), [
+    ("optimizer", "prodigy"), ("text_learning_rate", 1e-3), ("train_text_encoder", True), ("caption_variants", 3),
+    ("keep_tokens", 0), ("epochs", 2)])
+def test_other_recipes_are_other_runs(name: str, value: Any, model: DiffusersModel) -> None:
+    assert identity(model, request(BASE, {name: value, "steps": 0 if name == "epochs" else 8})) != identity(
+        model, request(BASE))
+
+
+@pytest.mark.parametrize("name", ["compile", "precision"])
+def test_of_the_device_only_the_arithmetic_type_counts(name: str, model: DiffusersModel) -> None:
+    changed = request(BASE, {name: {"compile": "on", "precision": "fp32"}[name]})
+    assert identity(model, changed) == identity(model, request(BASE))
+    assert identity(model, request(BASE), torch.bfloat16) != identity(model, request(BASE))
+
+
+def test_the_length_is_kept_apart(model: DiffusersModel) -> None:
+    one, other = (run_identity(request(BASE, steps=steps), model, Pictures(), torch.float32)  # type: ignore[arg-type]
+                  for steps in (8, 16))
+    assert one.lineage == other.lineage and str(one) != str(other)
+
+
+def _schedule(model: DiffusersModel, **values: Any) -> NoiseSchedule:
+    import json
+
+    return NoiseSchedule(json.dumps({**model.noise_schedule.as_config(), **values}, sort_keys=True))
+
+
+@pytest.mark.parametrize("change", ["fingerprint", "betas", "zero snr", "prediction", "scale", "shift"])
+def test_what_training_takes_from_the_model_counts(model: DiffusersModel, change: str) -> None:
+    other = {
+        "fingerprint": lambda: replace(model, fingerprint="another"),
+        "betas": lambda: replace(model, noise_schedule=_schedule(model, beta_end=0.013)),
+        "zero snr": lambda: replace(model, noise_schedule=_schedule(model, rescale_betas_zero_snr=True)),
+        "prediction": lambda: replace(model, noise_schedule=_schedule(model, prediction_type="v_prediction")),
+        "scale": lambda: replace(model, latent_scale=0.2), "shift": lambda: replace(model, latent_shift=0.1),
+    }[change]()
+    assert identity(other, request(BASE)) != identity(model, request(BASE))
+
+
+def test_how_a_model_is_sampled_or_called_does_not_count(model: DiffusersModel, tmp_path: Path) -> None:
+    other = replace(model, path=tmp_path / "another name.safetensors",
+                    noise_schedule=_schedule(model, timestep_spacing="trailing"))
+    assert identity(other, request(BASE)) == identity(model, request(BASE))
+
+
+def test_other_pictures_are_another_run(model: DiffusersModel) -> None:
+    one, other = (run_identity(request(BASE), model, Pictures(digest), torch.float32)  # type: ignore[arg-type]
+                  for digest in ("a", "b"))
+    assert str(one) != str(other)
+
+
+def test_the_request_has_no_other_fields() -> None:
+    assert {field.name for field in fields(TrainRequest)} == {*(set(FIELDS.values()) - {""}), "epochs", "steps", "seed"}

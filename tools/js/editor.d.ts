@@ -1,0 +1,68 @@
+/** What web/js uses of ComfyUI's editor (https://github.com/Comfy-Org/ComfyUI_frontend), and no more. */
+
+interface EditorWidget {
+  name: string;
+  serialize?: boolean;
+  options: { step2?: number };
+  onRemove?(): void;
+}
+
+/** The declaration of one input as the server sends it: its type, then its options. */
+type InputSpec = [type: unknown, options?: { arrow_step?: number }];
+
+interface EditorNode {
+  id: number | string;
+  /** Missing until the editor puts the node into a graph. */
+  graph?: EditorGraph;
+  subgraph?: EditorGraph;
+  comfyClass?: string;
+  constructor: Function & { nodeData?: { input?: Record<"required" | "optional", Record<string, InputSpec> | undefined> } };
+  size: [number, number];
+  widgets?: EditorWidget[];
+  hideOutputImages?: boolean;
+  onDrawBackground?(): void;
+  onExecuted?(this: EditorNode, output: NodeOutput, ...rest: unknown[]): void;
+  setSize(size: [number, number]): void;
+  addDOMWidget(name: string, type: string, element: HTMLElement,
+    options: { serialize: boolean; hideOnZoom: boolean; getMinHeight(): number }): EditorWidget;
+}
+
+interface EditorGraph {
+  id: string;
+  isRootGraph: boolean;
+  nodes: EditorNode[];
+}
+
+/** A picture as the server's `/view` takes it. */
+type ServedImage = Record<"filename" | "subfolder" | "type", string>;
+
+/** What a node gave the editor (`ui` of its result); the keys below are this pack's, others are the host's. */
+interface NodeOutput {
+  bars?: { label: string; value: number }[];
+  /** Parts of the picture that stand out, in shares of its width and height. */
+  cells?: { x: number; y: number; width: number; height: number; label: string }[];
+  images?: ServedImage[];
+  text?: string[];
+}
+
+interface EditorExtension {
+  name: string;
+  setup?(): unknown;
+  nodeCreated?(node: EditorNode): void;
+  afterConfigureGraph?(): void;
+  onNodeOutputsUpdated?(outputs: Record<string, NodeOutput>): void;
+}
+
+declare const LiteGraph: { uuidv4(): string };
+
+declare module "*/scripts/app.js" {
+  export const app: { rootGraph: EditorGraph; registerExtension(extension: EditorExtension): void };
+}
+
+declare module "*/scripts/api.js" {
+  export const api: {
+    fetchApi(route: string, options?: RequestInit): Promise<Response>;
+    apiURL(route: string): string;
+    addEventListener(type: string, listener: (event: CustomEvent) => void): void;
+  };
+}
