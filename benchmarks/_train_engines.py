@@ -75,6 +75,7 @@ def atelier(job: Job, clock: Clock) -> None:
     from atelier.dataset.folder import read_folder
     from atelier.progress import Progress
     from atelier.train.devices import RunPaths
+    from atelier.train.request.presets import build_request
     from atelier.train.run import train
 
     class Watch(Progress):
@@ -88,11 +89,11 @@ def atelier(job: Job, clock: Clock) -> None:
             if self.training:  # asked before every step, so once more than steps were done
                 clock()
 
-    options = TrainingOptions(monitor="off", patience=0, batch_size=job.batch, learning_rate=RATE, schedule="constant",
+    options = dict(monitor="off", patience=0, batch_size=job.batch, learning_rate=RATE, schedule="constant",
                               precision=job.dtype, compile="on" if job.engine == "atelier-compiled" else "off")
     paths = RunPaths(Path(job.cache) / "loras", Path(job.cache) / f"runs {os.getpid()}", Path(job.cache) / "cache")
     train("bench", _model(job), read_folder(Path(job.pictures), _folder(job)),
-          TrainConfig(LoraConfig(rank=RANK, alpha=RANK), options, steps=10_000), paths, Watch())
+          build_request(None, options, dict(rank=RANK, alpha=RANK, steps=10_000)), paths, Watch())
 
 
 def diffusers_style(job: Job, clock: Clock) -> None:
@@ -107,12 +108,12 @@ def kohya_style(job: Job, clock: Clock) -> None:
 
 def _reference(job: Job, clock: Clock, *, cached: bool) -> None:
     import torch
-    from atelier.train.config import TARGETS
     from diffusers import DDPMScheduler
     from peft import LoraConfig
     from torch.nn.functional import mse_loss
 
     from atelier.models.load import load_scheduler_config, load_text, load_unet, load_vae
+    from atelier.train.request.lora import TARGETS
 
     device, dtype = _device(), _dtype(job)
     model = _model(job)

@@ -59,13 +59,13 @@ def to_first_step(checkpoint: Path, job: dict[str, Any]) -> float:
     import diffusers.models.unets.unet_2d_condition  # noqa: F401
     import peft  # noqa: F401 - what the host has imported by the second run
     import transformers  # noqa: F401
-    from atelier.train.config import LoraConfig, TrainConfig, TrainingOptions
 
     from atelier.dataset.folder import FolderOptions, read_folder
     from atelier.dataset.types import Resolution
     from atelier.models.open import open_model
     from atelier.progress import Progress
     from atelier.train.devices import RunPaths
+    from atelier.train.request.presets import build_request
     from atelier.train.run import train
 
     class Watch(Progress):
@@ -79,14 +79,14 @@ def to_first_step(checkpoint: Path, job: dict[str, Any]) -> float:
                 raise Begun
 
     work = Path(job["work"])
-    options = TrainingOptions(monitor="off", patience=0, precision=job["dtype"])
+    request = build_request(None, dict(monitor="off", patience=0, precision=job["dtype"], rank=16, steps=10))
     paths = RunPaths(work / "loras", work / f"runs {os.getpid()}", work / "cache")
     forget(checkpoint)
     began = time.perf_counter()
     try:
         train("bench", open_model(checkpoint),
               read_folder(work / "pictures", FolderOptions(resolution=Resolution(job["pixels"]))),
-              TrainConfig(LoraConfig(rank=16), options, steps=10), paths, Watch())
+              request, paths, Watch())
     except Begun:
         return time.perf_counter() - began
     raise SystemExit("There was no first step.")

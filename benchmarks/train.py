@@ -77,12 +77,12 @@ def measure(args: argparse.Namespace, work: Path) -> list[Row]:
 def model_flops(args: argparse.Namespace, work: Path) -> float:
     """Operations of one sample's forward and backward pass through UNet and adapters, counted by PyTorch."""
     import torch
-    from atelier.train.config import LoraConfig
     from torch.utils.flop_counter import FlopCounterMode
 
     from atelier.models.load import load_unet
     from atelier.models.open import open_model
     from atelier.train.adapters import Adapters
+    from atelier.train.request.lora import LoraConfig
 
     unet = load_unet(open_model(work / "model.safetensors"), dtype=torch.float32)
     Adapters({"unet": unet}, LoraConfig(rank=16), 0)

@@ -93,7 +93,7 @@ class CompareModels(io.ComfyNode):
         graph = graph_builder()
         last = add_pictures(graph, models, request, keys)
         plan = {"models": distinct([model.name for model in models]), "prompts": texts, "seeds": request.seeds,
-                "shots": [[*position, key] for position, key in keys.items()]}
+                "images": [[*position, key] for position, key in keys.items()]}
         result = graph.node("AtelierComparisonResult", plan=json.dumps(plan), score_model=score_model, cell=cell,
                             **({"after": last} if last else {}))
         return io.NodeOutput(*(result.out(slot) for slot in range(5)), expand=graph.finalize())

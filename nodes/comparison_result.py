@@ -54,7 +54,7 @@ class ComparisonResult(io.ComfyNode):
         request = json.loads(plan)
         folder = folders.work_folder(FOLDER)
         pictures: dict[Any, Any] = {}
-        for *position, key in request["shots"]:
+        for *position, key in request["images"]:
             with Image.open(folder / f"{key}.png") as picture:
                 pictures[tuple(position)] = picture.convert("RGB")
         comparison = _score_pictures(request, pictures, folder, score_model)
@@ -81,7 +81,7 @@ def _score_pictures(request: dict[str, Any], pictures: dict[tuple[int, int, int]
         scores = dict(zip(pictures, (item.value for item in result.items), strict=True))
         scored_by = f"{result.model}, {result.definition.value}, crop {result.crop.value}"
     images = []
-    for model, prompt, seed, key in request["shots"]:
+    for model, prompt, seed, key in request["images"]:
         measured = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
         images.append(ComparisonImage(model=model, prompt=prompt, seed=seed, score=scores.get((model, prompt, seed)),
                                       seconds=measured["seconds"], peak=measured["peak"],

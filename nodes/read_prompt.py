@@ -70,16 +70,16 @@ class ReadPrompt(io.ComfyNode):
         from ..atelier.pictures.metadata.settings import best_match
 
         path = folders.input_file(image)
-        read = read_prompt(path)
+        metadata = read_prompt(path)
         own_width, own_height = pixel_size(path)
-        checkpoint = best_match(read.model, folders.model_names("checkpoints")) if read.model else None
-        values = {name: _usable(name, getattr(read, name)) for name in _DEFAULTS}
+        checkpoint = best_match(metadata.model, folders.model_names("checkpoints")) if metadata.model else None
+        values = {name: _usable(name, getattr(metadata, name)) for name in _DEFAULTS}
         lora_files = folders.model_names("loras")
-        loras = [(lora, best_match(lora.name, lora_files)) for lora in read.loras]
+        loras = [(lora, best_match(lora.name, lora_files)) for lora in metadata.loras]
         lora_file, strength = next(((file, lora.strength) for lora, file in loras if file), (None, 0.0))
-        report = _report(read, values, checkpoint, loras)
-        return io.NodeOutput(read.positive, read.negative, *values.values(), read.width or own_width,
-                             read.height or own_height, checkpoint or graph.blocked_output(), report,
+        report = _report(metadata, values, checkpoint, loras)
+        return io.NodeOutput(metadata.positive, metadata.negative, *values.values(), metadata.width or own_width,
+                             metadata.height or own_height, checkpoint or graph.blocked_output(), report,
                              lora_file or graph.blocked_output(), strength, ui={"text": (report,)})
 
 
@@ -90,18 +90,19 @@ def _usable(name: str, value: Any) -> Any:
     return value if usable else _DEFAULTS[name]
 
 
-def _report(read: PictureMetadata, values: dict[str, Any], checkpoint: str | None,
+def _report(metadata: PictureMetadata, values: dict[str, Any], checkpoint: str | None,
             loras: list[tuple[Lora, str | None]]) -> str:
-    lines = [f"Made with {read.program}.", "", read.positive, "", f"Negative: {read.negative or '–'}", ""]
+    lines = [f"Made with {metadata.program}.", "", metadata.positive, "", f"Negative: {metadata.negative or '–'}", ""]
     for name, value in values.items():
-        stated = getattr(read, name)
+        stated = getattr(metadata, name)
         why = " (not said)" if stated in (None, "") else f" (instead of {stated}, unknown here)"
         lines.append(f"{name}: {value}{why if stated != value else ''}")
-    if read.width and read.height:
-        lines.append(f"size: {read.width} × {read.height}")
-    if read.model:
+    if metadata.width and metadata.height:
+        lines.append(f"size: {metadata.width} × {metadata.height}")
+    if metadata.model:
         availability = f"here as {checkpoint}" if checkpoint else "no checkpoint of that name here"
-        lines.append(f"model: {read.model}{f' [{read.model_hash}]' if read.model_hash else ''}, {availability}")
+        model_hash = f" [{metadata.model_hash}]" if metadata.model_hash else ""
+        lines.append(f"model: {metadata.model}{model_hash}, {availability}")
     for lora, file in loras:
         lines.append(f"LoRA: {lora.name} at {lora.strength:g}, {f'here as {file}' if file else 'not on this machine'}")
     return "\n".join(lines)

@@ -38,7 +38,6 @@ GIB = 1024 ** 3
 def counts() -> dict[tuple[str, bool, int], Any]:
     """`StepMemory` by model, checkpointing and batch size."""
     import torch
-    from atelier.train.config import LoraConfig
     from diffusers import UNet2DConditionModel
 
     from atelier.train.memory import step_memory

@@ -24,7 +24,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT / "tests"), str(ROOT)]
 
-from atelier.train.presets import preset  # noqa: E402
 from datasets import Dataset  # noqa: E402 - the path is set just above
 from datasets import Image as ImageColumn  # noqa: E402
 from kit.fake_llm import FakeLlm  # noqa: E402

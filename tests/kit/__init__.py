@@ -3,6 +3,9 @@
 ComfyUI
     host                   a running ComfyUI process: queue graphs, read its events, fetch pictures
     pack                   the pack's nodes in the test's own process
+    node_calls             calls of nodes with defaults for their widgets
+    host_clip              ComfyUI's tokenizers with a small embedding table
+    core_lora              a LoRA as ComfyUI's own trainer writes it
     graphs                 graphs in the queue's format, with the nodes' defaults filled in
     small_workflows        the shipped workflows with small pictures, few steps, and the files that they name
     main_workflow          the workflow for fine-tuning, made small in the editor

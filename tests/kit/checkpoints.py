@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import IO
 
 import torch
-
 from kit.ldm_shapes import (
     Shapes,
     TextShape,

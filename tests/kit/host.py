@@ -29,9 +29,9 @@ from typing import Any
 
 import numpy as np
 import websocket
+from kit import leash, shallow_text_encoders
 from PIL import Image
 
-from kit import leash, shallow_text_encoders
 from tools import comfyui
 
 START_SECONDS = 240

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-
-from .clip_models import random_pictures
+from kit.clip_models import random_pictures
 
 
 def image_batch(count: int, size: tuple[int, int] = (24, 16), seed: int = 0) -> torch.Tensor:

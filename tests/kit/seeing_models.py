@@ -11,10 +11,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
-
 from kit.checkpoints import SD1_SHAPES, X4_SHAPES, random_values, write
 from kit.ldm_shapes import Shapes, open_clip_shapes, prefixed, unet_shapes, vae_shapes
+from safetensors.torch import save_file
 
 DEPTH_WIDTH, DEPTH_LAYERS, HEAD = 384, 12, (8, 8, 16, 16)
 """The host insists on the width and depth of ViT-S; the head may be as narrow as one likes."""

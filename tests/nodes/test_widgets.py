@@ -57,8 +57,9 @@ def test_widgets_keep_usual_values_and_defaults(pack: ModuleType) -> None:
 def test_widgets_keep_every_preset(pack: ModuleType) -> None:
     widgets = {widget.id: widget for node, widget in float_widgets(pack)
                if node in ("AtelierLoraConfig", "AtelierTrainingOptions")}
-    for name, preset in pack_module(pack, "atelier.train.presets").PRESETS.items():
-        values = {**asdict(preset.lora), **asdict(preset.options)}
+    for name, preset in pack_module(pack, "atelier.train.request.presets").PRESETS.items():
+        values = {option: value for part in asdict(preset).values() if isinstance(part, dict)
+                  for option, value in part.items()}
         for key, widget in widgets.items():
             assert rounded(widget, values[key]) == values[key], f"{name}: {key}"
 
