@@ -64,7 +64,7 @@ class Cache:
 
 
 def latent_key(sample: Sample, resolution: Resolution, flip: bool) -> str:
-    """The key of a picture's latents: its bytes, its mask's, the relevant fields of the size policy, and the mirroring."""
+    """The key of a picture's latents: its bytes, its mask's, the relevant fields of the size policy, and mirroring."""
     policy = [resolution.size, resolution.crop.value]
     if resolution.crop is Crop.BUCKET:
         policy += [resolution.bucket_step, resolution.max_aspect]
