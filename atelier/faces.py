@@ -1,7 +1,7 @@
-"""Faces brought upright to the place that restoration models know, and put back with a soft edge.
+"""Align faces for restoration models, and blend the restored faces back with a soft edge.
 
 Restoration models (GFPGAN, CodeFormer, RestoreFormer) were trained on faces aligned as in FFHQ (Karras et al. 2019,
-https://arxiv.org/abs/1812.04948) at 512 pixels; a picture merely cut into tiles gives them nothing that they know.
+https://arxiv.org/abs/1812.04948) at 512 pixels; they cannot restore unaligned tiles of a picture.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 SIZE = 512
 TEMPLATE = np.array([[192.98, 239.95], [318.90, 240.19], [256.63, 314.02], [201.26, 371.41], [313.09, 371.15]])
-"""Where the eyes, the tip of the nose and the corners of the mouth of an aligned face are, in pixels: the mean of
-FFHQ's landmarks, which all these models share. Left comes first, as the viewer sees it."""
+"""Eyes, tip of the nose and corners of the mouth of an aligned face in pixels: the mean of FFHQ's landmarks, which all
+these models share. The viewer's left comes first."""
 CENTER, RADII, EDGE = (256.0, 282.0), (188.0, 218.0), 0.25
-"""The ellipse that is put back, from hair line to chin, and the share of its radius over which it fades in."""
+"""The ellipse that is blended back, from hairline to chin, and the share of its radius over which it fades in."""
 
 _MESH_EYES = ((468, 469, 470, 471, 472), (473, 474, 475, 476, 477))
 _MESH_NOSE, _MESH_MOUTH = 1, (61, 291)
@@ -43,22 +43,22 @@ def five_points(mesh: np.ndarray) -> np.ndarray:
 
 
 def can_be_aligned(points: np.ndarray) -> bool:
-    """Whether five points `[5, 2]` can be a face at all: numbers, and not all within one pixel."""
+    """Whether five points `[5, 2]` can be aligned: finite, and not all within one pixel."""
     return bool(np.isfinite(points).all()) and float(((points - points.mean(axis=0)) ** 2).sum()) >= 1
 
 
 def alignment(points: np.ndarray) -> np.ndarray:
-    """The similarity `[2, 3]` (turn, scale, shift) that takes five points closest to `TEMPLATE`: least squares (Umeyama
+    """The similarity transform `[2, 3]` that maps five points onto `TEMPLATE` by least squares (Umeyama
     1991, https://doi.org/10.1109/34.88573).
 
     Raises:
-        AtelierError: `can_be_aligned` says no.
+        AtelierError: `can_be_aligned` is False for the points.
     """
     if not can_be_aligned(points):
         raise AtelierError("The landmarks of a face lie at one point or are no numbers.", "Detect the faces anew.")
     source, target = points - points.mean(axis=0), TEMPLATE - TEMPLATE.mean(axis=0)
     spread = (source ** 2).sum()
-    # In the plane, as complex numbers: turn and scale are one factor.
+    # With points as complex numbers, rotation and scale are one factor.
     real = (source * target).sum() / spread
     imaginary = (source[:, 0] * target[:, 1] - source[:, 1] * target[:, 0]).sum() / spread
     turn = np.array([[real, -imaginary], [imaginary, real]])
@@ -66,20 +66,20 @@ def alignment(points: np.ndarray) -> np.ndarray:
 
 
 def aligned(picture: torch.Tensor, matrix: np.ndarray) -> torch.Tensor:
-    """The face as models know it: `[512, 512, 3]` float32 from a picture `[H, W, 3]`, its edges repeated outside."""
+    """The aligned face: `[512, 512, 3]` float32 from a picture `[H, W, 3]`, its edges repeated outside."""
     return _sampled(picture, _inverse(matrix), (SIZE, SIZE), (0, 0), "bicubic").clamp(0, 1)
 
 
 def restore(picture: torch.Tensor, faces: list[np.ndarray], model: Callable[[torch.Tensor], torch.Tensor],
             strength: float = 1.0) -> torch.Tensor:
-    """The picture with each face restored and put back; every pixel outside the faces stays bit for bit.
+    """The picture with each face restored and blended back; every pixel outside the faces stays bit for bit.
 
     Args:
         picture: `[H, W, 3]`, or `[H, W, 4]` with alpha, which stays; float of any precision, 0..1.
         faces: Five points `[5, 2]` in pixels for each face. Smaller faces come last, over the larger ones; those that
-            `can_be_aligned` denies are left out.
+            cannot be aligned are skipped.
         model: Restores an aligned face, `[512, 512, 3]` to the same or another size, 0..1.
-        strength: 0 keeps the picture, 1 puts in the restored faces entirely.
+        strength: 0 keeps the picture, 1 uses the restored faces fully.
 
     Raises:
         AtelierError: strength is out of range.
@@ -92,11 +92,11 @@ def restore(picture: torch.Tensor, faces: list[np.ndarray], model: Callable[[tor
     colours = result[..., :3]
     for matrix in sorted((alignment(points) for points in faces if can_be_aligned(points)), key=_scale):
         face = _to_size(model(aligned(colours, matrix)).float())
-        _put_back(colours, face, matrix, strength)
+        _blend_back(colours, face, matrix, strength)
     return result
 
 
-def _put_back(picture: torch.Tensor, face: torch.Tensor, matrix: np.ndarray, strength: float) -> None:
+def _blend_back(picture: torch.Tensor, face: torch.Tensor, matrix: np.ndarray, strength: float) -> None:
     left, top, right, bottom = _box(matrix, picture.shape[1], picture.shape[0])
     if right <= left or bottom <= top:
         return
@@ -105,7 +105,7 @@ def _put_back(picture: torch.Tensor, face: torch.Tensor, matrix: np.ndarray, str
     before = there.float()
     share = strength * _sampled(_mask().to(before), matrix, size, corner, "bilinear")
     restored = _sampled(face.to(before), matrix, size, corner, "bicubic").clamp(0, 1)
-    # Where nothing comes in, not even the rounding of a sum may touch the picture.
+    # Keep the exact pixels where the share is 0; the sum would round them.
     there.copy_((before + (restored - before) * share).where(share > 0, before))
 
 
@@ -129,17 +129,17 @@ def _box(matrix: np.ndarray, width: int, height: int) -> tuple[int, int, int, in
 
 def _sampled(source: torch.Tensor, matrix: np.ndarray, size: tuple[int, int], corner: tuple[int, int],
              mode: str) -> torch.Tensor:
-    """`source` `[h, w, C]` seen through `matrix`, which takes pixels of the result to pixels of the source.
+    """`source` `[h, w, C]` resampled through `matrix`, which maps pixels of the result to pixels of the source.
 
-    Where a pixel of the result covers several of the source, it is the mean of samples no more than one pixel apart:
-    fine patterns become even instead of coarse ones that were never there.
+    Where a pixel of the result covers several of the source, it is the mean of samples at most one pixel apart,
+    which avoids aliasing.
 
     Args:
         size: (width, height) of the result.
-        corner: Pixel that the result's upper left one stands for, before `matrix`.
+        corner: Position of the result's upper left pixel, before `matrix`.
 
     Returns:
-        `[height, width, C]` float32: halves cannot tell the pixels of a large picture apart.
+        `[height, width, C]` float32: half precision cannot address the pixels of a large picture.
     """
     import torch
 
@@ -169,5 +169,5 @@ def _inverse(matrix: np.ndarray) -> np.ndarray:
 
 
 def _scale(matrix: np.ndarray) -> float:
-    """How many pixels one pixel becomes, along a side."""
+    """The scale of a similarity transform along one side."""
     return float(np.hypot(matrix[0, 0], matrix[1, 0]))

@@ -1,1 +1,1 @@
-"""Models and LoRAs side by side: which is better, by how much, and whether that can be told."""
+"""Compare models and LoRAs: scores, differences and their statistical significance."""

@@ -1,4 +1,4 @@
-"""A model as it takes part in a comparison: which files, how strong, how sampled."""
+"""A model of a comparison: its files, LoRA strength and sampler settings."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ComparedModel:
     precision: str = "default"
     """What the UNet computes in: one of `PRECISIONS`."""
     label: str = ""
-    """What tables and grids call it; empty: made of the names."""
+    """Name in tables and grids; empty: composed from the file names."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -45,7 +45,7 @@ class ComparedModel:
 
     @property
     def name(self) -> str:
-        """The label, or one made of the files' names, the strength and the precision."""
+        """The label, or one composed from the file names, the strength and the precision."""
         if self.label.strip():
             return self.label.strip()
         lora = f" + {_stem(self.lora)} at {self.strength:g}" if self.lora else ""
@@ -57,11 +57,11 @@ class ComparedModel:
         return bool(self.lora and self.strength)
 
     def key(self, prompt: str, negative: str, seed: int, size: tuple[int, int], states: Sequence[str]) -> str:
-        """Hex digest of everything a picture and its measurements depend on; labels do not count.
+        """Hex digest of everything a picture and its measurements depend on; labels are excluded.
 
         Args:
             size: (width, height) in pixels.
-            states: What tells the model files' states apart, and what computes them.
+            states: Digests of the model files' states and of the software and device that compute the picture.
         """
         parts = [asdict(self if self.tuned else replace(self, lora="", strength=1.0)) | {"label": ""}, prompt, negative,
                  seed, size, list(states)]
@@ -69,25 +69,25 @@ class ComparedModel:
 
 
 def distinct(names: Sequence[str]) -> tuple[str, ...]:
-    """The names, with "(2)", "(3)", … behind those that come again."""
-    found: list[str] = []
+    """The names, with "(2)", "(3)", … appended to repeated ones."""
+    unique: list[str] = []
     for name in names:
         number, candidate = 1, name
-        while candidate in found:
+        while candidate in unique:
             number += 1
             candidate = f"{name} ({number})"
-        found.append(candidate)
-    return tuple(found)
+        unique.append(candidate)
+    return tuple(unique)
 
 
 def advice_for(path: Path, lora: str = "") -> SamplerAdvice:
-    """Settings that suit a checkpoint; a LoRA whose name says Turbo or Lightning decides for it.
+    """Recommended settings of a checkpoint; a LoRA with Turbo or Lightning in its name takes precedence.
 
     Raises:
-        AtelierError: the file is no model that can be read.
+        AtelierError: the file is not a readable model.
     """
-    found = inspect(path)
-    return kind_of(found.family, found.prediction_type, f"{path.name} {lora}").advice
+    inspection = inspect(path)
+    return kind_of(inspection.family, inspection.prediction_type, f"{path.name} {lora}").advice
 
 
 def _stem(name: str) -> str:

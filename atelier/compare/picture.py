@@ -1,4 +1,4 @@
-"""A comparison drawn: all pictures in a labelled grid, and the mean scores as bars."""
+"""Draw a comparison: all pictures in a labelled grid, and the mean scores as bars."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LARGEST = 17
 def draw_grid(comparison: Comparison, pictures: Mapping[tuple[int, int, int], Image], cell: int = 0) -> Image:
     """One column a model, one row a prompt and seed; each picture with its score below.
 
-    Labels take the lines and the size that fit their place; what still does not fit ends in "…".
+    Labels are wrapped and scaled to fit; what still does not fit ends in "…".
 
     Args:
         pictures: By (model, prompt, seed); all of one size.
@@ -62,8 +62,8 @@ def draw_grid(comparison: Comparison, pictures: Mapping[tuple[int, int, int], Im
 
 
 def draw_bars(comparison: Comparison, width: int = 960) -> Image:
-    """Mean scores as bars from 0, best first, with one standard deviation to either side and what the difference is
-    worth. Without scores: median seconds per picture.
+    """Mean scores as bars from 0, best first, with one standard deviation to either side and the significance of
+    the difference. Without scores: median seconds per picture.
     """
     from PIL import Image, ImageDraw
 

@@ -1,4 +1,4 @@
-"""Models compared on the same prompts and seeds: means, and a ranking that knows noise."""
+"""Results of models on the same prompts and seeds: means, and a ranking with significance."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ class ComparisonImage:
     """One picture of a comparison."""
 
     model: int
-    """Place among the models, from 0."""
+    """Index of the model, from 0."""
     prompt: int
-    """Place among the prompts, from 0."""
+    """Index of the prompt, from 0."""
     seed: int
     score: float | None = None
-    """CLIP score; None where none was asked for."""
+    """CLIP score; None if not scored."""
     seconds: float | None = None
-    """Sampling and decoding."""
+    """Time of sampling and decoding."""
     peak: int | None = None
-    """Bytes on the device at most; None where the device does not tell."""
+    """Peak memory on the device in bytes; None where the device does not report it."""
     loading: bool = False
-    """Whether `seconds` holds the model's way to the device too, as a model's first picture does."""
+    """Whether `seconds` includes loading the model onto the device, as for its first picture."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """A model's place in the ranking."""
+    """A model's position in the ranking."""
 
     model: int
     mean: float
@@ -41,15 +41,15 @@ class Ranking:
     """Standard deviation over the pictures (divided by n)."""
     n: int
     difference: float = 0.0
-    """Mean minus that of the best."""
+    """Mean minus that of the best model."""
     p: float | None = None
-    """Chance of such a difference by luck alone, corrected for the number of comparisons; None for the best itself."""
+    """p-value of the difference, corrected for multiple comparisons; None for the best model itself."""
     needed: int = 0
-    """Pairs without which not even the clearest difference among so many models would show."""
+    """Fewest pairs with which a difference among so many models can be significant."""
 
     @property
     def verdict(self) -> str:
-        """What the difference to the best is worth."""
+        """Whether the difference to the best is significant, in words."""
         if self.p is None:
             return "best"
         if self.n < self.needed:
@@ -62,11 +62,11 @@ class Comparison:
     """All pictures of some models on the same prompts and seeds.
 
     Raises:
-        AtelierError: a picture is missing or there twice, or only some have scores.
+        AtelierError: a picture is missing or duplicated, or only some have scores.
     """
 
     models: tuple[str, ...]
-    """Labels, each its own."""
+    """Distinct labels."""
     prompts: tuple[str, ...]
     seeds: tuple[int, ...]
     images: tuple[ComparisonImage, ...]
@@ -98,8 +98,8 @@ class Comparison:
     def scores(self, model: int, prompt: int | None = None) -> list[float]:
         """A model's scores by prompt and seed, or those of one prompt by seed; empty where there are none."""
         prompts = range(len(self.prompts)) if prompt is None else [prompt]
-        found = [self.image(model, p, seed).score for p in prompts for seed in self.seeds]
-        return [score for score in found if score is not None]
+        all_scores = [self.image(model, p, seed).score for p in prompts for seed in self.seeds]
+        return [score for score in all_scores if score is not None]
 
     def ranking(self) -> list[Ranking]:
         """The models by their mean score, best first, each compared with the best on the same prompts and seeds."""
@@ -107,21 +107,22 @@ class Comparison:
             return []
         order = sorted(range(len(self.models)), key=lambda m: -statistics.fmean(self.scores(m)))
         best = self.scores(order[0])
-        apart = {m: [a - b for a, b in zip(self.scores(m), best, strict=True)] for m in order[1:]}
-        chances = dict(zip(apart, holm([sign_flip_p(d) for d in apart.values()]), strict=True))
-        needed = fewest_pairs(max(1, len(apart)), SIGNIFICANT)
+        differences = {m: [a - b for a, b in zip(self.scores(m), best, strict=True)] for m in order[1:]}
+        p_values = dict(zip(differences, holm([sign_flip_p(d) for d in differences.values()]), strict=True))
+        needed = fewest_pairs(max(1, len(differences)), SIGNIFICANT)
         return [Ranking(model=m, mean=statistics.fmean(self.scores(m)), std=statistics.pstdev(self.scores(m)),
-                        n=len(best), difference=statistics.fmean(apart[m]) if m in apart else 0.0, p=chances.get(m),
+                        n=len(best), p=p_values.get(m),
+                        difference=statistics.fmean(differences[m]) if m in differences else 0.0,
                         needed=needed) for m in order]
 
     def seconds(self, model: int) -> tuple[float | None, bool]:
-        """Median of a model's pictures, and whether loading is in it: only where there is no picture without."""
+        """Median seconds of a model's pictures, and whether they include loading: only if every picture does."""
         known = [s for s in self.images if s.model == model and s.seconds is not None]
-        chosen = [s for s in known if not s.loading] or known
-        if not chosen:
+        timed = [s for s in known if not s.loading] or known
+        if not timed:
             return None, False
-        return statistics.median(s.seconds for s in chosen if s.seconds is not None), chosen[0].loading
+        return statistics.median(s.seconds for s in timed if s.seconds is not None), timed[0].loading
 
     def peak(self, model: int) -> int | None:
-        """Bytes on the device at most while the model drew; None where the device does not tell."""
+        """Peak memory of a model's pictures in bytes; None where the device does not report it."""
         return max((s.peak for s in self.images if s.model == model and s.peak is not None), default=None)

@@ -1,4 +1,4 @@
-"""Whether a difference between paired measurements is more than noise."""
+"""Significance of differences between paired measurements: a sign-flip test and Holm's correction."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import numpy as np
 from ..errors import AtelierError
 
 EXACT = 16
-"""Up to so many pairs all 2^n sign patterns are tried; beyond, `DRAWS` random ones."""
+"""Up to this many pairs all 2^n sign patterns are enumerated; above, `DRAWS` random ones."""
 DRAWS = 65_536
 
 
 def sign_flip_p(differences: Sequence[float], seed: int = 0) -> float:
     """Two-sided p-value of Fisher's paired randomisation test on the mean (The Design of Experiments, 1935).
 
-    If it did not matter which of two models made which picture of a pair, each difference could as well have the
-    other sign. p is the share of sign patterns whose mean is at least as far from 0 as the one observed. It assumes
-    nothing of the differences' distribution.
+    Under the null hypothesis that both models are equal, each difference could as well have the other sign. p is the
+    share of sign patterns whose mean is at least as far from 0 as the one observed. It assumes nothing about the
+    distribution of the differences.
 
     Args:
         differences: First minus second, one for each pair.
-        seed: Of the random patterns, where there are too many to try all.
+        seed: Seed of the random patterns.
 
     Raises:
         AtelierError: there are no pairs.
@@ -31,7 +31,7 @@ def sign_flip_p(differences: Sequence[float], seed: int = 0) -> float:
     values = np.asarray(differences, dtype=np.float64)
     if not len(values):
         raise AtelierError("There are no pairs to compare.", "Score at least one picture of each model.")
-    # Sums of the same numbers in another order differ in their last bits, and are ties all the same.
+    # Tolerance: sums of the same numbers in another order differ in their last bits.
     observed = abs(values.sum()) * (1 - 1e-12)
     if len(values) <= EXACT:
         sums = np.zeros(1)
@@ -44,20 +44,20 @@ def sign_flip_p(differences: Sequence[float], seed: int = 0) -> float:
 
 
 def fewest_pairs(comparisons: int, significant: float) -> int:
-    """How many pairs it takes at least for one of so many differences to have a corrected p below `significant`.
+    """The fewest pairs with which one of `comparisons` differences can have a corrected p below `significant`.
 
-    The clearest difference has the same sign in all n pairs: 2 of 2^n patterns are as extreme. Holm's correction
+    The most extreme difference has the same sign in all n pairs: 2 of 2^n patterns are as extreme. Holm's correction
     multiplies the smallest p by the number of comparisons.
     """
     return next(n for n in itertools.count(1) if 2 ** (1 - n) * comparisons < significant)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values corrected for how many there are (Holm 1979, A simple sequentially rejective multiple test
+    """p-values corrected for multiple comparisons (Holm 1979, A simple sequentially rejective multiple test
     procedure), in the order given."""
     corrected = [0.0] * len(p_values)
     largest = 0.0
-    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
-        largest = max(largest, min(1.0, p_values[place] * (len(p_values) - rank)))
-        corrected[place] = largest
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        largest = max(largest, min(1.0, p_values[index] * (len(p_values) - rank)))
+        corrected[index] = largest
     return corrected

@@ -1,4 +1,4 @@
-"""A comparison as text: an aligned table for people, CSV for programs."""
+"""A comparison as text: an aligned table or CSV."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import statistics
 from .run import Comparison
 
 LOADED = "*"
-"""Behind seconds that hold loading."""
+"""Marks seconds that include loading."""
 
 
 def table(comparison: Comparison) -> str:
@@ -18,17 +18,18 @@ def table(comparison: Comparison) -> str:
     models = comparison.models
     order = [s.model for s in ranking] or list(range(len(models)))
     rows = [["model", *(["mean", "std", "n", "to best"] if ranking else []), "s/picture", "peak GB"]]
-    for place, model in enumerate(order):
-        row = [_squeezed(models[model], 40)]
+    for position, model in enumerate(order):
+        row = [_shortened_middle(models[model], 40)]
         if ranking:
-            s = ranking[place]
+            s = ranking[position]
             row += [f"{s.mean:.4f}", f"{s.std:.4f}", str(s.n), f"{s.difference:+.4f}" if s.p is not None else "–"]
         rows.append([*row, _seconds(comparison, model), _gigabytes(comparison.peak(model))])
     verdicts = ["", *(s.verdict for s in ranking)] if ranking else [""] * len(rows)
     lines = [line + (f"  {verdict}" if verdict else "") for line, verdict in
              zip(_aligned(rows), verdicts, strict=True)]
     if ranking:
-        by_prompt = [[f"mean ± std by prompt, n {len(comparison.seeds)}", *(_squeezed(models[m], 24) for m in order)]]
+        by_prompt = [[f"mean ± std by prompt, n {len(comparison.seeds)}",
+                      *(_shortened_middle(models[m], 24) for m in order)]]
         by_prompt += [[_short(prompt), *(_spread(comparison.scores(m, p)) for m in order)]
                       for p, prompt in enumerate(comparison.prompts)]
         lines += ["", *_aligned(by_prompt), "", comparison.scored_by]
@@ -66,15 +67,15 @@ def _short(text: str, length: int = 40) -> str:
     return line if len(line) <= length else line[:length - 1] + "…"
 
 
-def _squeezed(name: str, length: int) -> str:
-    """A model's name, without its middle if it is long: LoRAs and strengths tell names apart and stand at the end."""
+def _shortened_middle(name: str, length: int) -> str:
+    """A model's name, shortened in the middle: LoRA and strength, which distinguish names, are at its end."""
     line = " ".join(name.split())
     head = (length - 1) // 3
     return line if len(line) <= length else f"{line[:head]}…{line[head + 1 - length:]}"
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
-    """The first column to the left, the others to the right."""
+    """Align the first column left and the others right."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in
                                                    zip(row[1:], widths[1:], strict=True))]) for row in rows]

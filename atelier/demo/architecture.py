@@ -1,6 +1,6 @@
 """The demo model's shapes, as diffusers configurations: narrow as trained and stored, wide as expanded.
 
-The wide forms are what Stable Diffusion 1 loaders accept: a UNet of 320 base channels with a text width of 768 (two
+The wide shapes are what Stable Diffusion 1 loaders accept: a UNet of 320 base channels with a text width of 768 (two
 levels of one residual block instead of four of two), SD 1.5's autoencoder, and CLIP ViT-L/14's text encoder.
 """
 

@@ -1,4 +1,4 @@
-"""The stored form of trained weights: one byte a number with a scale per output channel, in a safetensors file."""
+"""Store trained weights compactly: int8 with a scale per output channel, in a safetensors file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     """Read an asset; int8 tensors come back as fp32 times their scale, all others as fp32.
 
     Raises:
-        AtelierError: the file is not there or damaged.
+        AtelierError: the file is missing or damaged.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file

@@ -1,7 +1,7 @@
-"""A small CLIP for the demo's world, expanded into a folder that transformers' `CLIPModel` loads.
+"""A small CLIP for the demo's pictures, expanded into a folder that transformers' `CLIPModel` loads.
 
-Its towers are trained; its table of token embeddings, which would be most of the file, is seeded like the base model's
-text encoder. A score of it means something for the demo's pictures and for nothing else.
+Its encoders are trained; its token embeddings, which would be most of the file, are generated from a seed like the base
+model's text encoder. Its scores are meaningful for the demo's pictures only.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ CONFIG: dict[str, Any] = {
 
 
 def token_embeddings() -> np.ndarray:
-    """The text tower's input table, fp16 `[49408, 128]`."""
+    """The text encoder's token embeddings, fp16 `[49408, 128]`."""
     text = CONFIG["text_config"]
     return uniform(f"demo-clip.{TOKENS}", (text["vocab_size"], text["hidden_size"]), 0.1)
 
 
 def expand_clip(dst: Path, progress: Progress | None = None) -> Path:
-    """Write the demo's CLIP as the folder `dst`, with tokenizer and image processor, unless it already stands there.
+    """Write the demo's CLIP as the folder `dst`, with tokenizer and image processor, unless it already exists.
 
     Raises:
-        AtelierError: the asset is damaged, the disk is full, no list of CLIP's merges is installed, or the result is
-            not the one the repository vouches for.
+        AtelierError: the asset is damaged, the disk is full, no list of CLIP's merges is installed, or the result's
+            hash is not the recorded one.
     """
     expected = DIGEST.read_text(encoding="ascii").strip()
     weights = dst / "model.safetensors"

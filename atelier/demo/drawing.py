@@ -1,7 +1,7 @@
-"""The demo's world: one coloured shape on a coloured background, drawn from a few words, with its caption.
+"""The demo's pictures: one coloured shape on a coloured background, with its caption.
 
-Everything follows from a `Spec`; equal specs give equal pictures. Shapes are signed distance functions sampled at pixel
-centres, so a picture can be drawn at any size and its edges are antialiased over one pixel.
+A picture depends on its `Spec` alone; equal specs give equal pictures. Shapes are signed distance functions sampled at
+pixel centres, so a picture can be drawn at any size and its edges are antialiased over one pixel.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ POSITIONS: dict[str, tuple[float, float]] = {
 }
 """Offset of the shape's centre from the picture's, as parts of the side; y points down."""
 LEARNT_POSITIONS = ("in the centre",)
-"""Where the model that ships has been shown shapes for most of its training; elsewhere they come out as blobs."""
+"""Positions that the shipped model was mostly trained on; elsewhere it draws blobs."""
 PHRASINGS = 4
 STYLE_TEXT = "a pencil sketch"
-"""What tells the second style in words."""
+"""The second style in words."""
 Style = Literal["plain", "pencil"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """What one picture shows.
+    """The content of one picture.
 
     Raises:
-        AtelierError: a word is none of those this module lists; the message names the field.
+        AtelierError: a word is not listed in this module; the message names the field.
     """
 
     shape: str
@@ -57,7 +57,7 @@ class Spec:
     size: str = "large"
     position: str = "in the centre"
     seed: int = 0
-    """Small differences of place, size and tone that a caption does not tell."""
+    """Seed of small variations in position, size and tone that captions do not mention."""
 
     def __post_init__(self) -> None:
         known = {"shape": SHAPES, "color": COLORS, "background": BACKGROUNDS, "size": SIZES, "position": POSITIONS}
@@ -72,7 +72,7 @@ class Spec:
     @property
     def held_out(self) -> bool:
         """True for the tenth of all (colour, shape, background) triples that training never shows."""
-        # A lattice instead of chance, so that every word is among the held out three to six times.
+        # A lattice instead of random choice, so that every word is held out three to six times.
         numbers = COLORS.index(self.color), SHAPES.index(self.shape), BACKGROUNDS.index(self.background)
         return (numbers[0] + 3 * numbers[1] + 4 * numbers[2]) % 10 == 0
 
@@ -107,7 +107,7 @@ def draw_array(spec: Spec, style: Style = "plain", size: int = 128) -> np.ndarra
 
 
 def caption(spec: Spec, phrasing: int = 0) -> str:
-    """Put `spec` into words. Phrasings 2 and 3 leave size and position open.
+    """The caption of `spec`. Phrasings 2 and 3 omit size and position.
 
     Args:
         spec: What the picture shows.
@@ -121,7 +121,7 @@ def caption(spec: Spec, phrasing: int = 0) -> str:
 
 
 def pencil_caption(spec: Spec, phrasing: int = 0) -> str:
-    """Put `spec`, drawn in pencil, into words: the paper hides the background. Phrasings as in `caption`."""
+    """The caption of `spec` drawn in pencil, without background: the paper hides it. Phrasings as in `caption`."""
     what = f"{spec.color} {spec.shape}"
     return (f"{STYLE_TEXT} of a {spec.size} {what}, {spec.position}",
             f"{STYLE_TEXT} of a {spec.size} {what} {spec.position}",
@@ -150,7 +150,7 @@ def random_specs(count: int, seed: int, held_out: bool = False) -> list[Spec]:
 
 
 def held_out_prompts(n: int) -> list[tuple[Spec, str]]:
-    """Give `n` specs that training never showed, with captions, at places the model has learnt.
+    """Return `n` specs held out from training, with captions, at positions the model has learnt.
 
     Every held-out triple comes before one repeats.
     """

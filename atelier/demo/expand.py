@@ -21,15 +21,15 @@ ASSET = Path(__file__).with_name("model.safetensors")
 DIGEST = ASSET.with_suffix(".sha256")
 """Text file with the SHA-256 of the *expanded* checkpoint."""
 FILE_NAME = "atelier-demo.safetensors"
-"""What the checkpoint is called where nothing else is asked for."""
+"""Default file name of the checkpoint."""
 UNET, VAE, TEXT = "model.diffusion_model.", "first_stage_model.", "cond_stage_model.transformer."
 
 
 def expand(dst: Path, progress: Progress | None = None) -> Path:
-    """Write the demo checkpoint (fp16, LDM keys, about half a gigabyte) to `dst`, unless it already stands there whole.
+    """Write the demo checkpoint (fp16, LDM keys, about half a gigabyte) to `dst`, unless `dst` is it already.
 
     Raises:
-        AtelierError: the asset is damaged, the disk is full, or the result is not the one the repository vouches for.
+        AtelierError: the asset is damaged, the disk is full, or the result's hash is not the recorded one.
         Interrupted: `progress` asked to stop; no file is left.
     """
     expected = DIGEST.read_text(encoding="ascii").strip()

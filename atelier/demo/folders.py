@@ -1,4 +1,4 @@
-"""The demo's model, CLIP and pictures where ComfyUI looks for such things."""
+"""Write the demo's model, CLIP and pictures into ComfyUI's folders."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ SKETCHES, PLAIN, FILLERS = 64, 24, 24
 
 
 def fill_folders(base: Path, progress: Progress | None = None) -> list[Path]:
-    """Write what the template "Try it without downloads" needs, as far as it is not there.
+    """Write what the template "Try it without downloads" needs, unless it exists.
 
     Args:
         base: ComfyUI's base folder, the one with `models` and `input` in it.
-        progress: Shown progress; may interrupt.
+        progress: Reports progress; may interrupt.
 
     Returns:
         Checkpoint, CLIP folder, and the folders of pencil sketches, plain pictures and fillers.
@@ -34,7 +34,7 @@ def fill_folders(base: Path, progress: Progress | None = None) -> list[Path]:
 
 
 def picture_folders(folder: Path) -> tuple[Path, Path, Path]:
-    """Folders of pencil sketches, plain pictures and fillers below `folder`; drawn unless they are there."""
+    """Folders of pencil sketches, plain pictures and fillers below `folder`; drawn unless they exist."""
     pencil, plain, fillers = folder / "pencil", folder / "plain", folder / "fillers"
     if not pencil.is_dir():
         pencil_pictures(pencil, SKETCHES)

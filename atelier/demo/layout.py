@@ -20,9 +20,9 @@ def write_fp16(path: Path, shapes: Mapping[str, tuple[int, ...]], make: Callable
     Args:
         path: Destination; use `atomic_file` around it.
         shapes: Shape of each tensor.
-        make: Gives the tensor of a name when its turn has come, so that one at a time is in memory.
+        make: Returns the tensor of a name; called in order, so that only one is in memory.
         title: Stored as the model's title.
-        progress: Hears of each tensor, and may stop the work.
+        progress: Reports each tensor; may interrupt.
     """
     header: dict[str, object] = {"__metadata__": {"format": "pt", "modelspec.title": title}}
     offset = 0

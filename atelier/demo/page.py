@@ -1,4 +1,4 @@
-"""The demo's result as a page that needs nothing but a browser."""
+"""Write the demo's result as a static HTML page."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def write_page(result: StoryResult) -> Path:
     if result.content_scores:
         parts += ["<h2>CLIP scores</h2>", _table(result)]
     plot = result.training.folder.plot
-    parts += ["<h2>Training</h2>", _picture(path, plot, "Loss by optimiser step; the best look is marked.")]
+    parts += ["<h2>Training</h2>", _picture(path, plot, "Loss by optimiser step; the best validation is marked.")]
     if result.grid:
-        parts += ["<h2>Grid</h2>", _picture(path, result.grid, "Each block of 2 × 2: one picture of the tuned model, "
-                                            "three fillers.")]
+        parts += ["<h2>Grid</h2>", _picture(path, result.grid,
+                                            "Each block of 2 × 2: one picture of the tuned model, three fillers.")]
     write_text(path, "\n".join([
         "<!doctype html>", '<html lang="en"><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',

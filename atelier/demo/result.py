@@ -1,4 +1,4 @@
-"""What the demo is asked for, and what came out of it."""
+"""The demo's request and its result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Scoring:
-    """How the pictures are judged."""
+    """How to score the pictures."""
 
     clip: Path
     """A CLIP model, as `atelier.score.load.open_scorer` takes it."""
@@ -29,7 +29,7 @@ class Scoring:
 
 @dataclass(frozen=True, kw_only=True)
 class Story:
-    """What to convert, train, draw and score."""
+    """The demo's request: what to convert, train, generate and score."""
 
     model: Path
     """The checkpoint."""
@@ -41,27 +41,28 @@ class Story:
     name: str
     """Of the LoRA."""
     prompts: tuple[str, ...]
-    """Drawn without and with the LoRA, each from its own seed."""
+    """Generated without and with the LoRA, each from its own seed."""
     contents: tuple[str, ...]
-    """The same prompts without words for the style; also drawn with the LoRA, to see what it changes unasked."""
+    """The same prompts without words for the style; also generated with the LoRA, to show
+    what it changes unasked."""
     resolution: Resolution
     request: TrainRequest
     sampling: SamplingOptions
     scoring: Scoring | None = None
     title: str = "Before and after"
     batch_size: int = 4
-    """Pictures drawn at once."""
+    """Pictures generated per batch."""
 
 
 @dataclass(kw_only=True)
 class StoryResult:
-    """What came out."""
+    """Everything that a run of the demo produced."""
 
     story: Story
     out: Path
     training: TrainReport
     rows: Mapping[str, list[Picture]]
-    """"base", "lora" and "lora, unasked": a picture for each prompt."""
+    """"base", "lora" and "lora, unasked": one picture for each prompt."""
     content_scores: Mapping[str, Scores] = field(default_factory=dict)
     """Of "base" and "lora" against `Story.contents`, with the style as second text."""
     grid: Path | None = None
@@ -81,7 +82,7 @@ class StoryResult:
         }
 
     def text(self) -> str:
-        """The summary for a person."""
+        """The summary as text."""
         lines = [self.training.text(), ""]
         for name, scores in self.content_scores.items():
             lines.append(f"CLIP score of {name}: content {scores.mean:.3f}, style {_style(scores):.3f} "

@@ -1,7 +1,7 @@
-"""The demo model's text encoder: 123 million weights that are not trained, so not stored either.
+"""The demo model's text encoder: 123 million untrained weights, generated from a seed instead of stored.
 
-A random transformer keeps apart what captions of a small world say: a linear probe reads every word of them from its
-output, and the UNet's cross-attention learns to. The weights come from Philox 4×64-10 (Salmon et al. 2011, "Parallel
+A random transformer preserves the content of simple captions: a linear probe recovers every word from its output, and
+the UNet's cross-attention learns to. The weights come from Philox 4×64-10 (Salmon et al. 2011, "Parallel
 random numbers: as easy as 1, 2, 3"), a counter-based generator whose raw bits are fixed by its definition. NumPy's
 normal stream is not: it may change between versions. Bits become a uniform distribution by elementwise IEEE arithmetic,
 the same on every machine.
@@ -19,17 +19,17 @@ from .architecture import TEXT
 _WIDTH, _INNER = TEXT["hidden_size"], TEXT["intermediate_size"]
 _DEVIATIONS = {
     "token_embedding": 1.0, "position_embedding": 0.5,
-    # Sharper attention than usual: scores must differ although nothing was learnt.
+    # Sharper attention than usual: its scores must differ without training.
     "q_proj": 1.4 / math.sqrt(_WIDTH), "k_proj": 1.4 / math.sqrt(_WIDTH), "v_proj": 1 / math.sqrt(_WIDTH),
     "out_proj": 0.5 / math.sqrt(_WIDTH), "fc1": 1 / math.sqrt(_WIDTH), "fc2": 0.5 / math.sqrt(_INNER),
 }
 
 
 def uniform(name: str, shape: tuple[int, ...], deviation: float) -> np.ndarray:
-    """Give fp16 numbers of mean 0, uniform within ±√3 `deviation`; equal arguments give equal bits everywhere.
+    """Return fp16 numbers of mean 0, uniform within ±√3 `deviation`; equal arguments give equal bits everywhere.
 
     Args:
-        name: Keys the generator, so that tensors do not depend on the order in which they are made.
+        name: Seeds the generator, so that tensors do not depend on the order of their creation.
         shape: Shape of the result.
         deviation: Standard deviation.
     """

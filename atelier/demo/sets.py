@@ -1,4 +1,4 @@
-"""The demo's training pictures, written as anybody would bring them: a folder of pictures with captions beside them."""
+"""Write the demo's training sets: folders of pictures with caption files."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ PHOTOGRAPHS = {
     "brick.png": "a brick wall",
     "gravel.png": "gravel on the ground",
 }
-"""Pictures that come inside scikit-image's wheel, with what they show."""
+"""Pictures in scikit-image's wheel, with their captions."""
 
 
 def pencil_pictures(folder: Path, count: int, seed: int = 11) -> Path:
     """Draw `count` pencil sketches with captions: the style to be learnt."""
     pairs = [(draw(spec, "pencil"), pencil_caption(spec, 2 if i % 3 else 0))
              for i, spec in enumerate(_centred(count, seed))]
-    return _written(folder, pairs)
+    return _write_set(folder, pairs)
 
 
 def plain_pictures(folder: Path, count: int, seed: int = 12) -> Path:
-    """Draw `count` pictures in the base model's own look, with captions: what training is to preserve, and fillers."""
+    """Draw `count` pictures in the base model's own look, with captions: prior pictures and fillers."""
     pairs = [(draw(spec), caption(spec, 2 if i % 3 else 0)) for i, spec in enumerate(_centred(count, seed))]
-    return _written(folder, pairs)
+    return _write_set(folder, pairs)
 
 
 def photographs(folder: Path) -> Path:
@@ -59,15 +59,15 @@ def photographs(folder: Path) -> Path:
     if not pairs:
         raise AtelierError(f"This release of scikit-image has none of the demo's photographs in {source}.",
                            "Give a folder of your own with --pictures.")
-    return _written(folder, pairs)
+    return _write_set(folder, pairs)
 
 
 def _centred(count: int, seed: int) -> list[Spec]:
-    """Specs that the base model knows, each drawn by its own chance."""
+    """Random specs at positions that the base model has learnt."""
     return [replace(spec, position=LEARNT_POSITIONS[0]) for spec in random_specs(count, seed)]
 
 
-def _written(folder: Path, pairs: Sequence[tuple[Image, str]]) -> Path:
+def _write_set(folder: Path, pairs: Sequence[tuple[Image, str]]) -> Path:
     with atomic_folder(folder) as part:
         for i, (picture, text) in enumerate(pairs):
             picture.save(part / f"{i:03d}.png")

@@ -1,4 +1,4 @@
-"""The two stories that `make demo` can tell."""
+"""The two stories of `make demo`: the shipped model with a pencil style, or the user's own model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .result import Scoring, Story
 from .sets import photographs
 
 GUIDANCE = 1.5
-"""More makes a young LoRA's colours harsh."""
+"""Higher values make the colours of a briefly trained LoRA harsh."""
 
 
 def pencil_story(out: Path, progress: Progress) -> Story:
-    """Teach the model that ships a pencil style. Everything is made in `out`; nothing is downloaded."""
+    """Train a pencil style on the shipped model. Everything is written below `out`; nothing is downloaded."""
     model = expand(out / "models" / FILE_NAME, progress)
     clip = expand_clip(out / "models" / FOLDER_NAME, progress)
     pencil, plain, fillers = picture_folders(out / "work" / "drawn")
@@ -41,10 +41,10 @@ def own_model_story(model: Path, pictures: Path | None, out: Path, *, large: boo
 
     Args:
         model: The checkpoint.
-        pictures: A folder with caption files; None takes photographs that come with scikit-image.
-        out: Where to work.
-        large: Whether there is a card that makes 512 pixels and a real training quick; otherwise it is a short one at
-            128 pixels, which shows that everything works and not how good it gets.
+        pictures: A folder with caption files; None takes photographs from scikit-image.
+        out: Working folder.
+        large: Whether the device is fast enough for a full training at the model's size; otherwise a short one at 128
+            pixels shows that everything works, not the quality.
     """
     folder = pictures or photographs(out / "work" / "photographs")
     captions = [file.read_text(encoding="utf-8-sig").strip() for file in sorted(folder.glob("*.txt"))]

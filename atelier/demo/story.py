@@ -1,4 +1,4 @@
-"""The whole product in one go: convert, train, generate with and without the LoRA, score, compose, save."""
+"""Run the whole demo: convert, train, generate with and without the LoRA, score, compose, save."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ CELL = 128
 
 
 def run_story(story: Story, out: Path, *, device: str = "auto", progress: Progress | None = None) -> StoryResult:
-    """Do all of it. Folders in `out`: `diffusers/` `loras/` `pictures/` `work/`, and `index.html`.
+    """Run every stage of `story`. Writes into `out`: `diffusers/` `loras/` `pictures/` `work/`, and `index.html`.
 
-    What an earlier call finished (conversion, encoding, training) is found and not repeated.
+    Stages that an earlier call finished (conversion, encoding, training) are not repeated.
 
     Raises:
-        AtelierError: whatever a stage has to complain about.
+        AtelierError: a stage failed.
         Interrupted: `progress` asked to stop.
     """
     from ..generate import GenerateRequest, generate
 
-    watch, seconds = progress or Progress(), {}
+    reporter, seconds = progress or Progress(), {}
 
     def timed(stage: str, work: Callable[[], Result]) -> Result:
         began = time.monotonic()
@@ -48,13 +48,13 @@ def run_story(story: Story, out: Path, *, device: str = "auto", progress: Progre
         return result
 
     folder = out / "diffusers" / story.model.stem
-    timed("convert", lambda: folder.exists() or to_folder(story.model, folder, progress=watch))
+    timed("convert", lambda: folder.exists() or to_folder(story.model, folder, progress=reporter))
     model = timed("convert", lambda: open_model(folder))
-    data = read_folder(story.pictures, FolderOptions(resolution=story.resolution, prior=story.prior), watch)
-    place = RunPaths(out / "loras", out / "work" / "runs", out / "work" / "cache", device)
-    # Training loads its own part of torch, diffusers and PEFT; a machine's first start counts as training here.
+    data = read_folder(story.pictures, FolderOptions(resolution=story.resolution, prior=story.prior), reporter)
+    paths = RunPaths(out / "loras", out / "work" / "runs", out / "work" / "cache", device)
+    # Imported here, so that the seconds of loading torch, diffusers and PEFT count as training.
     from ..train.run import train
-    training = timed("train", lambda: train(story.name, model, data, story.request, place, watch))
+    training = timed("train", lambda: train(story.name, model, data, story.request, paths, reporter))
 
     where = pick_device(device)
     dtype = pick_dtype("auto", where, sampling=True)
@@ -62,12 +62,12 @@ def run_story(story: Story, out: Path, *, device: str = "auto", progress: Progre
     plain = GenerateRequest(prompts=story.prompts, seeds=seeds, options=story.sampling, batch_size=story.batch_size)
     tuned = replace(plain, lora=training.lora)
     rows = {name: timed("generate", lambda request=request: generate(model, request, device=where, dtype=dtype,
-                                                                     progress=watch))
+                                                                     progress=reporter))
             for name, request in (("base", plain), ("lora", tuned),
                                   ("lora, unasked", replace(tuned, prompts=story.contents)))}
     result = StoryResult(story=story, out=out, training=training, rows=rows, seconds=seconds)
     if story.scoring is not None:
-        result.content_scores = timed("score", lambda: _scores(story, rows, watch))
+        result.content_scores = timed("score", lambda: _scores(story, rows, reporter))
     result.grid = timed("compose", lambda: _grid(result))
     timed("compose", lambda: _save_all(result))
     write_page(result)

@@ -1,1 +1,1 @@
-"""What a model does, shown: tokens, trigger words and the steps of a denoising."""
+"""Show what a model does: tokens, trigger words and denoising steps."""

@@ -1,4 +1,4 @@
-"""The steps of a denoising as pictures: a strip with labels, and an animation."""
+"""Draw denoising steps: a labelled strip and an animation."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 PAPER = (255, 255, 255)
 GAP, HEADER, LINE, ROW_NAME, ROW_FONT = 6, 44, 20, 112, 14
-"""Pixels between cells, above each column, of each of the two lines there, left of the rows, and of letters there."""
+"""Pixels: gap between cells, header height, header line height, width of row names, font size of row names."""
 LABEL = 28
 """Height of the label below an animation's pictures."""
 LAST_FRAME = 4
-"""The finished picture stands this many times as long as each step."""
+"""The finished picture is shown this many times as long as each step."""
 ROWS = {"prediction": "clean picture, predicted", "noisy": "noisy latent", "guidance": "guidance difference"}
 
 
@@ -35,11 +35,11 @@ class Step:
     sigma: float
     """Standard deviation of the noise in the latent before the step, in units of the clean latent's."""
     timestep: float | None
-    """The same as the UNet is told it: 999 … 0 for Stable Diffusion; None where unknown."""
+    """The UNet's timestep for this sigma: 999 … 0 for Stable Diffusion; None if unknown."""
     prediction: Image
-    """What the finished picture would be if the UNet's guess were right at once."""
+    """The clean picture that the UNet predicts at this step."""
     noisy: Image | None = None
-    """The latent that the UNet sees, decoded."""
+    """The UNet's noisy input latent, decoded."""
     guidance: np.ndarray | None = None
     """`[h, w]` float: Euclidean length, over channels, of the noise predicted with the prompt minus that with the
     negative prompt, in units of the noise. Guidance multiplies it by cfg. None without guidance (cfg 1)."""
@@ -89,14 +89,14 @@ def draw_strip(steps: Sequence[Step], result: Image, *, rows: Sequence[str] = tu
     out = Image.new("RGB", (ROW_NAME + columns * (width + GAP) + GAP, bands * band_height), PAPER)
     headers = [*(step.labels for step in steps), ("result", "")]
     size = min(font_size(line, width, LINE) for header in headers for line in header if line)
-    for place, header in enumerate(headers):
-        band, column = divmod(place, columns)
+    for position, header in enumerate(headers):
+        band, column = divmod(position, columns)
         left, top = ROW_NAME + column * (width + GAP), band * band_height
         for number, line in enumerate(header):
             out.paste(strip(line, width, LINE, largest=size), (left, top + GAP // 2 + number * LINE))
         for index, row in enumerate(shown):
-            picture = result if place == len(steps) and index == 0 else (
-                pictures[row](steps[place]) if place < len(steps) else None)
+            picture = result if position == len(steps) and index == 0 else (
+                pictures[row](steps[position]) if position < len(steps) else None)
             if picture is not None:
                 kind = Image.Resampling.NEAREST if row == "guidance" else Image.Resampling.LANCZOS
                 sized = picture if picture.size == (width, height) else picture.resize((width, height), kind)

@@ -1,4 +1,4 @@
-"""Tokens drawn as a row of boxes: weight in colour, what is beyond CLIP's 75 crossed out."""
+"""Draw tokens as rows of boxes, coloured by weight, with tokens beyond CLIP's 75 struck out."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def draw_tokens(table: TokenTable, width: int = 768) -> Image:
     """
     from PIL import Image, ImageDraw
 
-    boxes = _placed(table.tokens, width)
+    boxes = _box_positions(table.tokens, width)
     bottom = max((y for _, y, _ in boxes), default=GAP - HEIGHT) + HEIGHT + GAP
     picture = Image.new("RGB", (width, bottom + HEIGHT), PAPER)
     draw = ImageDraw.Draw(picture)
@@ -49,7 +49,7 @@ def color_of(weight: float) -> Color:
     return red, green, blue
 
 
-def _placed(tokens: tuple[Token, ...], width: int) -> list[tuple[int, int, int]]:
+def _box_positions(tokens: tuple[Token, ...], width: int) -> list[tuple[int, int, int]]:
     """Each token's box as (left, top, width), row by row."""
     boxes: list[tuple[int, int, int]] = []
     x = y = GAP

@@ -1,4 +1,4 @@
-"""How a text falls into tokens: their places in the vocabulary, their weights, and what is beyond CLIP's 75."""
+"""Tables of a text's tokens: vocabulary index, weight, and which ones are beyond CLIP's 75."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from ..models.tokenizer import LENGTH, byte_symbols
 
-ROOM = LENGTH - 2
-"""Tokens of a text that CLIP encodes at once, beside start and end."""
+CHUNK_TOKENS = LENGTH - 2
+"""Tokens of a text that CLIP encodes at once, excluding start and end."""
 WORD_END = "</w>"
 """CLIP's vocabulary marks entries that end a word with this."""
 
@@ -18,17 +18,17 @@ class Token:
     """One token of a text, as a text encoder receives it."""
 
     id: int | None
-    """Its number in the vocabulary; None for a vector of a textual inversion, which has none."""
+    """Index in the vocabulary; None for a textual inversion's vector, which has none."""
     entry: str
-    """Its entry in the vocabulary, as it stands there."""
+    """Raw vocabulary entry."""
     weight: float
-    """1 where the text says nothing."""
+    """1 unless the text sets a weight."""
     chunk: int
     """Which group of at most 75 tokens it is encoded in, from 0."""
 
     @property
     def text(self) -> str:
-        """The entry as people write it; "…" where the word goes on in the next token."""
+        """The entry as readable text; ends in "…" if the word continues in the next token."""
         return readable(self.entry)
 
 
@@ -42,18 +42,18 @@ class TokenTable:
 
     @property
     def beyond(self) -> tuple[Token, ...]:
-        """Tokens after the first chunk. ComfyUI encodes them by themselves; most other programs cut them off."""
+        """Tokens after the first chunk. ComfyUI encodes them separately; most other programs cut them off."""
         return tuple(token for token in self.tokens if token.chunk)
 
     @property
     def beyond_text(self) -> str:
-        """What lies beyond the first chunk, in words; empty if nothing."""
+        """The text beyond the first chunk; empty if there is none."""
         return joined(self.beyond)
 
     def table(self) -> str:
         """Aligned text: a line with the count, then one line a token."""
         names = ", ".join(self.encoders)
-        count = f"{len(self.tokens)} tokens, {ROOM} fit"
+        count = f"{len(self.tokens)} tokens, {CHUNK_TOKENS} fit"
         head = f"{names}: {count}" + (f"; beyond them: {self.beyond_text}" if self.beyond else "")
         rows = [("#", "chunk", "id", "weight", "token"),
                 *((str(number), str(t.chunk + 1), "–" if t.id is None else str(t.id), f"{t.weight:.4g}", t.text)
@@ -64,9 +64,9 @@ class TokenTable:
 
 
 def readable(entry: str) -> str:
-    """An entry of CLIP's vocabulary as people write it, with "…" unless it ends a word.
+    """An entry of CLIP's vocabulary as readable text, with "…" unless it ends a word.
 
-    A token may hold a part of a character only; such bytes are written as \\xf0.
+    Bytes of an incomplete character are written as \\xf0.
     """
     return _decoded(entry.removesuffix(WORD_END)) + ("" if entry.endswith(WORD_END) else "…")
 

@@ -1,4 +1,4 @@
-"""Whether a word suits as the trigger of a LoRA: one token that the model has seldom met."""
+"""Check whether a word is a good trigger for a LoRA: a single, rare token."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ..errors import AtelierError
 from .tokens import WORD_END, readable
 
 RARE_FROM = 0.8
-"""Share of the vocabulary before rare entries begin. Entries stand in the order in which byte-pair encoding merged
-them, frequent ones first (Sennrich et al. 2016, https://arxiv.org/abs/1508.07909)."""
+"""Entries above this share of the vocabulary are rare: byte-pair encoding adds frequent entries first (Sennrich et al.
+2016, https://arxiv.org/abs/1508.07909)."""
 SUGGEST_FROM = 0.9
 SPECIAL = 2
-"""The start and the end token, last in CLIP's vocabulary."""
+"""Number of special tokens (start and end) at the end of CLIP's vocabulary."""
 
-_UNSPEAKABLE = re.compile(r"[b-df-hj-np-tv-xz]{3,4}")
-"""Without vowels: an entry that is hardly a word of any language."""
+_CONSONANTS = re.compile(r"[b-df-hj-np-tv-xz]{3,4}")
+"""Without vowels: hardly a word of any language."""
 _UNWANTED = {"fck"}
 
 
 class Verdict(str, Enum):
-    """What becomes of a word."""
+    """How a word is tokenized."""
 
     RARE = "one rare token"
     COMMON = "common"
@@ -32,14 +32,14 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class TriggerCheck:
-    """How a text encoder knows a word."""
+    """The result of checking a trigger word."""
 
     word: str
     verdict: Verdict
     pieces: tuple[str, ...]
-    """The tokens as people write them; "…" where the word goes on."""
+    """The tokens as readable text; "…" where the word continues."""
     ranks: tuple[int, ...]
-    """Each token's place in the vocabulary, 1 for the first; high means rare."""
+    """Each token's index in the vocabulary plus 1; high means rare."""
     vocabulary: int
     """Entries in the vocabulary."""
     suggestions: tuple[str, ...]
@@ -51,7 +51,7 @@ class TriggerCheck:
     """The same, mean over the vocabulary."""
 
     def text(self) -> str:
-        """A few lines for a person."""
+        """A short report."""
         share = f"rank {', '.join(map(str, self.ranks))} of {self.vocabulary}"
         lines = [f"{self.word}: {self.verdict.value}", f"tokens: {' | '.join(self.pieces)} ({share})",
                  _MEANING[self.verdict]]
@@ -70,16 +70,16 @@ _MEANING = {
 
 def check_trigger(word: str, ids: Sequence[int], entries: Mapping[int, str], norms: Sequence[float] = (),
                   suggestions: int = 8) -> TriggerCheck:
-    """Judge a trigger word, or several words, by how they fall into tokens.
+    """Check a trigger of one or several words by its tokens.
 
     "Common" means that every token is a whole word outside the rare end of the vocabulary.
 
     Args:
-        word: As it will stand in captions.
+        word: The trigger as used in captions.
         ids: Its tokens, without start and end.
-        entries: The vocabulary's entries by number.
-        norms: Euclidean norm of every entry's embedding, or nothing.
-        suggestions: How many rare tokens to name.
+        entries: Vocabulary entries by index.
+        norms: Euclidean norm of every entry's embedding; empty if unknown.
+        suggestions: Number of rare tokens to suggest.
 
     Raises:
         AtelierError: the word is empty.
@@ -102,13 +102,13 @@ def check_trigger(word: str, ids: Sequence[int], entries: Mapping[int, str], nor
 
 def rare_words(entries: Mapping[int, str], count: int) -> tuple[str, ...]:
     """Single tokens of three or four consonants from the rare end of the vocabulary, rarest first."""
-    found = (entries[i].removesuffix(WORD_END) for i in range(len(entries) - SPECIAL - 1, -1, -1)
+    candidates = (entries[i].removesuffix(WORD_END) for i in range(len(entries) - SPECIAL - 1, -1, -1)
              if i >= SUGGEST_FROM * len(entries) and entries[i].endswith(WORD_END))
-    return tuple([entry for entry in found if _UNSPEAKABLE.fullmatch(entry) and entry not in _UNWANTED][:count])
+    return tuple([entry for entry in candidates if _CONSONANTS.fullmatch(entry) and entry not in _UNWANTED][:count])
 
 
 def warn_if_common(word: str, tokenize: Callable[[str], Sequence[int]], entries: Mapping[int, str]) -> str:
-    """One line for a report when a trigger word is common; nothing when it is not, or there is none.
+    """A one-line warning if a trigger word is common; otherwise empty.
 
     Args:
         tokenize: A text's tokens, without start and end.

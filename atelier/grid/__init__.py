@@ -1,1 +1,1 @@
-"""Pictures composed into grids of blocks, described cell by cell, and saved under their title."""
+"""Compose pictures into block grids, describe them in manifests, and save pictures under their titles."""

@@ -20,11 +20,11 @@ class Fit(str, Enum):
     """How a picture of another shape fills its cell."""
 
     CROP = "crop"
-    """The cell is full; what stands over at two sides is cut off."""
+    """Fill the cell and crop the picture at two sides."""
     PAD = "pad"
-    """All of the picture is shown; the rest of the cell keeps the background."""
+    """Show the whole picture and keep the background in the rest of the cell."""
     STRETCH = "stretch"
-    """The cell is full and all is shown; proportions change."""
+    """Fill the cell with the whole picture; its aspect ratio changes."""
 
 
 def compose(layout: Layout, cells: Sequence[Cell], uniques: Sequence[Image], fillers: Sequence[Image], *,
@@ -35,7 +35,7 @@ def compose(layout: Layout, cells: Sequence[Cell], uniques: Sequence[Image], fil
     bit.
 
     Args:
-        cells: What `layout.arrange` gave for these pictures.
+        cells: Result of `layout.arrange` for these pictures.
         background: Colour of gaps, padding and caption strips.
         captions: Text below cells, by index into `cells`, all of one size; needs a `caption_height`.
     """
@@ -44,15 +44,15 @@ def compose(layout: Layout, cells: Sequence[Cell], uniques: Sequence[Image], fil
     from ..pictures.labels import font_size, strip
 
     grid = Image.new("RGB", layout.size, background)
-    written = {index: text for index, text in (captions or {}).items() if text.strip()} if layout.caption_height else {}
-    size = min((font_size(text, layout.cell_width, layout.caption_height) for text in written.values()), default=None)
+    texts = {index: text for index, text in (captions or {}).items() if text.strip()} if layout.caption_height else {}
+    size = min((font_size(text, layout.cell_width, layout.caption_height) for text in texts.values()), default=None)
     for index, cell in enumerate(cells):
         picture = (uniques if cell.unique else fillers)[cell.picture]
         box = layout.cell(cell.block, cell.place)
         grid.paste(fitted(picture, (box.width, box.height), fit, background), (box.x, box.y))
-        if index in written:
+        if index in texts:
             below = layout.caption(cell.block, cell.place)
-            grid.paste(strip(written[index], below.width, below.height, ink=_ink(background), paper=background,
+            grid.paste(strip(texts[index], below.width, below.height, ink=_ink(background), paper=background,
                              largest=size), (below.x, below.y))
     return grid
 

@@ -1,4 +1,4 @@
-"""Pictures to fill the other cells of a grid with, drawn from many without repeats."""
+"""Draw distinct pictures for the other cells of a grid."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = logging.getLogger("atelier")
 
 @dataclass(frozen=True)
 class Filler:
-    """A filler and where it came from."""
+    """A filler picture and its file."""
 
     path: Path
     picture: Image
@@ -33,7 +33,7 @@ class Filler:
 def fillers_from_folder(folder: Path, count: int, seed: int, *, allow_repeats: bool = False,
                         progress: Progress | None = None) -> list[Filler]:
     """`count` pictures of a folder and the folders below it. See `draw_fillers`."""
-    paths = [found.path for found in find_pictures(folder, recursive=True)]
+    paths = [picture.path for picture in find_pictures(folder, recursive=True)]
     return draw_fillers(paths, count, seed, allow_repeats=allow_repeats, progress=progress)
 
 
@@ -41,11 +41,11 @@ def draw_fillers(paths: Sequence[Path], count: int, seed: int, *, allow_repeats:
                  progress: Progress | None = None) -> list[Filler]:
     """`count` different pictures in an order drawn from the seed.
 
-    Copies of one file count as one picture. Files that cannot be read are passed over, with a warning in the log. The
+    Copies of a file count as one picture. Unreadable files are skipped with a warning in the log. The
     same paths in the same order give the same fillers on every machine.
 
     Args:
-        allow_repeats: Once all pictures are used, draw from all of them again, and again.
+        allow_repeats: Once all pictures are used, draw from all of them again.
 
     Raises:
         AtelierError: `count` is below 1, or there are too few pictures.
@@ -55,26 +55,26 @@ def draw_fillers(paths: Sequence[Path], count: int, seed: int, *, allow_repeats:
     progress = progress or Progress()
     progress.phase("reading", count)
     order = list(paths)
-    chance = random.Random(seed)
-    chance.shuffle(order)
-    different: list[Filler] = []
+    rng = random.Random(seed)
+    rng.shuffle(order)
+    distinct: list[Filler] = []
     for filler in _readable(order):
         progress.check()
-        different.append(filler)
-        progress.advance(len(different))
-        if len(different) == count:
-            return different
-    if not different or not allow_repeats:
-        raise AtelierError(f"{count} fillers are wanted, and there are {len(different)} different pictures among "
+        distinct.append(filler)
+        progress.advance(len(distinct))
+        if len(distinct) == count:
+            return distinct
+    if not distinct or not allow_repeats:
+        raise AtelierError(f"{count} fillers are wanted, and there are {len(distinct)} different pictures among "
                            f"{len(paths)} files.", "Give more pictures, ask for fewer, or allow repeats.")
     repeated: list[Filler] = []
-    while len(different) + len(repeated) < count:
-        repeated += chance.sample(different, len(different))
-    return [*different, *repeated][:count]
+    while len(distinct) + len(repeated) < count:
+        repeated += rng.sample(distinct, len(distinct))
+    return [*distinct, *repeated][:count]
 
 
 def _readable(paths: Sequence[Path]) -> Iterator[Filler]:
-    """The files that hold a picture not yet seen, opened one by one: few of thousands are ever read."""
+    """Yield the readable files without duplicates, opened lazily: few of thousands are ever read."""
     seen: set[bytes] = set()
     for path in paths:
         try:

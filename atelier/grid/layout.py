@@ -1,4 +1,4 @@
-"""Where every cell of a block grid lies. Geometry alone: no picture is touched here.
+"""The geometry of a block grid and the assignment of pictures to its cells.
 
 A grid has rows and columns of *blocks*; a block has b × b *cells*, of which one shows a unique picture and the others
 fillers. Pixels are counted from the top left corner of the grid.
@@ -42,13 +42,13 @@ class Placement(str, Enum):
     """Which cell of a block shows its unique picture."""
 
     RANDOM = "random"
-    """Any, drawn anew for each block from the seed."""
+    """Any, drawn for each block from the seed."""
     TOP_LEFT = "top left"
     TOP_RIGHT = "top right"
     BOTTOM_LEFT = "bottom left"
     BOTTOM_RIGHT = "bottom right"
     CENTER = "center"
-    """The middle; of an even block the cell right below it."""
+    """The middle; in an even block the cell to its lower right."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class Box:
 
 
 MOST_PIXELS = 2 ** 29
-"""Of a whole grid: 64 blocks of 2 × 2 cells of 1024 pixels have half of that. It takes 1.6 GB to compose, and 6.4 GB as
-the host's picture."""
+"""Maximum pixels of a whole grid: 1.6 GB to compose and 6.4 GB as a float tensor. 64 blocks of 2 × 2 cells of 1024
+pixels have half of that."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class Layout:
         return self.block * self.block
 
     def cell(self, block: int, place: int) -> Box:
-        """Where a picture lies: the `place`-th cell of the `block`-th block, both counted row by row."""
+        """The box of a picture: the `place`-th cell of the `block`-th block, both counted row by row."""
         x, y = self._corner(*divmod(block, self.columns), *divmod(place, self.block))
         return Box(x, y, self.cell_width, self.cell_height)
 
@@ -143,7 +143,7 @@ class Cell:
 
 def arrange(layout: Layout, uniques: int, fillers: int, placement: Placement = Placement.RANDOM, seed: int = 0
             ) -> tuple[Cell, ...]:
-    """Which picture goes into which cell: block by block, the block's cells row by row.
+    """Assign pictures to cells: block by block, each block's cells row by row.
 
     Unique pictures take the blocks in order, one each; fillers take the other cells in order. Blocks beyond the last
     unique picture stay empty. The same arguments give the same cells on every machine.
@@ -159,11 +159,11 @@ def arrange(layout: Layout, uniques: int, fillers: int, placement: Placement = P
     if fillers != needed:
         raise AtelierError(f"There are {fillers} fillers; {uniques} blocks of {layout.block} × {layout.block} cells "
                            f"with one unique picture each need {needed}.", f"Give {needed} fillers.")
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     cells: list[Cell] = []
     filler = 0
     for block in range(uniques):
-        own = _unique_cell(layout.block, placement, chance)
+        own = _unique_cell(layout.block, placement, rng)
         for place in range(layout.cells_of_block):
             cells.append(Cell(block, place, place == own, block if place == own else filler))
             filler += place != own
@@ -171,7 +171,7 @@ def arrange(layout: Layout, uniques: int, fillers: int, placement: Placement = P
 
 
 def rows_for(uniques: int, columns: int = 0) -> tuple[int, int]:
-    """(rows, columns) of blocks that hold this many unique pictures: as square as can be if `columns` is 0.
+    """(rows, columns) of blocks that hold this many unique pictures: as square as possible if `columns` is 0.
 
     Raises:
         AtelierError: there are no pictures, or `columns` is negative.
@@ -190,10 +190,10 @@ def _along(block: int, cell: int, size: int, block_cells: int, gaps: Gaps) -> in
     return gaps.margin + block * (block_size + gaps.between) + cell * (size + gaps.inside)
 
 
-def _unique_cell(block: int, placement: Placement, chance: random.Random) -> int:
+def _unique_cell(block: int, placement: Placement, rng: random.Random) -> int:
     last = block - 1
     if placement is Placement.RANDOM:
-        return chance.randrange(block * block)
+        return rng.randrange(block * block)
     row, column = {Placement.TOP_LEFT: (0, 0), Placement.TOP_RIGHT: (0, last), Placement.BOTTOM_LEFT: (last, 0),
                    Placement.BOTTOM_RIGHT: (last, last), Placement.CENTER: (block // 2, block // 2)}[placement]
     return row * block + column

@@ -13,7 +13,7 @@ VERSION = 1
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a picture came from, as far as is known."""
+    """The known origin of a picture."""
 
     prompt: str = ""
     seed: int | None = None
@@ -21,7 +21,7 @@ class Origin:
     """File name, data set or model it came from."""
     score: float | None = None
     label: str = ""
-    """What sets the picture apart from the others: "cfg 3", "10 steps"."""
+    """How the picture differs from the others: "cfg 3", "10 steps"."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class ManifestCell:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A grid, cell by cell, in the order of blocks and of cells in them."""
+    """The filled cells of a grid, ordered by block and by cell within the block."""
 
     width: int
     height: int

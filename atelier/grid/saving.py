@@ -1,4 +1,4 @@
-"""Pictures saved under their title, with what made them beside them."""
+"""Save pictures under their titles, with sidecars that say how they were made."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ LONGEST = 120
 UNTITLED = "untitled"
 
 _FORBIDDEN = re.compile(r'[<>:"/\\|?*]+')
-_HALVES = re.compile("[\ud800-\udfff]")
+_SURROGATES = re.compile("[\ud800-\udfff]")
 _ENDINGS = (".png", ".txt", ".json")
 _JOINERS = "\u200c\u200d"
-"""Invisible, but they hold emoji and some scripts together."""
+"""Invisible characters that join emoji and letters of some scripts."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Details:
-    """How a picture was made, as far as is known; what is empty is left out of its sidecars."""
+    """How a picture was made, where known; sidecars omit empty fields."""
 
     title: str = ""
     prompt: str = ""
@@ -41,7 +41,7 @@ class Details:
     model: str = ""
     score: float | None = None
     scored_by: str = ""
-    """Model and definition of the score, without which it says nothing."""
+    """Model and definition of the score, needed to interpret it."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,10 @@ class Saved:
 def safe_name(title: str) -> str:
     """A file name without ending that every system takes, as close to the title as can be.
 
-    Letters of all scripts stay, composed (NFC). What a path or Windows forbids becomes a dash, control and invisible
-    formatting characters go, spaces are joined, dots and spaces go from the ends. A device name of Windows gets a
-    trailing underscore; what is too long is cut between characters; nothing at all becomes "untitled".
+    Letters of all scripts are kept, composed (NFC). Characters that a path or Windows forbids become dashes; control
+    and invisible formatting characters are removed; spaces are merged; dots and spaces are stripped from the ends. A
+    Windows device name gets a trailing underscore. A long name is cut between characters; an empty one becomes
+    "untitled".
     """
     text = unicodedata.normalize("NFC", title)
     text = "".join(" " if c.isspace() else c for c in text
@@ -73,12 +74,12 @@ def safe_name(title: str) -> str:
 
 
 def free_stem(folder: Path, name: str, but: Collection[str] = ()) -> str:
-    """`name`, or the first of "name (2)", "name (3)", … of which no picture and no sidecar lies in `folder`.
+    """`name`, or the first of "name (2)", "name (3)", … that no picture or sidecar in `folder` has.
 
-    Upper and lower case count as the same, as they are on Windows and macOS.
+    Case is ignored, as on Windows and macOS.
 
     Args:
-        but: Stems that are not free, whatever the folder shows.
+        but: Further stems that are taken.
     """
     taken = {_folded(entry.name) for entry in os.scandir(folder)} if folder.is_dir() else set()
     stem, number = name, 1
@@ -92,13 +93,13 @@ def save_titled(picture: Image, folder: Path, details: Details, *, metadata: Map
                 extra: Mapping[str, Any] | None = None) -> Saved:
     """Save a picture as `<title>.png`, its prompts as `<title>.txt` and all details as `<title>.json`.
 
-    Nothing is ever overwritten. The picture appears last, so that whoever sees it sees its sidecars too; if it cannot
-    be written, they go again.
+    Never overwrites a file. The picture is written last, so that it never appears without its sidecars; if it cannot
+    be written, they are removed.
 
     Args:
-        folder: Made if need be.
-        metadata: Text to keep in the PNG file, by keyword.
-        extra: More for the JSON file, in JSON's types.
+        folder: Created if it does not exist.
+        metadata: Text chunks of the PNG file, by keyword.
+        extra: Further entries of the JSON file, in JSON types.
 
     Raises:
         AtelierError: the disk is full, or the folder is a file or cannot be written.
@@ -110,14 +111,14 @@ def save_titled(picture: Image, folder: Path, details: Details, *, metadata: Map
     info = PngInfo()
     for keyword, text in (metadata or {}).items():
         info.add_text(keyword, _whole(text))
-    lost: list[str] = []
+    taken: list[str] = []
     while True:
-        stem = free_stem(folder, safe_name(details.title), lost)
+        stem = free_stem(folder, safe_name(details.title), taken)
         try:
             return _save_as(Saved(*(folder / (stem + ending) for ending in _ENDINGS)), picture, details, info,
                             extra or {})
         except NameTaken:  # by another process, meanwhile
-            lost.append(stem)
+            taken.append(stem)
 
 
 def _save_as(saved: Saved, picture: Image, details: Details, info: PngInfo, extra: Mapping[str, Any]) -> Saved:
@@ -154,8 +155,8 @@ def _quoted(value: str) -> str:
 
 
 def _whole(text: str) -> str:
-    """`text` without halves of characters, which JSON hands over as they are and no file can hold."""
-    return _HALVES.sub("\N{REPLACEMENT CHARACTER}", text)
+    """`text` without unpaired surrogates, which JSON can hold and UTF-8 files cannot."""
+    return _SURROGATES.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _folded(name: str) -> str:
@@ -163,14 +164,14 @@ def _folded(name: str) -> str:
 
 
 def _cut(text: str, size: int) -> str:
-    """At most `size` bytes in UTF-8, never within a character or between a letter and its marks."""
+    """At most `size` bytes in UTF-8, without splitting a character or a letter from its combining marks."""
     end = len(text[:size])  # a character has at least one byte
     while end and (len(text[:end].encode()) > size or _joined(text, end)):
         end -= 1
     return text[:end]
 
 
-def _joined(text: str, place: int) -> bool:
-    """Whether the characters before and after `place` are drawn as one."""
-    return place < len(text) and (text[place] in _JOINERS or text[place - 1] in _JOINERS
-                                  or unicodedata.category(text[place]).startswith("M"))
+def _joined(text: str, index: int) -> bool:
+    """Whether the characters before and at `index` are drawn as one."""
+    return index < len(text) and (text[index] in _JOINERS or text[index - 1] in _JOINERS
+                                  or unicodedata.category(text[index]).startswith("M"))

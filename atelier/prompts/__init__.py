@@ -1,1 +1,1 @@
-"""Prompts: a language model that writes them, example sets, an offline writer, and compel's weights."""
+"""Write prompts with a language model or offline, from example sets; read compel's weighted syntax."""

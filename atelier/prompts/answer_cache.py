@@ -1,4 +1,4 @@
-"""Answers kept on disk, so that queueing the same graph again costs nothing and gives the same prompts."""
+"""Cache answers on disk: queueing the same graph again costs nothing and gives the same prompts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class AnswerCache:
 
     def store(self, llm: LanguageModel, messages: Sequence[Message], schema: dict[str, Any], seed: int,
               answer: str) -> None:
-        """Keep an answer that was found usable."""
+        """Store a usable answer."""
         write_json(self._path(llm, messages, schema, seed),
                    {"endpoint": llm.base_url, "model": llm.model, "seed": seed, "answer": answer})
 

@@ -1,4 +1,4 @@
-"""What is asked of a writer of art prompts."""
+"""The request for random art prompts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MOST_PROMPTS = 1024
 
 @dataclass(frozen=True)
 class ArtRequest:
-    """How many prompts, about what.
+    """The number of prompts and their categories.
 
     Raises:
         AtelierError: a category is unknown or missing, or the count is out of range.
@@ -31,6 +31,6 @@ class ArtRequest:
             raise AtelierError(f"The count of prompts is {self.count}.", f"Choose between 1 and {MOST_PROMPTS}.")
 
     def shares(self) -> dict[str, int]:
-        """How many prompts each category gets: as evenly as it goes, the first ones one more."""
+        """Prompts for each category, spread evenly; the first ones get the remainder."""
         each, more = divmod(self.count, len(self.categories))
         return {name: each + (index < more) for index, name in enumerate(self.categories)}

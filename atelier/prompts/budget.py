@@ -1,4 +1,4 @@
-"""How many tokens of the text encoder a prompt takes, and cutting it to a budget at a natural place."""
+"""Count or estimate a prompt's tokens, and cut it to a token budget at a natural boundary."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 TokenCounter = Callable[[str], int]
-"""Number of tokens of a text, without start and end marks."""
+"""Number of tokens of a text, without start and end tokens."""
 
 _WORDS = re.compile(r"[^\W\d_]+|\d|[^\s\w]+|_")
 _PIECES = re.compile(r"\s*(?:(?<!\d)[,;]|[,;](?!\d)|[，；、]|(?<=[.!?])\s+|(?<=[。！？]))")
-"""Where a piece ends: commas also without a space, but for those within numbers."""
+"""The end of a piece: a comma or semicolon outside numbers, or the end of a sentence."""
 _SPACES = re.compile(r"\s+")
-_LOOSE = " ,;，；、"
-"""What a cut prompt does not end with."""
+_TRAILING = " ,;，；、"
+"""Stripped from the end of a cut prompt."""
 _BEYOND_LATIN = "\u0370"
 _COSTS = (("\uf900", 2.8), ("\uac00", 2.0), ("\u3400", 2.8), ("\u0800", 2.0), (_BEYOND_LATIN, 4 / 3))
-"""Tokens of a letter from there on, as CLIP's tokenizer counts Chinese, Korean, Japanese, Russian and Greek prompts."""
+"""Tokens of a letter from this character on, measured with CLIP's tokenizer on Chinese, Korean, Japanese, Russian and
+Greek prompts."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def count(text: str, counter: TokenCounter | None = None) -> TokenCount:
 def estimate(text: str) -> int:
     """CLIP tokens of a text without its vocabulary: short English words are one token, long or rare ones more.
 
-    The vocabulary has few words of other scripts: their letters fall apart into bytes, of which some pair up.
+    The vocabulary has few words of other scripts; their letters are split into bytes, some merged in pairs.
     """
     return math.ceil(sum(_cost(word) for word in _WORDS.findall(text)))
 
@@ -55,13 +56,13 @@ def cut_to(text: str, budget: int, counter: TokenCounter | None = None) -> str:
     """
     if budget <= 0 or count(text, counter).number <= budget:
         return text
-    text = text.strip().lstrip(_LOOSE)
+    text = text.strip().lstrip(_TRAILING)
     pieces, words = ([match.start() for match in ends.finditer(text)] for ends in (_PIECES, _SPACES))
     for ends in (pieces, words, range(1, len(text))):
-        ends = [end for end in ends if text[:end].rstrip(_LOOSE)]
+        ends = [end for end in ends if text[:end].rstrip(_TRAILING)]
         fitting = bisect_right(ends, budget, key=lambda end: count(text[:end], counter).number)
         if fitting:
-            return text[:ends[fitting - 1]].rstrip(_LOOSE)
+            return text[:ends[fitting - 1]].rstrip(_TRAILING)
     return text[:1]
 
 

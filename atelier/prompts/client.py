@@ -1,8 +1,8 @@
-"""One question to a chat-completions endpoint, through the `openai` package, made patient and safe.
+"""A chat-completions client over the `openai` package, with retries and safeguards.
 
-What is added to the package: the wait can be interrupted, one clock runs over connecting, sending and reading,
-an answer has a size limit, redirects are not followed, exhausted quota is not retried, parameters a server does not
-know are left out, and nothing but the headers listed here is sent, whatever the environment holds.
+It adds to the package: interruptible waits, one timeout over connecting, sending and reading, a size limit on answers,
+no redirects, no retry once the quota is exhausted, omission of parameters that a server does not know, and an allow
+list of headers that holds whatever the environment says.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ Message = dict[str, str]
 ResponseFormat = dict[str, Any]
 
 RETRIES = 3
-"""Tries after the first one, for answers that say "later" and for lost connections."""
+"""Further tries after temporary errors and lost connections."""
 CONNECT_TIMEOUT = 10.0
 MAX_BYTES = 2_000_000
-"""An answer's body may be this long; a prompt is a thousandth of it."""
+"""Limit of an answer's body; a prompt takes a thousandth of it."""
 PLACEHOLDER = "set-by-atelier"
-"""What the `openai` package gets for a key, so that it neither reads one from the environment nor could log ours."""
+"""Passed to the `openai` package as key, so that it neither reads one from the environment nor can log ours."""
 HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "transfer-encoding",
            "user-agent", "x-stainless-raw-response"}
-"""Headers that leave as the package made them; the last one it reads itself, to hand out the body unread."""
+"""Headers of the package that are sent; it reads the last one itself, to return the body unread."""
 FORMAT_WORDS = ("response_format", "schema", "json", "structured output")
-"""One of them is in most complaints about a response format."""
+"""Most errors about the response format contain one of these."""
 OPENAI_HEADERS = {"openai-organization", "openai-project"}
-"""The user's organisation and project with OpenAI go to OpenAI alone."""
+"""OpenAI organisation and project; sent to OpenAI only."""
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What an answer took. None is unknown."""
+    """Tokens and cost of an answer; None is unknown."""
 
     tokens_in: int | None = None
     tokens_out: int | None = None
@@ -64,27 +64,27 @@ NOTHING_USED = Usage(0, 0, 0.0)
 
 @dataclass(frozen=True)
 class Reply:
-    """A model's answer as it came, keys masked."""
+    """A model's raw answer, with keys masked."""
 
     text: str
     usage: Usage
     cut: bool
-    """The answer ended at `max_tokens`, not by itself."""
+    """Whether the answer was truncated at `max_tokens`."""
 
 
 class FormatRefused(AtelierError):
-    """The server does not know the asked-for `response_format`; ask again with a simpler one."""
+    """The server does not support the `response_format`; ask again with a simpler one."""
 
 
 @dataclass(kw_only=True)
 class ChatClient:
-    """Asks one model. Remembers for its own life which parameters the server does not take.
+    """Asks one model. Remembers which parameters the server rejects.
 
     Args:
-        llm: whom to ask.
-        credentials: where its key is looked up, at the first question.
-        progress: stops the wait.
-        pause: seconds before the first repeat; doubled each time, with jitter.
+        llm: the model and its endpoint.
+        credentials: resolves its key at the first question.
+        progress: interrupts the wait.
+        pause: seconds before the first retry; doubled each time, with jitter.
     """
 
     llm: LanguageModel
@@ -96,7 +96,7 @@ class ChatClient:
 
     @cached_property
     def credential(self) -> Credential:
-        """The key, if there is one and it may be sent to the model's address."""
+        """The key, if it exists and may be sent to the model's address."""
         return self.credentials.get(self.llm.credential, self.llm.base_url)
 
     def ask(self, messages: Sequence[Message], seed: int, response_format: ResponseFormat | None = None) -> Reply:
@@ -106,13 +106,13 @@ class ChatClient:
             AtelierError: no key, or no answer; the message says why and holds no key.
             FormatRefused: the server refuses `response_format`.
         """
-        _ = self.credential  # A missing key is told before anything is started.
+        _ = self.credential  # Report a missing key before starting anything.
         failure = None
         try:
             return interruptible.run(lambda: self._ask(messages, seed, response_format), self.progress.check)
         except AtelierError as error:
             failure = error
-        # Raised anew, outside and alone: the package's own error holds the request with its headers.
+        # Raise without context: the package's own error holds the request with its headers.
         failure.__context__ = None
         raise failure
 
@@ -124,17 +124,17 @@ class ChatClient:
 
         try:
             async with self._connection(openai) as connection:
-                body = await self._patiently(openai, connection, messages, seed, response_format)
-        # What the packages below raise, each in its own way, for an environment or an address they cannot use: a
-        # proxy that needs another package, a certificate file that is not there, a host name that is none.
+                body = await self._post_with_retries(openai, connection, messages, seed, response_format)
+        # The packages below raise these for unusable environments and addresses: a proxy that needs another
+        # package, a missing certificate file, an invalid host name.
         except (ImportError, OSError, ValueError, RuntimeError, _transport(openai).InvalidURL,
                 openai.OpenAIError) as error:
             raise failures.impossible(self.llm, self.credential.redact(_root(error))) from None
         return self._reply(body)
 
-    async def _patiently(self, openai: Any, connection: Any, messages: Sequence[Message], seed: int,
+    async def _post_with_retries(self, openai: Any, connection: Any, messages: Sequence[Message], seed: int,
                          response_format: ResponseFormat | None) -> bytes:
-        """The answer's body, asked for again where the server says "later" or the connection is lost."""
+        """The answer's body, requested again after temporary errors and lost connections."""
         tries = 0
         while True:
             try:
@@ -170,18 +170,18 @@ class ChatClient:
 
     def _connection(self, openai: Any) -> Any:
         async def only_known_headers(request: Any) -> None:
-            kept = HEADERS | (OPENAI_HEADERS if self.llm.base_url == ENDPOINTS["OpenAI"].base_url else set())
-            for name in [name for name in request.headers if name.lower() not in kept]:
+            allowed = HEADERS | (OPENAI_HEADERS if self.llm.base_url == ENDPOINTS["OpenAI"].base_url else set())
+            for name in [name for name in request.headers if name.lower() not in allowed]:
                 del request.headers[name]
             if self.credential.secret:
                 request.headers["Authorization"] = f"Bearer {self.credential.secret}"
 
-        # No proxy knows the way to a server on this machine, so for one the environment is left out. Its certificates
-        # then come from the system's store, as a public one would not know them.
+        # Proxies cannot reach a server on this machine, so ignore the environment for one, and verify it against the
+        # system's certificates: public ones do not include it.
         local = {"trust_env": False, "verify": ssl.create_default_context()} if _on_this_machine(self.llm) else {}
         http_client = openai.DefaultAsyncHttpxClient(follow_redirects=False, **local,
                                                      event_hooks={"request": [only_known_headers]})
-        # The package's own clock starts anew with each byte; the one around the whole question is in `_ask`.
+        # The package's timeout restarts with each byte; `_post_with_retries` limits the whole request.
         return openai.AsyncOpenAI(api_key=PLACEHOLDER, base_url=self.llm.base_url, max_retries=0,
                                   timeout=openai.Timeout(None, connect=CONNECT_TIMEOUT), http_client=http_client)
 
@@ -190,7 +190,7 @@ class ChatClient:
         wanted: dict[str, Any] = {
             "temperature": self.llm.temperature,
             "seed": seed % 2**31,
-            # OpenAI's reasoning models know only the new name, most other servers only the old one.
+            # OpenAI's reasoning models accept only the new name, most other servers only the old one.
             "max_completion_tokens" if "api.openai.com" in self.llm.base_url else "max_tokens": self.llm.max_tokens,
         }
         if response_format is not None:
@@ -200,13 +200,13 @@ class ChatClient:
                 **{name: value for name, value in parameters.items() if name not in self._left_out}}
 
     def _adapt(self, problem: failures.Problem, response_format: ResponseFormat | None) -> bool:
-        """Change what the server complained about; False if it named nothing that could be changed.
+        """Rename or omit the parameter that the server rejected; False if it named none that can be changed.
 
         Raises:
-            FormatRefused: it complained about the response format, or about nothing in particular.
+            FormatRefused: the error is about the response format, or names no parameter.
         """
         complaint = f"{problem.parameter} {problem.text}"
-        # The words "model" and "messages" stand in complaints about anything.
+        # Errors about anything contain the words "model" and "messages".
         sent = [name for name in self._parameters([], 0, response_format) if name not in ("model", "messages")]
         named = [name for name in sent if re.search(rf"\b{name}\b", complaint)]
         for name in named:
@@ -251,12 +251,12 @@ class ChatClient:
         return Usage(tokens_in, tokens_out, (tokens_in * self.llm.price_in + tokens_out * self.llm.price_out) / 1e6)
 
     def _backoff(self, tries: int) -> float:
-        # A generator of its own: the global one belongs to the user's seed.
+        # A separate generator: the global one belongs to the user's seed.
         return self.pause * 2**tries * random.Random().uniform(0.75, 1.25)
 
 
 def _transport(openai: Any) -> Any:
-    """The package that carries requests, whose errors come through while a body is read.
+    """The HTTP package under `openai`, whose errors can be raised while a body is read.
 
     `openai` moved from `httpx` to `httpx2` with version 3; its client is a subclass of the transport's in both.
     """
@@ -297,5 +297,5 @@ def _sum(a: Any, b: Any) -> Any:
 
 
 def host_of(llm: LanguageModel) -> str:
-    """The endpoint's host and port, for people."""
+    """The endpoint's host and port, for display."""
     return urlsplit(llm.base_url).netloc

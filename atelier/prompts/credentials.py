@@ -1,4 +1,4 @@
-"""Keys by name: where they are read, which address each may go to, and how they are kept out of every text.
+"""Credentials by name: read keys, restrict each to its addresses, and mask it in every text.
 
 A graph holds the *name* of a credential. Its key comes from the environment variable of that name or from
 `credentials.toml` in the user's folder, which only the user may read (mode 0600):
@@ -7,8 +7,8 @@ A graph holds the *name* of a credential. Its key comes from the environment var
     key = "…"                                   # may be left out: then the environment variable is read
     base_urls = ["https://llm.example.org/v1"]  # the only addresses the key is ever sent to
 
-The addresses of well-known services are built in. They and this file are the only places that bind a name to an
-address, so a workflow from a stranger can name any credential and any server, and still no key leaves.
+The addresses of well-known services are built in. Only they and this file bind a name to an
+address, so an untrusted workflow can name any credential and any server without a key leaking.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ BOUND: dict[str, tuple[str, ...]] = {
     **{e.credential: (e.base_url,) for e in ENDPOINTS.values() if e.credential != NO_CREDENTIAL},
     "GEMINI_API_KEY": (ENDPOINTS["Gemini"].base_url,),
 }
-"""Names of well-known services' keys and the addresses they may be sent to."""
+"""Credential names of well-known services and the addresses each may be sent to."""
 
 NAME = re.compile(r"[A-Z][A-Z0-9_]{0,63}")
 MASK_RUN = 8
-"""So many consecutive characters of a key are masked wherever they appear.
+"""Runs of this many consecutive characters of a key are masked wherever they appear.
 
-Anything shorter is no key but a placeholder for a local server ("none", "ollama"); masking it would tear words out of
-prompts. The keys of services have 30 characters and more.
+Shorter values are placeholders for local servers ("none", "ollama"); masking them would damage prompts. Real keys have
+30 characters and more.
 """
 
 
 @dataclass(frozen=True)
 class Credential:
-    """A name and its key. The key is in no `repr`, and `redact` removes it from texts that came from outside."""
+    """A name and its key. `repr` omits the key, and `redact` removes it from external texts."""
 
     name: str
     secret: str = field(repr=False, default="")
@@ -71,30 +71,30 @@ class Credential:
 
 
 ANONYMOUS = Credential(NO_CREDENTIAL)
-"""For endpoints that ask for no key."""
+"""For endpoints that need no key."""
 
 
 @dataclass(frozen=True)
 class CredentialStore:
-    """Looks credentials up; reads the file anew each time, so an edit counts at once."""
+    """Looks up credentials; reads the file each time, so edits take effect at once."""
 
     file: Path | None = None
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
 
     def names(self) -> list[str]:
-        """The names a user can choose from, built-in ones first. Whether a key is there is not looked at."""
+        """The names a user can choose from, built-in ones first, whether or not they have a key."""
         try:
             own = list(self._entries())
         except AtelierError:
-            own = []  # A broken file is reported when a key is needed, not when a list is drawn.
+            own = []  # A broken file is reported when a key is needed, not when names are listed.
         return [NO_CREDENTIAL, *BOUND, *(name for name in own if name not in BOUND)]
 
     def get(self, name: str, base_url: str) -> Credential:
         """The credential called `name`, if its key may be sent to `base_url`.
 
         Raises:
-            AtelierError: the name is none, has no key, or is not bound to that address. No message holds a key,
-                nor what was typed in place of a name.
+            AtelierError: the name is invalid, has no key, or is not bound to that address. No message contains a key,
+                nor the text typed in place of a name.
         """
         if name == NO_CREDENTIAL:
             return ANONYMOUS
@@ -124,7 +124,7 @@ class CredentialStore:
         try:
             table = tomllib.loads(self.file.read_text(encoding="utf-8-sig"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-            # The parser's own message may quote the line, which may hold a key.
+            # The parser's message may quote the line, and with it a key.
             raise AtelierError(f"{self.file} is not valid TOML.", 'Write one [NAME] per credential, then key = "…" and '
                                'base_urls = ["https://…"].') from None
         except OSError as error:
@@ -133,7 +133,7 @@ class CredentialStore:
 
     @staticmethod
     def _check_private(file: Path) -> None:
-        # Windows keeps access in lists that a mode does not show; there the user's profile folder protects the file.
+        # A mode does not show Windows' access control lists; there the user's profile folder protects the file.
         if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
             raise AtelierError(f"{file} can be read by other users of this machine.", f"Run: chmod 600 '{file}'")
 

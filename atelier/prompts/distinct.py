@@ -1,4 +1,4 @@
-"""When two prompts count as the same: their subjects are, or most of their words are."""
+"""Detect near-duplicate prompts: equal subjects, or mostly equal words."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-MOST = 0.6
-"""Jaccard index of two prompts' words from which on one repeats the other (Jaccard 1901: shared over all)."""
+MAX_OVERLAP = 0.6
+"""Prompts are duplicates if the Jaccard index of their words is at least this (Jaccard 1901)."""
 
-_EMPTY = frozenset(["a", "an", "and", "as", "at", "by", "from", "in", "into", "is", "its", "of", "on", "or", "over",
-                    "the", "their", "this", "to", "under", "with"])
+_STOP_WORDS = frozenset(["a", "an", "and", "as", "at", "by", "from", "in", "into", "is", "its", "of", "on", "or",
+                         "over", "the", "their", "this", "to", "under", "with"])
 
 
 def stems(text: str) -> frozenset[str]:
-    """The words of `text` that say something, in lower case and without plural endings."""
-    return frozenset(_stem(word) for word in re.findall(r"[^\W\d_]+|\d+", text.lower()) if word not in _EMPTY)
+    """The words of `text` except stop words, in lower case and without plural endings."""
+    return frozenset(_stem(word) for word in re.findall(r"[^\W\d_]+|\d+", text.lower()) if word not in _STOP_WORDS)
 
 
 def _stem(word: str) -> str:
@@ -28,20 +28,20 @@ def _stem(word: str) -> str:
 
 @dataclass
 class Distinct:
-    """Collects prompts and refuses those that repeat one already there."""
+    """Collects prompts and rejects near-duplicates of earlier ones."""
 
     _subjects: list[frozenset[str]] = field(default_factory=list)
     _prompts: list[frozenset[str]] = field(default_factory=list)
 
     def add(self, subject: str, prompt: str) -> bool:
-        """Take the prompt in; False if its subject or most of its words were there before.
+        """Add a prompt; False, without adding it, if its subject or most of its words repeat an earlier one.
 
-        A subject repeats another if one's words hold all of the other's: "snow leopard" and "a leopard".
+        A subject repeats another if one's words include all of the other's: "snow leopard" and "a leopard".
         """
         words, about = stems(prompt), stems(subject)
         if not about or any(about <= other or other <= about for other in self._subjects):
             return False
-        if any(len(words & other) >= MOST * len(words | other) for other in self._prompts):
+        if any(len(words & other) >= MAX_OVERLAP * len(words | other) for other in self._prompts):
             return False
         self._subjects.append(about)
         self._prompts.append(words)

@@ -1,4 +1,4 @@
-"""Which language model: its address, its name, and the *name* of the credential that opens it."""
+"""Language models and their endpoints: address, model name and the *name* of the credential."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CUSTOM = "custom"
 """Name of the preset whose address the user types."""
 
 NO_CREDENTIAL = "none"
-"""Credential name of endpoints that ask for no key."""
+"""Credential name of endpoints that need no key."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class LanguageModel:
     credential: str = NO_CREDENTIAL
     """Name of the credential, resolved by `atelier.prompts.credentials` when a request is made."""
     timeout: float = 120.0
-    """Seconds until an unanswered request is given up."""
+    """Seconds until a request is abandoned."""
     max_tokens: int = 4000
-    """Most tokens of an answer, thinking included; a runaway answer costs no more than this."""
+    """Maximum tokens of an answer, thinking included; limits the cost of a runaway answer."""
     temperature: float = 0.8
     price_in: float = 0.0
-    """Money for a million tokens sent, in a currency of the user's; 0 is unknown."""
+    """Price of a million input tokens, in any currency; 0 is unknown."""
     price_out: float = 0.0
-    """Money for a million tokens received."""
+    """Price of a million output tokens."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", plain_url(self.base_url))
@@ -73,10 +73,10 @@ class LanguageModel:
 def plain_url(text: str) -> str:
     """An http(s) address in one spelling: lower-case scheme and host, no default port, no slash at the end.
 
-    Addresses that could be read in two ways are refused: a user name before the host, `..`, escapes, a query.
+    Ambiguous addresses are rejected: a user name before the host, `..`, escapes, a query.
 
     Raises:
-        AtelierError: it is no such address. The message shows the host at most, as a key may sit in the rest.
+        AtelierError: the address is invalid. The message shows its host at most, as the rest may contain a key.
     """
     text = text.strip()
     do = "Type an address such as https://api.openai.com/v1 or http://127.0.0.1:11434/v1."

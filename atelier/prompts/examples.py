@@ -1,7 +1,7 @@
-"""Example sets: pairs of positive and negative prompts that show a language model what works for a kind of model.
+"""Example sets: few-shot prompts that show a language model what works for a kind of image model.
 
-A set is a TOML file; its name is the file's. Write your own in the user's folder; it is read anew at each use, and one
-that is named like a shipped set takes its place:
+A set is a TOML file and has the file's name. Users write their own in their folder; files are read at each use, and a
+user's set replaces a shipped one of the same name:
 
     description = "…"                # one line for people
     form = "tags"                    # how its prompts are worded: "tags" or "sentences"
@@ -34,12 +34,12 @@ else:
     import tomli as tomllib
 
 SHIPPED = Path(__file__).parents[2] / "prompt_examples"
-"""The sets that come with the pack."""
+"""The sets that ship with the pack."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """One idea and the prompts that were made of it."""
+    """An idea and the prompts written for it."""
 
     idea: str
     positive: str
@@ -71,7 +71,7 @@ class ExampleLibrary:
         return sorted({file.stem for folder in self.folders if folder.is_dir() for file in folder.glob("*.toml")})
 
     def fingerprint(self, name: str) -> str:
-        """Changes when the set's file does; empty if there is none."""
+        """Digest of the set's file; empty if there is none."""
         file = self._find(name)
         return hashlib.sha256(file.read_bytes()).hexdigest() if file else ""
 
@@ -81,12 +81,12 @@ class ExampleLibrary:
         Raises:
             AtelierError: there is no such set or its file is wrong; the message names file and key.
         """
-        file = self._found(name)
+        file = self._existing(name)
         return self.parse(self.text(name), file)
 
     def text(self, name: str) -> str:
-        """The set's file as it is written; raises like `get`."""
-        file = self._found(name)
+        """The text of the set's file; raises like `get`."""
+        file = self._existing(name)
         try:
             return file.read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
@@ -96,14 +96,14 @@ class ExampleLibrary:
 
     @staticmethod
     def parse(text: str, file: Path) -> ExampleSet:
-        """A set from its text; `file` names it. Raises like `get`."""
+        """Parse a set's text; its name is that of `file`. Raises like `get`."""
         try:
             table = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise AtelierError(f"{file} is not valid TOML: {error}.", "Mend that line.") from error
         return _read(table, file)
 
-    def _found(self, name: str) -> Path:
+    def _existing(self, name: str) -> Path:
         file = self._find(name)
         if file is None:
             known = ", ".join(self.names()) or "none"
@@ -111,7 +111,7 @@ class ExampleLibrary:
         return file
 
     def _find(self, name: str) -> Path | None:
-        if not name or Path(name).name != name:  # A name, not a way out of the folder.
+        if not name or Path(name).name != name:  # Reject paths that leave the folder.
             return None
         files = (folder / f"{name}.toml" for folder in self.folders)
         return next((file for file in files if file.is_file()), None)

@@ -1,4 +1,4 @@
-"""What went wrong at a language model's endpoint, in words, and whether waiting helps."""
+"""Errors of a language model's endpoint: decide whether to retry, and explain them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .credentials import Credential
 from .endpoints import NO_CREDENTIAL, LanguageModel
 
 LONGEST_WAIT = 60.0
-"""Seconds. A server that asks for more gets its wish told to the user instead."""
+"""Seconds. If a server asks for a longer wait, the user is told instead."""
 RETRIED = {408, 409, 425, 429}
 OUT_OF_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient credits",
                 "insufficient balance")
@@ -22,21 +22,21 @@ OUT_OF_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not
 
 @dataclass(frozen=True)
 class Problem:
-    """A refusal of the server's, keys masked."""
+    """An error response, with keys masked."""
 
     status: int
     text: str
-    """Its message, code and type in lower case, for finding words in."""
+    """Its message, code and type in lower case, for searching."""
     shown: str
-    """Its message, for people."""
+    """Its message, for display."""
     parameter: str
-    """The request's field it complains about, if it says so."""
+    """The rejected field of the request; empty if not named."""
     retry_after: float | None
-    """Seconds it asks to wait."""
+    """Seconds to wait as requested by the server."""
 
     @property
     def out_of_quota(self) -> bool:
-        """True if money is missing rather than time."""
+        """Whether the quota is exhausted, so that waiting does not help."""
         return self.status == 402 or any(word in self.text for word in OUT_OF_QUOTA)
 
 
@@ -49,7 +49,7 @@ def read(error: Any, credential: Credential) -> Problem:
 
 
 def seconds_to_wait(problem: Problem, backoff: float) -> float | None:
-    """Seconds until the question is worth repeating; None if repeating it cannot help."""
+    """Seconds to wait before a retry; None if a retry cannot help."""
     if problem.out_of_quota or not (problem.status in RETRIED or problem.status >= 500):
         return None
     if problem.retry_after is None:
@@ -58,7 +58,7 @@ def seconds_to_wait(problem: Problem, backoff: float) -> float | None:
 
 
 def explain(problem: Problem, llm: LanguageModel) -> AtelierError:
-    """What a person can do about it."""
+    """The error for the user, with what to do about it."""
     what = f"{llm.model} at {llm.base_url} answered {problem.status}: {problem.shown}"
     if problem.out_of_quota:
         return AtelierError(what, "The account's quota is used up: top it up, or choose another model or endpoint.")
@@ -78,32 +78,32 @@ def explain(problem: Problem, llm: LanguageModel) -> AtelierError:
 
 
 def timed_out(llm: LanguageModel) -> AtelierError:
-    """The clock ran out."""
+    """The error for a request that timed out."""
     return AtelierError(f"{llm.model} at {llm.base_url} did not answer within {llm.timeout:g} seconds.",
                         "Raise the timeout, choose a smaller model, or check that the server is not stuck.")
 
 
 def no_connection(llm: LanguageModel, reason: str) -> AtelierError:
-    """Nobody there, or gone while answering."""
+    """The error for a connection that failed or was lost."""
     return AtelierError(f"The connection to {llm.base_url} failed: {reason[:200].rstrip('.')}.",
                         "Check the address, the network, and that a local server (Ollama, LM Studio) is running.")
 
 
 def impossible(llm: LanguageModel, reason: str) -> AtelierError:
-    """The question could not even be sent."""
+    """The error for a request that could not be sent."""
     return AtelierError(f"{llm.base_url} could not be asked: {reason[:200].rstrip('.')}.",
                         "Check the address, and the environment's HTTP_PROXY, HTTPS_PROXY, ALL_PROXY, NO_PROXY and "
                         "SSL_CERT_FILE.")
 
 
 def unusable(llm: LanguageModel, why: str) -> AtelierError:
-    """There is an answer, but it is none."""
+    """The error for an answer that cannot be parsed."""
     return AtelierError(f"The answer of {llm.model} at {llm.base_url} cannot be used: {why}.",
                         "Try another seed or model, or check that the address speaks OpenAI's chat completions.")
 
 
 def _message(body: Any) -> str:
-    """The words in an error's body: OpenAI's own shape, the same in a list (Gemini), or any other as JSON."""
+    """The message in an error's body: OpenAI's own shape, the same in a list (Gemini), or any other as JSON."""
     if isinstance(body, list) and body:
         body = body[0]
     if isinstance(body, dict):

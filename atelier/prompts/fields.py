@@ -1,4 +1,4 @@
-"""The parts of a prompt that portrait prompts are commonly made of, in the order they are joined."""
+"""Prompt styles, and the usual parts of a portrait prompt in the order they are joined."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from enum import Enum
 
 CLIP_BUDGET = 75
-"""Tokens of a prompt that CLIP sees at once: its 77 positions less the start and end marks."""
+"""Prompt tokens that CLIP encodes at once: its 77 positions minus the start and end tokens."""
 
 
 class PromptStyle(str, Enum):
@@ -17,12 +17,12 @@ class PromptStyle(str, Enum):
     SENTENCES = "sentences"
     """One or two plain sentences, which SDXL's larger text encoder follows."""
     FIELDS = "fields"
-    """Each part below is written by itself, then all are joined by commas."""
+    """Each part of `PromptFields` is written separately, then all are joined by commas."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromptFields:
-    """What the user fixed of each part; empty parts are the writer's to fill, or to leave empty."""
+    """The parts of a prompt that the user fixed; the writer may fill the empty ones."""
 
     medium: str = ""
     """Photograph, oil painting, pencil sketch, …"""
@@ -51,4 +51,4 @@ class PromptFields:
 
 
 NO_FIELDS = PromptFields()
-"""Everything is left to the writer."""
+"""Nothing is fixed by the user."""

@@ -1,4 +1,4 @@
-"""Wait for something slow in another thread while asking, ten times a second, whether to go on."""
+"""Run a coroutine in another thread and check for an interrupt ten times a second."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 POLL = 0.1
-"""Seconds between two questions."""
+"""Seconds between checks."""
 
 
 def run(work: Callable[[], Coroutine[Any, Any, T]], check: Callable[[], None]) -> T:
     """The result of `work()`, run in an event loop of its own; `check` is called from this thread meanwhile.
 
-    The caller's thread may have a running event loop itself (the host's has), which is why the work gets a thread.
+    It needs a thread of its own because the caller's thread may have a running event loop, as the host's has.
 
     Raises:
-        Whatever `check` raises: then the work is cancelled, which closes its connections.
+        Whatever `check` raises: the work is then cancelled, which closes its connections.
         Whatever the work raises.
     """
     started = threading.Event()

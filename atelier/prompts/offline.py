@@ -1,4 +1,4 @@
-"""A prompt writer that needs no language model: the idea, the fixed parts, and fitting words drawn by the seed."""
+"""Write prompts without a language model: the idea, the fixed parts, and words drawn from lists by the seed."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .request import PromptRequest, WrittenPrompt
 from .words import words
 
 NEGATIVE = "lowres, blurry, jpeg artifacts, bad layout, deformed, watermark, text"
-"""Used where no example set names the model's own."""
-_SMALL = {"a", "an", "and", "at", "by", "in", "of", "on", "or", "the", "to", "with", "wearing"}
+"""Used where no example set gives the model's usual negative prompt."""
+_LOWER_CASE_WORDS = {"a", "an", "and", "at", "by", "in", "of", "on", "or", "the", "to", "with", "wearing"}
 
 
 def write(request: PromptRequest, counter: TokenCounter | None = None, because: str = "") -> WrittenPrompt:
     """A prompt made of the idea, the user's style and fields, and light, view and colour drawn by the seed.
 
-    Same request, same prompt, on every machine. `because` is told in `WrittenPrompt.source`.
+    Same request, same prompt, on every machine. `because` is appended to `WrittenPrompt.source`.
     """
     draw = random.Random(f"write {request.seed}")
     given = request.fields.given()
@@ -42,8 +42,8 @@ def write(request: PromptRequest, counter: TokenCounter | None = None, because: 
 
 def title_of(idea: str) -> str:
     """A title from the idea's first words, in title case."""
-    found = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", idea)[:6]
-    while len(found) > 1 and found[-1].lower() in _SMALL:
-        found.pop()
-    return " ".join(word if index and word.lower() in _SMALL else word[:1].upper() + word[1:]
-                    for index, word in enumerate(found)) or "Untitled"
+    title = re.findall(r"[^\W_]+(?:['’-][^\W_]+)*", idea)[:6]
+    while len(title) > 1 and title[-1].lower() in _LOWER_CASE_WORDS:
+        title.pop()
+    return " ".join(word if index and word.lower() in _LOWER_CASE_WORDS else word[:1].upper() + word[1:]
+                    for index, word in enumerate(title)) or "Untitled"

@@ -1,6 +1,6 @@
-"""Examples of a person's own: prompts that worked, added to an example set.
+"""Add a user's own prompts to an example set.
 
-Comments in the file stay, since examples are only put at its end.
+Examples are appended to the file, so its comments stay.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from ..files import file_name, write_text
 from .examples import Example, ExampleLibrary, ExampleSet
 from .fields import PromptStyle
 
-LONGEST_IDEA = 8
-"""Words of an idea that is taken from the prompt."""
+IDEA_WORDS = 8
+"""Maximum words of an idea that is taken from the prompt."""
 
 
 def example_of(positive: str, negative: str = "", idea: str = "", title: str = "") -> Example:
-    """An example of a prompt that was found without the idea it was made from.
+    """An example from a prompt whose idea may be unknown.
 
     Args:
         idea: If empty, the prompt up to its first comma or sentence, without weights, at most eight words.
@@ -34,23 +34,22 @@ def example_of(positive: str, negative: str = "", idea: str = "", title: str = "
         raise AtelierError("positive is empty: an example needs a prompt.", "Connect or write one.")
     bare = re.sub(r"[()\[\]{}]", "", re.sub(r":[\d.]+(?=[)\]])", "", positive))
     first = re.split(r",|\.(?=\s|$)", bare)[0].strip() or positive
-    idea = idea or " ".join(first.split()[:LONGEST_IDEA])
+    idea = idea or " ".join(first.split()[:IDEA_WORDS])
     return Example(idea, positive, negative, title or idea[:1].upper() + idea[1:])
 
 
 def add_example(library: ExampleLibrary, name: str, example: Example, style: PromptStyle) -> ExampleSet:
-    """Put an example at the end of the set `name` in the library's first folder; the file is whole at every moment.
+    """Append an example to the set `name` in the library's first folder; the file is replaced atomically.
 
-    Names that differ in upper and lower case alone are one, as they are on many disks. A set that is only in another
-    folder, such as one of the pack's, is copied first and hidden by its copy from then on. A set that does not exist
-    begins with this example, its form and its negative prompt as the usual one. An example whose positive prompt the
-    set has already is not added again.
+    Names are case-insensitive, as on many file systems. A set that exists only in another folder, such as a shipped
+    one, is copied first; the copy then takes precedence. A new set gets the example's style, and its negative prompt as
+    the usual one. An example whose positive prompt is already in the set is not added again.
 
     Returns:
-        The set as it is now.
+        The updated set.
 
     Raises:
-        AtelierError: the name is no file name, or the set's file is wrong, has another form or cannot be written.
+        AtelierError: the name is no file name, or the set's file is invalid, has another style or cannot be written.
     """
     if Path(file_name(name)).name != name:
         raise AtelierError(f"{name!r} cannot be the name of an example set.", "Leave out folders and spaces around it.")
@@ -68,13 +67,13 @@ def add_example(library: ExampleLibrary, name: str, example: Example, style: Pro
         text = library.text(name).rstrip("\n") + "\n"
     else:
         text = _table("", description="Own examples", form=style.value, negative=example.negative)
-    # The usual negative prompt is what an empty one means in the file.
+    # An empty negative prompt in the file stands for the usual one.
     entry = _table("[[example]]\n", idea=example.idea, positive=example.positive, negative=example.negative,
                    title=example.title)
     text = f"{text}\n{entry}"
     try:
         added = library.parse(text, file)
-    except AtelierError as error:  # before it is written: the old text was read above, so it is the new entry
+    except AtelierError as error:  # nothing is written yet; the old text parsed above, so the new entry is at fault
         raise AtelierError(f"{file} lists its examples in another way.",
                            "Write them as [[example]] to add to them.") from error
     write_text(file, text)

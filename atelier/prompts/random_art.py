@@ -1,4 +1,4 @@
-"""Prompts for filler pictures: as many different ones as a grid needs, over the chosen categories."""
+"""Write distinct prompts for filler pictures, spread over the chosen categories."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .structured import Question, Unusable, ask, object_schema, text_field
 from .words import words
 
 BATCH = 20
-"""Prompts asked for at once: more would make one slip cost too much, and answers too long."""
+"""Prompts per request: with more, answers get long and one error costs more."""
 LONGEST = 600
 
 
@@ -31,7 +31,7 @@ class ArtPrompt:
 
 @dataclass(frozen=True)
 class ArtPrompts:
-    """As many prompts as asked for, no two alike, in an order mixed by the seed."""
+    """The requested number of distinct prompts, shuffled by the seed."""
 
     prompts: tuple[ArtPrompt, ...]
     cost: Usage
@@ -42,7 +42,7 @@ def offline_prompts(request: ArtRequest) -> ArtPrompts:
     """Prompts from word lists: a subject is never drawn twice. Same request, same prompts, on every machine.
 
     Raises:
-        AtelierError: a category has not that many subjects.
+        AtelierError: a category has too few subjects.
     """
     draw = random.Random(f"art {request.seed}")
     return ArtPrompts(_mixed(_drawn(request.shares(), draw, Distinct()), draw), NOTHING_USED, "the offline writer")
@@ -50,13 +50,13 @@ def offline_prompts(request: ArtRequest) -> ArtPrompts:
 
 def written_prompts(request: ArtRequest, client: ChatClient, cache: AnswerCache | None = None,
                     fall_back: bool = False) -> ArtPrompts:
-    """Prompts by the language model behind `client`; what repeats an earlier one is asked for again.
+    """Prompts by the language model behind `client`; duplicates are requested again.
 
     Args:
-        request: how many, about what.
-        client: whom to ask.
-        cache: where answers are kept.
-        fall_back: what the model does not give is drawn offline, and `ArtPrompts.source` says so.
+        request: number and categories.
+        client: the language model.
+        cache: cache of answers.
+        fall_back: draw missing prompts offline; `ArtPrompts.source` then says so.
 
     Raises:
         AtelierError: the model gives no usable answer or keeps repeating itself, and `fall_back` is off.
@@ -116,7 +116,7 @@ def _mixed(prompts: Sequence[ArtPrompt], draw: random.Random) -> tuple[ArtPrompt
 
 
 def _portion(missing: Mapping[str, int]) -> dict[str, int]:
-    """At most `BATCH` of what is missing, category by category."""
+    """At most `BATCH` of the missing prompts, by category."""
     portion: dict[str, int] = {}
     for category, number in missing.items():
         taken = min(number, BATCH - sum(portion.values()))
@@ -126,7 +126,7 @@ def _portion(missing: Mapping[str, int]) -> dict[str, int]:
 
 
 def _new_ones(answer: Sequence[ArtPrompt], missing: dict[str, int], seen: Distinct) -> list[ArtPrompt]:
-    """The answer's prompts that are wanted and new; `missing` is lowered by them."""
+    """The answer's prompts that are missing and distinct; subtracts them from `missing`."""
     new = []
     for prompt in answer:
         if missing.get(prompt.category, 0) and seen.add(prompt.subject, prompt.text):

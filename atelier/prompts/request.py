@@ -1,4 +1,4 @@
-"""What is asked of a prompt writer and what it gives back."""
+"""The request to a prompt writer and its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LONGEST_IDEA = 4000
 
 @dataclass(frozen=True, kw_only=True)
 class PromptRequest:
-    """An idea and how its prompt is wanted.
+    """An idea and the options of its prompt.
 
     Raises:
         AtelierError: the idea is empty or too long, or the budget is out of range.
@@ -24,12 +24,12 @@ class PromptRequest:
 
     idea: str
     style: str = ""
-    """Words about the style, in the user's own words; empty leaves it to the writer."""
+    """The picture's artistic style, in the user's words; empty leaves it to the writer."""
     prompt_style: PromptStyle = PromptStyle.TAGS
     fields: PromptFields = NO_FIELDS
-    """Parts that the user fixed; the writer keeps them word for word."""
+    """Parts that the user fixed; the writer keeps them verbatim."""
     budget: int = CLIP_BUDGET
-    """Most tokens of the positive and of the negative prompt; 0 is no limit."""
+    """Maximum tokens of the positive and of the negative prompt; 0 is no limit."""
     examples: ExampleSet | None = None
     seed: int = 0
 
@@ -45,7 +45,7 @@ class PromptRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class WrittenPrompt:
-    """A finished prompt and how it came about."""
+    """A finished prompt, its source and its cost."""
 
     positive: str
     negative: str
@@ -53,8 +53,8 @@ class WrittenPrompt:
     tokens: TokenCount
     """Of the positive prompt, in the text encoder's tokens."""
     cost: Usage
-    """What the language model took; zeros for the cache and the offline writer."""
+    """Tokens and cost of the language model; zeros for the cache and the offline writer."""
     source: str
     """Who wrote it: "gpt-4o-mini at api.openai.com", "…, from the cache", "the offline writer, because …"."""
     cut: bool = False
-    """The positive or the negative prompt was longer than the budget and lost its end."""
+    """Whether the positive or the negative prompt was cut to the budget."""

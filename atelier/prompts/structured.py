@@ -1,8 +1,8 @@
-"""An answer with named fields out of any chat model, however well it keeps to instructions.
+"""Get a structured answer from any chat model.
 
-The ladder: the server enforces a JSON schema; else it enforces JSON; else the model is only told. Whatever comes is
-read tolerantly (thinking and code fences stripped, the object found in the text) and, if it cannot be used, the model
-gets one chance to repair it.
+Response formats are tried from strict to loose: a JSON schema that the server enforces, any JSON, instructions alone.
+The answer is parsed tolerantly (thinking and code fences stripped, the object searched in the text). If it cannot be
+used, the model gets one chance to repair it.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ MAX_ANSWER = 40_000
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 _OPENING = re.compile(r"\{(?=\s*[\"}])")
-_HALVES = re.compile("[\ud800-\udfff]")
-"""Halves of characters beyond the first 65536, which JSON can hold alone and no file can."""
+_SURROGATES = re.compile("[\ud800-\udfff]")
+"""Unpaired surrogates, which JSON can hold and UTF-8 files cannot."""
 _TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 
 
 class Unusable(Exception):
-    """An answer that does not hold what was asked for; the text tells the model what to mend."""
+    """An answer that lacks what was asked for; the text tells the model what to correct."""
 
 
 @dataclass(frozen=True)
 class Question(Generic[T]):
-    """Messages, the JSON schema of the answer, and how its fields become a value.
+    """Messages, the JSON schema of the answer, and a function that reads it.
 
     `read` gets the decoded object and raises `Unusable` if a field is missing, of the wrong type, empty or too long.
     """
@@ -53,7 +53,7 @@ class Question(Generic[T]):
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """The value, what it took, and whether it came from the cache."""
+    """The value, its usage, and whether it came from the cache."""
 
     value: T
     usage: Usage
@@ -64,7 +64,7 @@ def ask(client: ChatClient, question: Question[T], seed: int, cache: AnswerCache
     """The model's answer to `question`, from the cache if it was answered before.
 
     Raises:
-        AtelierError: no answer, or none that could be used after one repair try.
+        AtelierError: no answer, or none that can be used after one repair.
     """
     if cache is not None:
         stored = cache.load(client.llm, question.messages, question.schema, seed)
@@ -77,13 +77,13 @@ def ask(client: ChatClient, question: Question[T], seed: int, cache: AnswerCache
     if cache is not None:
         try:
             cache.store(client.llm, question.messages, question.schema, seed, text)
-        except (AtelierError, OSError, UnicodeError) as error:  # The answer is there and may have cost money.
+        except (AtelierError, OSError, UnicodeError) as error:  # Keep the answer: it may have cost money.
             _log.warning("The answer of %s could not be kept for the next time: %s", client.llm.model, error)
     return Answer(value, usage, False)
 
 
 def _ask(client: ChatClient, question: Question[T], seed: int) -> tuple[T, str, Usage]:
-    ladder: list[dict[str, Any] | None] = [
+    formats: list[dict[str, Any] | None] = [
         {"type": "json_schema", "json_schema": {"name": question.name, "strict": True, "schema": question.schema}},
         {"type": "json_object"},
         None,
@@ -91,7 +91,7 @@ def _ask(client: ChatClient, question: Question[T], seed: int) -> tuple[T, str, 
     messages = list(question.messages)
     used, problem = NOTHING_USED, ""
     for _attempt in range(2):
-        reply, ladder = _climb(client, messages, seed, ladder)
+        reply, formats = _ask_in_first_format(client, messages, seed, formats)
         used += reply.usage
         try:
             if len(reply.text) > MAX_ANSWER:
@@ -105,14 +105,14 @@ def _ask(client: ChatClient, question: Question[T], seed: int) -> tuple[T, str, 
     raise failures.unusable(client.llm, f"{problem}, and asking again did not help")
 
 
-def _climb(client: ChatClient, messages: Sequence[Message], seed: int, ladder: list[dict[str, Any] | None]
-           ) -> tuple[Reply, list[dict[str, Any] | None]]:
-    """The reply on the first rung that the server takes, and the ladder from there on."""
+def _ask_in_first_format(client: ChatClient, messages: Sequence[Message], seed: int,
+                         formats: list[dict[str, Any] | None]) -> tuple[Reply, list[dict[str, Any] | None]]:
+    """The reply in the first format that the server accepts, and the formats from that one on."""
     while True:
         try:
-            return client.ask(messages, seed, ladder[0]), ladder
+            return client.ask(messages, seed, formats[0]), formats
         except FormatRefused:
-            ladder = ladder[1:]
+            formats = formats[1:]
 
 
 def find_object(text: str) -> Mapping[str, Any]:
@@ -152,7 +152,7 @@ def text_field(answer: Mapping[str, Any], name: str, longest: int, required: boo
         value = ", ".join(value)
     if not isinstance(value, str):
         raise Unusable(f'"{name}" is missing' if value is None else f'"{name}" is not a text')
-    value = " ".join(_HALVES.sub("", value).split())
+    value = " ".join(_SURROGATES.sub("", value).split())
     if required and not value:
         raise Unusable(f'"{name}" is empty')
     if len(value) > longest:

@@ -1,4 +1,4 @@
-"""One question to a language model: positive prompt, negative prompt and title, from an idea."""
+"""Write a positive prompt, a negative prompt and a title from an idea with a language model."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def write(request: PromptRequest, client: ChatClient, cache: AnswerCache | None 
     """A prompt for `request`, written by the language model behind `client`.
 
     Args:
-        request: the idea and how it is wanted.
-        client: whom to ask.
-        cache: where answers are kept; None asks each time.
+        request: the idea and its options.
+        client: the language model.
+        cache: cache of answers; None asks each time.
         counter: counts tokens as the text encoder does; without it they are estimated.
-        fall_back: write offline if the model gives nothing usable; `WrittenPrompt.source` then says so and why.
+        fall_back: write offline if the model gives no usable answer; `WrittenPrompt.source` then says why.
 
     Raises:
-        AtelierError: the model gives nothing usable and `fall_back` is off.
+        AtelierError: the model gives no usable answer and `fall_back` is off.
     """
     try:
         answer = ask(client, _question(request), request.seed, cache)
@@ -88,16 +88,17 @@ def _messages(request: PromptRequest, keys: list[str]) -> list[Message]:
     messages = [{"role": "system", "content": f"{rules} {advice}".strip()}]
     if request.examples and request.prompt_style is not PromptStyle.FIELDS:
         for example in request.examples.examples:
-            messages += [{"role": "user", "content": example.idea}, {"role": "assistant", "content": _shown(example)}]
-    return [*messages, {"role": "user", "content": _wish(request)}]
+            messages += [{"role": "user", "content": example.idea},
+                         {"role": "assistant", "content": _example_answer(example)}]
+    return [*messages, {"role": "user", "content": _user_message(request)}]
 
 
-def _shown(example: Example) -> str:
+def _example_answer(example: Example) -> str:
     return json.dumps({"positive": example.positive, "negative": example.negative, "title": example.title},
                       ensure_ascii=False)
 
 
-def _wish(request: PromptRequest) -> str:
+def _user_message(request: PromptRequest) -> str:
     lines = [request.idea.strip()]
     if request.style.strip():
         lines.append(f"Style: {request.style.strip()}")

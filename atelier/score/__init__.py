@@ -1,1 +1,1 @@
-"""How well pictures match their texts, by CLIP."""
+"""Score how well pictures match texts, with CLIP models."""

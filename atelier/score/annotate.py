@@ -1,4 +1,4 @@
-"""Pictures with their scores written below."""
+"""Write scores below pictures."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from .result import Score, Scores
 
 
 def annotate(pictures: Sequence[Image.Image], scores: Scores) -> list[Image.Image]:
-    """Each picture with a strip below it that names its score and its text.
+    """Each picture with its score and text in a strip below.
 
     Args:
-        pictures: Those that were scored, in the same order.
-        scores: What `ClipScorer.score` gave for them.
+        pictures: The scored pictures, in the same order.
+        scores: Result of `ClipScorer.score` for them.
     """
     return [_with_strip(picture, score) for picture, score in zip(pictures, scores.items, strict=True)]
 
 
 def _with_strip(picture: Image.Image, score: Score) -> Image.Image:
     width, height = picture.size
-    # Room for two lines of a prompt, in letters that stay modest on large pictures.
+    # Fits two lines of a prompt, and limits the font size on large pictures.
     bar = strip(f"{score.value:.4f} · {score.text}", width, max(round(width * 0.1), 30), largest=max(width // 28, 12))
     out = Image.new("RGB", (width, height + bar.height))
     out.paste(picture.convert("RGB"), (0, 0))

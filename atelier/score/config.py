@@ -1,7 +1,8 @@
-"""The configuration of a CLIP model, read off its tensors' shapes.
+"""Infer a CLIP model's configuration from its tensor shapes.
 
 A single weights file carries no configuration, and some published folders carry a wrong one (LongCLIP's says 77
-positions where the weights have 248). Shapes never lie, so they decide; a config.json only adds what no shape shows.
+positions where the weights have 248). Shapes therefore take precedence; config.json only adds
+values that no shape determines.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _DIMENSIONS = {_TOKENS: 2, _TOKEN_POSITIONS: 2, _PATCHES: 4, _PATCH_POSITIONS: 2
 _UNSEEN = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 _UNSEEN_TEXT = (*_UNSEEN, "eos_token_id", "bos_token_id", "pad_token_id")
 _OPENAI_WIDEST = 1024
-"""Vision width of ViT-L/14, the widest CLIP by OpenAI; what is wider (H, g, bigG) comes from LAION."""
+"""Vision width of ViT-L/14, the widest CLIP by OpenAI; wider ones (H, g, bigG) are LAION's."""
 
 
 def config_of(shapes: Shapes, known: Mapping[str, Any] | None, source: str) -> dict[str, Any]:
@@ -32,14 +33,14 @@ def config_of(shapes: Shapes, known: Mapping[str, Any] | None, source: str) -> d
 
     Args:
         shapes: Every tensor's shape, named as in transformers' `CLIPModel`.
-        known: The model's own `CLIPConfig` as a dict; None if it comes without one. Then heads are 64 wide, but
+        known: The model's own `CLIPConfig` as a dict; None if it has none. Then heads are 64 wide, but
             16 in number from vision width 1024 up, and the activation is quick_gelu up to OpenAI's widest model,
-            gelu beyond: true of OpenAI's and LAION's released models, except LAION's B/32, B/16 and L/14 (gelu),
+            gelu beyond: correct for OpenAI's and LAION's released models, except LAION's B/32, B/16 and L/14 (gelu),
             which therefore need their config.json.
-        source: What errors call the model.
+        source: Name of the model in error messages.
 
     Raises:
-        AtelierError: this is not a whole CLIP model; above all a text encoder without its projection.
+        AtelierError: this is not a complete CLIP model, such as a text encoder without projection.
     """
     _refuse_parts(shapes, source)
     vocabulary, text_width = shapes[_TOKENS]

@@ -1,4 +1,4 @@
-"""How a picture that is not square becomes one for CLIP."""
+"""How non-square pictures are made square for CLIP."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import Enum
 
 
 class ClipCrop(str, Enum):
-    """What of a picture the model sees. It changes the score, so every result names it."""
+    """How a picture is made square. It affects the score, so every result records it."""
 
     CENTER = "center"
-    """The reference: shorter side to size, then the middle square. What lies outside does not count."""
+    """Resize the shorter side and crop the centre square, as in CLIP's reference code. The rest is ignored."""
     PAD = "pad"
-    """Longer side to size, the rest filled with CLIP's mean colour. All of the picture counts."""
+    """Resize the longer side and pad with CLIP's mean colour. The whole picture counts."""
     SQUASH = "squash"
-    """Both sides to size. All of the picture counts, its proportions do not."""
+    """Resize both sides. The whole picture counts; its aspect ratio is lost."""

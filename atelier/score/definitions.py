@@ -1,4 +1,4 @@
-"""The three numbers that people call "CLIP score", all functions of one cosine."""
+"""The three definitions of "CLIP score", all functions of one cosine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Definition(str, Enum):
 
 
 def plain_cosine(cosine: float) -> float:
-    """cos(E_image, E_text), -1 … 1: what CLIP was trained to raise (Radford et al. 2021, arXiv:2103.00020, fig. 3).
+    """cos(E_image, E_text), -1 … 1: what CLIP was trained to maximise (Radford et al. 2021, arXiv:2103.00020, fig. 3).
 
     Matching pairs lie near 0.25 … 0.35 for OpenAI's models.
     """

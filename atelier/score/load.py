@@ -1,4 +1,4 @@
-"""CLIP models from disk: a folder as transformers saves it, or a single weights file."""
+"""Load CLIP models: a folder as transformers saves it, or a single weights file."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def open_scorer(path: Path, *, device: torch.device | str = "cpu", dtype: torch.
 
     Args:
         path: A folder with model.safetensors (or its shards) and config.json, or one weights file. The configuration
-            of a single file is looked for beside it under the same name, ending in `.json`.
-        device: Where to compute.
-        dtype: What to compute in; cosines are float32 always.
-        crop: How pictures become square.
-        chunk: Pictures encoded at once.
+            of a single file is read from a file beside it of the same name, ending in `.json`.
+        device: Device to compute on.
+        dtype: Precision to compute in; cosines are always float32.
+        crop: How pictures are made square.
+        chunk: Pictures per batch.
 
     Raises:
-        AtelierError: nothing to read, not a whole CLIP model, or tensors missing.
+        AtelierError: no readable file, an incomplete CLIP model, or missing tensors.
     """
     model: Any
     model, note = load_clip(path)
@@ -46,17 +46,17 @@ def open_scorer(path: Path, *, device: torch.device | str = "cpu", dtype: torch.
 
 
 def load_clip(path: Path) -> tuple[CLIPModel, str]:
-    """The model on CPU in the type it is stored in, and what had to be assumed about it ("" if nothing).
+    """The model on CPU in its stored precision, and a note on assumed settings ("" if none).
 
     Raises:
-        AtelierError: nothing to read, not a whole CLIP model, or tensors missing or of other shapes.
+        AtelierError: no readable file, an incomplete CLIP model, or tensors missing or of wrong shapes.
     """
     from transformers import CLIPConfig, CLIPModel
 
     name, entries, known = model_name(path), _entries(path), _known_config(path)
     shapes = {key: entry.shape for key, entry in entries.items()}
     config: Any = CLIPConfig(**config_of(shapes, known, name))
-    with torch.device("meta"):  # no time spent on random weights
+    with torch.device("meta"):  # skips random initialisation
         model: Any = CLIPModel(config)
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if key != "logit_scale"}
     wrong = [key for key, shape in wanted.items() if shapes.get(key, shape) != shape]
@@ -70,19 +70,19 @@ def load_clip(path: Path) -> tuple[CLIPModel, str]:
     if missing:
         raise AtelierError(f"{name} lacks {len(missing)} tensors, {missing[0]} first.",
                            "Download it again, or choose another CLIP model.")
-    # No part of a score, absent from some files, and of another shape in others.
+    # Not used for scores, absent from some files, and of another shape in others.
     model.logit_scale = torch.nn.Parameter(torch.zeros(()), requires_grad=False)
     _number_positions(model)
     return model.eval(), "" if known else _ASSUMED.format(config.vision_config.hidden_act)
 
 
 def model_name(path: Path) -> str:
-    """What people call the model at `path`: its folder's name, or its file's without the ending."""
+    """Display name of the model at `path`: its folder's name, or its file's without the ending."""
     return (_folder_of(path) or path.with_suffix("")).name
 
 
 def _number_positions(model: CLIPModel) -> None:
-    """Fill the buffers that count 0, 1, 2, …, which no file is bound to hold."""
+    """Fill the buffers of position ids, which files may lack."""
     for part in (model.text_model.embeddings, model.vision_model.embeddings):
         count = part.position_embedding.num_embeddings
         part.register_buffer("position_ids", torch.arange(count)[None], persistent=False)

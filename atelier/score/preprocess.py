@@ -1,4 +1,4 @@
-"""Pictures as CLIP sees them: small squares of normalised RGB."""
+"""Preprocess pictures for CLIP: small squares of normalised RGB."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _square(picture: Image.Image, size: int, crop: ClipCrop) -> Image.Image:
         return picture.resize((size, size), Image.Resampling.BICUBIC)
     width, height = picture.size
     side = min(width, height) if crop is ClipCrop.CENTER else max(width, height)
-    # Rounded down as in transformers; a very long picture keeps at least one row of pixels.
+    # Rounded down as in transformers; a very elongated picture keeps at least one row of pixels.
     new = (max(int(size * width / side), 1), max(int(size * height / side), 1))
     picture = picture.resize(new, Image.Resampling.BICUBIC)
     left, top = (new[0] - size) // 2, (new[1] - size) // 2

@@ -1,4 +1,4 @@
-"""Scores as values: one per picture, with everything needed to read them years later."""
+"""Score results, with the settings needed to interpret them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Score:
     """How well one picture matches its text."""
 
     picture: int
-    """Place of the picture in what was scored, from 0."""
+    """Index of the picture among the scored ones."""
     text: str
     """The text it was compared with, prefix included."""
     cosine: float
@@ -26,9 +26,9 @@ class Score:
     value: float
     """The cosine under the chosen definition."""
     tokens: int
-    """Tokens of the text that counted."""
+    """Encoded tokens of the text."""
     cut: int
-    """Tokens of the text that did not fit."""
+    """Tokens of the text that were cut off."""
     style: float | None = None
     """Value against the style text, under the same definition."""
     likeness: float | None = None
@@ -45,7 +45,7 @@ class Scores:
     crop: ClipCrop
     style_text: str = ""
     note: str = ""
-    """What had to be assumed about the model; empty if nothing."""
+    """Settings that were assumed about the model; empty if none."""
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -62,7 +62,7 @@ class Scores:
         return statistics.pstdev(score.value for score in self.items)
 
     def best(self, k: int) -> tuple[int, ...]:
-        """Places of the `k` best pictures, best first; of equals the earlier one.
+        """Indices of the `k` best pictures, best first; ties go to the earlier one.
 
         Raises:
             AtelierError: `k` is not between 1 and the number of pictures.
@@ -70,11 +70,11 @@ class Scores:
         if not 1 <= k <= len(self.items):
             raise AtelierError(f"k is {k}, and there are {len(self.items)} scored pictures.",
                                f"Choose between 1 and {len(self.items)}.")
-        return tuple(sorted(range(len(self.items)), key=lambda place: -self.items[place].value)[:k])
+        return tuple(sorted(range(len(self.items)), key=lambda index: -self.items[index].value)[:k])
 
-    def chosen(self, places: Sequence[int]) -> Scores:
-        """The scores at these places, in this order and numbered anew: the scores of the chosen pictures."""
-        items = tuple(replace(self.items[place], picture=new) for new, place in enumerate(places))
+    def chosen(self, indices: Sequence[int]) -> Scores:
+        """The scores at these indices, in this order and renumbered from 0."""
+        items = tuple(replace(self.items[index], picture=new) for new, index in enumerate(indices))
         return replace(self, items=items)
 
     def table(self) -> str:

@@ -1,4 +1,4 @@
-"""CLIP scores of pictures, each distinct text and each picture encoded once."""
+"""Compute CLIP scores, encoding each picture and each distinct text once."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ class ClipScorer:
     """Compares pictures with texts and with each other, by one CLIP model.
 
     Args:
-        model: transformers' `CLIPModel`, on the device and in the type to compute with; cosines are float32 always.
+        model: transformers' `CLIPModel`, on the device and in the precision to use; cosines are always float32.
         tokenizer: The model's own.
-        name: What results call the model.
-        crop: How pictures become square.
-        chunk: Pictures encoded at once; fewer need less memory and change nothing else.
-        note: What had to be assumed about the model; results repeat it.
+        name: Name of the model in results.
+        crop: How pictures are made square.
+        chunk: Pictures per batch; fewer need less memory.
+        note: Settings that were assumed about the model; repeated in results.
     """
 
     def __init__(self, model: CLIPModel, tokenizer: Tokenizer, name: str, *, crop: ClipCrop = ClipCrop.CENTER,
@@ -55,11 +55,11 @@ class ClipScorer:
             references: Pictures that all pictures are compared with.
 
         Raises:
-            AtelierError: no pictures, an empty text, another number of texts than of pictures, or a model that computes
-                something that is no number.
+            AtelierError: no pictures, an empty text, another number of texts than of pictures, or an embedding that
+                is not finite.
         """
         progress = progress or Progress()
-        pairs = [prefix + text for text in _one_each(texts, len(pictures))]
+        pairs = [prefix + text for text in _one_text_each(texts, len(pictures))]
         tokens = {text: self.tokens(text) for text in dict.fromkeys(pairs)}
         progress.phase("encoding", len(pictures) + len(references))
         images = self.encode_pictures([*pictures, *references], progress)
@@ -78,7 +78,7 @@ class ClipScorer:
                       note=self.note)
 
     def tokens(self, text: str) -> TokenizedText:
-        """`text` as the model receives it.
+        """Tokenize `text` for the model.
 
         Raises:
             AtelierError: the text is empty, or the tokenizer does not belong to the model.
@@ -99,7 +99,7 @@ class ClipScorer:
             batch = new[start:start + _TEXTS_AT_ONCE]
             ids = [self.tokens(text).ids for text in batch]
             longest = max(map(len, ids))
-            # Filled up with the end token, whose first place is the one that is read; attention looks back only.
+            # Pad with the end token: the first one is pooled, and attention is causal.
             padded = torch.tensor([[*row, *([row[-1]] * (longest - len(row)))] for row in ids])
             features = _features(self.model.get_text_features(input_ids=padded.to(self._device)))
             self._texts.update(zip(batch, self._unit(features, "texts"), strict=True))
@@ -130,7 +130,7 @@ class ClipScorer:
         """`features` of `what` at length one, float32 on CPU.
 
         Raises:
-            AtelierError: the model computed something that is no number, or nothing but zeros.
+            AtelierError: an embedding is not finite or zero.
         """
         features = features.to("cpu", torch.float32)
         unit = features / features.norm(dim=-1, keepdim=True)
@@ -155,7 +155,7 @@ def _cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     return (a * b).sum(dim=-1)
 
 
-def _one_each(texts: str | Sequence[str], count: int) -> list[str]:
+def _one_text_each(texts: str | Sequence[str], count: int) -> list[str]:
     listed = [texts] if isinstance(texts, str) else list(texts)
     if len(listed) == 1:
         return listed * count

@@ -1,4 +1,4 @@
-"""Texts as CLIP reads them: how many tokens, and how many of them do not fit."""
+"""Tokenize texts for CLIP, and count the tokens that are cut off."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from ..errors import AtelierError
 
 Tokenizer = Callable[[str], list[int]]
-"""Gives a text's token ids between a begin and an end token, never cut."""
+"""Returns a text's token ids between begin and end token, without truncation."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +21,11 @@ class TokenizedText:
     used: int
     """Tokens of the text itself among `ids`: at most 75 for most models, 246 for LongCLIP."""
     cut: int
-    """Tokens of the text that did not fit and have no part in the score."""
+    """Tokens of the text that were cut off."""
 
 
 def tokenize(tokenizer: Tokenizer, text: str, positions: int) -> TokenizedText:
-    """Cut `text` to a model with `positions` positions the way CLIP was published: the end token always stays.
+    """Cut `text` to a model with `positions` positions as CLIP's reference code does: the end token is kept.
 
     Raises:
         AtelierError: the text holds nothing but space.
@@ -39,7 +39,7 @@ def tokenize(tokenizer: Tokenizer, text: str, positions: int) -> TokenizedText:
 
 
 def clip_tokenizer(folder: Path | None) -> Tokenizer:
-    """The tokenizer whose files lie in the model's own `folder`, else CLIP's usual one, which released models share.
+    """The tokenizer from the model's own `folder`, else CLIP's standard one, which released models share.
 
     Raises:
         AtelierError: there are no such files, and the usual one is not installed.
@@ -47,7 +47,7 @@ def clip_tokenizer(folder: Path | None) -> Tokenizer:
     from ..models.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(folder=folder if folder is not None and _has_tokenizer(folder) else None)
-    # Not verbose, or it would warn about texts longer than the model: they are cut later, and counted.
+    # Not verbose: `tokenize` cuts long texts, so no warning is needed.
     return lambda text: tokenizer(text, truncation=False, verbose=False)["input_ids"]
 
 

@@ -1,1 +1,1 @@
-"""The library from a terminal: one module a verb."""
+"""The command line: one module for each verb."""

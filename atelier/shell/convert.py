@@ -1,4 +1,4 @@
-"""`atelier convert`: a checkpoint to a diffusers folder and back, with a LoRA merged in if wanted."""
+"""`atelier convert`: convert between checkpoint and diffusers folder, optionally merging a LoRA."""
 
 from __future__ import annotations
 

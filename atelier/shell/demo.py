@@ -1,4 +1,4 @@
-"""`atelier demo` and `atelier demo-model`: the whole product on this machine, from nothing."""
+"""`atelier demo` and `atelier demo-model`: the whole pipeline with the shipped model, and its files for ComfyUI."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def add(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Tell the story and print its summary."""
+    """Run the demo and print its summary."""
     from ..demo.stories import own_model_story, pencil_story
     from ..demo.story import run_story
     from ..errors import AtelierError

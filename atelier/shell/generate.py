@@ -1,4 +1,4 @@
-"""`atelier generate`: pictures from a model, with or without a LoRA."""
+"""`atelier generate`: generate pictures with a model and an optional LoRA."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def add(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Draw every prompt with every seed and save the pictures under their prompts."""
+    """Generate every prompt with its seeds and save each picture under its prompt."""
     from ..errors import AtelierError
     from ..generate import GenerateRequest, generate
     from ..grid.saving import free_stem, safe_name

@@ -1,4 +1,4 @@
-"""`atelier grid`: pictures and fillers in blocks."""
+"""`atelier grid`: compose pictures and fillers into a block grid."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def add(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Compose, and write picture and manifest."""
+    """Compose the grid and write picture and manifest."""
     from ..files import atomic_file, write_json
     from ..grid.compose import Fit, compose, parse_color
     from ..grid.fillers import fillers_from_folder

@@ -1,4 +1,4 @@
-"""`atelier inspect`: what a model file or folder is."""
+"""`atelier inspect`: describe a model file or folder."""
 
 from __future__ import annotations
 
@@ -21,5 +21,5 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the header only; nothing is loaded."""
     from ..models.inspect import inspect
 
-    found = inspect(arguments.file)
-    show(arguments, found.text(), found.as_dict())
+    inspection = inspect(arguments.file)
+    show(arguments, inspection.text(), inspection.as_dict())

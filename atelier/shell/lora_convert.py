@@ -1,4 +1,4 @@
-"""`atelier lora-convert`: a LoRA from one format to another."""
+"""`atelier lora-convert`: convert a LoRA between formats."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def add(verbs: Any) -> None:
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Convert, and say how many keys matched."""
+    """Convert, and report how many keys matched."""
     from ..lora.convert import convert_lora
 
-    made = convert_lora(arguments.source, arguments.destination, arguments.to)
-    show(arguments, made.text(), vars(made))
+    result = convert_lora(arguments.source, arguments.destination, arguments.to)
+    show(arguments, result.text(), vars(result))

@@ -1,4 +1,4 @@
-"""The command line: verbs, exit codes, and what a failure says.
+"""The command line: verbs, exit codes and error messages.
 
 Exit code 0 is success, 2 wrong use (argparse's own), 1 a failure or an interrupt. Results go to standard output,
 progress and errors to standard error, so that `--json` output can be piped.
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from ..errors import AtelierError
 from ..progress import Interrupted
 from . import convert, demo, generate, grid, inspect, lora_convert, score, train
-from .progress import interrupts_kept
+from .progress import graceful_interrupts
 
 VERBS = (inspect, convert, lora_convert, train, generate, score, grid, demo)
 
@@ -29,13 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         The exit code.
     """
-    _speak_utf8()
+    _use_utf8()
     parsed = _parser().parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("atelier").setLevel(logging.DEBUG if parsed.verbose else logging.INFO)
-    _quieten_libraries()
+    _silence_libraries()
     try:
-        with interrupts_kept():
+        with graceful_interrupts():
             parsed.run(parsed)
     except AtelierError as error:
         print(f"atelier: {error}", file=sys.stderr)
@@ -44,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("atelier: Interrupted. What was finished is kept; run the same command again to go on.", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # Whoever read the output (`head`) has enough; Python would complain once more when it flushes.
+        # The reader (such as `head`) closed the pipe; redirect stdout, or Python raises again when it flushes.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         logging.getLogger("atelier").debug("Where it happened:", exc_info=True)
@@ -64,22 +64,22 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _system_error(error: OSError) -> str:
-    """One line on what the operating system refused, such as a path below a file or a name that is too long."""
+    """One line on an operating system error, such as a name that is too long."""
     what = " ".join(str(error.strerror or error).split())
     where = f"{error.filename}: " if error.filename is not None else ""
     return f"{where}{what}. Check the path, and run again."
 
 
-def _speak_utf8() -> None:
-    """Captions and file names go beyond what a Windows console's code page holds."""
+def _use_utf8() -> None:
+    """Write UTF-8: a Windows console's code page cannot hold all captions and file names."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(encoding="utf-8", errors="replace")
 
 
-def _quieten_libraries() -> None:
-    """Progress is shown here; the libraries' own bars and advice for their callers would only get between."""
+def _silence_libraries() -> None:
+    """Turn off the libraries' own progress bars and advice; the shell shows progress itself."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

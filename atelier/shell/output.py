@@ -1,4 +1,4 @@
-"""What verbs share: options that many have, and results as text or JSON."""
+"""Shared options of verbs, and results printed as text or JSON."""
 
 from __future__ import annotations
 
@@ -18,5 +18,5 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 
 def show(arguments: argparse.Namespace, text: str, values: Any) -> None:
-    """Print a result: `text` for a person, or `values` where `--json` was given."""
+    """Print a result: `text`, or `values` as JSON if `--json` was given."""
     print(json.dumps(values, ensure_ascii=False, indent=2, default=str) if arguments.json else text)

@@ -1,4 +1,4 @@
-"""Pictures as verbs take them: files and folders, opened upright."""
+"""Read the picture arguments of verbs: files and folders."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 def picture_files(given: Sequence[Path]) -> list[Path]:
-    """The files among `given`, and those in the folders among them, in order of names.
+    """The files among `given`, and those in the folders among them, sorted by name.
 
     Raises:
-        AtelierError: a path does not exist, or there is no picture.
+        AtelierError: a path does not exist, or no picture is among them.
     """
     from ..dataset.scan import find_pictures
 
     files: list[Path] = []
     for path in given:
         if path.is_dir():
-            files += sorted(found.path for found in find_pictures(path, recursive=False))
+            files += sorted(picture.path for picture in find_pictures(path, recursive=False))
         elif path.is_file():
             files.append(path)
         else:

@@ -1,4 +1,4 @@
-"""Progress on a terminal, and Ctrl-C as a request that work is kept for."""
+"""Progress on a terminal, and interrupts by Ctrl-C that keep finished work."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from types import FrameType
 from ..progress import Interrupted, Progress
 
 LINE_SECONDS = 10.0
-"""Where no bar can be drawn, a line appears no more often than this."""
+"""Minimum seconds between lines where no bar can be drawn."""
 
-_asked = threading.Event()
+_interrupt_requested = threading.Event()
 
 
 @contextmanager
-def interrupts_kept() -> Iterator[None]:
-    """Turn the first Ctrl-C (or SIGTERM) into a flag that `ShellProgress.check` reads; a second one ends at once."""
+def graceful_interrupts() -> Iterator[None]:
+    """Turn the first Ctrl-C (or SIGTERM) into a flag that `ShellProgress.check` reads; a second raises at once."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals belong to the main thread; whoever calls from another handles them
+        yield  # only the main thread can handle signals
         return
     before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
-    _asked.clear()
+    _interrupt_requested.clear()
 
     def ask(_kind: int, _frame: FrameType | None) -> None:
-        if _asked.is_set():
+        if _interrupt_requested.is_set():
             raise KeyboardInterrupt
-        _asked.set()
+        _interrupt_requested.set()
         print("\nStopping after this step; once more to stop at once.", file=sys.stderr, flush=True)
 
     for kind in before:
@@ -47,18 +47,18 @@ class ShellProgress(Progress):
 
     def __init__(self) -> None:
         self._bar = None
-        self._name, self._total, self._said = "", 0, 0.0
+        self._name, self._total, self._last_line = "", 0, 0.0
 
     def check(self) -> None:
-        """Raise `Interrupted` once Ctrl-C was pressed."""
-        if _asked.is_set():
+        """Raise `Interrupted` after Ctrl-C was pressed."""
+        if _interrupt_requested.is_set():
             self.close()
             raise Interrupted
 
     def phase(self, name: str, total: int) -> None:
-        """Begin a new bar."""
+        """Start a new bar."""
         self.close()
-        self._name, self._total, self._said = name, total, time.monotonic()
+        self._name, self._total, self._last_line = name, total, time.monotonic()
         if sys.stderr.isatty():
             from tqdm import tqdm
 
@@ -68,16 +68,16 @@ class ShellProgress(Progress):
             print(f"{name} …", file=sys.stderr, flush=True)
 
     def advance(self, done: int, text: str = "") -> None:
-        """Move the bar, or say so from time to time."""
+        """Move the bar, or print a line from time to time."""
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(done - self._bar.n)
-        elif time.monotonic() - self._said > LINE_SECONDS:
-            self._said = time.monotonic()
+        elif time.monotonic() - self._last_line > LINE_SECONDS:
+            self._last_line = time.monotonic()
             print(f"{self._name} {100 * done / max(self._total, 1):.0f} % {text}".rstrip(), file=sys.stderr, flush=True)
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None

@@ -1,4 +1,4 @@
-"""`atelier score`: how well pictures match texts, by a CLIP model."""
+"""`atelier score`: score pictures against texts with a CLIP model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .pictures import open_pictures, picture_files
 from .progress import ShellProgress
 
 _SETTINGS = re.compile(r"(Steps|Seed|Model|Title|CLIP score|Scored by): ")
-"""How the last line of an infotext begins: the web UI's, or Save Titled's."""
+"""Start of the last line of an infotext, by the web UI or Save Titled."""
 
 
 def add(verbs: Any) -> None:
@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _sidecar_texts(files: Sequence[Path]) -> list[str]:
-    """The prompt of each picture, from the files that Save Titled or a person put beside it."""
+    """The prompt of each picture, from the .json or .txt file beside it."""
     texts = [_saved_prompt(file.with_suffix(".json")) or _written_prompt(file.with_suffix(".txt")) for file in files]
     missing = [file.name for file, text in zip(files, texts, strict=True) if not text]
     if missing:
@@ -67,7 +67,7 @@ def _sidecar_texts(files: Sequence[Path]) -> list[str]:
 
 
 def _saved_prompt(path: Path) -> str:
-    """What Save Titled kept as `prompt`; "" if there is no such file or it is another program's."""
+    """The `prompt` in Save Titled's JSON file; "" if there is no such file or another program wrote it."""
     try:
         details = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError):
@@ -81,7 +81,7 @@ def _written_prompt(path: Path) -> str:
     from ..dataset.sidecar import read_sidecar
 
     lines = list(read_sidecar(path, by_lines=True)) if path.is_file() else []
-    for place, line in enumerate(lines):
-        if line.startswith("Negative prompt:") or (place == len(lines) - 1 and _SETTINGS.match(line)):
-            return "\n".join(lines[:place])
+    for index, line in enumerate(lines):
+        if line.startswith("Negative prompt:") or (index == len(lines) - 1 and _SETTINGS.match(line)):
+            return "\n".join(lines[:index])
     return "\n".join(lines)

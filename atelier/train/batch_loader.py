@@ -16,7 +16,7 @@ Key = tuple[object, ...]
 Piece = tuple[Tensor | None, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainBatch:
     """One batch. B pictures of one size."""
 
@@ -66,12 +66,13 @@ class BatchLoader:
                for u in batch if self.size_ids]
         weights = [self.prior_weight if self.data.items[u.index].prior else 1.0 for u in batch]
         mean = _stack([m[0] for m in moments])
-        return TrainBatch(
-            mean, _stack([m[1] for m in moments]), text, tuple(self._caption(u) for u in batch),
-            _stack(ids) if ids else None,  # float32: in bfloat16 there is no 1023
-            _stack([torch.ones_like(mean[0, :1]) if m is None else m for m in masks])
-            if any(m is not None for m in masks) else None,
-            torch.tensor(weights, device=self.device))
+        mask = None
+        if any(m is not None for m in masks):
+            mask = _stack([torch.ones_like(mean[0, :1]) if m is None else m for m in masks])
+        return TrainBatch(mean=mean, std=_stack([m[1] for m in moments]), text=text,
+                          captions=tuple(self._caption(u) for u in batch),
+                          time_ids=_stack(ids) if ids else None,  # float32: in bfloat16 there is no 1023
+                          mask=mask, weights=torch.tensor(weights, device=self.device))
 
     def _text(self, batch: Batch) -> TextBatch:
         rows = [self._keep(("text", -1 if u.without_caption else u.index, u.variant if not u.without_caption else 0),

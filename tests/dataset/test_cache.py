@@ -348,7 +348,7 @@ def test_damaged_packs_are_made_again(data: TrainingSet, model: DiffusersModel, 
 def test_a_large_set_is_read_from_disk(data: TrainingSet, model: DiffusersModel, tmp_path: Path,
                                       monkeypatch: pytest.MonkeyPatch) -> None:
     held = encoded(data, model, tmp_path / "cache")
-    monkeypatch.setattr(cache_module, "HELD_BYTES", 0)
+    monkeypatch.setattr(cache_module, "IN_MEMORY_BYTES", 0)
     read = encoded(data, model, tmp_path / "cache")
     assert torch.equal(held.moments(3, True)[1], read.moments(3, True)[1])
     assert torch.equal(held.text(3, 0).embeds, read.text(3, 0).embeds)

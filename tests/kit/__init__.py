@@ -24,6 +24,7 @@ Models
     ldm_shapes             tensor names and shapes of the original architectures
     diffusers_forward      outputs of diffusers' UNet and VAE, here or in a child process
     loras                  random LoRAs, and UNets of published shapes without weights
+    stack_encoder          the text encoders of a model as an encoder of weighted prompts
     clip_models            random CLIP models for scores
     seeing_models          depth estimation, ControlNet, Real-ESRGAN and x4 upscaler
     face_models            face restoration models

@@ -56,7 +56,11 @@ interface EditorExtension {
 declare const LiteGraph: { uuidv4(): string };
 
 declare module "*/scripts/app.js" {
-  export const app: { rootGraph: EditorGraph; registerExtension(extension: EditorExtension): void };
+  export const app: {
+    rootGraph: EditorGraph;
+    registerExtension(extension: EditorExtension): void;
+    queuePrompt(number: number): Promise<unknown>;
+  };
 }
 
 declare module "*/scripts/api.js" {

@@ -1,7 +1,7 @@
 """Compel's arithmetic on a text encoder's embeddings.
 
-Each word's embedding is moved along the line from the empty prompt's: out for a weight w above 1, in for one below.
-For words lighter than 1 the result is also drawn towards the prompt in which the encoder cannot see them, with a share
+Each word's embedding is scaled relative to the empty prompt's: away from it for a weight w above 1, towards it below.
+For w below 1 the result is also averaged with the embedding of the prompt in which those words are masked, in a ratio
 of tan((1 - w) π/2) to 1, so that w = 0.5 lies half-way and w = 0 is the prompt without them. Source: compel 2
 (D. Stewart), doc/syntax.md and the comments of its embeddings provider.
 """
@@ -27,9 +27,9 @@ class TokenizedClause:
     """A tokenized clause."""
 
     content: Any
-    """What the encoder needs to encode it."""
+    """Token data in the encoder's own type."""
     owner: Tensor
-    """[S] integers: the fragment each position belongs to; -1 for start, end and padding."""
+    """[S] integers: index of each position's fragment; -1 for start, end and padding."""
 
 
 @dataclass(frozen=True)
@@ -43,22 +43,22 @@ class Encoded:
 
 
 class Encoder(Protocol):
-    """A text encoder with its tokenizer, of whatever program."""
+    """A text encoder with its tokenizer, of any implementation."""
 
     def tokenize(self, fragments: Sequence[str]) -> TokenizedClause:
-        """Tokens of the fragments one after the other, with start, end and padding, in as many chunks as needed."""
+        """Tokens of the concatenated fragments, with start, end and padding, in as many chunks as needed."""
         ...
 
     def encode(self, tokens: TokenizedClause, without: Sequence[int | None]) -> Encoded:
-        """One variant for each entry of `without`: the fragment whose tokens attention cannot see, or None."""
+        """One variant for each entry of `without`: the index of the masked fragment, or None."""
         ...
 
 
 def weighted(text: str, encoder: Encoder) -> Encoded:
     """The conditioning of a prompt in compel's syntax, N = 1.
 
-    The pooled vector is that of the words without weights (of a blend the mean, of a conjunction the first's): a
-    single vector for the whole prompt has no part that belongs to a word.
+    The pooled vector ignores weights (a blend's is the mean, a conjunction's the first): one vector for the whole
+    prompt has no part that belongs to a word.
 
     Raises:
         AtelierError: the text is not in the syntax; see `syntax.parse`.
@@ -67,7 +67,7 @@ def weighted(text: str, encoder: Encoder) -> Encoded:
 
 
 def embed(prompt: WeightedPrompt, encoder: Encoder) -> Encoded:
-    """The conditioning of a parsed prompt; `.and()` parts one after the other along the positions."""
+    """The conditioning of a parsed prompt; `.and()` parts are concatenated along positions."""
     empty = _Empty(encoder)
     parts = [_blend(part, encoder, empty) if isinstance(part, Blend) else _clause(part, encoder, empty)
              for part in prompt.parts]

@@ -4,10 +4,10 @@
     (a red cat)++  "a red cat"1.3     the same for several words; nested weights multiply
     (a red cat:1.3)                   the host's own spelling of (a red cat)1.3
     ("a", "b").blend(1, -0.5)         weighted mean of embeddings; , no_normalize at the end leaves the sum as it is
-    ("a", "b").and(1, 0.8)            embeddings one after the other; .add is the same
-    \\(  \\)  \\"  \\+  \\-                 the signs themselves
+    ("a", "b").and(1, 0.8)            concatenated embeddings; .add is the same
+    \\(  \\)  \\"  \\+  \\-                 literal characters
 
-What opens nothing is text: a lone bracket, a smiley, "--ar". Where this differs from compel's own parser, and why:
+Unpaired signs are text: a lone bracket, a smiley, "--ar". Differences from compel's own parser and their reasons:
 docs/decisions/0005-weighted-prompts.md.
 """
 
@@ -38,7 +38,7 @@ _ESCAPED = re.compile(r"\\([()\"+\-:\\])")
 
 @dataclass(frozen=True)
 class Fragment:
-    """Words of one weight."""
+    """Text of one weight."""
 
     text: str
     weight: float = 1.0
@@ -52,7 +52,7 @@ class Clause:
 
     @property
     def text(self) -> str:
-        """The words alone."""
+        """The text without weights."""
         return " ".join(fragment.text for fragment in self.fragments)
 
 
@@ -68,7 +68,7 @@ class Blend:
 
 @dataclass(frozen=True)
 class WeightedPrompt:
-    """Parts whose embeddings stand one after the other; usually there is one."""
+    """Parts whose embeddings are concatenated; usually one."""
 
     parts: tuple[Clause | Blend, ...]
     weights: tuple[float, ...]
@@ -156,7 +156,7 @@ def _misplaced(name: str) -> AtelierError:
 # Clauses ------------------------------------------------------------------------------------------------------------
 
 def _clause(text: str) -> Clause:
-    fragments = _fused(_fragments(text, 1.0)) or [Fragment("")]
+    fragments = _merged(_fragments(text, 1.0)) or [Fragment("")]
     heaviest = max(fragments, key=lambda fragment: fragment.weight)
     if heaviest.weight > HEAVIEST:
         raise AtelierError(f"{heaviest.text[:40]!r} has the weight {heaviest.weight:g}.",
@@ -198,14 +198,14 @@ def _fragments(text: str, weight: float, depth: int = 0) -> list[Fragment]:
     return found
 
 
-def _fused(fragments: Sequence[Fragment]) -> list[Fragment]:
-    fused: list[Fragment] = []
+def _merged(fragments: Sequence[Fragment]) -> list[Fragment]:
+    merged: list[Fragment] = []
     for fragment in fragments:
-        if fused and fused[-1].weight == fragment.weight:
-            fused[-1] = Fragment(f"{fused[-1].text} {fragment.text}", fragment.weight)
+        if merged and merged[-1].weight == fragment.weight:
+            merged[-1] = Fragment(f"{merged[-1].text} {fragment.text}", fragment.weight)
         else:
-            fused.append(fragment)
-    return fused
+            merged.append(fragment)
+    return merged
 
 
 def _signed(word: str) -> tuple[str, str, str]:
