@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 BATCH = 4
 """Batch size of encoding on a CPU."""
-STOP, SAMPLE = "/atelier/training/stop", "/atelier/training/sample"
+STOP, SAMPLE, CONTINUE = (f"/atelier/training/{request}" for request in ("stop", "sample", "continue"))
 NOTHING = {"message": "Nothing is being trained.", "reached": []}
 LONG = 5000
 """Steps of a run that lasts until the test stops it."""
@@ -101,6 +101,27 @@ def test_stop_and_keep_ends_within_a_step_and_the_graph_goes_on(host: Host, chec
                 if _title(path) == "stopped")
     assert np.array_equal(next(iter(written.values())), load_file(kept)[next(iter(written))])
     assert session(host, prompt=answers[0][1]["reached"][0]["prompt"])["status"] == "stopped by user"
+
+
+def test_a_stopped_training_goes_on_when_it_is_asked_to(host: Host, checkpoint: str, pictures: Path) -> None:
+    """Queued again by itself it stays as it was kept, so that what comes after it can be changed in peace."""
+    nothing = {"message": "No training was stopped and kept.", "reached": []}
+    assert host.post(CONTINUE, {"node": "goes on"}) == nothing
+    graph = training(checkpoint, pictures, "goes on", 60, node="goes on").fill(host)
+    stopped = host.queue(graph, at_step(6, lambda news: host.post(STOP, {"node": "goes on"})))
+    assert stopped.status == "success", stopped.error
+    step = int(re.findall(r"stopped by user after (\d+) of 60 steps", stopped.text("goes on"))[0])
+    assert 6 <= step < 60 and f"{60 - step} steps are left" in stopped.text("goes on")
+    assert "goes on" not in host.queue(graph).ran()
+    reached = host.post(CONTINUE, {"node": "goes on"})["reached"]
+    assert [session["node"] for session in reached] == ["goes on"]
+    result = host.queue(graph)
+    assert result.status == "success", result.error
+    assert "complete after 60 of 60 steps" in result.text("goes on")
+    new = losses(result, "goes on")  # a resumed training shows the steps before once more
+    assert [number for number, _ in new] == list(range(1, 61))
+    assert host.post(CONTINUE, {"node": "goes on"}) == nothing
+    assert "goes on" not in host.queue(graph).ran()
 
 
 def _title(path: Path) -> str:

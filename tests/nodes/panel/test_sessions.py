@@ -130,3 +130,21 @@ def test_taking_a_sample_request_holds_the_lock(session: Any) -> None:
         assert not taken
     taker.join()
     assert taken == [True]
+
+
+def test_only_a_stopped_session_can_be_asked_to_go_on(module: ModuleType) -> None:
+    sessions, key = module.Sessions(), module.Key("p", "4", "w")
+    for status, continues in (("complete", False), ("stopped by user", True)):
+        earlier = sessions.open(key, can_sample=False)
+        earlier.end(status)
+        sessions.request_continue([earlier])
+        assert sessions.open(module.Key("p", "5", "w"), can_sample=False).continues is False, "another node"
+        assert sessions.open(key, can_sample=False).continues is continues
+    assert sessions.open(key, can_sample=False).continues is False, "once"
+    assert sessions.continued == 2
+
+
+def test_asking_nobody_to_go_on_runs_nothing_again(module: ModuleType) -> None:
+    sessions = module.Sessions()
+    sessions.request_continue([])
+    assert sessions.continued == 0
