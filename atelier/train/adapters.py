@@ -50,10 +50,10 @@ def put_adapters(component: str, module: nn.Module, config: LoraConfig) -> list[
     except ValueError as error:
         raise AtelierError(f"No layer of the {component} matches the targets {config.targets!r}.",
                            "Choose other targets; this model may lack attention layers.") from error
-    made = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-    for _, parameter in made:
+    parameters = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    for _, parameter in parameters:
         parameter.data = parameter.data.to(first.dtype)
-    return made
+    return parameters
 
 
 class Adapters:

@@ -1,4 +1,4 @@
-"""Batches as tensors on the training device, each picture and caption moved there once."""
+"""Batches as tensors on the training device; each picture and caption is copied there once."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class TrainBatch:
 
 
 class BatchLoader:
-    """Makes `TrainBatch` and keeps every piece it has made on the device, so that a step waits for no copy.
+    """Builds `TrainBatch` objects and caches their parts on the device, so that a step waits for no copy.
 
     Args:
         data: The encoded training set.

@@ -1,6 +1,6 @@
-"""Which pictures each batch holds, decided by (seed, epoch) alone.
+"""Batches of pictures of one size, determined by (seed, epoch) alone.
 
-Nothing here keeps state, so a resumed run continues with exactly the batches an unbroken one would have used.
+There is no state, so a resumed run has exactly the batches of an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class SampleUse:
     index: int
     flip: bool = False
     variant: int = 0
-    """Which of the picture's captions."""
+    """Index of the picture's caption."""
     without_caption: bool = False
 
 
@@ -48,7 +48,7 @@ class BucketSampler:
         by_size: dict[tuple[int, int], list[SampleUse]] = {}
         for item in self._items(epoch):
             use = SampleUse(item.index, item.flips and chance.random() < 0.5, chance.randrange(item.captions),
-                      self.caption_dropout > 0 and chance.random() < self.caption_dropout)
+                            self.caption_dropout > 0 and chance.random() < self.caption_dropout)
             by_size.setdefault((item.height, item.width), []).append(use)
         batches: list[Batch] = []
         for size in sorted(by_size):
@@ -75,9 +75,9 @@ def groups(batches: Sequence[Batch], accumulation: int) -> list[list[Batch]]:
     return [list(batches[i:i + accumulation]) for i in range(0, len(batches), accumulation)]
 
 
-def steps_per_epoch(order: BucketSampler, accumulation: int) -> int:
+def steps_per_epoch(sampler: BucketSampler, accumulation: int) -> int:
     """Optimiser steps in an epoch."""
-    return math.ceil(order.batches_per_epoch / accumulation)
+    return math.ceil(sampler.batches_per_epoch / accumulation)
 
 
 def derived_seed(*parts: object) -> int:

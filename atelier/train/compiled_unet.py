@@ -1,4 +1,4 @@
-"""The UNet as compiled kernels in the training step, and the way back when compiling fails."""
+"""The UNet compiled by torch.compile, with a fallback to the plain module."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ logger = logging.getLogger("atelier")
 
 
 class CompiledUNet:
-    """Calls a module, compiled if so wanted and as long as that works.
+    """Calls a module, compiled if `wanted` and as long as compiling works.
 
-    Compiling happens within the first calls, forward and backward; both may raise one of `errors()`. Kernels
-    are made for each shape of picture by itself. Results equal the plain module's but for rounding.
+    torch.compile compiles during the first forward and backward pass; both may raise one of `errors()`. Each shape of
+    picture is compiled separately. Results equal the plain module's up to rounding.
 
     Args:
         module: Called with the same arguments.
@@ -33,7 +33,7 @@ class CompiledUNet:
         return self._call is not self.module
 
     def errors(self) -> tuple[type[Exception], ...]:
-        """What calls raise when compiling fails; nothing for a plain module."""
+        """Exceptions of a failed compilation; none for a plain module."""
         if not self.compiled:
             return ()
         from torch._dynamo.exc import TorchDynamoException  # a second's worth of imports

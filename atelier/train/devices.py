@@ -1,4 +1,4 @@
-"""Where and on what a run is done. None of it changes the result."""
+"""Folders and device of a run, and the arithmetic type that suits a device."""
 
 from __future__ import annotations
 

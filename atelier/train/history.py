@@ -1,4 +1,4 @@
-"""What happened in a run, as numbers: for the plot, the report and the live curve."""
+"""The losses of a run, for the plot, the report and the live curve."""
 
 from __future__ import annotations
 

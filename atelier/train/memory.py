@@ -1,4 +1,4 @@
-"""What a training step keeps in memory, counted before it starts.
+"""The memory of a training step, counted before training starts.
 
 The largest share is what the forward pass keeps for the backward pass. It is counted, not guessed: the UNet with its
 adapters is run once on torch's meta device (shapes without values, a few seconds) and every tensor that autograd would

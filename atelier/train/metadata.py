@@ -1,4 +1,4 @@
-"""What a LoRA file says about how it was made.
+"""The header of a LoRA file: how it was trained.
 
 Keys `ss_*` are those of kohya's sd-scripts, which ComfyUI, A1111 and Forge show; `modelspec.*` follow Stability's model
 metadata standard 1.0.0 (https://github.com/Stability-AI/ModelSpec). No dates: the same run writes the same bytes.

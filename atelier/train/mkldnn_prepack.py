@@ -1,8 +1,8 @@
-"""Frozen layers whose weights stay in the layout that the processor's kernels want.
+"""Prepacked weights for frozen layers on the CPU, in the blocked layout of oneDNN's (MKL-DNN's) kernels.
 
-On a processor PyTorch rearranges a layer's weight into blocks at every call, forward and backward. With small pictures
-that takes longer than the arithmetic. A weight that never changes needs it once; two rearranged copies are kept, one
-for the result and one for the gradient of the input. Results equal the plain layers' but for rounding.
+On the CPU PyTorch reorders a layer's weight into blocks at every call, forward and backward. For small pictures that
+takes longer than the arithmetic. A frozen weight needs it once; two reordered copies are kept, one for the output and
+one for the gradient of the input. Results equal the plain layers' up to rounding.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch.nn import functional
 log = logging.getLogger("atelier")
 
 MEMORY_SHARE = 0.5
-"""Weights and copies may take so much of the machine's memory. All of it, not what is free: a run that goes on later
-must compute as it began."""
+"""Share of the machine's memory that weights and copies may take. It is measured by the total, not by the free memory,
+so that a resumed run computes as it did before."""
 
 SMALLEST = 2 ** 17
-"""Fewest numbers of a weight that is worth it; with fewer, calling costs more than rearranging."""
+"""Smallest weight, in numbers, that is prepacked; below it the call costs more than the reordering."""
 
 _NOMINAL = 16
 """Side of the feature map that convolutions are prepared for. Any serves every other; only 1 × 1 kernels, which are
@@ -33,10 +33,9 @@ left as they are, have layouts of their own for small maps."""
 
 
 def prepack_frozen(module: nn.Module) -> int:
-    """Have a module's large frozen convolutions and linear layers keep rearranged copies of their weights.
+    """Prepack the weights of a module's large frozen convolutions and linear layers.
 
-    Only on a processor, in float32 or bfloat16, where this build of PyTorch can do it, and if the machine has the
-    memory. The module's parameters stay as they are; it must not be copied, moved or cast afterwards.
+    Only on the CPU, in float32 or bfloat16, if this build of PyTorch supports it and the machine has the memory. The module's parameters stay as they are; it must not be copied, moved or cast afterwards.
 
     Returns:
         How many layers changed.
@@ -57,7 +56,7 @@ def prepack_frozen(module: nn.Module) -> int:
 
 
 def _kernel_for(module: nn.Module) -> _Kernel | None:
-    """How to compute a layer; None for one that stays as it is."""
+    """The kernel of a layer; None if it is not prepacked."""
     weight = getattr(module, "weight", None)
     if not isinstance(weight, Tensor) or weight.requires_grad or weight.numel() < SMALLEST:
         return None

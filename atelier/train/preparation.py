@@ -51,7 +51,7 @@ ENCODING_BATCH = 4
 
 def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionConfig, place: RunPaths, *,
                    device: torch.device, dtype: torch.dtype, progress: Progress) -> EncodedSet:
-    """`data` encoded by `model`, with fewer pictures at a time where memory runs out.
+    """Encode `data` with `model`, with a smaller batch size each time memory runs out.
 
     Raises:
         AtelierError: there is no memory for one picture; else as `encode`.

@@ -1,4 +1,4 @@
-"""Torch's global random numbers, given back as they were found."""
+"""Saves and restores the state of torch's global random number generators."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torch import Tensor
 
 @contextmanager
 def random_state_kept() -> Iterator[None]:
-    """Give the state of the CPU's and every accelerator's global random numbers back at the end.
+    """Restore the state of the global generators of the CPU and of every accelerator at the end.
 
-    Of all of them: `torch.manual_seed`, which adapter dropout needs, seeds them all whatever device a run is on.
+    All of them, because `torch.manual_seed`, which adapter dropout needs, seeds them all.
     """
     generators = _generators()
     states = [read() for read, _ in generators]
@@ -26,11 +26,11 @@ def random_state_kept() -> Iterator[None]:
 
 
 def _generators() -> list[tuple[Callable[[], Tensor], Callable[[Tensor], None]]]:
-    found: list[tuple[Callable[[], Tensor], Callable[[Tensor], None]]] = [(torch.get_rng_state, torch.set_rng_state)]
+    generators: list[tuple[Callable[[], Tensor], Callable[[Tensor], None]]] = [(torch.get_rng_state, torch.set_rng_state)]
     for module in (torch.cuda, torch.xpu):
         if module.is_initialized():  # asking for the state would start the device, and nobody has drawn from it yet
-            found += [(partial(module.get_rng_state, index), partial(module.set_rng_state, device=index))
+            generators += [(partial(module.get_rng_state, index), partial(module.set_rng_state, device=index))
                       for index in range(module.device_count())]
     if torch.backends.mps.is_available():
-        found.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
-    return found
+        generators.append((torch.mps.get_rng_state, torch.mps.set_rng_state))
+    return generators

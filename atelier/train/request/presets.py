@@ -18,7 +18,7 @@ def _preset(**values: Any) -> TrainRequest:
 PRESETS: dict[str, TrainRequest] = {
     # A subject or an object in 10 to 30 pictures.
     "subject": _preset(rank=16, alpha=16, min_snr_gamma=5.0, caption_dropout=0.05, steps=1200),
-    # A look: more pictures, a little more capacity, feed-forward layers included.
+    # A style: more pictures, a little more capacity, feed-forward layers included.
     "style": _preset(rank=32, alpha=32, targets="attention_ff", min_snr_gamma=5.0, noise_offset=0.03,
                      caption_dropout=0.1, steps=2000),
     # See quickly whether pictures and captions are right.
@@ -27,7 +27,7 @@ PRESETS: dict[str, TrainRequest] = {
     "reference recipe": _preset(rank=8, alpha=16, dropout=0.1, targets="attention", optimizer="adamw",
                                 learning_rate=1e-4, beta1=0.9, beta2=0.999, weight_decay=0.01, max_grad_norm=0,
                                 schedule="constant", batch_size=1, monitor="epoch", patience=2, epochs=30),
-    # A look for the small model that ships, in three minutes on two cores. Pictures of 128 pixels need high rates, and
+    # A style for the small model that ships, in three minutes on two cores. Pictures of 128 pixels need high rates, and
     # a weight on noisy steps, where backgrounds are decided.
     "demo model": _preset(rank=16, alpha=16, targets="attention_ff_conv", learning_rate=2e-3, batch_size=4,
                           min_snr_gamma=0.5, noise_offset=0.15, prior_weight=0.5, ema_decay=0.98, patience=3,
