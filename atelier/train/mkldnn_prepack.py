@@ -35,7 +35,8 @@ left as they are, have layouts of their own for small maps."""
 def prepack_frozen(module: nn.Module) -> int:
     """Prepack the weights of a module's large frozen convolutions and linear layers.
 
-    Only on the CPU, in float32 or bfloat16, if this build of PyTorch supports it and the machine has the memory. The module's parameters stay as they are; it must not be copied, moved or cast afterwards.
+    Only on the CPU, in float32 or bfloat16, if this build of PyTorch supports it and the machine has the memory. The
+    module's parameters stay as they are; it must not be copied, moved or cast afterwards.
 
     Returns:
         How many layers changed.

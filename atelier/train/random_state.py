@@ -26,7 +26,8 @@ def random_state_kept() -> Iterator[None]:
 
 
 def _generators() -> list[tuple[Callable[[], Tensor], Callable[[Tensor], None]]]:
-    generators: list[tuple[Callable[[], Tensor], Callable[[Tensor], None]]] = [(torch.get_rng_state, torch.set_rng_state)]
+    generators: list[tuple[Callable[[], Tensor], Callable[[Tensor], None]]] = [
+        (torch.get_rng_state, torch.set_rng_state)]
     for module in (torch.cuda, torch.xpu):
         if module.is_initialized():  # asking for the state would start the device, and nobody has drawn from it yet
             generators += [(partial(module.get_rng_state, index), partial(module.set_rng_state, device=index))
