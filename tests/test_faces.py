@@ -1,4 +1,4 @@
-"""Faces aligned, restored and put back: against scikit-image's similarity, and by the pixels of a drawn face."""
+"""Face alignment against scikit-image, and restoration by the pixels of drawn faces."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ def test_a_face_three_times_the_models_size_is_averaged() -> None:
 
 
 def chessboard(side: int) -> torch.Tensor:
-    """Squares of single pixels: of every few of them taken alone, a coarse pattern appears."""
+    """A checkerboard of single pixels, which gives a coarse pattern if subsampled."""
     y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
     return ((x + y) % 2).float()[..., None].expand(-1, -1, 3)
 
@@ -162,7 +162,7 @@ def test_fine_patterns_of_a_large_face_become_even(degrees: float) -> None:
 
 
 @pytest.mark.parametrize("degrees", [0, 30])
-def test_fine_patterns_put_back_in_a_small_face_become_even(degrees: float) -> None:
+def test_fine_patterns_blended_into_a_small_face_become_even(degrees: float) -> None:
     points = turned(FACE, degrees, 0.2, (60, 60))
     done = restore(torch.full((120, 120, 3), 0.5), [points], lambda face: chessboard(SIZE), 1.0)
     assert (done - 0.5).abs().max() < 0.1

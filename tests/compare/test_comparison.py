@@ -90,13 +90,13 @@ def test_the_ranking_pairs_prompts_and_seeds() -> None:
     assert first.p is None and first.verdict == "best"
 
 
-def test_too_few_pairs_are_said() -> None:
+def test_too_few_pairs_are_reported() -> None:
     assert comparison(prompts=1).ranking()[1].verdict == "too few pairs to tell (at least 6)"
 
 
 @pytest.mark.parametrize("models", [2, 3, 4, 5, 7, 9])
 def test_no_verdict_where_the_clearest_difference_could_not_show(models: int) -> None:
-    """A model that is worst in every pair is told so from the number of pairs on that is asked for, not before."""
+    """A model that loses every pair is called worse from `fewest_pairs` pairs on, not before."""
     def ranking(pairs: int):
         images = tuple(ComparisonImage(model=m, prompt=0, seed=s,
                                        score=0.9 - 0.1 * m) for m in range(models) for s in range(pairs))
@@ -200,14 +200,14 @@ def test_bars_are_as_long_as_the_means() -> None:
     assert draw_bars(comparison(scored=False)).height == chart.shape[0]
 
 
-def test_a_contestant_is_sampled_as_its_kind_wants(tmp_path: Path) -> None:
+def test_advice_follows_the_kind_of_model_and_lora(tmp_path: Path) -> None:
     base = write_sdxl(tmp_path / "some xl model.safetensors", "tiny")
     plain, fast = advice_for(base), advice_for(base, "sdxl_lightning_4step_lora.safetensors")
     assert (plain.steps, plain.cfg) != (fast.steps, fast.cfg) == (4, 1.0)
     assert (fast.sampler, fast.scheduler) == ("euler", "sgm_uniform")
 
 
-def test_names_and_keys_of_contestants() -> None:
+def test_names_and_keys_of_compared_models() -> None:
     made = ComparedModel(checkpoint="sub/base.safetensors", sampler="euler", scheduler="normal", steps=20, cfg=7.0,
                          lora="neon.safetensors", strength=0.4, precision="bf16")
     assert made.name == "base + neon at 0.4, bf16"

@@ -42,7 +42,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusersModel:
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
-    """On layers this small, threads cost more than they bring. Put back by the fixture of `conftest`."""
+    """Use one thread: on layers this small more are slower. A fixture of `conftest` restores the number."""
     torch.set_num_threads(1)
 
 
@@ -58,7 +58,7 @@ def encoded(data: TrainingSet, model: DiffusersModel, cache: Path, progress: Pro
 
 
 class Count:
-    """Stands before a loader and counts, or refuses, its calls."""
+    """Wraps a loader and counts, or refuses, its calls."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, refuse: bool = False) -> None:
         self.calls, self.refuse, self.real = 0, refuse, getattr(load, name)
@@ -71,7 +71,7 @@ class Count:
 
 
 def batches_encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Fills with the number of pictures in each of the VAE's forward passes from now on."""
+    """A list that records the batch size of each VAE forward pass from now on."""
     seen: list[int] = []
     real = load.load_vae
 
@@ -179,7 +179,7 @@ def test_only_what_changed_is_encoded_again(data: TrainingSet, model: DiffusersM
     assert texts.calls == 1
 
 
-def test_what_decides_is_in_the_key(data: TrainingSet, model: DiffusersModel, tmp_path: Path,
+def test_keys_cover_what_changes_the_latents(data: TrainingSet, model: DiffusersModel, tmp_path: Path,
                                    monkeypatch: pytest.MonkeyPatch) -> None:
     centre = replace(data, resolution=Resolution(64))
     encoded(centre, model, tmp_path / "cache")
@@ -267,10 +267,10 @@ def test_padding_does_not_count(model: DiffusersModel, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("checks", "kept"), [(2, 0), (3, 1), (6, 1), (7, 2)])
-def test_an_interrupted_run_keeps_its_batches_and_goes_on_bit_for_bit(
+def test_an_interrupted_run_keeps_its_batches_and_resumes_bit_for_bit(
         data: TrainingSet, model: DiffusersModel, tmp_path: Path, checks: int, kept: int) -> None:
     class Stop(Progress):
-        """Interrupts after `checks` looks; a batch takes four, the last one when it is written."""
+        """Interrupts after `checks` checks; a batch makes four, the last one after writing."""
 
         left = checks
 
@@ -333,7 +333,7 @@ def test_a_killed_run_loses_at_most_a_batch(model: DiffusersModel, tmp_path: Pat
     torch.testing.assert_close(got.moments(0, False)[0], reference(model, data, 0)[0], rtol=1e-4, atol=1e-5)
 
 
-def test_damaged_packs_are_made_again(data: TrainingSet, model: DiffusersModel, tmp_path: Path,
+def test_damaged_packs_are_encoded_again(data: TrainingSet, model: DiffusersModel, tmp_path: Path,
                                      caplog: pytest.LogCaptureFixture) -> None:
     first = encoded(data, model, tmp_path / "cache")
     packs = sorted((tmp_path / "cache").rglob("*.safetensors"))
@@ -357,7 +357,7 @@ def test_a_large_set_is_read_from_disk(data: TrainingSet, model: DiffusersModel,
 
 
 def enlarge_activations(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
-    """From now on the VAE's first activations are `by` times as large: beyond float16's range, not float32's."""
+    """Scale the VAE's first activations by `by`: beyond float16's range, within float32's."""
     real = load.load_vae
 
     def enlarged(*args: object, **kwargs: object):
@@ -369,7 +369,7 @@ def enlarge_activations(monkeypatch: pytest.MonkeyPatch, by: float) -> None:
     monkeypatch.setattr(load, "load_vae", enlarged)
 
 
-def test_a_half_precision_vae_that_overflows_goes_on_in_float32(
+def test_a_half_precision_vae_that_overflows_continues_in_float32(
         data: TrainingSet, model: DiffusersModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture) -> None:
     enlarge_activations(monkeypatch, 1e6)
@@ -392,7 +392,7 @@ def test_latents_that_are_not_finite_name_the_picture(data: TrainingSet, model: 
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
-def test_a_picture_that_changed_or_vanished_meanwhile_is_named(data: TrainingSet, model: DiffusersModel,
+def test_a_picture_that_changed_or_was_deleted_is_named(data: TrainingSet, model: DiffusersModel,
                                                               tmp_path: Path) -> None:
     path = data.samples[1].image
     noise_picture(64, 96, 50).save(path)

@@ -1,4 +1,4 @@
-"""A folder of pictures as people have them: names, encodings, masks, repeats, damage."""
+"""Reading folders of pictures: names, encodings, masks, repeats, damaged files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def put(path: Path, seed: int = 0, size: tuple[int, int] = (32, 24)) -> Path:
     return path
 
 
-def test_natural_order_whatever_the_system_lists(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_natural_order_does_not_depend_on_the_listing_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("b10.PNG", "b2.jpg", "B1.JPeG", "a.webp", "c é 3.png"):
         put(tmp_path / name)
     (tmp_path / "notes.md").write_text("no picture", encoding="utf-8")
@@ -76,7 +76,7 @@ def test_txt_comes_before_caption(tmp_path: Path) -> None:
     assert read_folder(tmp_path).samples[0].captions == ("first",)
 
 
-def test_an_empty_txt_leaves_the_word_to_caption(tmp_path: Path) -> None:
+def test_an_empty_txt_falls_back_to_caption(tmp_path: Path) -> None:
     put(tmp_path / "p0.png")
     (tmp_path / "p0.txt").write_text(" \n", encoding="utf-8")
     (tmp_path / "p0.caption").write_text("a fox", encoding="utf-8")
@@ -84,7 +84,7 @@ def test_an_empty_txt_leaves_the_word_to_caption(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("picture", "sidecar"), [("NFC", "NFD"), ("NFD", "NFC"), ("NFD", "NFD")])
-def test_sidecars_are_found_however_accents_are_written(tmp_path: Path, picture: Any, sidecar: Any) -> None:
+def test_sidecars_are_found_in_composed_and_decomposed_form(tmp_path: Path, picture: Any, sidecar: Any) -> None:
     put(tmp_path / normalize(picture, "è café.png"))
     (tmp_path / normalize(sidecar, "è café.txt")).write_text("a café", encoding="utf-8")
     assert read_folder(tmp_path).samples[0].captions == ("a café",)
@@ -102,7 +102,7 @@ def test_all_missing_captions_are_named_at_once(tmp_path: Path) -> None:
 
 
 def made_with(path: Path, prompt: str, seed: int = 0) -> Path:
-    """A picture that says what it was made with, as AUTOMATIC1111's web UI writes it."""
+    """A picture with a prompt in its metadata, as AUTOMATIC1111's web UI writes it."""
     info = PngInfo()
     info.add_text("parameters", f"{prompt}\nNegative prompt: dog\nSteps: 5, Seed: 1")
     noise_picture(32, 24, seed).save(path, pnginfo=info)
@@ -166,14 +166,14 @@ def test_all_badly_encoded_captions_are_named_at_once(tmp_path: Path) -> None:
         read_folder(tmp_path)
 
 
-def test_template_knows_stem_trigger_and_folder(tmp_path: Path) -> None:
+def test_template_fields_are_stem_trigger_and_folder(tmp_path: Path) -> None:
     put(tmp_path / "10_red fox" / "snow.png")
     options = FolderOptions(captions=CaptionSource.TEMPLATE, template="{trigger} as {folder} in {stem}", trigger="sks")
     assert read_folder(tmp_path, options).samples[0].captions == ("sks as red fox in snow",)
 
 
 def test_the_name_of_the_chosen_folder_itself_loses_its_number(tmp_path: Path) -> None:
-    """Its pictures are used as often as `repeats` says."""
+    """Its number is not a repeat count: `repeats` decides."""
     put(tmp_path / "10_red fox" / "snow.png", 0)
     put(tmp_path / "10_red fox" / "3_den" / "cub.png", 1)
     options = FolderOptions(captions=CaptionSource.TEMPLATE, template="{folder}", repeats=2)
@@ -200,7 +200,7 @@ def link(place: Path, target: Path) -> None:
 
 
 def test_linked_folders_are_searched(tmp_path: Path) -> None:
-    """As the folders that they are called, with masks and captions beside the pictures."""
+    """Linked folders keep their link's name, repeats, masks and captions."""
     put(tmp_path / "elsewhere" / "a.png", 1)
     put(tmp_path / "elsewhere" / "deep" / "b.png", 2)
     mask = put(tmp_path / "elsewhere" / "a-mask.png")
@@ -211,8 +211,8 @@ def test_linked_folders_are_searched(tmp_path: Path) -> None:
     assert samples[0].mask is not None and samples[0].mask.samefile(mask)
 
 
-def test_links_in_circles_come_to_an_end(tmp_path: Path) -> None:
-    """And no picture counts twice: where a folder is reached in several ways, that without links is taken."""
+def test_circular_links_are_not_followed_forever(tmp_path: Path) -> None:
+    """No picture counts twice: if several paths lead to a folder, the one without links is used."""
     put(tmp_path / "around" / "never.png", 1)
     root = tmp_path / "around" / "set"
     put(root / "z" / "3_fox" / "a.png", 2)
@@ -253,14 +253,14 @@ def test_masks_beside_and_in_a_folder(tmp_path: Path) -> None:
     assert data.digest != read_folder(tmp_path / "set", FIXED).digest
 
 
-def test_a_mask_of_another_shape_is_refused(tmp_path: Path) -> None:
+def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
     put(tmp_path / "a.png", size=(32, 24))
     put(tmp_path / "a-mask.png", size=(24, 32))
     with pytest.raises(AtelierError, match=r"a\.png.*mask.*24 × 32.*32 × 24"):
         read_folder(tmp_path, FIXED)
 
 
-def test_a_masks_folder_that_fits_nothing_is_an_error(tmp_path: Path) -> None:
+def test_a_masks_folder_without_matching_masks_is_an_error(tmp_path: Path) -> None:
     put(tmp_path / "set" / "a.png")
     put(tmp_path / "masks" / "other.png")
     with pytest.raises(AtelierError, match="no mask"):
@@ -305,7 +305,7 @@ def test_no_pictures_is_an_error_that_knows_of_subfolders(tmp_path: Path) -> Non
         read_folder(tmp_path / "missing", FIXED)
 
 
-def test_digest_follows_content_not_place(tmp_path: Path) -> None:
+def test_digest_depends_on_content_not_on_paths(tmp_path: Path) -> None:
     first = write_pictures(tmp_path / "first", [(32, 24)] * 2)
     moved = tmp_path / "mövéd to"
     shutil.copytree(first, moved)

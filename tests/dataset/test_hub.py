@@ -1,4 +1,4 @@
-"""Data sets by the `datasets` package: local ones stand for the hub's, through the same code."""
+"""Hub data sets through the `datasets` package, with local data sets in place of remote ones."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ disable_progress_bar()
 
 
 def row(number: int) -> dict[str, Any]:
-    """Every third row is impressionist; the red channel tells rows apart."""
+    """Every third row is impressionist; the red channel holds the row number."""
     return {"image": Image.new("RGB", (16, 12), (number, 0, 200)), "artist": number % 2, "style": number % 3,
             "year": 1870 + number % 4, "captions": [f"picture {number}", f"painting {number}"]}
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of Parquet files, as the hub keeps it."""
+    """A data set of Parquet files, as on the hub."""
     folder = tmp_path_factory.mktemp("hub") / "wiki art ü"
     folder.mkdir()
     for shard in range(SHARDS):
@@ -81,7 +81,7 @@ def test_a_column_of_texts_gives_several_captions(shards: Path, tmp_path: Path) 
     assert template == ("a Abstract Expressionism picture 0", "a Abstract Expressionism painting 0")
 
 
-def test_words_in_place_of_what_is_missing(tmp_path: Path) -> None:
+def test_default_texts_for_missing_values(tmp_path: Path) -> None:
     rows = [{**row(0), "artist": artist, "title": title} for artist, title in ((0, "Sunrise"), (-1, ""), (1, None))]
     Dataset.from_list(rows, features=Features({**FEATURES, "title": Value("string")})).save_to_disk(tmp_path / "data")
     fetched = fetch(HubQuery(source=str(tmp_path / "data"),
@@ -98,14 +98,14 @@ def test_words_in_place_of_what_is_missing(tmp_path: Path) -> None:
     ("{braces}", "{meta.artist}"),
 ])
 def test_columns_of_any_name(template: str, caption: str) -> None:
-    """Dots, brackets and numbers are part of the name, as tables with nested fields have them."""
+    """Column names may contain dots, brackets and digits, as those of nested fields do."""
     row = {"meta.artist": "Monet", "tags[0]": "sky", "0": "zero", "date:year": 1872, "text!r": "raw",
            "braces": "{meta.artist}"}
     assert Columns("data", tuple(row), (), {}).captions(template)(row) == [caption]
 
 
 def test_few_pictures_do_not_cost_the_whole_data_set(shards: Path, tmp_path: Path) -> None:
-    """Shards beyond what is needed are replaced by rubbish: whoever opens one fails."""
+    """Unneeded shards are replaced by garbage, so that opening one fails."""
     folder = Path(shutil.copytree(shards, tmp_path / "copy"))
     for shard in range(2, SHARDS):
         (folder / f"train-{shard:05d}-of-{SHARDS:05d}.parquet").write_bytes(b"not a Parquet file")
@@ -136,7 +136,7 @@ def test_rows_that_do_not_match_are_not_decoded_and_reading_stops(shards: Path, 
     assert counting.rows == 11, "rows 0 to 10: the fourth match is row 10"
 
 
-def test_what_was_fetched_is_not_read_again(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_repeated_query_reads_the_cache_only(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     query = HubQuery(source=str(shards), limit=3)
     first = fetch(query, tmp_path)
     monkeypatch.setitem(sys.modules, "datasets", None)
@@ -229,7 +229,7 @@ def test_an_unreachable_hub_is_explained(tmp_path: Path) -> None:
 
 
 class Stopping(Progress):
-    """Stops after so many rows have been looked at; tells how many it saw, and what it was told first."""
+    """Interrupts after a number of checks; records the checks and the first reported progress."""
 
     def __init__(self, after: int = sys.maxsize) -> None:
         self.after, self.rows = after, 0
@@ -246,8 +246,8 @@ class Stopping(Progress):
 
 @pytest.mark.parametrize("after", [1, 3, ROWS, ROWS + 1, 2 * ROWS + 5])
 @pytest.mark.parametrize("saved", [False, True])
-def test_an_interrupted_fetch_goes_on(shards: Path, tmp_path: Path, after: int, saved: bool) -> None:
-    """The same pictures, captions and names as in one go, and no row is looked at twice but those behind the last."""
+def test_an_interrupted_fetch_resumes(shards: Path, tmp_path: Path, after: int, saved: bool) -> None:
+    """It gives the same files as an uninterrupted fetch, and rereads only rows after the last match."""
     source = shards
     if saved:
         source = tmp_path / "saved"
@@ -269,9 +269,9 @@ def test_an_interrupted_fetch_goes_on(shards: Path, tmp_path: Path, after: int, 
     assert sorted(path.name for path in place.iterdir()) == [*(item.path.name for item in whole), "captions.json"]
 
 
-def test_going_on_with_another_release_of_the_package(shards: Path, tmp_path: Path,
+def test_resuming_with_another_release_of_datasets(shards: Path, tmp_path: Path,
                                                       monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whose marks of a place may differ: rows are counted instead."""
+    """Saved stream positions may be incompatible, so rows are counted instead."""
     query = HubQuery(source=str(shards), column="style", value="1", limit=12)
     with pytest.raises(Interrupted):
         fetch(query, tmp_path, Stopping(17))
@@ -285,8 +285,8 @@ def test_going_on_with_another_release_of_the_package(shards: Path, tmp_path: Pa
     assert resumed.begun == 6
 
 
-def test_going_on_does_not_read_everything_again(shards: Path, tmp_path: Path) -> None:
-    """Stopped in the fourth file, it opens the third and the fourth: the second becomes rubbish of its size and age."""
+def test_resuming_does_not_read_everything_again(shards: Path, tmp_path: Path) -> None:
+    """Interrupted in the fourth file, it reopens the third and fourth only: the second is garbage by then."""
     folder = Path(shutil.copytree(shards, tmp_path / "copy"))
     query = HubQuery(source=str(folder), limit=40)
     with pytest.raises(Interrupted):

@@ -1,4 +1,4 @@
-"""The contact sheet shows what is kept and what is cut, in pixels."""
+"""The contact sheet: crops, padding and captions, checked by pixels."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def bright(sheet: Image.Image) -> np.ndarray:
     return (np.asarray(sheet)[43:, 10:10 + CELL] == 255).all(axis=-1)[:CELL - 10]
 
 
-def test_what_is_cut_away_is_dark(tmp_path: Path) -> None:
+def test_the_cropped_part_is_dark(tmp_path: Path) -> None:
     data = white_pictures(tmp_path, [(1200, 600)], Crop.CENTER)
     columns = np.flatnonzero(bright(contact_sheet(data)).any(axis=0))
     assert columns[0] == pytest.approx(CELL / 4, abs=3)
@@ -36,7 +36,7 @@ def test_what_is_cut_away_is_dark(tmp_path: Path) -> None:
 @pytest.mark.parametrize("crop", Crop)
 @pytest.mark.parametrize("size", [(2000, 4), (4, 2000), (5000, 1)])
 def test_very_thin_pictures_are_shown(tmp_path: Path, size: tuple[int, int], crop: Crop) -> None:
-    """What is kept of them is less than a pixel of the sheet, and is framed all the same."""
+    """Their crop is less than a pixel wide on the sheet and still gets a frame."""
     sheet = contact_sheet(white_pictures(tmp_path, [size], crop))
     frame = (np.asarray(sheet)[43:43 + CELL] == (0xF2, 0xB1, 0x34)).all(axis=-1)
     assert frame.any()

@@ -1,4 +1,4 @@
-"""The demo's small CLIP: a folder that transformers reads, telling held-out pictures apart by their captions."""
+"""The demo's small CLIP: a folder that transformers reads, and that matches held-out pictures to their captions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo's world: pictures show what their captions say, and held-out words stay held out."""
+"""The demo's pictures: they match their captions, and held-out triples stay held out."""
 
 from __future__ import annotations
 

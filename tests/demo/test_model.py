@@ -1,4 +1,4 @@
-"""The small model that ships: expanded bit for bit, loaded by others, drawing what it is told."""
+"""The shipped demo model: reproducible expansion, loading by other programs, pictures that match their prompts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 PROMPTS = held_out_prompts(64)
 """Every held-out triple of colour, shape and background twice."""
 HOSTS = 12
-"""So many of them are drawn in the host, too."""
+"""Number of them that are also generated in the host."""
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +97,7 @@ def pipeline(checkpoint: Path, tmp_path: Path) -> StableDiffusionPipeline:
 
 
 def right(pictures: list[np.ndarray]) -> dict[str, float]:
-    """Part of the pictures that show the shape, its colour and the background their prompt asks for."""
+    """Share of pictures with the prompt's shape, colour and background."""
     pairs = [(look(picture), spec) for picture, (spec, _) in zip(pictures, PROMPTS, strict=False)]
     return {field: sum(getattr(seen, field) == getattr(spec, field) for seen, spec in pairs) / len(pairs)
             for field in ("color", "background", "shape")}

@@ -1,4 +1,4 @@
-"""What `make demo` shows: a style is learnt, and nothing else is lost."""
+"""The result of `make demo`: the style is learnt, and content and the base look are preserved."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ from kit.demo_pixels import look
 from PIL import Image
 
 from atelier.demo.drawing import LEARNT_POSITIONS, draw, held_out_prompts, pencil_caption, random_specs
+from atelier.demo.result import StoryResult
 from atelier.demo.stories import pencil_story
-from atelier.demo.story import StoryResult, run_story
+from atelier.demo.story import run_story
 from atelier.generate import GenerateRequest, generate
 from atelier.models.open import open_model
 from atelier.progress import Progress
@@ -35,7 +36,7 @@ def test_the_reader_of_sketches_can_read() -> None:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> StoryResult:
-    """The story as it ships, with twice as many prompts for the counting."""
+    """The shipped story with twice as many prompts, for reliable counts."""
     out = tmp_path_factory.mktemp("the demo")
     story = replace(pencil_story(out, Progress()), prompts=tuple(pencil_caption(spec) for spec in SPECS),
                     contents=tuple(words for _, words in CHOSEN))
@@ -84,7 +85,7 @@ def test_early_stopping_stopped_and_the_best_is_kept(result: StoryResult) -> Non
     assert outcome.status == "stopped early"
     assert outcome.step < outcome.total
     best_step, best = 0, float("inf")
-    for step, loss in outcome.history.validation:  # the lowest may be lower by less than what counts
+    for step, loss in outcome.history.validation:  # the lowest loss may improve by less than `min_delta`
         if loss < best - result.story.request.validation.min_delta:
             best_step, best = step, loss
     assert (outcome.best_step, outcome.weights) == (best_step, "best.safetensors")

@@ -1,4 +1,4 @@
-"""The wide networks compute what the narrow ones do; diffusers is the judge."""
+"""The wide networks compute the same as the narrow ones, as run by diffusers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from atelier.models.vae_keys import vae_table
 
 
 def shaken(model: torch.nn.Module) -> torch.nn.Module:
-    """Give every weight a value of its own: fresh norms are ones and zeros, which hide mistakes."""
+    """Randomise every weight: new norms hold ones and zeros, which hide mistakes."""
     torch.manual_seed(1)
     with torch.no_grad():
         for weight in model.parameters():
@@ -24,7 +24,7 @@ def shaken(model: torch.nn.Module) -> torch.nn.Module:
 
 
 def fill(wide: torch.nn.Module, narrow: torch.nn.Module, table: KeyTable, widened) -> torch.nn.Module:
-    """Load `wide` with the widened weights of `narrow`, by way of the LDM names that the rules are written for."""
+    """Load `wide` with the widened weights of `narrow`, through the LDM names that the rules use."""
     state = {}
     for name, weight in narrow.state_dict().items():
         match = table.match_diffusers(name)

@@ -1,4 +1,4 @@
-"""Token tables, their picture, and what is said of trigger words, against transformers' tokenizer."""
+"""Token tables, their picture and trigger checks, against transformers' tokenizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def table(text: str, weight: float = 1.0) -> TokenTable:
 
 
 @pytest.mark.parametrize("text", ["a cat wearing neon-glasses, 8k", "Straße, naïve CAFÉ", "猫と🦊", "it's 100% <sks>"])
-def test_what_is_written_is_what_transformers_decodes(text: str) -> None:
+def test_the_text_equals_what_transformers_decodes(text: str) -> None:
     tokens = table(text).tokens
     squeezed = TOKENIZER.decode(ids(text)).replace(" ", "")
     assert joined(tokens).replace(" ", "") == squeezed
@@ -51,7 +51,7 @@ def test_the_table_counts_and_names_what_is_beyond() -> None:
     assert "beyond" not in table("a cat").table()
 
 
-def test_colours_say_the_weight_and_red_what_is_beyond() -> None:
+def test_colours_show_weights_and_red_the_tokens_beyond() -> None:
     assert color_of(1.0) == color_of(1.0 + 1e-9)
     red, _, blue = color_of(1.5)
     assert red > blue and color_of(9.0) == color_of(1.5)

@@ -1,4 +1,4 @@
-"""Block grids: geometry to the pixel, placement, drawing, manifests that invert."""
+"""Block grids: exact geometry, placement, drawing and manifests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read a demo picture in the pencil style from its pixels alone; no network, no part of the training."""
+"""Read a demo picture in the pencil style from its pixels alone, independent of the training code."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SEPARATE = 28.0
 
 
 def is_pencil(picture: Image.Image | np.ndarray) -> bool:
-    """Whether it lies on paper and has a dark, grey outline."""
+    """Whether the picture has the paper's colour and a dark grey outline."""
     rgb = np.asarray(picture, dtype=np.float32)
     dark_grey = (rgb.max(axis=2) < 150) & (np.ptp(rgb, axis=2) < 70)
     return bool(np.linalg.norm(_frame(rgb) - PAPER) < NEAR and dark_grey.mean() > 0.004)

@@ -1,4 +1,7 @@
-"""Read what a demo picture shows from its pixels alone: no network, no part of the training, Pillow's polygons."""
+"""Read what a demo picture shows from its pixels alone, independent of the training code.
+
+Templates are drawn as polygons by Pillow.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ SEPARATE = 45.0
 """A pixel belongs to the shape when its colour is farther than this from the background's."""
 LEAST_OVERLAP = 0.6
 LARGEST = 0.45
-"""No shape of this world covers more of the picture."""
+"""No shape of the demo covers more of the picture."""
 
 
 @dataclass(frozen=True)

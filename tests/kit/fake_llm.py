@@ -28,13 +28,13 @@ GOOD = {"positive": "photo of a tabby cat wearing neon glasses, night alley, pin
 
 @dataclass(frozen=True)
 class Turn:
-    """What the server does with one request."""
+    """The server's reaction to one request."""
 
     text: str | None = None
     """The message's content; None is the best answer to the question."""
     status: int = 200
     error: Any = None
-    """Body of an error, or of anything that is to be sent as it is."""
+    """Raw body, such as an error's."""
     headers: dict[str, str] = field(default_factory=dict)
     delay: float = 0.0
     """Seconds before the answer."""
@@ -44,7 +44,7 @@ class Turn:
     usage: Any = None
     refusal: str | None = None
     endless: bool = False
-    """Send a body without end, until the client has enough."""
+    """Send an endless body until the client disconnects."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Request:
 
 
 class FakeLlm:
-    """The server, in a thread. `say` queues turns; when none is left it answers well."""
+    """The server, in a thread. `say` queues turns; with none left it gives valid answers."""
 
     def __init__(self, port: int = 0) -> None:
         self.requests: list[Request] = []
@@ -90,7 +90,7 @@ class _Server(ThreadingHTTPServer):
     fake: FakeLlm
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Clients that leave early are part of the game."""
+        """Ignore clients that disconnect early."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -171,7 +171,7 @@ def completion(turn: Turn, body: dict[str, Any]) -> dict[str, Any]:
 
 
 def best_answer(body: dict[str, Any]) -> str:
-    """What a good model would say to the pack's own questions."""
+    """A valid answer to the pack's own questions."""
     wish = body["messages"][-1]["content"]
     if match := re.match(r"Write \d+ prompts: (.*?)\.", wish):
         wanted = [(int(number), category) for number, category in re.findall(r"(\d+) of (\w+)", match[1])]

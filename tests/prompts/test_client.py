@@ -1,4 +1,4 @@
-"""The client against a server that misbehaves: what a user gets in every case, through the real `openai` package."""
+"""The chat client, through the real `openai` package, against a server that misbehaves."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_cost_is_the_services_own_figure_where_it_gives_one(fake: FakeLlm) -> No
 
 
 @pytest.mark.parametrize("status", [408, 409, 429, 500, 502, 503, 529])
-def test_asks_again_when_the_server_says_later(fake: FakeLlm, status: int) -> None:
+def test_temporary_errors_are_retried(fake: FakeLlm, status: int) -> None:
     fake.say(status=status, error={"error": {"message": "busy"}}).say("done")
     assert client(fake).ask(HELLO, 0).text == "done"
     assert len(fake.requests) == 2
@@ -91,7 +91,7 @@ def test_waits_as_long_as_the_server_says() -> None:
     assert wait(retry_after="61") is None
 
 
-def test_a_long_retry_after_is_told_and_not_waited_for(fake: FakeLlm) -> None:
+def test_a_long_retry_after_is_reported_instead_of_waited_for(fake: FakeLlm) -> None:
     fake.say(status=429, error={"error": {"message": "slow down"}}, headers={"Retry-After": "3600"})
     with pytest.raises(AtelierError, match="asks to wait 3600 seconds"):
         client(fake).ask(HELLO, 0)
@@ -138,7 +138,7 @@ def test_unsupported_parameters_are_left_out_from_then_on(fake: FakeLlm, name: s
     assert [name in request.body for request in fake.requests] == [True, False, False]
 
 
-def test_the_token_limit_goes_by_the_servers_name_for_it(fake: FakeLlm) -> None:
+def test_the_token_limit_uses_the_servers_name_for_it(fake: FakeLlm) -> None:
     fake.say(status=400, error={"error": {"message": "Unsupported parameter: 'max_tokens' is not supported with this "
                                                      "model. Use 'max_completion_tokens' instead.",
                                           "param": "max_tokens", "code": "unsupported_parameter"}})
@@ -162,7 +162,7 @@ def test_other_bad_requests_are_final(fake: FakeLlm) -> None:
 @pytest.mark.parametrize("message", ["response_format is not supported", "invalid schema for strict mode",
                                      "bad request", "JSON mode is not supported for this model.",
                                      "This model takes no structured output; say it in the messages."])
-def test_a_refused_format_is_told_apart(fake: FakeLlm, message: str) -> None:
+def test_a_refused_format_has_its_own_error(fake: FakeLlm, message: str) -> None:
     fake.say(status=400, error={"error": {"message": message}})
     with pytest.raises(FormatRefused):
         client(fake).ask(HELLO, 0, {"type": "json_object"})
@@ -182,7 +182,7 @@ def test_a_connection_that_is_always_dropped(fake: FakeLlm, drop: str) -> None:
         client(fake).ask(HELLO, 0)
 
 
-def test_nobody_listens() -> None:
+def test_a_refused_connection_is_explained() -> None:
     with FakeLlm() as fake:
         chat = client(fake)
     with pytest.raises(AtelierError, match=r"connection to .* failed.*Ollama"):
@@ -205,7 +205,7 @@ def test_a_server_on_this_machine_is_asked_past_the_proxy(fake: FakeLlm, monkeyp
     ("ALL_PROXY", "nonsense://127.0.0.1:9"), ("SSL_CERT_FILE", "no such file.pem"),
     ("HTTPS_PROXY", "http://127.0.0.1:port"),
 ])
-def test_an_environment_that_lets_no_question_out_is_explained(monkeypatch: pytest.MonkeyPatch, name: str, value: str
+def test_an_unusable_environment_is_explained(monkeypatch: pytest.MonkeyPatch, name: str, value: str
                                                                ) -> None:
     for proxy in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
         monkeypatch.delenv(proxy, raising=False)
@@ -232,7 +232,7 @@ def test_a_key_in_the_environments_proxy_is_not_repeated(monkeypatch: pytest.Mon
     assert "canary" not in str(caught.value) and "[OPENAI_API_KEY]" in str(caught.value)
 
 
-def test_a_slow_server_is_given_up_after_the_timeout(fake: FakeLlm) -> None:
+def test_a_slow_server_is_abandoned_after_the_timeout(fake: FakeLlm) -> None:
     client(fake.say("done").say("late", delay=120)).ask(HELLO, 0)  # what is imported on the way takes a second, too
     with pytest.raises(AtelierError, match="did not answer within 1 seconds"):
         client(fake, timeout=1).ask(HELLO, 0)
@@ -290,7 +290,7 @@ def test_an_endless_body_is_cut_off(fake: FakeLlm) -> None:
     assert fake.given_up.wait(60)
 
 
-def test_a_refusal_is_told(fake: FakeLlm) -> None:
+def test_a_refusal_is_reported(fake: FakeLlm) -> None:
     fake.say(refusal="I cannot help with that.")
     with pytest.raises(AtelierError, match="refused: I cannot help"):
         client(fake).ask(HELLO, 0)
@@ -304,7 +304,7 @@ def test_content_in_parts(fake: FakeLlm) -> None:
 
 def test_only_the_chosen_key_leaves_the_machine(fake: FakeLlm, tmp_path: Path,
                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package reads keys, organisation and headers from the environment; none of them is this server's business."""
+    """The package reads keys, organisation and headers from the environment; this server must get none of them."""
     for name in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
         monkeypatch.setenv(name, "canary-of-the-environment")
     monkeypatch.setenv("OPENAI_CUSTOM_HEADERS", "X-Secret: canary-of-the-environment")

@@ -73,7 +73,7 @@ def test_a_workflow_cannot_redirect_a_key(tmp_path: Path, address: str) -> None:
     "https://h:99999/v1",
     "https://a\u200bb/v1", "https://a/v\u200b1", "https://a/v\x001",
 ])
-def test_addresses_that_could_be_read_in_two_ways_are_refused(address: str) -> None:
+def test_ambiguous_addresses_are_refused(address: str) -> None:
     with pytest.raises(AtelierError):
         plain_url(address)
 
@@ -105,7 +105,7 @@ def test_a_key_that_cannot_be_one_is_not_sent(tmp_path: Path, value: str) -> Non
 
 @pytest.mark.parametrize("text", [f'[MINE]\nkey = "{SECRET}', f"[MINE]\nkey = {SECRET}",
                                   f'[MINE]\nkey = "{SECRET}"\nbase_urls = "https://x.example"'])
-def test_a_broken_file_is_told_without_its_content(tmp_path: Path, text: str) -> None:
+def test_an_error_about_a_broken_file_omits_its_content(tmp_path: Path, text: str) -> None:
     with pytest.raises(AtelierError) as caught:
         keys(tmp_path, text).get("MINE", "https://x.example")
     assert "canary" not in str(caught.value)
@@ -121,7 +121,7 @@ def test_a_file_that_others_can_read_is_not_used(tmp_path: Path, mode: int) -> N
             store.get("MINE", "https://x.example")
 
 
-def test_a_credentials_file_that_cannot_be_read_spoils_no_list(tmp_path: Path) -> None:
+def test_a_credentials_file_that_cannot_be_read_does_not_break_the_list(tmp_path: Path) -> None:
     file = tmp_path / "credentials.toml"
     file.write_bytes(b"\xff\xfe\x00")
     file.chmod(0o600)

@@ -116,13 +116,13 @@ def test_reads_beyond_compel(text: str, expected: list[tuple[str, float]]) -> No
     ("x" + "+" * 3000, "weight"),
     ("(" * 200 + "x" + ")" * 200, "deep"),
 ])
-def test_mistakes_are_told(text: str, message: str) -> None:
+def test_mistakes_are_reported(text: str, message: str) -> None:
     with pytest.raises(AtelierError, match=message):
         parse(text)
 
 
 @given(st.text(alphabet='ab ()",.+-:1\\', max_size=40))
-def test_any_text_is_read_or_refused_in_words(text: str) -> None:
+def test_any_text_is_parsed_or_refused_with_an_error(text: str) -> None:
     try:
         prompt = parse(text)
     except AtelierError:

@@ -268,10 +268,10 @@ def test_without_a_configuration_the_scores_are_the_same_and_say_so(tmp_path: Pa
     save_clip(tmp_path / "with", model)
     save_clip(tmp_path / "without", model, config=False)
     pictures = random_pictures([(40, 30)] * 2)
-    told, derived = (open_scorer(tmp_path / name).score(pictures, "a cat " * 30) for name in ("with", "without"))
-    assert cosines(derived).tolist() == cosines(told).tolist()
+    configured, derived = (open_scorer(tmp_path / name).score(pictures, "a cat " * 30) for name in ("with", "without"))
+    assert cosines(derived).tolist() == cosines(configured).tolist()
     assert derived.items[0].tokens == 120, "four letters each time, and nothing is cut"
-    assert told.note == "" and "quick_gelu" in derived.note
+    assert configured.note == "" and "quick_gelu" in derived.note
 
 
 def test_what_no_shape_shows_comes_from_the_configuration(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_a_failure_is_one_and_one_line(capsys, tmp_path: Path) -> None:
     assert err.count("\n") == 1
 
 
-def test_what_the_system_refuses_is_one_line(capsys, tmp_path: Path, checkpoint: Path) -> None:
+def test_a_system_error_is_one_line(capsys, tmp_path: Path, checkpoint: Path) -> None:
     picture = write_pictures(tmp_path / "pictures", [(32, 32)]) / "p0.png"
     long = "a" * 300
     for arguments in [("inspect", picture / "x"), ("inspect", tmp_path / f"{long}.safetensors"),
@@ -98,7 +98,7 @@ def test_what_the_system_refuses_is_one_line(capsys, tmp_path: Path, checkpoint:
 
 
 def test_a_grid_goes_into_a_png_file_alone(capsys, tmp_path: Path) -> None:
-    """The manifest beside it must not take the picture's name."""
+    """Otherwise the manifest would get the picture's name."""
     picture = write_pictures(tmp_path / "pictures", [(32, 32)]) / "p0.png"
     for out in ("grid.json", ".", "grid", "grid.jpg"):
         code, printed, err = shell(capsys, "grid", picture, "--block", 1, "--out", tmp_path / out)
@@ -156,14 +156,14 @@ def test_train_and_generate(capsys, checkpoint: Path, config: Path, tmp_path: Pa
     assert json.loads(Image.open(tuned[0]["file"]).info["atelier"])["lora"] == "fox.safetensors"
 
 
-def test_pictures_beyond_the_memory_are_answered_in_one_line(capsys, checkpoint: Path, tmp_path: Path) -> None:
+def test_running_out_of_memory_is_one_line(capsys, checkpoint: Path, tmp_path: Path) -> None:
     code, out, err = shell(capsys, "generate", checkpoint, "--prompt", "a fox", "--width", 80_000_000,
                            "--height", 80_000_000, "--out", tmp_path / "out")
     assert (code, out) == (1, "")
     assert err.splitlines()[-1].startswith("atelier: Memory ran out while drawing. Choose smaller pictures")
 
 
-def test_a_lora_goes_from_form_to_form(capsys, tmp_path: Path, config: Path) -> None:
+def test_a_lora_is_converted_between_formats(capsys, tmp_path: Path, config: Path) -> None:
     assert shell(capsys, "train", config)[0] == 0
     lora = tmp_path / "loras" / "fox.safetensors"
     diffusers, back = tmp_path / "diffusers.safetensors", tmp_path / "back.safetensors"
