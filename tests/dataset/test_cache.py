@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import subprocess
 import sys
 import weakref
@@ -17,7 +15,6 @@ from kit.checkpoints import write_sd1
 from kit.pictures import noise_picture, write_pictures
 from PIL import Image
 
-from atelier.convert.folder import to_folder
 from atelier.dataset import cache as cache_module
 from atelier.dataset.captions import variants
 from atelier.dataset.encode import encode
@@ -25,7 +22,6 @@ from atelier.dataset.folder import FolderOptions, read_folder
 from atelier.dataset.prepare import prepare
 from atelier.dataset.types import Crop, Resolution, TrainingSet
 from atelier.errors import AtelierError
-from atelier.files import write_json
 from atelier.models import load
 from atelier.models.handle import DiffusersModel
 from atelier.models.open import open_model
@@ -199,32 +195,6 @@ def test_keys_cover_what_changes_the_latents(data: TrainingSet, model: Diffusers
     half = encode(centre, model, tmp_path / "cache", device="cpu", dtype=torch.bfloat16, batch_size=2,
                   progress=Progress())
     assert vae.calls == 5 and half.text(0, 0).embeds.dtype == torch.bfloat16
-
-
-def test_another_scaling_factor_gives_other_latents(data: TrainingSet, tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
-    to_folder(write_sd1(tmp_path / "tiny.safetensors", "tiny", "float32"), tmp_path / "model")
-    config = tmp_path / "model" / "vae" / "config.json"
-    usual = open_model(tmp_path / "model")
-    first = encoded(data, usual, tmp_path / "cache")
-    write_json(config, json.loads(config.read_text(encoding="utf-8")) | {"scaling_factor": 0.5, "shift_factor": 0.25})
-    changed = open_model(tmp_path / "model")
-    assert changed.fingerprint == usual.fingerprint
-    Count(monkeypatch, "load_text", refuse=True)
-    second = encoded(data, changed, tmp_path / "cache")
-    for index in range(len(SIZES)):
-        mean, std = first.moments(index, False)
-        other_mean, other_std = second.moments(index, False)
-        torch.testing.assert_close(other_mean, (mean / 0.18215 - 0.25) * 0.5, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(other_std, std / 0.18215 * 0.5, rtol=1e-4, atol=1e-5)
-
-
-def test_the_usual_scaling_factor_keeps_the_folders_of_older_caches(data: TrainingSet, model: DiffusersModel,
-                                                                    tmp_path: Path) -> None:
-    encoded(data, model, tmp_path / "cache")
-    key = hashlib.sha256(json.dumps([1, model.fingerprint, "cpu", "torch.float32"]).encode()).hexdigest()[:16]
-    assert sorted(path.relative_to(tmp_path / "cache").as_posix() for path in (tmp_path / "cache").glob("*/*")) == [
-        f"latents/{key}", f"text/{key}"]
 
 
 def test_the_two_models_are_never_in_memory_together(data: TrainingSet, model: DiffusersModel, tmp_path: Path,

@@ -42,6 +42,7 @@ Pictures
 Training
     training               a tiny UNet and training sets in memory
     training_loop          a training loop on tiny parts, and ways to end it
+    training_run           a short training request, and ways to interrupt or watch its run
 
 Surroundings
     fake_llm               a chat-completions endpoint that answers, or fails, as told

@@ -13,7 +13,7 @@ import pytest
 import torch
 from kit.checkpoints import write_sd1
 from kit.pictures import write_pictures
-from kit.training_loop import request as training_request
+from kit.training_run import FOLDER, REQUEST, After, Seen
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -27,62 +27,8 @@ from atelier.models.load import load_unet
 from atelier.models.open import open_model
 from atelier.progress import Interrupted, Progress
 from atelier.train.devices import RunPaths
-from atelier.train.report import TrainReport
-from atelier.train.request.request import TrainRequest
 from atelier.train.run import train
 from atelier.train.trainer import StepResult, Trainer
-
-REQUEST = training_request(dict(rank=4, alpha=8), dict(monitor="off", patience=0, learning_rate=1e-3),
-                     steps=3)
-FOLDER = FolderOptions(resolution=Resolution(64))
-
-
-class After(Progress):
-    """Interrupts once so many steps are done."""
-
-    def __init__(self, steps: int) -> None:
-        self.steps, self.done, self.phases = steps, 0, []
-
-    def phase(self, name: str, total: int) -> None:
-        self.phases.append(name)
-
-    def measure(self, values) -> None:
-        self.done = int(values["step"])
-
-    def check(self) -> None:
-        if self.done >= self.steps > 0:
-            raise Interrupted
-
-
-class Seen(After):
-    """Notes after which steps it is shown pictures."""
-
-    def __init__(self) -> None:
-        super().__init__(0)
-        self.pictures: list[int] = []
-
-    def preview(self, image) -> None:
-        self.pictures.append(self.done)
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusersModel:
-    return open_model(write_sd1(tmp_path_factory.mktemp("model") / "tiny.safetensors", "tiny"))
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
-    return read_folder(write_pictures(tmp_path_factory.mktemp("pictures"), [(80, 64), (64, 64), (70, 90)]), FOLDER)
-
-
-@pytest.fixture
-def run(tmp_path: Path, model: DiffusersModel, pictures: TrainingSet):
-    paths = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
-
-    def _run(name: str = "fox", request: TrainRequest = REQUEST, data: TrainingSet = pictures,
-             progress: Progress | None = None, **more: bool) -> TrainReport:
-        return train(name, model, data, request, paths, progress or Progress(), **more)
-    return _run
 
 
 def test_the_file_says_how_it_was_made(run, model: DiffusersModel, pictures: TrainingSet) -> None:
@@ -338,102 +284,3 @@ def test_a_model_of_another_kind_is_refused(run, tmp_path: Path, pictures: Train
     paths = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
     with pytest.raises(AtelierError, match="9 latent channels"):
         train("fox", inpainting, pictures, REQUEST, paths, Progress())
-
-
-def test_another_format_or_precision_of_the_file_is_no_other_run(run) -> None:
-    first = run()
-    weights = load_file(first.lora)
-    again = run(request=REQUEST.override(dict(lora_format="diffusers", save_dtype="fp16", save_every=2)))
-    assert again.reused and again.lora == first.lora and again.folder.path == first.folder.path
-    written = load_file(again.lora)
-    assert {tensor.dtype for tensor in written.values()} == {torch.float16}
-    assert all(name.startswith("unet.") for name in written)
-    restored = load_file(run().lora)
-    assert all(torch.equal(restored[name], tensor) for name, tensor in weights.items())
-
-
-def test_a_run_that_was_stopped_and_kept_goes_on(run) -> None:
-    class Stop(Progress):
-        def __init__(self) -> None:
-            self.step = 0
-
-        def measure(self, values) -> None:
-            self.step = int(values["step"])
-
-        def stop_requested(self) -> bool:
-            return self.step == 2
-
-    whole = load_file(run("whole", replace(REQUEST, steps=5)).lora)
-    request = REQUEST.override(dict(steps=5, save_every=1))  # the same run, in the folder of the other: set it aside
-    for folder in run("aside", replace(REQUEST, steps=4)).folder.path.parent.iterdir():
-        folder.rename(folder.with_name(f"aside {folder.name}"))
-    stopped = run("cut", request, progress=Stop())
-    assert (stopped.result.status, stopped.result.step, stopped.result.total) == ("stopped by user", 2, 5)
-    assert "3 steps are left; training can go on from here" in stopped.text()
-    kept = run("cut", request, continue_stopped=False)
-    assert kept.reused and kept.result == stopped.result
-    resumed = run("cut", request)
-    assert (resumed.reused, resumed.result.status, resumed.result.step) == (False, "complete", 5)
-    assert resumed.lora == stopped.lora
-    written = load_file(resumed.lora)
-    assert all(torch.equal(written[name], tensor) for name, tensor in whole.items())
-    assert run("cut", request).reused
-
-
-VALIDATED = REQUEST.override(dict(monitor="validation", patience=99, validate_every=2, schedule="constant"))
-
-
-def test_a_longer_run_goes_on_from_a_finished_one(run, tmp_path: Path) -> None:
-    """With the weights, the validation and the best of a run that was as long from the start."""
-    whole = run("whole", replace(VALIDATED, steps=7))
-    for folder in (tmp_path / "runs").iterdir():
-        folder.rename(tmp_path / "aside")
-    short = run("short", replace(VALIDATED, steps=3))  # its end brings a validation that the longer run has not
-    assert [step for step, _ in short.result.history.validation] == [2, 3]
-    longer = run("longer", replace(VALIDATED, steps=7))
-    assert "went on from step 3 of a shorter run" in longer.text()
-    assert longer.result.history == whole.result.history
-    assert (longer.result.best_step, longer.result.weights) == (whole.result.best_step, whole.result.weights)
-    one, other = load_file(whole.lora), load_file(longer.lora)
-    assert all(torch.equal(one[name], tensor) for name, tensor in other.items())
-    assert run("short", replace(VALIDATED, steps=3)).reused
-
-
-@pytest.mark.parametrize(("changes", "why"), [
-    (dict(schedule="cosine"), "was to reach 0 at step 3 (schedule 'cosine')"),
-    (dict(schedule="constant", warmup_steps=5), "its warm-up was cut to 3 steps")])
-def test_a_run_that_cannot_be_made_longer_says_why(run, changes: dict[str, Any], why: str) -> None:
-    run("short", REQUEST.override(dict(changes, steps=3)))
-    longer = run("longer", REQUEST.override(dict(changes, steps=6)))
-    assert why in longer.text() and "started from the beginning" in longer.text()
-    assert len(longer.result.history.losses) == 6 and longer.result.seconds_per_step == longer.result.seconds / 6
-
-
-def test_the_last_sample_is_of_the_weights_that_are_handed_on(run, tmp_path: Path) -> None:
-    """Of the best step's, where a far too high rate makes the last ones worse and ends training early."""
-    options = dict(learning_rate=0.3, monitor="validation", patience=2, validate_every=2, schedule="constant", steps=40,
-                   sample_prompt="a fox", sample_every=100, sample_steps=2, sample_cfg=2.0)
-    early = run("early", REQUEST.override(options))
-    assert early.result.status == "stopped early" and early.result.best_step < early.result.step
-    assert list(early.folder.drawn) == [early.result.step]
-    best = run("best", REQUEST.override(dict(options, steps=early.result.best_step, patience=0)))
-    assert list(best.folder.drawn) == [early.result.best_step]
-    one, other = (np.asarray(Image.open(report.folder.samples[-1])) for report in (early, best))
-    assert np.array_equal(one, other)
-    last = run("last", REQUEST.override(dict(options, steps=early.result.step, monitor="off", patience=0)))
-    assert not np.array_equal(one, np.asarray(Image.open(last.folder.samples[-1])))
-
-
-def test_another_sample_prompt_draws_a_finished_run_anew_without_training(run) -> None:
-    options = dict(sample_every=100, sample_steps=1)
-    first = run(request=REQUEST.override(options))
-    assert first.folder.samples == []
-    progress = Seen()
-    drawn = run(request=REQUEST.override(dict(options, sample_prompt="a fox")), progress=progress)
-    assert drawn.reused and len(drawn.folder.samples) == 1 and progress.pictures == [3]
-    assert drawn.result.history == first.result.history and drawn.result.seconds == first.result.seconds
-    other = run(request=REQUEST.override(dict(options, sample_prompt="a bear")))
-    assert other.folder.samples != drawn.folder.samples and len(other.folder.samples) == 1
-    quiet = After(0)
-    assert run(request=REQUEST.override(dict(options, sample_prompt="a bear")), progress=quiet).reused
-    assert quiet.phases == []
