@@ -57,7 +57,7 @@ def test_several_steps_may_be_counted_at_once() -> None:
 def test_what_is_remembered_is_bounded() -> None:
     run = Run()
     run(*[0.01] * 20_000)
-    assert len(run.pace._marks) <= WINDOW / 0.01 + 3
+    assert len(run.rate._marks) <= WINDOW / 0.01 + 3
 
 
 @pytest.mark.parametrize(("pace", "left", "text"), [
