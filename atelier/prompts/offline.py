@@ -12,7 +12,7 @@ from .fields import PromptStyle
 from .request import PromptRequest, WrittenPrompt
 from .words import words
 
-NEGATIVE = "lowres, blurry, jpeg artifacts, bad layout, deformed, watermark, text"
+NEGATIVE = "lowres, blurry, jpeg artifacts, bad anatomy, deformed, watermark, text"
 """Used where no example set gives the model's usual negative prompt."""
 _LOWER_CASE_WORDS = {"a", "an", "and", "at", "by", "in", "of", "on", "or", "the", "to", "with", "wearing"}
 
