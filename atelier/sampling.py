@@ -118,13 +118,15 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
 
 @torch.no_grad()
 def decode(vae: AutoencoderKL, latents: Tensor) -> list[Image]:
-    """Pictures of scaled latents [B, 4, h, w], one after another so that memory stays that of one picture."""
+    """Pictures of scaled and shifted latents [B, 4, h, w], one after another, in the memory of one picture."""
     from PIL import Image as PILImage
 
     pictures = []
     for latent in latents:
-        scaled = latent[None].to(vae.device, vae.dtype) / vae.config["scaling_factor"]
-        pixels = vae.decode(scaled, return_dict=False)[0][0].float()
+        encoded = latent[None].to(vae.device, vae.dtype) / vae.config["scaling_factor"]
+        if vae.config["shift_factor"]:
+            encoded = encoded + vae.config["shift_factor"]
+        pixels = vae.decode(encoded, return_dict=False)[0][0].float()
         bytes_ = ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
         pictures.append(PILImage.fromarray(bytes_))
     return pictures

@@ -42,7 +42,7 @@ def load_unet(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
 
 def load_vae(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
              device: torch.device | str = "cpu") -> AutoencoderKL:
-    """The VAE. Latents are `vae.config.scaling_factor` times its encoding.
+    """The VAE. Its configuration has the handle's scale and shift of latents, whatever the files leave out.
 
     A VAE whose configuration says that it overflows in float16 (`force_upcast`, as SDXL's) is loaded in float32.
 
@@ -53,7 +53,8 @@ def load_vae(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
 
     component = _component(model, "vae")
     with _no_memory():
-        vae = cast("AutoencoderKL", AutoencoderKL.from_config(dict(component.config)))
+        vae = cast("AutoencoderKL", AutoencoderKL.from_config({
+            **component.config, "scaling_factor": model.latent_scale, "shift_factor": model.latent_shift}))
     if dtype == torch.float16 and component.config.get("force_upcast"):
         dtype = torch.float32
     return _load_weights(vae, component, dtype, device)

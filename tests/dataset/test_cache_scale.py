@@ -6,6 +6,7 @@ import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from kit.checkpoints import write_sd1
@@ -21,6 +22,7 @@ from atelier.models import load
 from atelier.models.handle import DiffusersModel
 from atelier.models.open import open_model
 from atelier.progress import Progress
+from atelier.sampling import decode
 
 SIZES = [(96, 64), (64, 96)]
 
@@ -50,6 +52,9 @@ def test_another_scaling_factor_gives_other_latents(data: TrainingSet, tmp_path:
         other_mean, other_std = second.moments(index, False)
         torch.testing.assert_close(other_mean, (mean / 0.18215 - 0.25) * 0.5, rtol=1e-4, atol=1e-5)
         torch.testing.assert_close(other_std, std / 0.18215 * 0.5, rtol=1e-4, atol=1e-5)
+        pictures = [np.asarray(decode(load.load_vae(model), latents[None])[0], int)
+                    for model, latents in ((usual, mean), (changed, other_mean))]
+        assert np.abs(pictures[0] - pictures[1]).max() <= 1, "what was encoded so is decoded so"
 
 
 def test_the_usual_scaling_factor_keeps_the_folders_of_older_caches(data: TrainingSet, tmp_path: Path) -> None:
