@@ -110,8 +110,6 @@ def _output(cls: type[io.ComfyNode], report: Any, progress: TrainingProgress, wa
     plot = tensor([report.folder.plot])
     samples = tensor(report.folder.samples) if report.folder.samples else None
     text = "\n".join(filter(None, [report.text(), warning]))
-    if report.reused:
-        report.result.show(progress, report.folder.drawn)
     # A run that was stopped and kept says so even when it is found again: it can go on.
     progress.end("reused" if report.reused and not report.result.stopped else report.result.status, warning)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()

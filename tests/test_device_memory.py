@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+
+import psutil
 import pytest
 import torch
 
-from atelier.device_memory import OutOfMemory, explain_out_of_memory, unify_memory_errors
+from atelier.device_memory import OutOfMemory, explain_out_of_memory, free_cache, unify_memory_errors
 from atelier.errors import AtelierError
 
 MORE_THAN_ANY_MACHINE_HAS = 10**15
@@ -46,3 +49,15 @@ def test_other_errors_stay_what_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as raised, unify_memory_errors():
         raise error
     assert raised.value is error
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc keeps freed memory for itself")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    """Pieces below glibc's threshold for maps of their own; the last one holds the heap's end in its place."""
+    pieces = [torch.ones(16_000) for _ in range(4_000)]
+    last = pieces.pop()
+    full = psutil.Process().memory_info().rss
+    pieces.clear()
+    free_cache(torch.device("cpu"))
+    assert full - psutil.Process().memory_info().rss > 200e6
+    assert last.sum() == 16_000

@@ -78,7 +78,8 @@ def train(name: str, model: DiffusersModel, data: TrainingSet, request: TrainReq
         data: Pictures and captions.
         request: What to do.
         paths: Folders and device.
-        progress: Shown phases, progress, losses and samples; may interrupt or ask to stop.
+        progress: Shown phases, progress, losses and samples, also those of a finished run; may interrupt or ask to
+            stop.
         continue_stopped: Whether a run that the user stopped (and kept) goes on; otherwise its result is returned.
 
     Raises:
@@ -97,6 +98,7 @@ def train(name: str, model: DiffusersModel, data: TrainingSet, request: TrainReq
         result = _train(job)
     elif finished.samples == folder.sample_settings or not folder.sample_settings or not folder.state.exists():
         result = finished
+        result.show(progress, folder.drawn)
     else:  # other sample pictures are wanted: its state, from which no step is left, draws the last one
         result = replace(finished, samples=_train(job).samples)
     lora = job.lora.publish(folder.path / result.weights)

@@ -39,6 +39,19 @@ def editor(page: Editor) -> Iterator[Editor]:
     assert not page.complaints
 
 
+def test_a_workflow_of_the_first_release_opens_with_its_values(editor: Editor) -> None:
+    """Widgets are saved in their order; those that are new have their defaults."""
+    old = ROOT / "tests" / "data" / "workflows_0.1"
+    editor.load(json.loads((old / "finetune_then_generate.json").read_text(encoding="utf-8")))
+    assert editor.missing() == []
+    shown = editor.api_graph()
+    for number, node in json.loads((old / "finetune_then_generate.api.json").read_text(encoding="utf-8")).items():
+        new = {"AtelierTrainingOptions": {"save_dtype": "fp32"},
+               "AtelierTrainLora": {"sample_prompt": ""}}.get(node["class_type"], {})
+        assert shown[number]["inputs"] == node["inputs"] | new, node["class_type"]
+    assert editor.errors_so_far() == []
+
+
 @pytest.fixture(scope="module")
 def fake() -> Iterator[FakeLlm]:
     with FakeLlm() as server:

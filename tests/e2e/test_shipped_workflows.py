@@ -11,6 +11,7 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,17 @@ def run(studio: Host, fake: FakeLlm) -> Callable[[str], Run]:
             done[name] = Run(graph, result)
         return done[name]
     return once
+
+
+OLD = Path(__file__).parents[1] / "data" / "workflows_0.1"
+
+
+def test_a_graph_of_the_first_release_runs(studio: Host, fake: FakeLlm) -> None:
+    """It holds a value in every widget of Training Options and knows no sample prompt on Train LoRA."""
+    graph = json.loads((OLD / "finetune_then_generate.api.json").read_text(encoding="utf-8"))
+    result = studio.queue(small("finetune_then_generate", fake, graph))
+    assert result.status == "success", result.error
+    check_pictures(result.pictures(node_of(graph, "SaveImage")))
 
 
 @dataclass(frozen=True)

@@ -195,7 +195,7 @@ def test_sample_now_draws_one_picture(host: Host, checkpoint: str, pictures: Pat
 
 def test_no_picture_without_a_sample_prompt(host: Host, checkpoint: str, pictures: Path) -> None:
     answers: list[Any] = []
-    result = host.queue(training(checkpoint, pictures, "unsampled", LONG).fill(host),
+    result = host.queue(training(checkpoint, pictures, "unsampled", LONG, learning_rate=2e-4).fill(host),
                         at_step(2, lambda news: answers.extend(host.post(path, {}) for path in (SAMPLE, STOP))))
     assert result.status == "success", result.error
     assert answers[0] == {"message": "No sample prompt is set in the training options.", "reached": []}
@@ -229,7 +229,7 @@ def test_history_is_there_for_one_who_comes_late(host: Host, checkpoint: str, pi
     again = host.queue(graph.fill(host))
     assert "reused" in again.text("train")
     reused = session(host, node="train")
-    assert (reused["status"], reused["losses"]) == ("reused", known["losses"])
+    assert (reused["status"], reused["losses"]) == ("stopped by user", known["losses"]), "it can still go on"
 
 
 def test_two_trainers_do_not_mix(host: Host, checkpoint: str, pictures: Path) -> None:
@@ -250,7 +250,7 @@ def test_two_trainers_do_not_mix(host: Host, checkpoint: str, pictures: Path) ->
 def test_a_list_is_trained_run_by_run_and_found_again_with_its_pictures(
         host: Host, checkpoint: str, pictures: Path) -> None:
     graph = training(checkpoint, pictures, "listed", 5, node="listed", sample_prompt="a red circle", sample_every=3,
-                     sample_steps=1)
+                     sample_steps=1, learning_rate=3e-4)
     graph.nodes["seeds"] = ("AtelierPromptList", {"text": "one\ntwo"})
     graph.change("listed", seed=["seeds", 1])
     result = host.queue(graph.fill(host))

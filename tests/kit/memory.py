@@ -19,7 +19,8 @@ WORKER_LIMIT = 2.5e9
 """Bytes for a process that runs tests."""
 SHARE_LIMIT = 4e9
 """Bytes for a worker with all its children: two of them leave a machine of 8 GB something, four one of 16 GB."""
-_INTERVAL = 1.0
+_INTERVAL = 4.0
+"""Seconds between two samples: counting shared pages once costs the kernel a walk through all of them."""
 _NOTICEABLE = 20e6
 
 

@@ -94,9 +94,10 @@ def write_lora(path: Path, rank: int = 4) -> Path:
     return path
 
 
-def small(name: str, fake: FakeLlm) -> dict[str, Any]:
-    """A workflow in API form, made small, its language model being `fake` with the key that its service asks for."""
-    graph = copy.deepcopy(read_api(name))
+def small(name: str, fake: FakeLlm, graph: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A workflow in API form (or `graph`), made small, its language model being `fake` with the key that its service
+    asks for."""
+    graph = copy.deepcopy(graph or read_api(name))
     for node in graph.values():
         inputs = node["inputs"]
         inputs |= {widget: change(inputs[widget]) for widget, change in CHANGES.get(node["class_type"], {}).items()

@@ -63,7 +63,7 @@ def test_a_machine_that_cannot_compile_trains_all_the_same(
 def test_a_failure_of_another_kind_is_not_swallowed(monkeypatch: pytest.MonkeyPatch) -> None:
     plain = trainer(False)
 
-    def fail() -> None:
+    def fail(*_: object) -> None:
         raise TorchDynamoException
 
     monkeypatch.setattr(plain, "_accumulate", fail)
