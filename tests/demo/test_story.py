@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import faulthandler
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -36,7 +37,11 @@ def test_the_reader_of_sketches_can_read() -> None:
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> StoryResult:
-    """The shipped story with twice as many prompts, for reliable counts."""
+    """The shipped story with twice as many prompts, for reliable counts.
+
+    On a busy processor without bfloat16 its training alone can take twenty minutes: more than pytest's limit for a test.
+    """
+    faulthandler.dump_traceback_later(2700, exit=True)
     out = tmp_path_factory.mktemp("the demo")
     story = replace(pencil_story(out, Progress()), prompts=tuple(pencil_caption(spec) for spec in SPECS),
                     contents=tuple(words for _, words in CHOSEN))
