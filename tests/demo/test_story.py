@@ -39,7 +39,8 @@ def test_the_reader_of_sketches_can_read() -> None:
 def result(tmp_path_factory: pytest.TempPathFactory) -> StoryResult:
     """The shipped story with twice as many prompts, for reliable counts.
 
-    On a busy processor without bfloat16 its training alone can take twenty minutes: more than pytest's limit for a test.
+    On a busy processor without bfloat16 its training alone can take twenty minutes:
+    more than pytest's limit for a test.
     """
     faulthandler.dump_traceback_later(2700, exit=True)
     out = tmp_path_factory.mktemp("the demo")
