@@ -42,7 +42,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> StoryResult:
     On a busy processor without bfloat16 its training alone can take twenty minutes:
     more than pytest's limit for a test.
     """
-    faulthandler.dump_traceback_later(2700, exit=True)
+    faulthandler.dump_traceback_later(3600, exit=True)
     out = tmp_path_factory.mktemp("the demo")
     story = replace(pencil_story(out, Progress()), prompts=tuple(pencil_caption(spec) for spec in SPECS),
                     contents=tuple(words for _, words in CHOSEN))
