@@ -15,8 +15,9 @@ from typing import Any
 import psutil
 import pytest
 
-WORKER_LIMIT = 2.5e9
-"""Bytes for a process that runs tests."""
+WORKER_LIMIT = 3e9
+"""Bytes for a process that runs tests. The file that needs most takes 2.3 GB alone, and the aim is 2.5; what earlier
+files leave in the heap comes on top, and which worker runs which file differs from run to run."""
 SHARE_LIMIT = 4e9
 """Bytes for a worker with all its children: two of them leave a machine of 8 GB something, four one of 16 GB."""
 _INTERVAL = 4.0
