@@ -198,7 +198,7 @@ def test_no_picture_without_a_sample_prompt(host: Host, checkpoint: str, picture
     result = host.queue(training(checkpoint, pictures, "unsampled", LONG, learning_rate=2e-4).fill(host),
                         at_step(2, lambda news: answers.extend(host.post(path, {}) for path in (SAMPLE, STOP))))
     assert result.status == "success", result.error
-    assert answers[0] == {"message": "No sample prompt is set in the training options.", "reached": []}
+    assert answers[0] == {"message": "Train LoRA has no sample prompt.", "reached": []}
     assert session(host, node="train")["samples"] == []
 
 

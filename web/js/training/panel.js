@@ -118,7 +118,7 @@ export class Panel {
     this.resume.disabled = false;
     this.stop.hidden = !this.resume.hidden;
     this.sample.disabled = !running || !session.can_sample || session.sample_asked;
-    this.sample.title = running && !session.can_sample ? "Set a sample prompt in Training Options first." : "";
+    this.sample.title = running && !session.can_sample ? "Give Train LoRA a sample prompt first." : "";
     if (session?.message) set(this.note, session.message);
     this.redraw();
   }
