@@ -10,7 +10,7 @@ import pytest
 from kit.clip_models import clip_config, random_clip, save_clip
 from kit.editor import EMPTY, Editor
 from kit.fake_llm import GOOD, FakeLlm
-from kit.graphs import Graph
+from kit.graphs import FIRST_RELEASE, Graph, load_graph
 from kit.host import Host
 from kit.main_workflow import CHECKPOINT, TRAINER, ended, main_workflow, make_small, supply
 from kit.named_files import named_files
@@ -41,11 +41,10 @@ def editor(page: Editor) -> Iterator[Editor]:
 
 def test_a_workflow_of_the_first_release_opens_with_its_values(editor: Editor) -> None:
     """Widgets are saved in their order; those that are new have their defaults."""
-    old = ROOT / "tests" / "data" / "workflows_0.1"
-    editor.load(json.loads((old / "finetune_then_generate.json").read_text(encoding="utf-8")))
+    editor.load(load_graph(FIRST_RELEASE / "finetune_then_generate.json"))
     assert editor.missing() == []
     shown = editor.api_graph()
-    for number, node in json.loads((old / "finetune_then_generate.api.json").read_text(encoding="utf-8")).items():
+    for number, node in load_graph(FIRST_RELEASE / "finetune_then_generate.api.json").items():
         new = {"AtelierTrainingOptions": {"save_dtype": "fp32"},
                "AtelierTrainLora": {"sample_prompt": ""}}.get(node["class_type"], {})
         assert shown[number]["inputs"] == node["inputs"] | new, node["class_type"]

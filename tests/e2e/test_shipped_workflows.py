@@ -11,7 +11,6 @@ import copy
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import pytest
 from kit.canary import KEYS, leaks, traces, watched
 from kit.clip_models import reference_cosines
 from kit.fake_llm import GOOD, FakeLlm
+from kit.graphs import FIRST_RELEASE, load_graph
 from kit.host import Host, Result
 from kit.small_workflows import SIZE, node_of, saved, small, supply
 from PIL import Image
@@ -76,12 +76,9 @@ def run(studio: Host, fake: FakeLlm) -> Callable[[str], Run]:
     return once
 
 
-OLD = Path(__file__).parents[1] / "data" / "workflows_0.1"
-
-
 def test_a_graph_of_the_first_release_runs(studio: Host, fake: FakeLlm) -> None:
     """It holds a value in every widget of Training Options and knows no sample prompt on Train LoRA."""
-    graph = json.loads((OLD / "finetune_then_generate.api.json").read_text(encoding="utf-8"))
+    graph = load_graph(FIRST_RELEASE / "finetune_then_generate.api.json")
     result = studio.queue(small("finetune_then_generate", fake, graph))
     assert result.status == "success", result.error
     check_pictures(result.pictures(node_of(graph, "SaveImage")))

@@ -8,6 +8,9 @@ from typing import Any
 
 from kit.host import Host
 
+FIRST_RELEASE = Path(__file__).parents[1] / "data" / "workflows_0.1"
+"""Workflows as the first release shipped them, for the editor and (`.api.json`) for the queue."""
+
 
 class Graph:
     """Nodes by id: `Graph(load=("CheckpointLoaderSimple", {"ckpt_name": "a"}), text=("CLIPTextEncode", {…}))`."""
@@ -27,5 +30,5 @@ class Graph:
 
 
 def load_graph(path: Path) -> dict[str, Any]:
-    """A workflow file in API format."""
+    """A workflow file of the editor or of the queue."""
     return json.loads(path.read_text(encoding="utf-8"))
