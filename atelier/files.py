@@ -38,12 +38,16 @@ def file_name(text: str) -> str:
     parts = text.strip().replace("\\", "/").split("/")
     for part in parts:
         reserved = part.split(".")[0].rstrip().upper() in RESERVED
-        forbidden = any(c in '<>:"|?*' or ord(c) < 32 for c in part)
-        if not part or part.strip() != part or part.endswith(".") or len(part.encode()) > 200 or reserved or forbidden:
-            raise AtelierError(f"{text!r} cannot be a file name.",
+        forbidden = any(c in '<>:"|?*' or ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in part)
+        if not part or part.strip() != part or part.endswith(".") or reserved or forbidden or len(part.encode()) > 200:
+            raise AtelierError(f"{_shown(text)} cannot be a file name.",
                                'Use letters, digits, spaces, - and _, with / between folder names; no < > : " | ? *, '
                                "no dot at the end, and nothing like con or com1.")
     return "/".join(parts)
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 300 else text[:297] + "...")
 
 
 @contextmanager

@@ -6,6 +6,7 @@ classifier-free guidance (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from .errors import AtelierError
 from .models.families import SamplerAdvice
+from .models.foreign_errors import explained
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .models.text import TextBatch
+
+MAX_SIDE = 4096
+"""Pixels of a side. Attention's cost grows with the fourth power of it, and no model of these families was trained at
+half of this."""
+MAX_STEPS = 1000
+"""Denoising steps; a noise schedule has no more."""
 
 SAMPLERS = {
     "euler": ("EulerDiscreteScheduler", {}),
@@ -53,10 +61,13 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
-            if getattr(self, name) < 64 or getattr(self, name) % 8:
-                raise AtelierError(f"{name} is {getattr(self, name)}.", "Choose a multiple of 8, at least 64.")
-        if self.steps < 1:
-            raise AtelierError(f"steps is {self.steps}.", "Choose at least 1.")
+            if not 64 <= getattr(self, name) <= MAX_SIDE or getattr(self, name) % 8:
+                raise AtelierError(f"{name} is {getattr(self, name)}.",
+                                   f"Choose a multiple of 8 from 64 to {MAX_SIDE}.")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise AtelierError(f"steps is {self.steps}.", f"Choose a number from 1 to {MAX_STEPS}.")
+        if not math.isfinite(self.cfg):
+            raise AtelierError(f"cfg is {self.cfg}.", "Choose a finite number; 7 is usual.")
         if self.sampler not in SAMPLERS:
             raise AtelierError(f"There is no sampler {self.sampler!r}.", f"Choose one of: {', '.join(SAMPLERS)}.")
 
@@ -69,11 +80,16 @@ def recommended(advice: SamplerAdvice) -> SamplingOptions:
 
 
 def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
-    """diffusers' scheduler for `sampler` on a model's noise schedule."""
+    """diffusers' scheduler for `sampler` on a model's noise schedule.
+
+    Raises:
+        AtelierError: the schedule and the sampler do not go together.
+    """
     import diffusers
 
     name, extra = SAMPLERS[sampler]
-    return getattr(diffusers, name).from_config({**config, **extra})
+    with explained("The noise schedule of the model", "Choose another sampler, or download the model again."):
+        return getattr(diffusers, name).from_config({**config, **extra})
 
 
 @torch.no_grad()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,6 +56,7 @@ class SaveTitled(io.ComfyNode):
                 model: list[str], seeds: list[int] | None = None, scores: list[Scores] | None = None,
                 manifest: list[str] | None = None) -> io.NodeOutput:
         """Write each picture and its sidecars."""
+        from ..atelier.grid.manifest import parse_manifest
         from ..atelier.grid.saving import Details, save_titled
 
         subfolder = file_name(single(folder)) if single(folder).strip() else ""
@@ -72,7 +72,7 @@ class SaveTitled(io.ComfyNode):
             for index, (name, text, without, seed) in enumerate(zip(
                 one_each(title, images, "titles"), one_each(prompt, images, "prompts"),
                 one_each(negative, images, "negatives"), one_each(seeds or [None], images, "seeds"), strict=True))]
-        extra = {"grid": json.loads(single(manifest))} if manifest else None
+        extra = {"grid": parse_manifest(single(manifest))} if manifest else None
         files: list[Path] = []
         progress = HostProgress()
         for picture, detail in zip(pictures, details, strict=True):

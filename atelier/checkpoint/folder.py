@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from reprlib import repr as short
 
 from ..errors import AtelierError
+from ..json_files import read_json_object
 from .entry import Entry
 from .source import open_file
 
@@ -35,29 +35,18 @@ def component_entries(folder: Path) -> dict[str, Entry]:
     raise AtelierError(f"{folder} holds no weights.", "Choose a complete diffusers folder.")
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-        AtelierError: the file is missing or is no JSON object.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise AtelierError(f"{path} cannot be read as JSON.", "Choose a complete diffusers folder.") from error
-    if not isinstance(value, dict):
-        raise AtelierError(f"{path} is not a JSON object.", "Choose a complete diffusers folder.")
-    return value
-
-
 def _sharded(index: Path) -> dict[str, Entry]:
-    shards = read_json(index).get("weight_map")
+    shards = read_json_object(index, "Choose a complete diffusers folder.").get("weight_map")
     if not isinstance(shards, dict) or not shards:
         raise AtelierError(f"{index} names no shards.", "Choose a complete diffusers folder.")
+    for tensor, name in shards.items():
+        if not isinstance(name, str) or not 0 < len(name.encode()) < 256:
+            raise AtelierError(f"{index} names {short(name)} as the file of {short(tensor)}.",
+                               "Download or copy the folder again.")
     entries: dict[str, Entry] = {}
     for name in sorted(set(shards.values())):
         # A shard lies beside its index; anything else is a trick.
-        if not isinstance(name, str) or Path(name).name != name:
+        if Path(name).name != name:
             raise AtelierError(f"{index} names a shard {name!r} outside its folder.", "Do not use this model.")
         if not (index.parent / name).is_file():
             raise AtelierError(f"{index.parent / name} is missing.", "Download or copy the folder again.")

@@ -39,7 +39,8 @@ class LoraModule:
     def finite(self) -> bool:
         """True when no number in it is NaN or infinite."""
         tensors = (self.down, self.up) if self.magnitude is None else (self.down, self.up, self.magnitude)
-        return math.isfinite(self.alpha) and all(bool(tensor.isfinite().all()) for tensor in tensors)
+        # By way of float32: torch cannot ask this of eight-bit numbers.
+        return math.isfinite(self.alpha) and all(bool(tensor.float().isfinite().all()) for tensor in tensors)
 
     def delta(self) -> Tensor:
         """(alpha / r) · B · A in float32, in the layer's weight shape. Leaves DoRA's magnitude out."""
@@ -80,7 +81,7 @@ def check_usable(weights: LoraWeights, origin: str) -> None:
         raise AtelierError(f"{origin} holds NaN or infinite values in {len(broken)} of {len(weights)} adapters "
                            f"(first: {broken[0]}).",
                            "Lower the learning rate or use another precision and train again.")
-    if not any((m.up.any() and m.down.any()) or m.magnitude is not None for m in weights.values()):
+    if not any((m.up.float().any() and m.down.float().any()) or m.magnitude is not None for m in weights.values()):
         raise AtelierError(f"{origin} holds only zeros: it would change nothing.",
                            "Train for at least one step; an untouched LoRA is not written.")
 

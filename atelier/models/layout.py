@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.entry import FileRange
-from ..checkpoint.folder import component_entries, read_json
+from ..checkpoint.folder import component_entries
 from ..checkpoint.source import Source, open_file
 from ..errors import AtelierError
 from .detect import component_config, family_of_shapes, what_else
@@ -19,6 +19,7 @@ from .families import Family, TextEncoderSpec
 from .keymap import Shape
 from .lazy_tensor import LazyTensor, to_diffusers
 from .prefixes import EMA_PREFIX, TEXT_SURPLUS, UNET_PREFIX, VAE_PREFIX, VAE_SURPLUS, original_table, text_prefixes
+from .stated_config import read_component_config, read_scheduler_config
 from .text_keys import layer_count, with_root
 from .unet_keys import UNetLayout, unet_table
 from .vae_keys import current_name
@@ -187,14 +188,14 @@ def _of_folder(path: Path) -> ModelLayout:
     family = family_of_shapes(_shapes(parts["unet"]))
     components: dict[str, Component] = {}
     for name, tensors in parts.items():
-        derived = component_config(name, _shapes(tensors), family)
-        stated = read_json(path / name / "config.json") if (path / name / "config.json").is_file() else {}
-        components[name] = Component(name, tensors, derived | stated)
-    scheduler = path / "scheduler" / "scheduler_config.json"
+        shapes = _shapes(tensors)
+        config = read_component_config(path / name / "config.json", name, shapes,
+                                       component_config(name, shapes, family))
+        components[name] = Component(name, tensors, config)
     entries = {f"{name}.{key}": tensor.parts[0] for name, tensors in parts.items() for key, tensor in tensors.items()}
     return ModelLayout(
         source=Source(path, entries), family=family, components=components,
-        scheduler=read_json(scheduler) if scheduler.is_file() else {})
+        scheduler=read_scheduler_config(path / "scheduler" / "scheduler_config.json"))
 
 
 def _folder_part(path: Path, component: str) -> dict[str, LazyTensor]:

@@ -53,9 +53,8 @@ def with_root(name: str) -> str:
 
 
 def layer_count(names: Collection[str]) -> int:
-    """How many blocks these names have, in either layout."""
-    numbers = {int(found[1]) for name in names if (found := re.search(r"(?:resblocks|encoder\.layers)\.(\d+)\.", name))}
-    return max(numbers, default=-1) + 1
+    """How many blocks these names have, in either layout. Counted: a single name with a large number in it is one."""
+    return len({found[1] for name in names if (found := re.search(r"(?:resblocks|encoder\.layers)\.(\d+)\.", name))})
 
 
 def text_config(shapes: Mapping[str, Shape], architecture: str) -> dict[str, Any]:

@@ -14,10 +14,14 @@ import numpy as np
 from PIL import Image, ImageFile
 
 from ..errors import AtelierError
+from ..limits import BeyondLimits, Limits, read_limited
 from .png import without_texts
 
 MAX_PIXELS = 2 ** 27
 """Pictures above 134 megapixels are refused: a few kilobytes can claim to be gigabytes."""
+
+LARGEST = Limits(size=2**30)
+"""A file of as many pixels, stored plainly, is smaller."""
 
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError,
                   MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -43,12 +47,14 @@ def read_file(path: Path) -> bytes:
     """The bytes of `path`.
 
     Raises:
-        UnreadablePicture: the file is gone or may not be opened.
+        UnreadablePicture: the file is gone, may not be opened, or is too large to be a picture.
     """
     try:
-        return path.read_bytes()
+        return read_limited(path, LARGEST)
     except OSError as error:
         raise UnreadablePicture(path, f"it cannot be opened ({error.strerror or error})") from error
+    except BeyondLimits as error:
+        raise UnreadablePicture(path, str(error)) from error
 
 
 def read_picture(path: Path) -> Image.Image:

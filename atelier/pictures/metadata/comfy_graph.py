@@ -6,8 +6,10 @@ Nodes of other packs are understood if their inputs have the usual names.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, TypeGuard
 
 from .infotext import take_loras
@@ -19,6 +21,8 @@ _MODELS = ("ckpt_name", "unet_name", "checkpoint", "model_name", "model_path", "
 _MODEL_LINKS = ("model", "model1", "guider")
 """Inputs through which a model comes; of merged models the first counts."""
 _DEEPEST = 200
+_MOST_LINKS = 1000
+"""Of one node. Those that switch between many inputs have a hundred."""
 _LONGEST = 100_000
 """Characters of a text that nodes put together: each could double what the one before it says."""
 
@@ -44,15 +48,14 @@ class _Graph:
 
     def above(self, link: Any, follow: tuple[str, ...] = ()) -> Iterator[Mapping[str, Any]]:
         """Inputs of the nodes upstream, nearest first; through inputs of these names, or all."""
-        waiting, seen = [link], set()
+        waiting, seen = deque([link]), set()
         while waiting and len(seen) < _DEEPEST:
-            inputs = self.node(link := waiting.pop(0))
+            inputs = self.node(link := waiting.popleft())
             if inputs is None or str(link[0]) in seen:
                 continue
             seen.add(str(link[0]))
             yield inputs
-            waiting += [value for name, value in inputs.items() if isinstance(value, list)
-                        and (not follow or name in follow)]
+            waiting += _links(inputs, lambda name: not follow or name in follow)
 
     def value(self, inputs: Mapping[str, Any], *names: str) -> Any:
         """A widget's value by one of its names; where it is linked, the value of the node that gives it."""
@@ -97,6 +100,12 @@ def parse_graph(nodes: Mapping[str, Any]) -> PictureMetadata | None:
         loras=(*inline, *_loras(graph, model)))
 
 
+def _links(inputs: Mapping[str, Any], follow: Callable[[str], bool]) -> list[list[Any]]:
+    """The links among a node's inputs whose names are to be followed; each node and output once."""
+    found = {(str(value[0]), value[1]): value for name, value in inputs.items() if _is_link(value) and follow(name)}
+    return list(islice(found.values(), _MOST_LINKS))
+
+
 def _is_link(value: Any) -> TypeGuard[list[Any]]:
     return (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str | int)
             and isinstance(value[1], int))
@@ -114,9 +123,9 @@ def _latent(inputs: Mapping[str, Any]) -> Any:
 def _prompt(graph: _Graph, link: Any) -> str:
     """The texts of a conditioning, joined; a node with both prompts is left by the side it was met on."""
     found: list[str] = []
-    waiting, seen = [link], set()
+    waiting, seen = deque([link]), set()
     while waiting and len(seen) < _DEEPEST:
-        link = waiting.pop(0)
+        link = waiting.popleft()
         inputs = graph.node(link)
         if inputs is None or (key := (str(link[0]), link[1])) in seen:
             continue
@@ -128,8 +137,7 @@ def _prompt(graph: _Graph, link: Any) -> str:
             continue
         written = [_text(graph, inputs[name], 0) for name in _TEXTS if name in inputs]
         found += [each for each in dict.fromkeys(written) if each and each not in found]
-        waiting += [value for name, value in inputs.items() if name.startswith(("conditioning", "positive", "cond"))
-                    and isinstance(value, list)]
+        waiting += _links(inputs, lambda name: name.startswith(("conditioning", "positive", "cond")))
     return "\n".join(found)
 
 

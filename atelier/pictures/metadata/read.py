@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...errors import AtelierError
+from ...json_files import parse_json
 from ..decode import DECODER_ERRORS, UnreadablePicture, read_file
 from ..png import MOST_TEXT, SIGNATURE, png_size, png_texts
 from .comfy_graph import parse_graph
@@ -120,8 +120,8 @@ def _any(written: str) -> PictureMetadata | None:
 
 def _json(written: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(written)
-    except (ValueError, RecursionError):
+        value = parse_json(written)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 
