@@ -76,11 +76,10 @@ def main() -> None:
             by_kind[kind](Path(path))
         except AtelierError as error:
             result = {"how": "refused", "error": str(error)[:500]}
-            if not str(error).isprintable() and "\n" not in str(error):
-                result["error"] = repr(str(error)[:500])
         except Exception as error:  # noqa: BLE001 (what else there may be is the question)
             last = traceback.extract_tb(error.__traceback__)[-1]
-            result = {"how": "fell", "error": f"{type(error).__name__}: {str(error)[:200]} ({last.filename}:{last.lineno})"}
+            where = f"{Path(last.filename).name}:{last.lineno}"
+            result = {"how": "fell", "error": f"{type(error).__name__}: {str(error)[:200]} ({where})"}
         print(json.dumps(result), file=out, flush=True)
 
 
