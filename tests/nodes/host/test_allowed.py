@@ -122,7 +122,8 @@ _FOLDERS = {("AtelierImageFolder", "folder"), ("AtelierImageFolder", "masks"), (
 _ADDRESSES = {("AtelierLLM", "base_url")}
 _BELOW_OUTPUT = {("AtelierSaveTitled", "folder"), ("AtelierDenoisingSteps", "animation")}
 _NAMES = {("AtelierTrainLora", "name"), ("AtelierExportCheckpoint", "name"), ("AtelierConvertLora", "name"),
-          ("AtelierAddPromptExample", "name"), ("AtelierComparisonPicture", "key"), ("AtelierModelToCompare", "lora_name")}
+          ("AtelierAddPromptExample", "name"), ("AtelierComparisonPicture", "key"),
+          ("AtelierModelToCompare", "lora_name")}
 _SOUNDS_LIKE_ONE = ("folder", "path", "file", "dir", "url", "address", "name", "masks", "prior", "dataset", "animation",
                     "key")
 
