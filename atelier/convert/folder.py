@@ -10,7 +10,7 @@ from typing import Any
 from ..checkpoint.header import TORCH_NAMES
 from ..checkpoint.source import Source
 from ..errors import AtelierError
-from ..files import atomic_folder, write_json
+from ..files import atomic_folder, check_apart, write_json
 from ..models.families import Family
 from ..models.layout import Component, ModelLayout, read_layout
 from ..models.noise_schedule import check_schedule, scheduler_config
@@ -19,7 +19,7 @@ from ..models.tokenizer import write_tokenizer
 from ..progress import Progress
 from .options import PRECISIONS, ConvertOptions
 from .report import ConversionReport
-from .streaming import Stream, check_no_overlap, check_space, written_dtype, written_size
+from .streaming import Stream, check_space, written_dtype, written_size
 
 WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors",
            "text_encoder": "model.safetensors", "text_encoder_2": "model.safetensors"}
@@ -135,7 +135,7 @@ def _notes(layout: ModelLayout) -> list[str]:
 
 def _check_destination(source: Source, destination: Path) -> None:
     """Refuse a destination that overlaps with the source or holds something other than a model."""
-    check_no_overlap(destination, (source.path, *source.files))
+    check_apart(destination, (source.path, *source.files))
     if destination.is_dir() and any(destination.iterdir()) and not (destination / "unet").is_dir():
         raise AtelierError(f"{destination} exists and is not a diffusers folder; it was left alone.",
                            "Choose another destination.")

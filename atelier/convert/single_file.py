@@ -9,7 +9,7 @@ from pathlib import Path
 from ..checkpoint.entry import Entry, FileRange
 from ..checkpoint.header import TORCH_NAMES
 from ..errors import AtelierError
-from ..files import atomic_file
+from ..files import atomic_file, check_apart
 from ..models.families import Family
 from ..models.keymap import KeyTable
 from ..models.layout import Component, ModelLayout, read_layout
@@ -29,7 +29,7 @@ from ..models.prefixes import (
 from ..progress import Progress
 from .options import ConvertOptions, Merge
 from .report import ConversionReport
-from .streaming import Stream, check_no_overlap, check_space, merged, written_dtype, written_size
+from .streaming import Stream, check_space, merged, written_dtype, written_size
 
 
 def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | None = None,
@@ -57,7 +57,7 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     if destination.is_dir():
         raise AtelierError(f"{destination} is a folder.", "Choose another destination.")
     layout = read_layout(source)
-    check_no_overlap(destination, layout.source.files)
+    check_apart(destination, layout.source.files)
     prediction = read_prediction(layout, options.prediction_type)
     kind = read_kind(layout, prediction)
     tensors: dict[str, LazyTensor] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,24 +76,6 @@ def check_space(path: Path, size: int) -> None:
     if free < size:
         raise AtelierError(f"{path} needs {size / 1e6:.0f} MB, and {existing} has {free / 1e6:.0f} MB free.",
                            "Free some space or choose another disk.")
-
-
-def check_no_overlap(destination: Path, read: Iterable[Path]) -> None:
-    """Refuse to overwrite a source, even if the paths differ in links, `..` or capitals.
-
-    Raises:
-        AtelierError: `destination` is one of the files and folders in `read`, holds one or lies in one.
-    """
-    there = destination.resolve()
-    for path in read:
-        here = path.resolve()
-        if any(_same(here, place) for place in (there, *there.parents)) or any(_same(p, there) for p in here.parents):
-            raise AtelierError(f"{destination} overlaps with its source {path}.", "Choose another destination.")
-
-
-def _same(one: Path, other: Path) -> bool:
-    # Names that differ can be one file where capitals do not count; only the system knows.
-    return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
 def _output(name: str, tensor: LazyTensor, precision: str) -> Output:

@@ -35,6 +35,7 @@ def run(arguments: argparse.Namespace) -> None:
     from ..convert.folder import to_folder
     from ..convert.single_file import to_checkpoint
     from ..errors import AtelierError
+    from ..files import check_apart
     from ..lora.bake import merge_of
     from ..lora.file import load_lora
     from ..models.layout import read_layout
@@ -44,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.destination.suffix == ".safetensors":
         merge = None
         if arguments.lora:
+            check_apart(arguments.destination, [arguments.lora])
             merge = merge_of(load_lora(arguments.lora), read_layout(arguments.source), arguments.strength)
         report = to_checkpoint(arguments.source, arguments.destination, options, progress, merge=merge)
     elif arguments.lora:

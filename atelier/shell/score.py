@@ -35,12 +35,15 @@ def add(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and print the table."""
-    from ..files import write_text
+    from ..files import check_apart, write_text
     from ..score.definitions import Definition
     from ..score.load import open_scorer
     from ..train.devices import pick_device
 
     files = picture_files(arguments.pictures)
+    if arguments.csv:
+        check_apart(arguments.csv, [*files, *(f.with_suffix(ending) for f in files for ending in (".json", ".txt"))])
+        check_apart(arguments.csv, [arguments.model])
     texts = arguments.text if arguments.text is not None else _sidecar_texts(files)
     pictures, progress = open_pictures(files), ShellProgress()
     scorer = open_scorer(arguments.model, device=pick_device(arguments.device))
