@@ -1,6 +1,7 @@
 """LoRA state dicts: the neutral `LoraWeights` to and from the key formats that programs read.
 
-kohya      `<kohya name>.lora_down.weight`, `.lora_up.weight`, `.alpha`, `.dora_scale`: ComfyUI, A1111, Forge
+kohya      `<kohya name>.lora_down.weight`, `.lora_up.weight`, `.alpha`, `.dora_scale`: ComfyUI, A1111, Forge. Layers
+           of SDXL's UNet are named as in checkpoints, those of other families as by diffusers
 diffusers  `<component>.<path>.lora_A.weight`, `.lora_B.weight`: has no place for alpha, so alpha / r is folded into B
 peft       `base_model.model.<path>.lora_A.weight`: one component; alpha stands in `adapter_config.json`
 
@@ -10,6 +11,7 @@ those of diffusers before 0.22 (`unet.….attn1.processor.to_q_lora.up.weight`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from importlib.metadata import version
 
@@ -35,10 +37,10 @@ _PEFT_PREFIX = "base_model.model."
 
 def kohya_state(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """`weights` in kohya keys, alphas included, on the CPU."""
-    two = any(name.startswith("text_encoder_2.") for name in weights) or _is_sdxl(weights)
+    sdxl = is_sdxl(weights)
     state: dict[str, Tensor] = {}
     for name, module in weights.items():
-        key = to_kohya(with_text_model(name), two_text_encoders=two)
+        key = to_kohya(with_text_model(name), sdxl=sdxl)
         state[f"{key}.lora_down.weight"] = _plain(module.down, dtype)
         state[f"{key}.lora_up.weight"] = _plain(module.up, dtype)
         state[f"{key}.alpha"] = torch.tensor(module.alpha, dtype=torch.float32)
@@ -157,9 +159,14 @@ def _release(package: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version(package).split(".")[:2])
 
 
-def _is_sdxl(weights: LoraWeights) -> bool:
-    # SDXL's cross-attention reads 2048 values a token, SD1's 768 and SD2's 1024.
-    return any(name.endswith("attn2.to_k") and module.down.shape[1] == 2048 for name, module in weights.items())
+def is_sdxl(weights: LoraWeights) -> bool:
+    """Whether the layers are SDXL's: only it has a second text encoder, layers for the picture's size, and more than
+    one transformer block in a row, and its cross-attention reads 2048 values a token, SD1's 768 and SD2's 1024."""
+    return any(_ONLY_SDXL.match(name) or (name.endswith("attn2.to_k") and module.down.shape[1] == 2048)
+               for name, module in weights.items())
+
+
+_ONLY_SDXL = re.compile(r"text_encoder_2\.|unet\.add_embedding\.|unet\..*transformer_blocks\.[1-9]")
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -2,8 +2,9 @@
 
 kohya's sd-scripts write the module path with underscores for dots behind a prefix that names the component
 (`lora_unet_down_blocks_0_…`). Underscores inside a word are lost that way; `WORDS` lists the words of Stable
-Diffusion's modules that hold one, which is enough to undo it without the model at hand. SDXL files of kohya's, and
-ComfyUI's own, name the UNet's layers as checkpoints do (`input_blocks.1.1.…`); the converter's table translates those.
+Diffusion's modules that hold one, which is enough to undo it without the model at hand. For SDXL, sd-scripts name the
+UNet's layers as checkpoints do (`lora_unet_input_blocks_1_1_…`), and A1111 and Forge find them by no other name;
+ComfyUI's own files do so for every family. The converter's table translates those.
 """
 
 from __future__ import annotations
@@ -54,12 +55,19 @@ _LAYER = {
 """Every linear and convolution layer of Stable Diffusion's UNet and text encoders, by module path."""
 
 
-def to_kohya(name: str, *, two_text_encoders: bool) -> str:
-    """`unet.mid_block.attentions.0.proj_in` → `lora_unet_mid_block_attentions_0_proj_in`."""
+def to_kohya(name: str, *, sdxl: bool) -> str:
+    """The key of a layer as sd-scripts write it for SD1 and SD2, or for SDXL.
+
+    `unet.mid_block.attentions.0.proj_in` → `lora_unet_mid_block_attentions_0_proj_in`, or for SDXL
+    `lora_unet_middle_block_1_proj_in`.
+    """
     component, path = name.split(".", 1)
     prefix = KOHYA_PREFIX[component]
-    if component == "text_encoder" and not two_text_encoders:
+    if component == "text_encoder" and not sdxl:
         prefix = KOHYA_SINGLE_TEXT_PREFIX
+    if component == "unet" and sdxl:
+        match = _checkpoint_names().match_diffusers(path)
+        path = match.original if match else path
     return prefix + path.replace(".", "_")
 
 
@@ -120,5 +128,6 @@ def _checkpoint_names() -> KeyTable:
 
     levels = (2, 2, 2, 2)
     blocks = sum(levels) + len(levels)
-    return KeyTable(pair for attention in (True, False)
+    # Of two places for one layer the last is written: SDXL has a transformer before each upsampler.
+    return KeyTable(pair for attention in (False, True)
                     for pair in UNetLayout(levels, (attention,) * blocks).pairs())
