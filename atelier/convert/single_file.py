@@ -29,7 +29,10 @@ from ..models.prefixes import (
 from ..progress import Progress
 from .options import ConvertOptions, Merge
 from .report import ConversionReport
-from .streaming import Stream, check_space, merged, written_dtype, written_size
+from .streaming import Rounding, Stream, check_space, merged, written_dtype, written_size
+
+NOTABLE_ROUNDING = 0.05
+"""The share of a merged LoRA that may be rounded away without a word. float16 stays below it."""
 
 
 def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | None = None,
@@ -61,9 +64,13 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     prediction = read_prediction(layout, options.prediction_type)
     kind = read_kind(layout, prediction)
     tensors: dict[str, LazyTensor] = {}
+    rounding = Rounding()
     for component in layout.components.values():
         table, prefix = checkpoint_names(component, layout.family)
-        original = to_original(table, merged(component.tensors, component.folder, merge), component.folder)
+        parts = component.tensors
+        if merge is not None:
+            parts = merged(parts, component.folder, merge, options.precision, rounding)
+        original = to_original(table, parts, component.folder)
         tensors |= {prefix + name: tensor for name, tensor in original.items()}
     contradicting = [name for name in layout.unused if name in V_SIGNS and prediction.type != "v_prediction"]
     unused = [name for name in layout.unused if name not in contradicting]
@@ -81,7 +88,8 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
         source=source, destination=destination, family=layout.family.key, name=kind.name,
         prediction_type=prediction.type, prediction_because=prediction.because, dtype=TORCH_NAMES[dtype],
         parameters=layout.parameters, tensors=len(tensors), dropped=tuple(name for name in unused if name not in kept),
-        bytes=written, seconds=time.monotonic() - start, advice=kind.advice, notes=tuple(_notes(contradicting)))
+        bytes=written, seconds=time.monotonic() - start, advice=kind.advice,
+        notes=tuple(_notes(contradicting, rounding, TORCH_NAMES[dtype])))
 
 
 def checkpoint_names(component: Component, family: Family) -> tuple[KeyTable, str]:
@@ -100,10 +108,14 @@ def _is_part_of_model(name: str) -> bool:
     return name.startswith((UNET_PREFIX, VAE_PREFIX, *texts)) or name in (*V_SIGNS, *EDM_TENSORS)
 
 
-def _notes(contradicting: list[str]) -> list[str]:
-    if not contradicting:
-        return []
-    return [f"Left out {', '.join(contradicting)}: readers would take the model for v-prediction"]
+def _notes(contradicting: list[str], rounding: Rounding, dtype: str) -> list[str]:
+    notes = []
+    if contradicting:
+        notes.append(f"Left out {', '.join(contradicting)}: readers would take the model for v-prediction")
+    if rounding.share > NOTABLE_ROUNDING:
+        notes.append(f"Rounding to {dtype} loses {rounding.share:.0%} of what the LoRA changes. "
+                     "Precision fp16 or fp32 keeps it")
+    return notes
 
 
 def markers(layout: ModelLayout, prediction: Prediction) -> dict[str, LazyTensor]:
