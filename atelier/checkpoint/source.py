@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .entry import Entry, FileRange
 from .header import read_header
-from .pickled import read_pickle
+from .pickled import PICKLES, read_pickle
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def open_file(path: Path) -> Source:
     Raises:
         AtelierError: the file cannot be read or is not a weight file.
     """
-    if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
+    if path.suffix.lower() in PICKLES:
         return Source(path, read_pickle(path))
     header = read_header(path)
     entries = {name: Entry(info.dtype, info.shape, FileRange(path, info.begin, info.end))

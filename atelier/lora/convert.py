@@ -72,7 +72,7 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya") -> Lora
     no power of two, they become float32, because the product would be rounded.
 
     Args:
-        source: A `.safetensors` file or a PEFT folder.
+        source: A `.safetensors` file, a pickle that holds tensors alone (`.pt`, `.bin`), or a PEFT folder.
         destination: A `.safetensors` file; for "peft" a folder (see `atelier.lora.file.save_lora`).
         format: "kohya", "diffusers" or "peft".
 
@@ -85,7 +85,7 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya") -> Lora
     source, destination = Path(source), Path(destination)
     if format not in FORMATS:
         raise AtelierError(f"LoRA format {format!r} is not known.", f"Choose one of: {', '.join(FORMATS)}.")
-    if format != "peft" and destination.suffix != ".safetensors":
+    if format != "peft" and destination.suffix.lower() != ".safetensors":
         raise AtelierError(f"{destination} does not end in .safetensors.",
                            f"A LoRA in {format} format is one file; give it that ending.")
     check_apart(destination, _read_files(source) if format != "peft" else [source])

@@ -27,10 +27,15 @@ KOHYA_PREFIX = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder
 
 KOHYA_SINGLE_TEXT_PREFIX = "lora_te_"
 
-COMFY_PREFIX = {"diffusion_model.": "unet", "text_encoders.clip_l.transformer.": "text_encoder",
-                "text_encoders.clip_h.transformer.": "text_encoder",
-                "text_encoders.clip_g.transformer.": "text_encoder_2"}
-"""In front of the layers in files that ComfyUI's own trainer and extractor write."""
+LYCORIS_PREFIX = "lycoris_"
+"""In SimpleTuner's LyCORIS files, which hold the UNet alone."""
+
+COMPONENT_PREFIX = {"diffusion_model.": "unet",
+                    **{f"{before}{encoder}.{after}": folder for encoder, folder in (
+                        ("clip_l", "text_encoder"), ("clip_h", "text_encoder"), ("clip_g", "text_encoder_2"))
+                       for before in ("text_encoders.", "") for after in ("transformer.", "")}}
+"""In front of the layers in files of ComfyUI's own trainer and extractor (`text_encoders.clip_l.transformer.…`), and in
+OneTrainer's OMI format (`clip_l.…`)."""
 
 WORDS = (
     "down_blocks", "up_blocks", "mid_block", "transformer_blocks", "to_q", "to_k", "to_v", "to_out", "proj_in",
@@ -74,18 +79,11 @@ def to_kohya(name: str, *, sdxl: bool) -> str:
 def from_kohya(key: str) -> str | None:
     """The inverse of `to_kohya` for either text prefix, with the UNet's layers named as by diffusers or as in
     checkpoints; None for a key of another kind."""
-    for component, prefix in (*KOHYA_PREFIX.items(), ("text_encoder", KOHYA_SINGLE_TEXT_PREFIX)):
+    prefixes = (*KOHYA_PREFIX.items(), ("text_encoder", KOHYA_SINGLE_TEXT_PREFIX), ("unet", LYCORIS_PREFIX))
+    for component, prefix in prefixes:
         if key.startswith(prefix):
             path = _JOINED.sub(lambda match: match[0] if len(match[0]) > 1 else ".", key[len(prefix):])
             return known_layer(component, path)
-    return None
-
-
-def from_comfy(key: str) -> str | None:
-    """The layer of a key as ComfyUI's own nodes write it (`diffusion_model.input_blocks.1.1.…`); None for another."""
-    for prefix, component in COMFY_PREFIX.items():
-        if key.startswith(prefix):
-            return known_layer(component, key[len(prefix):])
     return None
 
 
@@ -94,12 +92,16 @@ def known_layer(component: str, path: str) -> str | None:
 
     Args:
         component: One of `COMPONENTS`.
-        path: A module path as diffusers, transformers or checkpoints name it.
+        path: A module path as diffusers, transformers or checkpoints name it, now or in former versions.
     """
+    path = path.replace(".processor.", ".")  # diffusers before 0.22, whose attention processors held the LoRA
     if component == "unet":
+        path = re.sub(r"\.to_out$", ".to_out.0", path)
         match = _checkpoint_names().match_original(path)
         path = match.diffusers[0] if match else path
         return f"unet.{path}" if _LAYER["unet"].fullmatch(path) else None
+    # diffusers before 0.18 named the text encoder's projections like the UNet's.
+    path = re.sub(r"\.self_attn\.to_(q|k|v|out)(\.0)?$", r".self_attn.\1_proj", path)
     name = with_text_model(f"{component}.{path}")
     return name if _LAYER["text"].fullmatch(name.split(".", 1)[1]) else None
 
