@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 """Endings of pickled files, in lower case."""
 
+WEIGHT_ENDINGS = (".safetensors", *PICKLES)
+"""Endings that a file of weights has, and no folder."""
+
 
 def read_pickle(path: Path) -> dict[str, Entry]:
     """The tensors of a `.ckpt`, `.pt`, `.pth` or `.bin` file, memory-mapped where the format allows.

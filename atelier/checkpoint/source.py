@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .content import check_content
 from .entry import Entry, FileRange
 from .header import read_header
 from .pickled import PICKLES, read_pickle
@@ -38,8 +39,9 @@ def open_file(path: Path) -> Source:
     weights.
 
     Raises:
-        AtelierError: the file cannot be read or is not a weight file.
+        AtelierError: the file cannot be read, is not a weight file, or is of another kind than its ending says.
     """
+    check_content(path)
     if path.suffix.lower() in PICKLES:
         return Source(path, read_pickle(path))
     header = read_header(path)

@@ -12,7 +12,7 @@ from ..errors import AtelierError
 from ..files import atomic_file, check_apart
 from ..models.families import Family
 from ..models.keymap import KeyTable
-from ..models.layout import Component, ModelLayout, read_layout
+from ..models.layout import Component, ModelLayout, read_layout, surplus_tokens
 from ..models.lazy_tensor import LazyTensor, to_original
 from ..models.noise_schedule import EDM_TENSORS
 from ..models.prediction import V_MARKERS, V_SIGNS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
@@ -26,6 +26,7 @@ from ..models.prefixes import (
     diffusers_table,
     prefix_of,
 )
+from ..models.text_keys import TOKEN_TABLE, VOCABULARY
 from ..progress import Progress
 from .options import ConvertOptions, Merge
 from .report import ConversionReport
@@ -54,7 +55,7 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     """
     options, progress = options or ConvertOptions(), progress or Progress()
     start = time.monotonic()
-    if destination.suffix != ".safetensors":
+    if destination.suffix.lower() != ".safetensors":
         raise AtelierError(f"{destination.name} does not end in .safetensors.",
                            "Checkpoints are written in that format alone.")
     if destination.is_dir():
@@ -67,7 +68,7 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     rounding = Rounding()
     for component in layout.components.values():
         table, prefix = checkpoint_names(component, layout.family)
-        parts = component.tensors
+        parts = _without_surplus(component.tensors)
         if merge is not None:
             parts = merged(parts, component.folder, merge, options.precision, rounding)
         original = to_original(table, parts, component.folder)
@@ -89,7 +90,16 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
         prediction_type=prediction.type, prediction_because=prediction.because, dtype=TORCH_NAMES[dtype],
         parameters=layout.parameters, tensors=len(tensors), dropped=tuple(name for name in unused if name not in kept),
         bytes=written, seconds=time.monotonic() - start, advice=kind.advice,
-        notes=tuple(_notes(contradicting, rounding, TORCH_NAMES[dtype])))
+        notes=tuple(_notes(layout, contradicting, rounding, TORCH_NAMES[dtype])))
+
+
+def _without_surplus(tensors: Mapping[str, LazyTensor]) -> Mapping[str, LazyTensor]:
+    """A component's tensors with CLIP's own tokens only: the host builds the text encoder for those."""
+    table = tensors.get(TOKEN_TABLE)
+    if table is None or table.shape[0] <= VOCABULARY:
+        return tensors
+    (stored,) = table.parts
+    return {**tensors, TOKEN_TABLE: LazyTensor.of(stored.rows(0, VOCABULARY))}
 
 
 def checkpoint_names(component: Component, family: Family) -> tuple[KeyTable, str]:
@@ -108,8 +118,13 @@ def _is_part_of_model(name: str) -> bool:
     return name.startswith((UNET_PREFIX, VAE_PREFIX, *texts)) or name in (*V_SIGNS, *EDM_TENSORS)
 
 
-def _notes(contradicting: list[str], rounding: Rounding, dtype: str) -> list[str]:
+def _notes(layout: ModelLayout, contradicting: list[str], rounding: Rounding, dtype: str) -> list[str]:
     notes = []
+    if layout.missing:
+        notes.append(f"The source has no {layout.missing_words}, so the file has none either: load them from another "
+                     "file beside it")
+    notes += [f"Left out {surplus} tokens of the {name} beyond CLIP's {VOCABULARY}, which no tokenizer of ComfyUI knows"
+              for name, surplus in surplus_tokens(layout).items()]
     if contradicting:
         notes.append(f"Left out {', '.join(contradicting)}: readers would take the model for v-prediction")
     if rounding.share > NOTABLE_ROUNDING:

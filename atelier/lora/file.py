@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ..checkpoint.pickled import PICKLES, read_pickle
+from ..checkpoint.content import check_content
+from ..checkpoint.pickled import PICKLES, WEIGHT_ENDINGS, read_pickle
 from ..errors import AtelierError
 from ..files import atomic_file, atomic_folder, write_json
 from .formats import diffusers_state, kohya_state, peft_path, peft_state, read_state, unmatched
@@ -151,6 +152,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     Raises:
         AtelierError: the file is missing, cut short or of another kind.
     """
+    check_content(path)
     if path.suffix.lower() in PICKLES:
         return {key: entry.read() for key, entry in read_pickle(path).items()}
     try:
@@ -196,6 +198,9 @@ def _in_order(data: bytes) -> bytes:
 def _save_peft(path: Path, weights: LoraWeights, header: dict[str, str], dtype: torch.dtype) -> Path:
     if path.exists() and not (path.is_dir() and (is_peft_folder(path) or not any(path.iterdir()))):
         raise AtelierError(f"{path} exists and is no PEFT folder; it was left alone.", "Choose another name.")
+    if path.suffix.lower() in WEIGHT_ENDINGS:
+        raise AtelierError(f"{path} has the ending of a file, and PEFT's format is a folder.",
+                           "Choose a name without it, or another format.")
     components = [name for name in COMPONENTS if select(weights, name)]
     with atomic_folder(path) as part:
         for component in components:

@@ -32,6 +32,7 @@ def add(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Convert and report."""
+    from ..checkpoint.pickled import WEIGHT_ENDINGS
     from ..convert.folder import to_folder
     from ..convert.single_file import to_checkpoint
     from ..errors import AtelierError
@@ -42,7 +43,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     options = ConvertOptions(arguments.precision, arguments.prune, arguments.prediction_type)
     progress = ShellProgress()
-    if arguments.destination.suffix == ".safetensors":
+    if arguments.destination.suffix.lower() in WEIGHT_ENDINGS:
         merge = None
         if arguments.lora:
             check_apart(arguments.destination, [arguments.lora])
