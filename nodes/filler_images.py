@@ -10,6 +10,7 @@ from . import sockets
 from .host import folders
 from .host.images import to_image_tensor
 from .host.progress import HostProgress
+from .validation import check
 
 if TYPE_CHECKING:
     from ..atelier.dataset.types import TrainingSet
@@ -29,7 +30,7 @@ class FillerImages(io.ComfyNode):
                         "twice, copies of a file included.",
             search_aliases=["random images", "load images", "fillers", "flickr8k"],
             inputs=[
-                io.String.Input("folder", default="", placeholder="a folder in ComfyUI's input, or a full path",
+                io.String.Input("folder", default="", placeholder="a folder in ComfyUI's input",
                                 tooltip="Where the pictures are; folders below count too. Not needed with a training "
                                         "set."),
                 io.Int.Input("count", default=48, min=1, max=10_000,
@@ -47,6 +48,11 @@ class FillerImages(io.ComfyNode):
                                  tooltip="Their file names, for the grid's manifest."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        """Report before the run that the folder is missing or not allowed; with a training set it stays empty."""
+        return check(folders.input_folder, folder or None)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, training_set: Any = None, **_: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,14 @@ from comfy_api.latest import io
 
 from ..atelier.dataset.hub import HubQuery, read_hub
 from ..atelier.dataset.types import Crop, Resolution
-from ..atelier.errors import AtelierError
 from . import sockets
 from .host import folders
 from .host.progress import HostProgress
 from .training_set_widgets import size_inputs, trigger_input, use_inputs
+from .validation import check
 
 _QUERY = HubQuery(source="owner/name")
+_HUB_ID = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?", re.ASCII)
 
 
 class HubDataset(io.ComfyNode):
@@ -33,7 +35,8 @@ class HubDataset(io.ComfyNode):
             search_aliases=["huggingface", "datasets", "wikiart", "flickr8k", "parquet"],
             inputs=[
                 io.String.Input("dataset", default="", placeholder="huggan/wikiart, or a folder",
-                                tooltip="Id on the hub, or a folder with pictures, Parquet files or a saved data set."),
+                                tooltip="Id on the hub, or a folder in ComfyUI's input with pictures, Parquet files or "
+                                        "a saved data set. Other folders must stand in user/atelier/allowed.toml."),
                 io.String.Input("split", default=_QUERY.split, tooltip="Usually train."),
                 io.String.Input("column", default=_QUERY.column, placeholder="style",
                                 tooltip="Only rows with a certain value in this column. Empty: all rows."),
@@ -55,6 +58,11 @@ class HubDataset(io.ComfyNode):
         )
 
     @classmethod
+    def validate_inputs(cls, dataset: str | None = None) -> bool | str:
+        """Report before the run that the folder is missing or not allowed."""
+        return check(_source, dataset)
+
+    @classmethod
     def fingerprint_inputs(cls, dataset: str | None = None, **_: Any) -> str:
         """Change when a local data set does; what was fetched from the hub does not change."""
         source = Path(_source(dataset)) if dataset else None
@@ -73,7 +81,8 @@ class HubDataset(io.ComfyNode):
 
 def _source(text: str) -> str:
     """The full path of a folder if there is one, else `text` as the id of a data set on the hub."""
-    try:
-        return str(folders.input_folder(text))
-    except AtelierError:
-        return text.strip()
+    text = text.strip()
+    # `datasets` would also read a folder of that name below the server's current one.
+    if _HUB_ID.fullmatch(text) and not Path(text).exists() and not folders.is_input_folder(text):
+        return text
+    return str(folders.input_folder(text))

@@ -33,9 +33,10 @@ class ImageFolder(io.ComfyNode):
             search_aliases=["dataset", "training images", "captions", "load folder"],
             is_output_node=True,
             inputs=[
-                io.String.Input("folder", default="", placeholder="a folder in ComfyUI's input, or a full path",
-                                tooltip="Folder of pictures: a full path, or one relative to ComfyUI's input folder. "
-                                        "Folders called N_name in it are used N times an epoch."),
+                io.String.Input("folder", default="", placeholder="a folder in ComfyUI's input",
+                                tooltip="Folder of pictures in ComfyUI's input folder, or the full path of one that "
+                                        "user/atelier/allowed.toml lists. Folders called N_name in it are used N times "
+                                        "an epoch."),
                 io.Combo.Input("captions", options=CaptionSource, default=_OPTIONS.captions,
                                tooltip="From text files beside the pictures (sidecar), from a template, one fixed text "
                                        "for all, or the prompts that the pictures say they were made with (metadata; "
@@ -66,9 +67,11 @@ class ImageFolder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None = None) -> bool | str:
-        """Report before the run that the folder is missing."""
-        return check(folders.input_folder, folder)
+    def validate_inputs(cls, folder: str | None = None, masks: str | None = None, prior: str | None = None
+                        ) -> bool | str:
+        """Report before the run that a folder is missing or not allowed."""
+        checked = (check(folders.input_folder, text) for text in (folder, masks or None, prior or None))
+        return next((problem for problem in checked if problem is not True), True)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, masks: str | None = None, prior: str | None = None,

@@ -24,8 +24,15 @@ def credential_store() -> CredentialStore:
 
 
 def chat_client(llm: LanguageModel, progress: HostProgress) -> ChatClient:
-    """A client for the language model; waiting for it can be cancelled through `progress`."""
+    """A client for the language model; waiting for it can be cancelled through `progress`.
+
+    Raises:
+        AtelierError: a graph may not send requests to its address.
+    """
     from ..atelier.prompts.client import ChatClient
+    from .host.allowed import check_address
+
+    check_address(llm.base_url)
 
     return ChatClient(llm=llm, credentials=credential_store(), progress=progress)
 

@@ -9,7 +9,9 @@ from comfy_api.latest import io
 from ..atelier.errors import AtelierError
 from ..atelier.prompts.endpoints import CUSTOM, ENDPOINTS, LanguageModel
 from . import sockets
+from .host.allowed import check_address
 from .language_model import credential_store
+from .validation import check
 from .widgets import arrow_step
 
 _BY_ENDPOINT = "by endpoint"
@@ -39,7 +41,9 @@ class LanguageModelNode(io.ComfyNode):
                 io.Combo.Input("credential", options=[_BY_ENDPOINT, *credential_store().names()], default=_BY_ENDPOINT,
                                tooltip="Name of the environment variable, or of the entry in user/atelier/"
                                        "credentials.toml, that holds the key."),
-                io.String.Input("base_url", default="", tooltip="The address, for the endpoint custom."),
+                io.String.Input("base_url", default="",
+                                tooltip="The address, for the endpoint custom: on this machine, or one that "
+                                        "user/atelier/allowed.toml lists."),
                 io.Float.Input("temperature", default=_LLM.temperature, min=0, max=2, step=0.05, advanced=True,
                                tooltip="How freely it chooses its words. Left out where the model takes none."),
                 io.Float.Input("timeout", default=_LLM.timeout, min=1, max=3600, step=1, advanced=True,
@@ -57,9 +61,10 @@ class LanguageModelNode(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, credential: str) -> bool:
-        """Accept a credential that this machine does not list: the run reports a missing key."""
-        return True
+    def validate_inputs(cls, credential: str, base_url: str | None = None) -> bool | str:
+        """Report before the run that no request may be sent to the address. A credential that this machine does not
+        list is accepted: the run reports a missing key."""
+        return check(check_address, base_url or None)
 
     @classmethod
     def execute(cls, endpoint: str, credential: str, base_url: str, **settings: Any) -> io.NodeOutput:

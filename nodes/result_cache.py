@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..atelier.files import write_json
 from .host import folders
+from .host.allowed import check_written
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,9 @@ def find_or_reserve(path: Path, *request: object) -> CachedResult:
     Args:
         path: The requested file or folder.
         request: Everything the result depends on.
+
+    Raises:
+        AtelierError: a link leads out of the folders that a graph may write.
     """
     def numbered(number: int) -> str:
         # A folder's name has no ending: in "sd-v1.5" the dot is part of the name.
@@ -42,7 +46,7 @@ def find_or_reserve(path: Path, *request: object) -> CachedResult:
     key = hashlib.sha256(json.dumps([str(part) for part in request]).encode()).hexdigest()
     number = 1
     while True:
-        candidate = path if number == 1 else path.with_name(numbered(number))
+        candidate = check_written(path if number == 1 else path.with_name(numbered(number)))
         if not candidate.exists():
             return CachedResult(candidate, key, None)
         record = _read_record(candidate)

@@ -13,6 +13,7 @@ from ..atelier.files import file_name
 from . import sockets
 from .batching import one_each, single
 from .host import folders, graph
+from .host.allowed import check_written
 from .host.images import from_image_tensor
 from .host.progress import HostProgress
 
@@ -73,11 +74,12 @@ class SaveTitled(io.ComfyNode):
                 one_each(title, images, "titles"), one_each(prompt, images, "prompts"),
                 one_each(negative, images, "negatives"), one_each(seeds or [None], images, "seeds"), strict=True))]
         extra = {"grid": json.loads(single(manifest))} if manifest else None
+        target = check_written(folders.output_folder() / subfolder)
         files: list[Path] = []
         progress = HostProgress()
         for picture, detail in zip(pictures, details, strict=True):
             progress.check()
-            saved = save_titled(picture, folders.output_folder() / subfolder, detail, metadata=graph.metadata(cls),
+            saved = save_titled(picture, target, detail, metadata=graph.metadata(cls),
                                 extra=extra)
             files.append(saved.picture)
         shown = ui.SavedImages([ui.SavedResult(file.name, subfolder, io.FolderType.output) for file in files])

@@ -11,6 +11,7 @@ from ..atelier.files import file_name
 from ..atelier.train.request.presets import PRESETS, build_request
 from . import sockets
 from .host import device, folders, graph
+from .host.allowed import check_written
 from .host.images import to_image_tensor
 from .panel.monitor import TrainingProgress, sessions, training_progress
 from .trigger_warning import trigger_warning
@@ -85,6 +86,7 @@ class TrainLora(io.ComfyNode):
 
         paths = RunPaths(folders.model_folder("loras"), folders.work_folder("runs"), folders.work_folder("cache"),
                          str(device.torch_device()))
+        check_written(paths.loras / f"{file_name(name)}.safetensors")
         own: dict[str, Any] = {unit: length, "seed": seed}
         if sample_prompt.strip():
             own["sample_prompt"] = sample_prompt

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -176,7 +177,7 @@ def _matches(query: HubQuery, progress: Progress, position: Any = None) -> Itera
             scanned += 1
             if not wanted(row):
                 continue
-            data = _bytes(row[image])
+            data = _bytes(row[image], query.source)
             try:
                 check_picture(Path(f"row {scanned}"), data)
             except UnreadablePicture as error:
@@ -227,16 +228,29 @@ def _stream_version(rows: Any) -> list[Any]:
     return [datasets.__version__, rows.n_shards]
 
 
-def _bytes(picture: Mapping[str, Any] | None) -> bytes:
-    """The stored picture: in the row itself, or at a path or URL that the row names. Empty where there is none."""
+def _bytes(picture: Mapping[str, Any] | None, source: str) -> bytes:
+    """The stored picture: in the row itself, or in a file of the data set that the row names. Empty where there is
+    none, or where the row of a stranger's data set names a file or an address outside it."""
     import fsspec
 
     if picture is None:
         return b""
     if picture.get("bytes") is not None:
         return picture["bytes"]
+    if not _belongs(picture["path"], source):
+        _log.warning("A row of %s names the picture %s, which is not part of the data set.", source, picture["path"])
+        return b""
     with fsspec.open(picture["path"], "rb") as file:
         return file.read()  # type: ignore[union-attr]
+
+
+def _belongs(path: str, source: str) -> bool:
+    """Whether a row's path, "zip://a.png::/data/pictures.zip" say, leads into the data set's own files."""
+    *_, outermost = path.split("::")
+    folder = Path(source).expanduser()
+    if not folder.is_dir():
+        return re.match(rf"hf://datasets/{re.escape(source)}[@/]", outermost) is not None
+    return Path(outermost.removeprefix("file://")).resolve().is_relative_to(folder.resolve())
 
 
 def _ending(data: bytes) -> str:

@@ -12,6 +12,8 @@ import folder_paths
 from ...atelier.dataset.tree import files_below
 from ...atelier.errors import AtelierError
 from ...atelier.temp_paths import is_part
+from .allowed import check_read, check_written
+from .work_folder import work_folder as work_folder
 
 
 def model_names(kind: str) -> list[str]:
@@ -134,17 +136,23 @@ def input_folder(text: str) -> Path:
     """Path of a folder that a person typed: absolute, with `~`, or relative to the host's input folder.
 
     Raises:
-        AtelierError: it is empty or not a folder.
+        AtelierError: it is empty, not a folder, or one that a graph may not read.
     """
     if not text.strip():
         raise AtelierError("No folder is given.",
                            "Type the path of a folder, or the name of one in ComfyUI's input folder.")
     typed = Path(text.strip().strip('"')).expanduser()
-    path = typed if typed.is_absolute() else Path(folder_paths.get_input_directory()) / typed
+    # Before the question whether it exists, whose answer is nobody's business.
+    path = check_read(typed if typed.is_absolute() else Path(folder_paths.get_input_directory()) / typed)
     if not path.is_dir():
         raise AtelierError(f"{path} is not a folder.",
                            "Type an existing folder: an absolute path, or one relative to ComfyUI's input folder.")
     return path
+
+
+def is_input_folder(name: str) -> bool:
+    """Whether the host's input folder has a folder of this relative path."""
+    return (Path(folder_paths.get_input_directory()) / name).is_dir()
 
 
 def input_pictures() -> list[str]:
@@ -187,16 +195,15 @@ def next_output_file(name: str, ending: str) -> tuple[Path, str]:
     Args:
         name: Path below the output folder, with / between folders.
         ending: What follows the number, such as ".webp".
+
+    Raises:
+        AtelierError: a link leads out of the folders that a graph may write.
     """
+    check_written(output_folder() / name)  # before the host creates the folder
     folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(name, str(output_folder()))
     while (path := Path(folder) / f"{stem}_{number:05}_{ending}").exists():
         number += 1
     return path, subfolder
-
-
-def work_folder(name: str) -> Path:
-    """One of the pack's own persistent folders ("cache", "runs", …), below the host's user folder."""
-    return Path(folder_paths.get_user_directory()) / "atelier" / name
 
 
 def use_host_tokenizer() -> None:

@@ -330,3 +330,34 @@ def test_the_reference_query_of_wikiart(shards: Path, tmp_path: Path) -> None:
     assert [item.captions[0] for item in fetched] == expected
     assert reds(fetched) == [r["image"].getpixel((0, 0))[0] for r in everything]
     assert json.loads(next(tmp_path.rglob("captions.json")).read_text(encoding="utf-8"))["00001.png"] == [expected[0]]
+
+
+@pytest.mark.parametrize("where", ["{outside}", "file://{outside}", "https://127.0.0.1:9/a.png", "../private.png",
+                                   "zip://a.png::{outside}.zip"])
+def test_a_row_cannot_name_a_file_outside_its_data_set(tmp_path: Path, caplog: pytest.LogCaptureFixture, where: str
+                                                       ) -> None:
+    """A stranger's data set could otherwise have a person's own pictures, or any address, read."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    outside, file = tmp_path / "private.png", tmp_path / "data" / "train.parquet"
+    row(5)["image"].save(outside)
+    file.parent.mkdir()
+    Dataset.from_list([row(0), row(1)], features=FEATURES).to_parquet(str(file))
+    table = parquet.read_table(file)
+    index = table.schema.get_field_index("image")
+    own, _ = table.column(index).to_pylist()
+    pictures = pa.array([own, {"bytes": None, "path": where.format(outside=outside)}], table.schema.field(index).type)
+    parquet.write_table(table.set_column(index, table.schema.field(index), pictures), file)
+    assert reds(fetch(HubQuery(source=str(tmp_path / "data")), tmp_path / "cache")) == [0]
+    assert "not part of the data set" in caplog.text
+
+
+@pytest.mark.parametrize(("path", "belongs"), [
+    ("hf://datasets/a/b@1f/data/1.png", True), ("zip://1.png::hf://datasets/a/b@1f/x.zip", True),
+    ("hf://datasets/a/bc@1f/1.png", False), ("hf://datasets/x/y@1/a/b@1", False), ("/etc/passwd", False),
+    ("hf://datasets/a/b@1f/x.zip::/etc/passwd", False)])
+def test_rows_of_the_hub_name_files_of_their_own_data_set(path: str, belongs: bool) -> None:
+    from atelier.dataset.hub import _belongs
+
+    assert _belongs(path, "a/b") is belongs

@@ -89,3 +89,28 @@ def test_a_missing_package_is_named_with_its_installation(host: Host, checkpoint
     assert failed.status == "error"
     assert "The Prodigy optimiser needs the Python package 'prodigyopt', which is not installed" in failed.error
     assert "pip install prodigyopt" in failed.error
+
+
+def test_a_hostile_graph_reaches_nothing(host: Host, tmp_path: Path) -> None:
+    """Folders and addresses beyond those of the server's owner: refused before the run, and in it where a link gives
+    the value, which the host does not validate."""
+    write_pictures(tmp_path / "private", [(64, 64)])
+    private, port = str(tmp_path / "private"), "http://10.0.0.1/v1"
+    for kind, widget in (("AtelierImageFolder", "folder"), ("AtelierFillerImages", "folder"),
+                         ("AtelierHubDataset", "dataset")):
+        for value in (private, f"../../../../../../../../..{private}"):
+            graph = Graph(read=(kind, {widget: value}), show=("PreviewAny", {"source": ["read", 0]}))
+            typed = host.queue(graph.fill(host))
+            assert typed.status == "rejected" and "A graph may not read" in typed.error, (kind, typed.error)
+        linked = host.queue(Graph(text=("PrimitiveString", {"value": private}), read=(kind, {widget: ["text", 0]}),
+                                  show=("PreviewAny", {"source": ["read", 0]})).fill(host))
+        assert linked.status == "error" and "A graph may not read" in linked.error, (kind, linked.error)
+        assert "allowed.toml: folders = [" in linked.error
+    model = {"endpoint": "custom", "model": "any", "credential": "none"}
+    typed = host.queue(Graph(llm=("AtelierLLM", {**model, "base_url": port}),
+                             write=("AtelierWritePrompt", {"llm": ["llm", 0]})).fill(host))
+    assert typed.status == "rejected" and "A graph may not send requests to" in typed.error, typed.error
+    linked = host.queue(Graph(text=("PrimitiveString", {"value": port}),
+                              llm=("AtelierLLM", {**model, "base_url": ["text", 0]}),
+                              write=("AtelierWritePrompt", {"llm": ["llm", 0]})).fill(host))
+    assert linked.status == "error" and "A graph may not send requests to" in linked.error, linked.error

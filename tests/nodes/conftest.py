@@ -31,6 +31,16 @@ def models(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def in_input(pack: ModuleType, tmp_path: Path) -> Path:
+    """A new folder in the host's input folder."""
+    import folder_paths
+
+    folder = Path(folder_paths.get_input_directory()) / tmp_path.name
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
 def clip_score_model(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
     """The name of a small CLIP model, the only one in models/clip_score."""
     import folder_paths

@@ -15,12 +15,12 @@ pytestmark = pytest.mark.host
 
 
 def test_the_manifest_holds_scores_seeds_and_sources(nodes: dict[str, Any], clip_score_model: str,
-                                                     tmp_path: Path) -> None:
+                                                     in_input: Path) -> None:
     for number, picture in enumerate(random_pictures([(30, 20)] * 14)):
-        picture.save(tmp_path / f"{number}.jpg")
+        picture.save(in_input / f"{number}.jpg")
     unique = [image_batch(4, (32, 32))]
     scores = run_node(nodes["AtelierCLIPScore"], images=unique, text=["a cat"], model=[clip_score_model])[0]
-    fillers, sources = run_node(nodes["AtelierFillerImages"], folder=str(tmp_path), count=12)
+    fillers, sources = run_node(nodes["AtelierFillerImages"], folder=str(in_input), count=12)
     assert len(fillers) == len(set(sources)) == 12
     grid, text = run_node(nodes["AtelierBlockGrid"], images=unique, fillers=fillers, filler_sources=sources,
                           scores=[scores], seeds=[7, 8, 9, 10], cell_width=[32], cell_height=[0], captions=["score"])

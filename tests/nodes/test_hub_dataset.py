@@ -12,12 +12,12 @@ from kit.node_calls import run_node
 pytestmark = pytest.mark.host
 
 
-def test_rows_are_filtered_and_used_as_fillers(nodes: dict[str, Any], tmp_path: Path) -> None:
+def test_rows_are_filtered_and_used_as_fillers(nodes: dict[str, Any], in_input: Path) -> None:
     for name in ("red fox", "owl"):
-        (tmp_path / name).mkdir()
+        (in_input / name).mkdir()
         for number, picture in enumerate(random_pictures([(96, 64)] * 3, seed=len(name))):
-            picture.save(tmp_path / name / f"{number}.png")
-    data, = run_node(nodes["AtelierHubDataset"], dataset=str(tmp_path), column="label", value="red fox", limit=2,
+            picture.save(in_input / name / f"{number}.png")
+    data, = run_node(nodes["AtelierHubDataset"], dataset=str(in_input), column="label", value="red fox", limit=2,
                      caption="a {label}", trigger="sks", resolution=64)
     assert [sample.captions for sample in data.samples] == [("sks, a red fox",)] * 2
     fillers, sources = run_node(nodes["AtelierFillerImages"], folder="", count=2, training_set=data)
