@@ -11,7 +11,7 @@ import errno
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,28 @@ def file_name(text: str) -> str:
 
 def _shown(text: str) -> str:
     return repr(text if len(text) <= 300 else text[:297] + "...")
+
+
+def check_apart(destination: Path, read: Iterable[Path]) -> None:
+    """Refuse to write over what is read, even if the paths differ in links, `..` or capitals.
+
+    Args:
+        destination: The file or folder to write.
+        read: The files and folders that the result is made of. None of them need exist.
+
+    Raises:
+        AtelierError: `destination` is one of `read`, holds one or lies in one.
+    """
+    there = destination.resolve()
+    for path in read:
+        here = path.resolve()
+        if any(_same(here, place) for place in (there, *there.parents)) or any(_same(p, there) for p in here.parents):
+            raise AtelierError(f"{destination} overlaps with its source {path}.", "Choose another destination.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    # Names that differ can be one file where capitals do not count; only the system knows.
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Damaged files of every kind are read or refused with a clear error: within seconds, within memory, never otherwise."""
+"""Damaged files of every kind are read or refused with a clear error, within seconds and within memory."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def test_other_damage_in_every_run(tmp_path: Path, read: Reader) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["checkpoint", "pickle", "folder", "index", "peft", "lora", "train file", "example set",
-                                  "picture", "manifest"])
+@pytest.mark.parametrize("kind", ["checkpoint", "pickle", "folder", "index", "peft", "lora", "train file",
+                                  "example set", "picture", "manifest"])
 def test_each_reader_reads_or_refuses(kind: str, targets: list[Target], read: Reader) -> None:
     """The same by Hypothesis, which finds the smallest damage that falls."""
     own = [target for target in targets if target.kind == kind]

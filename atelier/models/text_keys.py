@@ -29,6 +29,11 @@ ENDS = (Pair("token_embedding", "text_model.embeddings.token_embedding"),
 """The parts before and after OpenCLIP's blocks."""
 
 
+TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+VOCABULARY = 49408
+"""How many tokens CLIP's tokenizer has. Training with new words adds rows to the table behind them."""
+
+
 def clip_table() -> KeyTable:
     """OpenAI's CLIP: the same names on both sides."""
     return KeyTable([Pair("text_model", "text_model"), Pair("text_projection", "text_projection")])

@@ -37,7 +37,7 @@ def add(verbs: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Score and print the table."""
     from ..fields import check_text
-    from ..files import write_text
+    from ..files import check_apart, write_text
     from ..score.definitions import Definition
     from ..score.load import open_scorer
     from ..train.devices import pick_device
@@ -46,6 +46,9 @@ def run(arguments: argparse.Namespace) -> None:
     for name in ("text", "prefix", "style"):
         check_text(f"--{name}", getattr(arguments, name) or "")
     device = pick_device(arguments.device)
+    if arguments.csv:
+        check_apart(arguments.csv, [*files, *(f.with_suffix(ending) for f in files for ending in (".json", ".txt"))])
+        check_apart(arguments.csv, [arguments.model])
     texts = arguments.text if arguments.text is not None else _sidecar_texts(files)
     pictures, progress = open_pictures(files), ShellProgress()
     scorer = open_scorer(arguments.model, device=device)

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 from kit.checkpoints import write_sd1
 from kit.clip_models import clip_config, random_clip, save_clip
+from kit.loras import layers, random_lora, tiny_models
 from kit.pictures import noise_picture, write_pictures
 from PIL import Image
 from safetensors.torch import load_file
 
 from atelier.grid.saving import Details, save_titled
+from atelier.lora.file import save_lora
 from atelier.shell.main import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -173,6 +175,31 @@ def test_a_lora_is_converted_between_formats(capsys, tmp_path: Path, config: Pat
     assert all(name.startswith("unet.") for name in load_file(diffusers))
     assert shell(capsys, "lora-convert", diffusers, back)[0] == 0
     assert load_file(back).keys() == load_file(lora).keys()
+
+
+def test_no_verb_writes_over_what_it_reads(capsys, checkpoint: Path, config: Path, tmp_path: Path) -> None:
+    lora = save_lora(tmp_path / "a.safetensors", random_lora(
+        layers("unet", tiny_models("sd1")["unet"])))
+    (tmp_path / "sub").mkdir()
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(lora)
+    picture = tmp_path / "cat.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    picture.with_suffix(".json").write_text("{}", encoding="utf-8")
+    other = tmp_path / "cat.jpg"
+    Image.new("RGB", (8, 8)).save(other)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for arguments in (("lora-convert", lora, tmp_path / "sub" / ".." / "a.safetensors"),
+                      ("lora-convert", lora, link),
+                      ("convert", checkpoint, lora, "--lora", lora),
+                      ("convert", checkpoint, lora, "--lora", link),
+                      ("convert", checkpoint, tmp_path / "sub" / ".." / "a.safetensors", "--lora", lora),
+                      ("grid", picture, "--block", 1, "--out", picture),
+                      ("grid", picture, "--block", 1, "--out", tmp_path / "sub" / ".." / "cat.png"),
+                      ("score", picture, "--model", checkpoint, "--text", "a cat", "--csv", picture)):
+        code, _, err = shell(capsys, *arguments)
+        assert code == 1 and "overlaps with its source" in err, (arguments, err)
+        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize(("line", "said"), [
