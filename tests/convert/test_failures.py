@@ -252,6 +252,6 @@ def test_a_component_that_is_missing_is_named(tmp_path: Path) -> None:
     source = write_sdxl(tmp_path / "model.safetensors", shape="tiny")
     changed(source, lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith("first_stage")])
     report = to_folder(source, tmp_path / "folder")
-    assert "vae" in report.text() and not (tmp_path / "folder" / "model_index.json").exists()
+    assert "The source has no VAE" in report.text() and not (tmp_path / "folder" / "model_index.json").exists()
     config = json.loads((tmp_path / "folder" / "unet" / "config.json").read_text())
     assert config["_class_name"] == "UNet2DConditionModel"

@@ -44,7 +44,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DamageResult:
     """How reading a damaged file ended."""
 
     target: Target
@@ -263,7 +263,8 @@ def reader(root: Path = ROOT) -> Iterator[Reader]:
         made.close()
 
 
-def try_damages(folder: Path, seed: int, count: int, read: Reader, kinds: tuple[str, ...] = ()) -> Iterator[Outcome]:
+def try_damages(folder: Path, seed: int, count: int, read: Reader, kinds: tuple[str, ...] = (),
+                ) -> Iterator[DamageResult]:
     """Damage valid files `count` times, one damage at a time, and read each."""
     rng = random.Random(seed)
     targets = [target for target in write_targets(folder) if not kinds or target.kind in kinds]
@@ -275,13 +276,13 @@ def try_damages(folder: Path, seed: int, count: int, read: Reader, kinds: tuple[
         original = target.file.read_bytes()
         target.file.write_bytes(rng.choice(target.damage)(rng, original))
         try:
-            yield Outcome(target, *read.read(target.kind, target.read), number)
+            yield DamageResult(target, *read.read(target.kind, target.read), number)
         finally:
             target.file.write_bytes(original)
 
 
 def main() -> None:
-    """Try damages from the command line, and print what fell."""
+    """DamageResult damages from the command line, and print what fell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--count", type=int, default=300)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from kit.checkpoints import write_sd1
 from kit.clip_models import clip_config, random_clip, save_clip
 from kit.loras import layers, random_lora, tiny_models
@@ -158,9 +159,13 @@ def test_train_and_generate(capsys, checkpoint: Path, config: Path, tmp_path: Pa
     assert json.loads(Image.open(tuned[0]["file"]).info["atelier"])["lora"] == "fox.safetensors"
 
 
-def test_running_out_of_memory_is_one_line(capsys, checkpoint: Path, tmp_path: Path) -> None:
-    code, out, err = shell(capsys, "generate", checkpoint, "--prompt", "a fox", "--width", 80_000_000,
-                           "--height", 80_000_000, "--out", tmp_path / "out")
+def test_running_out_of_memory_is_one_line(capsys, monkeypatch: pytest.MonkeyPatch, checkpoint: Path,
+                                           tmp_path: Path) -> None:
+    def forward(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("diffusers.UNet2DConditionModel.forward", forward)
+    code, out, err = shell(capsys, "generate", checkpoint, "--prompt", "a fox", "--out", tmp_path / "out")
     assert (code, out) == (1, "")
     assert err.splitlines()[-1].startswith("atelier: Memory ran out while drawing. Choose smaller pictures")
 
