@@ -79,17 +79,20 @@ def recommended(advice: SamplerAdvice) -> SamplingOptions:
     return SamplingOptions(advice.size, advice.size, advice.steps, advice.cfg, sampler)
 
 
-def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
-    """diffusers' scheduler for `sampler` on a model's noise schedule.
+def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int, device: torch.device) -> Any:
+    """diffusers' scheduler for `sampler` on a model's noise schedule, with its timesteps for `steps`.
 
     Raises:
-        AtelierError: the schedule and the sampler do not go together.
+        AtelierError: schedule, sampler and number of steps do not go together.
     """
     import diffusers
 
     name, extra = SAMPLERS[sampler]
-    with explained("The noise schedule of the model", "Choose another sampler, or download the model again."):
-        return getattr(diffusers, name).from_config({**config, **extra})
+    with explained(f"The noise schedule of the model with {steps} steps of {sampler}",
+                   "Choose fewer steps or another sampler, or download the model again."):
+        scheduler = getattr(diffusers, name).from_config({**config, **extra})
+        scheduler.set_timesteps(steps, device=device)
+    return scheduler
 
 
 @torch.no_grad()
@@ -110,8 +113,7 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
         [B, 4, height / 8, width / 8], float32, multiplied by the VAE's scaling factor.
     """
     device, dtype = unet.device, unet.dtype
-    scheduler = make_scheduler(scheduler_config, options.sampler)
-    scheduler.set_timesteps(options.steps, device=device)
+    scheduler = make_scheduler(scheduler_config, options.sampler, options.steps, device)
     streams = [torch.Generator().manual_seed(seed) for seed in seeds]
     shape = (1, 4, options.height // 8, options.width // 8)
     latents = torch.cat([torch.randn(shape, generator=stream) for stream in streams]).to(device)

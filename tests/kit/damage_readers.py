@@ -42,7 +42,7 @@ def readers() -> dict[str, Callable[[Path], object]]:
         load_vae(model)
         unet = load_unet(model)
         for sampler in SAMPLERS:
-            make_scheduler(model.noise_schedule.as_config(), sampler).set_timesteps(3)
+            make_scheduler(model.noise_schedule.as_config(), sampler, 3, torch.device("cpu"))
         with torch.no_grad():
             unet(torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 77, 32))
 

@@ -282,7 +282,7 @@ def try_damages(folder: Path, seed: int, count: int, read: Reader, kinds: tuple[
 
 
 def main() -> None:
-    """DamageResult damages from the command line, and print what fell."""
+    """Try damages from the command line, and print what fell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=secrets.randbits(32))
     parser.add_argument("--count", type=int, default=300)

@@ -170,6 +170,29 @@ def test_running_out_of_memory_is_one_line(capsys, monkeypatch: pytest.MonkeyPat
     assert err.splitlines()[-1].startswith("atelier: Memory ran out while drawing. Choose smaller pictures")
 
 
+@pytest.mark.parametrize(("arguments", "said"), [
+    (("--width", 100_000), "width is 100000"), (("--width", 60), "width is 60"),
+    (("--steps", 1_000_000), "steps is 1000000"),
+    (("--seed", 2**64), f"seed is {2**64}"), (("--cfg", "nan"), "cfg is nan"), (("--count", 0), "--count is 0"),
+    (("--negative", "a\0b"), "null character"), (("--negative", "a\ud83d"), "half a character"),
+    (("--device", "foo"), "no device 'foo'"), (("--device", ""), "no device ''"),
+    (("--device", "meta"), "no device 'meta'"),
+    (("--device", "cuda:99"), "no device 'cuda:99'"), (("--device", "cpu:x"), "no device 'cpu:x'"),
+])
+def test_a_value_that_cannot_be_is_refused_before_the_model_is_read(capsys, checkpoint: Path, tmp_path: Path, said: str,
+                                                                    arguments: tuple[object, object]) -> None:
+    code, out, err = shell(capsys, "generate", checkpoint, "--prompt", "a fox", *arguments, "--out", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert said in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_asks_for_the_device_first(capsys, config: Path) -> None:
+    code, out, err = shell(capsys, "train", config, "--device", "cuda:99")
+    assert (code, out) == (1, "")
+    assert err.startswith("atelier: There is no device 'cuda:99'") and "cpu" in err
+
+
 def test_a_lora_is_converted_between_formats(capsys, tmp_path: Path, config: Path) -> None:
     assert shell(capsys, "train", config)[0] == 0
     lora = tmp_path / "loras" / "fox.safetensors"
