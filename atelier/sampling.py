@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from .errors import AtelierError
-from .models.families import SamplerAdvice
 from .models.foreign_errors import explained
+from .models.kinds import SamplerAdvice
 from .progress import Progress
 
 if TYPE_CHECKING:

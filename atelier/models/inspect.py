@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.header import TORCH_NAMES
-from .families import SamplerAdvice
+from .kinds import SamplerAdvice
 from .layout import read_layout
 from .noise_schedule import other_noise
 from .open import unet_dtype

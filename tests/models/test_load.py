@@ -212,7 +212,7 @@ def test_bare_unets(layout: str, tmp_path: Path) -> None:
 
 
 def test_every_family_has_a_kind_and_pipelines_exist() -> None:
-    from atelier.models.families import KINDS
+    from atelier.models.kinds import KINDS
 
     assert {kind.family for kind in KINDS} == set(FAMILIES)
     for family in FAMILIES.values():
