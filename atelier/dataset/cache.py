@@ -16,7 +16,7 @@ from ..models.text import TextBatch
 from .store import PackStore
 from .types import Crop, Resolution, Sample, TrainingSet
 
-VERSION = 1
+VERSION = 2
 """Part of every key. Raise it when decoding, geometry or the layout of rows changes."""
 
 IN_MEMORY_BYTES = 2 << 30
@@ -37,6 +37,10 @@ class EncodedItem:
     """Number of caption variants."""
     flips: bool
     """Whether the mirrored picture is encoded as well."""
+    group: str
+    """Equal for pictures of one folder with equal repeats: most likely one concept."""
+    digest: str
+    """Hex digest of the picture's file: equal for copies."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +134,8 @@ class EncodedSet:
         shape = latents.shape(key, "mean")
         assert shape is not None
         return EncodedItem(index=index, height=shape[1], width=shape[2], repeats=sample.repeats, prior=sample.prior,
-                           captions=len(sample.captions), flips=self._data.flip)
+                           captions=len(sample.captions), flips=self._data.flip, digest=sample.digest,
+                           group=f"{sample.repeats}/{sample.image.parent}")
 
     def _load_into_memory(self) -> None:
         samples = self._data.samples
