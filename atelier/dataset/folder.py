@@ -154,7 +154,7 @@ def _captions(folder: Path, found: Sequence[PictureFile], options: FolderOptions
 
 def _own_captions(folder: Path, found: Sequence[PictureFile], by_lines: bool, fallback: str, option: str,
                   progress: Progress, prompts: bool = False) -> list[tuple[str, ...]]:
-    """Captions from sidecars, then from tables, then (with `prompts`) from the pictures' metadata, then the fallback."""
+    """Captions from sidecars, tables, (with `prompts`) the pictures' metadata, and the fallback, in this order."""
     sidecars, tables = Sidecars(), MetadataTables(folder)
     captions: list[tuple[str, ...]] = []
     missing: list[Path] = []
