@@ -24,7 +24,8 @@ const HOOKS = `
 function element() {
   return {
     children: [], dataset: {}, style: { setProperty() {} }, textContent: "",
-    setAttribute() {}, addEventListener() {},
+    addEventListener() {},
+    setAttribute(name, value) { if (name.startsWith("data-")) this.dataset[name.slice(5)] = value; },
     append(...more) { this.children.push(...more); },
     replaceChildren(...others) { this.children = others; },
   };
