@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ..models.families import family_of
 from ..models.handle import DiffusersModel
-from ..models.text import TextBatch
-from .store import PackStore
+from .store import PackStore, Row
 from .types import Crop, Resolution, Sample, TrainingSet
 
 LATENTS_VERSION, TEXT_VERSION = 2, 1
@@ -110,12 +109,13 @@ class EncodedSet:
         """[6] float32, SDXL's size conditioning: original height, width, crop top, left, target height, width."""
         return self._latents(index, flip)["ids"].float()
 
-    def text(self, index: int, variant: int) -> TextBatch:
-        """The embedding of one caption, without a batch dimension: embeds [77, D], pooled [P] or None."""
+    def text(self, index: int, variant: int) -> Row:
+        """The conditioning of one caption, by name and without a batch dimension: for CLIP "embeds" [77, D] and, where
+        the model has it, "pooled" [P]."""
         return self._text(self.caption(index, variant))
 
-    def empty(self) -> TextBatch:
-        """The embedding of the empty caption, as `text` gives it."""
+    def empty_text(self) -> Row:
+        """The conditioning of the empty caption, as `text` gives it."""
         return self._text("")
 
     def caption(self, index: int, variant: int) -> str:
@@ -125,9 +125,8 @@ class EncodedSet:
     def _latents(self, index: int, flip: bool) -> dict[str, Tensor]:
         return self._cache.latents.read(latent_key(self._data.samples[index], self._data.resolution, flip))
 
-    def _text(self, caption: str) -> TextBatch:
-        row = self._cache.texts.read(text_key(caption))
-        return TextBatch(row["embeds"], row.get("pooled"))
+    def _text(self, caption: str) -> Row:
+        return self._cache.texts.read(text_key(caption))
 
     def _item(self, index: int, sample: Sample) -> EncodedItem:
         key, latents = latent_key(sample, self._data.resolution, False), self._cache.latents

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..dataset.cache import EncodedSet
-from ..models.text import TextBatch
 from .bucket_sampler import Batch, SampleUse
 
 Key = tuple[object, ...]
-Piece = tuple[Tensor | None, ...]
+Piece = Mapping[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +20,12 @@ class TrainBatch:
     """One batch. B pictures of one size."""
 
     mean: Tensor
-    """[B, 4, h, w] of the latents' distribution, scaled."""
+    """[B, C, …] of the latents' distribution, scaled."""
     std: Tensor
-    """[B, 4, h, w]."""
-    text: TextBatch | None
-    """Cached conditioning; None when the text encoder is trained and encodes `captions` itself."""
+    """As `mean`."""
+    conditions: Piece
+    """Cached conditioning by name, each [B, …]; without the text's where the denoiser encodes `captions` itself."""
     captions: tuple[str, ...]
-    time_ids: Tensor | None
-    """[B, 6], SDXL only."""
     mask: Tensor | None
     """[B, 1, h, w]; None when no picture has one."""
     weights: Tensor
@@ -41,48 +38,54 @@ class BatchLoader:
     Args:
         data: The encoded training set.
         device: Where training happens.
-        dtype: Of the conditioning, the UNet's arithmetic type; latents stay float32.
+        dtype: Of the text's conditioning, the network's arithmetic type; latents stay float32.
         prior_weight: Loss weight of prior-preservation pictures.
-        live_text: The text encoder is trained, so cached embeddings are not used.
-        size_ids: The UNet wants SDXL's size and crop ids.
+        cached_text: Whether the text's conditioning comes from the cache.
         budget: Bytes that may stay on the device; past it, pieces are moved anew each time.
     """
 
     def __init__(self, data: EncodedSet, device: torch.device, dtype: torch.dtype, *, prior_weight: float,
-                 live_text: bool, size_ids: bool, budget: int = 1 << 30) -> None:
+                 cached_text: bool, budget: int = 1 << 30) -> None:
         self.data, self.device, self.dtype = data, device, dtype
-        self.prior_weight, self.live_text, self.size_ids = prior_weight, live_text, size_ids
+        self.prior_weight, self.cached_text = prior_weight, cached_text
         self._kept: dict[Key, Piece] = {}
         self._room = budget
 
     def __call__(self, batch: Batch) -> TrainBatch:
         """The tensors of `batch`."""
-        moments = [self._keep(("moments", u.index, u.flip), lambda u=u: self.data.moments(u.index, u.flip))
-                   for u in batch]
-        masks = [self._keep(("mask", u.index, u.flip), lambda u=u: (self.data.mask(u.index, u.flip),))[0]
-                 for u in batch]
-        text = None if self.live_text else self._text(batch)
-        ids = [self._keep(("ids", u.index, u.flip), lambda u=u: (self.data.time_ids(u.index, u.flip),))[0]
-               for u in batch if self.size_ids]
-        weights = [self.prior_weight if self.data.items[u.index].prior else 1.0 for u in batch]
-        mean = _stack([m[0] for m in moments])
-        mask = None
-        if any(m is not None for m in masks):
-            mask = _stack([torch.ones_like(mean[0, :1]) if m is None else m for m in masks])
-        return TrainBatch(mean=mean, std=_stack([m[1] for m in moments]), text=text,
-                          captions=tuple(self._caption(u) for u in batch),
-                          time_ids=_stack(ids) if ids else None,  # float32: in bfloat16 there is no 1023
-                          mask=mask, weights=torch.tensor(weights, device=self.device))
+        moments = _stacked([self._keep(("moments", use.index, use.flip), lambda use=use: self._moments(use))
+                            for use in batch])
+        masks = [self._keep(("mask", use.index, use.flip), lambda use=use: self._mask(use)).get("mask")
+                 for use in batch]
+        conditions = [{**(self._text(use) if self.cached_text else {}),
+                       **self._keep(("size", use.index, use.flip), lambda use=use: self._size(use))} for use in batch]
+        weights = [self.prior_weight if self.data.items[use.index].prior else 1.0 for use in batch]
+        mean, mask = moments["mean"], None
+        if any(one is not None for one in masks):
+            mask = torch.stack([torch.ones_like(mean[0, :1]) if one is None else one for one in masks])
+        return TrainBatch(mean=mean, std=moments["std"], conditions=_stacked(conditions), mask=mask,
+                          captions=tuple(self._caption(use) for use in batch),
+                          weights=torch.tensor(weights, device=self.device))
 
-    def _text(self, batch: Batch) -> TextBatch:
-        rows = [self._keep(("text", -1 if u.without_caption else u.index, u.variant if not u.without_caption else 0),
-                           lambda u=u: self._row(u)) for u in batch]
-        pooled = [row[1] for row in rows if row[1] is not None]
-        return TextBatch(_stack([row[0] for row in rows]), _stack(pooled) if pooled else None)
+    def _moments(self, use: SampleUse) -> Piece:
+        mean, std = self.data.moments(use.index, use.flip)
+        return {"mean": mean, "std": std}
+
+    def _mask(self, use: SampleUse) -> Piece:
+        mask = self.data.mask(use.index, use.flip)
+        return {} if mask is None else {"mask": mask}
+
+    def _size(self, use: SampleUse) -> Piece:
+        # float32: in bfloat16 there is no 1023
+        return {"time_ids": self.data.time_ids(use.index, use.flip)}
+
+    def _text(self, use: SampleUse) -> Piece:
+        key = ("text", -1, 0) if use.without_caption else ("text", use.index, use.variant)
+        return self._keep(key, lambda: self._row(use))
 
     def _row(self, use: SampleUse) -> Piece:
-        row = self.data.empty() if use.without_caption else self.data.text(use.index, use.variant)
-        return (row.embeds.to(self.dtype), None if row.pooled is None else row.pooled.to(self.dtype))
+        row = self.data.empty_text() if use.without_caption else self.data.text(use.index, use.variant)
+        return {name: tensor.to(self.dtype) if tensor.is_floating_point() else tensor for name, tensor in row.items()}
 
     def _caption(self, use: SampleUse) -> str:
         return "" if use.without_caption else self.data.caption(use.index, use.variant)
@@ -90,13 +93,14 @@ class BatchLoader:
     def _keep(self, key: Key, make: Callable[[], Piece]) -> Piece:
         found = self._kept.get(key)
         if found is None:
-            found = tuple(None if t is None else t.to(self.device) for t in make())
-            size = sum(t.numel() * t.element_size() for t in found if t is not None)
+            found = {name: tensor.to(self.device) for name, tensor in make().items()}
+            size = sum(tensor.numel() * tensor.element_size() for tensor in found.values())
             if size <= self._room:
                 self._room -= size
                 self._kept[key] = found
         return found
 
 
-def _stack(rows: Sequence[Tensor | None]) -> Tensor:
-    return torch.stack([row for row in rows if row is not None])
+def _stacked(rows: Sequence[Piece]) -> dict[str, Tensor]:
+    """The rows of a batch under each name, which all of them have."""
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

@@ -84,14 +84,14 @@ class ValidationPlan:
         return ValidationPlan(uses, held_out, options.validation_timesteps, seed,
                               max(request.optimizer.batch_size, BATCH_WITHOUT_GRADIENTS))
 
-    def batches(self, schedule: int) -> Iterator[tuple[SampleUse, list[int], list[int]]]:
-        """(picture, timesteps, noise seeds) of the comparisons, for a schedule of so many timesteps."""
+    def batches(self, levels: Sequence[float]) -> Iterator[tuple[SampleUse, list[float], list[int]]]:
+        """(picture, noise levels, noise seeds) of the comparisons: each picture at each of `levels`."""
         for use in self.uses:
-            rows = [(int((index + 0.5) * schedule / self.timesteps),
-                     derived_seed("validation", self.seed, use.index, index)) for index in range(self.timesteps)]
+            rows = [(level, derived_seed("validation", self.seed, use.index, index))
+                    for index, level in enumerate(levels)]
             for start in range(0, len(rows), self.batch_size):
-                timesteps, seeds = zip(*rows[start:start + self.batch_size], strict=True)
-                yield use, list(timesteps), list(seeds)
+                batch, seeds = zip(*rows[start:start + self.batch_size], strict=True)
+                yield use, list(batch), list(seeds)
 
 
 def _stream(seed: int) -> random.Random:

@@ -7,14 +7,14 @@ With ᾱ_t the cumulative signal level of timestep t (Ho et al. 2020, https://ar
     target = √ᾱ_t · ε − √(1 − ᾱ_t) · x_0                      "v_prediction" (https://arxiv.org/abs/2202.00512)
     SNR(t) = ᾱ_t / (1 − ᾱ_t)
 
-Shapes: latents, noise and predictions [B, 4, h, w]; timesteps [B]; weights [B]; masks [B, 1, h, w].
+Shapes: latents, noise and predictions [B, C, …], such as [B, 4, h, w]; noise levels [B]; weights [B]; masks [B, 1, …].
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -22,9 +22,35 @@ from torch import Tensor
 from ..errors import AtelierError
 
 
+class Objective(Protocol):
+    """A noise process, and the loss of a network's prediction in it. What a noise level is (a timestep, a σ) only the
+    objective and the network know."""
+
+    def draw_levels(self, count: int, stream: torch.Generator) -> Tensor:
+        """Random noise levels for training, [count], on the stream's device."""
+        ...
+
+    def fixed_levels(self, count: int) -> Sequence[float]:
+        """Levels for validation: evenly spread over the process, the same each time."""
+        ...
+
+    def noisy(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """The noisy latents."""
+        ...
+
+    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+        """What the network should predict there."""
+        ...
+
+    def loss(self, prediction: Tensor, target: Tensor, levels: Tensor, *, weights: Tensor, mask: Tensor | None = None
+             ) -> Tensor:
+        """Mean over the batch of each sample's (masked) weighted error. A scalar."""
+        ...
+
+
 @dataclass(frozen=True)
-class Objective:
-    """Noising, target and loss weight for one noise schedule."""
+class DiffusionObjective:
+    """Noising, target and loss weight for one noise schedule. Its noise levels are timesteps."""
 
     alphas_cumprod: Tensor
     """ᾱ_t, [T], float32, on the training device."""
@@ -32,7 +58,8 @@ class Objective:
     min_snr_gamma: float = 0.0
 
     @staticmethod
-    def of(scheduler_config: Mapping[str, Any], device: torch.device, *, min_snr_gamma: float = 0.0) -> Objective:
+    def of(scheduler_config: Mapping[str, Any], device: torch.device, *, min_snr_gamma: float = 0.0
+           ) -> DiffusionObjective:
         """From a model's own scheduler configuration (betas, prediction type, zero terminal SNR).
 
         Raises:
@@ -45,26 +72,34 @@ class Objective:
         if kind not in ("epsilon", "v_prediction"):
             raise AtelierError(f"The model's scheduler predicts {kind!r}.",
                                "Only epsilon and v_prediction models can be trained; choose another model.")
-        return Objective(scheduler.alphas_cumprod.to(device, torch.float32), kind, min_snr_gamma)
+        return DiffusionObjective(scheduler.alphas_cumprod.to(device, torch.float32), kind, min_snr_gamma)
 
     @property
     def timesteps(self) -> int:
         """T, the number of timesteps of the schedule."""
         return self.alphas_cumprod.shape[0]
 
-    def noisy(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def draw_levels(self, count: int, stream: torch.Generator) -> Tensor:
+        """`count` timesteps, all equally likely; int64."""
+        return torch.randint(self.timesteps, (count,), generator=stream, device=stream.device)
+
+    def fixed_levels(self, count: int) -> list[int]:
+        """The middles of `count` equal parts of the schedule."""
+        return [int((index + 0.5) * self.timesteps / count) for index in range(count)]
+
+    def noisy(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         """x_t of `latents` x_0 and `noise` ε."""
-        signal, spread = self._levels(t)
+        signal, spread = self._levels(levels, latents)
         return signal * latents + spread * noise
 
-    def target(self, latents: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+    def target(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         """What the UNet should predict at x_t."""
         if self.prediction_type == "epsilon":
             return noise
-        signal, spread = self._levels(t)
+        signal, spread = self._levels(levels, latents)
         return signal * noise - spread * latents
 
-    def loss(self, prediction: Tensor, target: Tensor, t: Tensor, *, weights: Tensor, mask: Tensor | None = None
+    def loss(self, prediction: Tensor, target: Tensor, levels: Tensor, *, weights: Tensor, mask: Tensor | None = None
              ) -> Tensor:
         """Mean over the batch of each sample's (masked) mean squared error times its weight. A scalar.
 
@@ -72,11 +107,11 @@ class Objective:
         (v_prediction): Hang et al. 2023, https://arxiv.org/abs/2303.09556, section 3.4.
         """
         if self.min_snr_gamma > 0:
-            weights = weights * self._snr_weight(t)
+            weights = weights * self._snr_weight(levels)
         return (squared_error(prediction, target, mask) * weights).mean()
 
-    def _levels(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        level = self.alphas_cumprod[t].reshape(-1, 1, 1, 1)
+    def _levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+        level = broadcast(self.alphas_cumprod[t], like)
         return level.sqrt(), (1 - level).sqrt()
 
     def _snr_weight(self, t: Tensor) -> Tensor:
@@ -87,9 +122,15 @@ class Objective:
         return capped / snr if self.prediction_type == "epsilon" else capped / (snr + 1)
 
 
+def broadcast(values: Tensor, like: Tensor) -> Tensor:
+    """[B] as [B, 1, …] with as many dimensions as `like`."""
+    return values.reshape(-1, *[1] * (like.dim() - 1))
+
+
 def squared_error(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Each sample's mean squared error, [B], over what its mask lets count; 0 where that is nothing."""
     error = (prediction.float() - target.float()).square()
+    others = tuple(range(1, error.dim()))
     if mask is None:
-        return error.mean(dim=(1, 2, 3))
-    return (error * mask).sum(dim=(1, 2, 3)) / (mask.sum(dim=(1, 2, 3)) * error.shape[1]).clamp(min=1e-6)
+        return error.mean(dim=others)
+    return (error * mask).sum(dim=others) / (mask.sum(dim=others) * error.shape[1]).clamp(min=1e-6)

@@ -33,7 +33,8 @@ from .report import RunResult, TrainReport
 from .request.request import TrainRequest
 from .run_folder import LoraOutput, RunFolder
 from .samples import SampleDrawer, encode_prompts, settings_digest
-from .trainer import Parts, Trainer
+from .trainer import Trainer
+from .unet_denoiser import UNetDenoiser
 
 log = logging.getLogger("atelier")
 
@@ -143,15 +144,16 @@ def _train(job: _Job) -> RunResult:
                                "bf16 or fp16. What was learnt before is kept."):
         conditions = _sample_conditions(job)
         job.progress.phase("loading", 1)
-        trainer, checkpointing = _make_trainer(job, encoded)
+        denoiser, checkpointing = _load_denoiser(job, encoded)
+        trainer = Trainer(denoiser, encoded, job.request)
     check_masks(trainer.sampler.items, encoded)
     extended = extend_shorter_run(job.paths.runs, job.identity, trainer.total, job.request.optimizer)
     if extended:
         log.info(extended)
     draw = None
     if job.request.samples.sample_prompt:
-        draw = SampleDrawer(trainer, conditions, partial(load_vae, job.model, dtype=_vae_dtype(job), device=job.device),
-                            job.folder, job.progress)
+        open_vae = partial(load_vae, job.model, dtype=_vae_dtype(job), device=job.device)
+        draw = SampleDrawer(trainer, denoiser, conditions, open_vae, job.folder, job.progress)
     metadata = partial(lora_metadata, job.name, job.identity, job.model, job.data, job.request)
     loop = Loop(trainer, job.folder, job.progress, metadata=metadata, draw=draw)
     began = time.monotonic()
@@ -174,7 +176,7 @@ def _train(job: _Job) -> RunResult:
                      steps_per_epoch=trainer.steps_per_epoch)
     with atomic_file(job.folder.plot) as part:
         plot.save(part, "PNG")
-    del trainer, loop, draw
+    del trainer, denoiser, loop, draw
     free_cache(job.device)
     return result
 
@@ -186,14 +188,13 @@ def _undrawn(steps: list[int]) -> str:
             "resolution, or train without a sample prompt.")
 
 
-def _make_trainer(job: _Job, encoded: EncodedSet) -> tuple[Trainer, bool]:
+def _load_denoiser(job: _Job, encoded: EncodedSet) -> tuple[UNetDenoiser, bool]:
     unet = load_unet(job.model, dtype=job.dtype, device=job.device)
     text = load_text(job.model, dtype=job.dtype, device=job.device) if job.request.lora.train_text_encoder else None
     checkpointing = needs_checkpointing(unet, encoded, job.request, job.device)
     if checkpointing:
         unet.enable_gradient_checkpointing()
-    parts = Parts(unet, load_scheduler_config(job.model), text, job.device, job.dtype)
-    return Trainer(parts, encoded, job.request), checkpointing
+    return UNetDenoiser(unet, load_scheduler_config(job.model), text, job.device, job.dtype), checkpointing
 
 
 def _sample_conditions(job: _Job) -> tuple[TextBatch, TextBatch] | None:

@@ -18,6 +18,7 @@ from ..sampling import SamplingOptions, decode, sample
 from .request.outputs import SampleConfig
 from .run_folder import RunFolder
 from .trainer import Trainer
+from .unet_denoiser import UNetDenoiser
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -27,16 +28,17 @@ class SampleDrawer:
     """Draws one picture with the current or with given weights and keeps it in the run's folder.
 
     Args:
-        trainer: Its UNet and weights are used.
+        trainer: Its weights are used.
+        denoiser: What it trains.
         cached: Conditioning of (sample prompt, negative), or None when the text encoder is trained.
         load_vae: The VAE is loaded for each picture and let go, so that training does not carry it along.
         folder: Where pictures go.
         progress: Shown the picture.
     """
 
-    def __init__(self, trainer: Trainer, cached: tuple[TextBatch, TextBatch] | None,
+    def __init__(self, trainer: Trainer, denoiser: UNetDenoiser, cached: tuple[TextBatch, TextBatch] | None,
                  load_vae: Callable[[], AutoencoderKL], folder: RunFolder, progress: Progress) -> None:
-        self.trainer, self.cached = trainer, cached
+        self.trainer, self.denoiser, self.cached = trainer, denoiser, cached
         self.load_vae, self.folder, self.progress = load_vae, folder, progress
         item, config = trainer.sampler.items[0], trainer.request.samples
         # Small pictures can be trained on, but none below 64 pixels are drawn.
@@ -46,15 +48,15 @@ class SampleDrawer:
     @torch.no_grad()
     def __call__(self, step: int, weights: list[Tensor] | None = None) -> None:
         """Draw the picture of optimiser step `step`, with the trainer's current weights if none are given."""
-        trainer, adapters = self.trainer, self.trainer.adapters
+        trainer, denoiser, adapters = self.trainer, self.denoiser, self.trainer.adapters
         self.progress.phase("sampling", self.options.steps)
         adapters.train(False)
         kept = adapters.snapshot()
         adapters.load(trainer.current if weights is None else weights)
         try:
-            positive, negative = self.cached or encode_prompts(trainer.parts.text, trainer.request.samples)
-            latents = sample(trainer.parts.unet, trainer.parts.scheduler_config, positive, negative,
-                             [trainer.request.seed], self.options, self.progress)
+            positive, negative = self.cached or encode_prompts(denoiser.text, trainer.request.samples)
+            latents = sample(denoiser.unet, denoiser.scheduler_config, positive, negative, [trainer.request.seed],
+                             self.options, self.progress)
             picture = decode(self.load_vae(), latents)[0]
         finally:
             adapters.load(kept)

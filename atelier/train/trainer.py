@@ -4,25 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..dataset.cache import EncodedSet
-from ..models.text import TextBatch, TextStack
 from .adapters import Adapters
 from .batch_loader import BatchLoader, TrainBatch
 from .bucket_sampler import Batch, BucketSampler, SampleUse, derived_seed, groups, steps_per_epoch
 from .compiled_unet import CompiledUNet
+from .denoiser import Denoiser
 from .early_stopping import ValidationPlan
 from .mkldnn_prepack import prepack_frozen
-from .objective import Objective, squared_error
+from .objective import squared_error
 from .optimizers import make_optimizer, rate_factor, set_rate, update_average
 from .request.request import TrainRequest
-
-if TYPE_CHECKING:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 FP16_LOSS_SCALE = 2.0 ** 16
 """float16 gradients of a LoRA are often below its smallest number; the loss is multiplied by this first."""
@@ -40,40 +37,25 @@ class StepResult:
     """Loss scale of the next step."""
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The loaded components a run works with."""
-
-    unet: UNet2DConditionModel
-    scheduler_config: Mapping[str, Any]
-    text: TextStack | None
-    """Only when the text encoder is trained; otherwise its output comes from the cache."""
-    device: torch.device
-    dtype: torch.dtype
-    """Of the frozen weights and the arithmetic."""
-
-
 class Trainer:
     """The trained weights and their optimiser: one step and one validation. `atelier.train.loop.Loop` drives it.
 
     Args:
-        parts: Loaded components. Adapters are put on them here.
+        denoiser: The loaded model. Adapters are put on it here.
         data: The encoded training set.
         request: What to train.
     """
 
-    def __init__(self, parts: Parts, data: EncodedSet, request: TrainRequest) -> None:
-        self.parts, self.request, self.device = parts, request, parts.device
-        components = {"unet": parts.unet, **(parts.text.encoders if parts.text else {})}
-        self.adapters = Adapters(components, request.lora, request.seed)
+    def __init__(self, denoiser: Denoiser, data: EncodedSet, request: TrainRequest) -> None:
+        self.denoiser, self.request, self.device = denoiser, request, denoiser.device
+        self.adapters = Adapters(denoiser.components, request.lora, request.seed)
         if request.device.compile == "off":  # the compiler arranges weights itself
-            prepack_frozen(parts.unet)
-        self.unet = CompiledUNet(parts.unet, request.device.compile == "on")
+            prepack_frozen(denoiser.network)
+        self.unet = CompiledUNet(denoiser.network, request.device.compile == "on")
         self.optimizer = make_optimizer(self.adapters.names, self.adapters.masters, request.optimizer)
-        self.objective = Objective.of(parts.scheduler_config, parts.device, min_snr_gamma=request.loss.min_snr_gamma)
-        self.loader = BatchLoader(data, parts.device, parts.dtype, prior_weight=request.loss.prior_weight,
-                                  live_text=parts.text is not None,
-                                  size_ids=parts.unet.config.get("addition_embed_type") == "text_time")
+        self.objective = denoiser.objective(request.loss)
+        self.loader = BatchLoader(data, denoiser.device, denoiser.dtype, prior_weight=request.loss.prior_weight,
+                                  cached_text=not denoiser.encodes_captions)
         self.validation = ValidationPlan.of(data.items, request)
         held_out = {use.index for use in self.validation.uses} if self.validation.held_out else set()
         self.sampler = BucketSampler(tuple(item for item in data.items if item.index not in held_out),
@@ -86,7 +68,7 @@ class Trainer:
     @property
     def initial_loss_scale(self) -> float:
         """The loss scale of the first step: 1 but in float16."""
-        return FP16_LOSS_SCALE if self.parts.dtype == torch.float16 else 1.0
+        return FP16_LOSS_SCALE if self.denoiser.dtype == torch.float16 else 1.0
 
     @property
     def current(self) -> list[Tensor]:
@@ -117,7 +99,7 @@ class Trainer:
             total = self._accumulate(step, loss_scale)
         except self.unet.errors() as error:
             self.unet.give_up(error)
-            prepack_frozen(self.parts.unet)  # as a run that is not to be compiled does from the start
+            prepack_frozen(self.denoiser.network)  # as a run that is not to be compiled does from the start
             self.adapters.drop_gradients()
             total = self._accumulate(step, loss_scale)  # draws the same numbers: each batch has a stream of its own
         masters = self.adapters.masters
@@ -159,22 +141,24 @@ class Trainer:
             self.adapters.load(self.average)
         try:
             losses = []
-            for use, timesteps, seeds in self.validation.batches(self.objective.timesteps):
+            for use, levels, seeds in self.validation.batches(
+                    self.objective.fixed_levels(self.validation.timesteps)):
                 check()
-                losses.append(self._validation_losses(use, timesteps, seeds))
+                losses.append(self._validation_losses(use, levels, seeds))
         finally:
             if self.average is not None:
                 self.adapters.load(kept)
         return torch.cat(losses).mean().item()
 
-    def _validation_losses(self, use: SampleUse, timesteps: list[int], seeds: list[int]) -> Tensor:
-        """The losses of one picture at these timesteps, each with its own noise."""
+    def _validation_losses(self, use: SampleUse, at: list[float], seeds: list[int]) -> Tensor:
+        """The losses of one picture at these noise levels, each with its own noise."""
         inputs = self.loader((use,) * len(seeds))
         noise = torch.cat([self._noise(inputs.mean[:1], seed) for seed in seeds])
-        t = torch.tensor(timesteps, device=self.device)
-        # The plain UNet: other batches without dropout would only be compiled once more.
-        prediction = self._predict(self.parts.unet, inputs, self.objective.noisy(inputs.mean, noise, t), t)
-        return squared_error(prediction, self.objective.target(inputs.mean, noise, t), inputs.mask)
+        levels = torch.tensor(at, device=self.device)
+        # The plain network: other batches without dropout would only be compiled once more.
+        prediction = self._predict(self.denoiser.network, inputs, self.objective.noisy(inputs.mean, noise, levels),
+                                   levels)
+        return squared_error(prediction, self.objective.target(inputs.mean, noise, levels), inputs.mask)
 
     def _loss(self, inputs: TrainBatch, seed: int) -> Tensor:
         stream = torch.Generator(self.device).manual_seed(seed)
@@ -186,25 +170,16 @@ class Trainer:
         latents = inputs.mean + inputs.std * normal(*shape)
         noise = normal(*shape)
         if noise_offset:
-            noise = noise + noise_offset * normal(*shape[:2], 1, 1)
-        t = torch.randint(self.objective.timesteps, shape[:1], generator=stream, device=self.device)
+            noise = noise + noise_offset * normal(*shape[:2], *[1] * (len(shape) - 2))
+        levels = self.objective.draw_levels(shape[0], stream)
         if self.request.lora.dropout:
             torch.manual_seed(seed)  # PEFT's dropout draws from the global stream, which `Loop` restores
-        prediction = self._predict(self.unet, inputs, self.objective.noisy(latents, noise, t), t)
-        return self.objective.loss(prediction, self.objective.target(latents, noise, t), t, weights=inputs.weights,
-                                   mask=inputs.mask)
+        prediction = self._predict(self.unet, inputs, self.objective.noisy(latents, noise, levels), levels)
+        return self.objective.loss(prediction, self.objective.target(latents, noise, levels), levels,
+                                   weights=inputs.weights, mask=inputs.mask)
 
-    def _predict(self, unet: Callable[..., Any], inputs: TrainBatch, noisy: Tensor, t: Tensor) -> Tensor:
-        text = inputs.text if self.parts.text is None else self._encode(inputs.captions)
-        assert text is not None
-        added = None
-        if text.pooled is not None:
-            added = {"text_embeds": text.pooled, "time_ids": inputs.time_ids}
-        return unet(noisy.to(self.parts.dtype), t, text.embeds, added_cond_kwargs=added, return_dict=False)[0]
-
-    def _encode(self, captions: tuple[str, ...]) -> TextBatch:
-        assert self.parts.text is not None
-        return self.parts.text.encode(captions)
+    def _predict(self, network: Callable[..., Any], inputs: TrainBatch, noisy: Tensor, levels: Tensor) -> Tensor:
+        return self.denoiser.predict(network, noisy, levels, inputs.conditions, inputs.captions)
 
     def _noise(self, like: Tensor, seed: int) -> Tensor:
         # Drawn on the CPU: validation noise is the same on every device.

@@ -122,10 +122,10 @@ def test_embeddings_are_transformers_own(data: TrainingSet, model: DiffusersMode
         for number, text in enumerate(texts):
             assert got.caption(index, number) == text
             row = got.text(index, number)
-            assert row.pooled is None and row.embeds.shape[0] == 77
-            torch.testing.assert_close(row.embeds, expected(text), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(got.empty().embeds, expected(""), rtol=1e-4, atol=1e-5)
-    assert len({got.text(0, n).embeds.sum().item() for n in range(3)}) == 3
+            assert set(row) == {"embeds"} and row["embeds"].shape[0] == 77
+            torch.testing.assert_close(row["embeds"], expected(text), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(got.empty_text()["embeds"], expected(""), rtol=1e-4, atol=1e-5)
+    assert len({got.text(0, n)["embeds"].sum().item() for n in range(3)}) == 3
 
 
 def test_items_and_size_ids(data: TrainingSet, model: DiffusersModel, tmp_path: Path) -> None:
@@ -153,7 +153,7 @@ def test_a_second_run_loads_and_decodes_nothing(data: TrainingSet, model: Diffus
     for index in range(len(SIZES)):
         assert all(torch.equal(a, b) for a, b in zip(first.moments(index, True), second.moments(index, True),
                                                      strict=True))
-        assert torch.equal(first.text(index, 0).embeds, second.text(index, 0).embeds)
+        assert torch.equal(first.text(index, 0)["embeds"], second.text(index, 0)["embeds"])
 
 
 def test_only_what_changed_is_encoded_again(data: TrainingSet, model: DiffusersModel, tmp_path: Path,
@@ -196,7 +196,7 @@ def test_keys_cover_what_changes_the_latents(data: TrainingSet, model: Diffusers
     assert vae.calls == 4
     half = encode(centre, model, tmp_path / "cache", device="cpu", dtype=torch.bfloat16, batch_size=2,
                   progress=Progress())
-    assert vae.calls == 5 and half.text(0, 0).embeds.dtype == torch.bfloat16
+    assert vae.calls == 5 and half.text(0, 0)["embeds"].dtype == torch.bfloat16
 
 
 def test_the_two_models_are_never_in_memory_together(data: TrainingSet, model: DiffusersModel, tmp_path: Path,
@@ -347,7 +347,7 @@ def test_damaged_packs_are_encoded_again(data: TrainingSet, model: DiffusersMode
     again = encoded(data, model, tmp_path / "cache")
     assert len([record for record in caplog.records if "will be made again" in record.message]) == 2
     assert torch.equal(first.moments(0, True)[0], again.moments(0, True)[0])
-    assert torch.equal(first.text(0, 0).embeds, again.text(0, 0).embeds)
+    assert torch.equal(first.text(0, 0)["embeds"], again.text(0, 0)["embeds"])
 
 
 def test_a_large_set_is_read_from_disk(data: TrainingSet, model: DiffusersModel, tmp_path: Path,
@@ -356,7 +356,7 @@ def test_a_large_set_is_read_from_disk(data: TrainingSet, model: DiffusersModel,
     monkeypatch.setattr(cache_module, "IN_MEMORY_BYTES", 0)
     read = encoded(data, model, tmp_path / "cache")
     assert torch.equal(held.moments(3, True)[1], read.moments(3, True)[1])
-    assert torch.equal(held.text(3, 0).embeds, read.text(3, 0).embeds)
+    assert torch.equal(held.text(3, 0)["embeds"], read.text(3, 0)["embeds"])
     assert held.moments(3, True)[1] is held.moments(3, True)[1]
     assert read.moments(3, True)[1] is not read.moments(3, True)[1]
 

@@ -9,8 +9,7 @@ from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
 from atelier.dataset.cache import EncodedItem
-from atelier.models.text import TextBatch
-from atelier.train.trainer import Parts
+from atelier.train.unet_denoiser import UNetDenoiser
 
 WIDTH = 32
 
@@ -31,8 +30,8 @@ def scheduler_config(prediction_type: str = "epsilon") -> dict:
     return {key: value for key, value in config.items() if not key.startswith("_")}
 
 
-def parts(unet: UNet2DConditionModel | None = None, dtype: torch.dtype = torch.float32) -> Parts:
-    return Parts((unet or tiny_unet()).to(dtype), scheduler_config(), None, torch.device("cpu"), dtype)
+def denoiser(unet: UNet2DConditionModel | None = None, dtype: torch.dtype = torch.float32) -> UNetDenoiser:
+    return UNetDenoiser((unet or tiny_unet()).to(dtype), scheduler_config(), None, torch.device("cpu"), dtype)
 
 
 @dataclass
@@ -54,11 +53,11 @@ class MemorySet:
         mean = _normal(index, 4, item.height, item.width) * 0.3 + 1.5
         return (mean.flip(-1) if flip else mean), torch.full_like(mean, 0.02)
 
-    def text(self, index: int, variant: int) -> TextBatch:
-        return TextBatch(_normal(1000 + index * 10 + variant, 77, WIDTH), None)
+    def text(self, index: int, variant: int) -> dict[str, Tensor]:
+        return {"embeds": _normal(1000 + index * 10 + variant, 77, WIDTH)}
 
-    def empty(self) -> TextBatch:
-        return TextBatch(torch.zeros(77, WIDTH), None)
+    def empty_text(self) -> dict[str, Tensor]:
+        return {"embeds": torch.zeros(77, WIDTH)}
 
     def caption(self, index: int, variant: int) -> str:
         return f"picture {index}, variant {variant}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kit.training import MemorySet, parts
+from kit.training import MemorySet, denoiser
 from safetensors.torch import load_file
 
 from atelier.progress import Interrupted, Progress
@@ -48,7 +48,7 @@ class StopAt(Progress):
 def loop_in(folder: Path, request: TrainRequest, progress: Progress | None = None, data: MemorySet | None = None,
             **more: Any) -> Loop:
     """Of a small UNet on eight pictures, if not told otherwise; its files go into `folder`."""
-    trainer = Trainer(parts(), data or MemorySet.of(8), request)
+    trainer = Trainer(denoiser(), data or MemorySet.of(8), request)
     return Loop(trainer, RunFolder(folder), progress or Progress(), metadata=lambda step: {"step": str(step)}, **more)
 
 

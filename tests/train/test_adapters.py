@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from kit.training import MemorySet, parts, tiny_unet
+from kit.training import MemorySet, denoiser, tiny_unet
 from kit.training_loop import request, train_steps
 
 from atelier.errors import AtelierError
@@ -30,7 +30,7 @@ def _frozen(unet: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 def _trained(config: LoraConfig, steps: int = 4, dtype: torch.dtype = torch.float32) -> Trainer:
     options = request(learning_rate=1e-2, batch_size=2, monitor="off", patience=0, steps=steps)
-    trainer = Trainer(parts(dtype=dtype), MemorySet.of(4), replace(options, lora=config))
+    trainer = Trainer(denoiser(dtype=dtype), MemorySet.of(4), replace(options, lora=config))
     train_steps(trainer, steps)
     trainer.adapters.train(False)
     return trainer
@@ -54,13 +54,13 @@ def test_merging_the_weights_gives_the_adapted_output(kind: str, rslora: bool, t
     plain = _run(merged)
     merge_into(merged, select(trainer.adapters.weights(), "unet"))
     with torch.no_grad():
-        adapted = _run(trainer.parts.unet)
+        adapted = _run(trainer.denoiser.unet)
     assert (adapted - plain).abs().max() > 1e-3
     torch.testing.assert_close(_run(merged), adapted, rtol=1e-4, atol=1e-5)
 
 
 def test_frozen_weights_stay_bit_equal() -> None:
-    before, after = _frozen(tiny_unet()), _frozen(_trained(LoraConfig(rank=4)).parts.unet)
+    before, after = _frozen(tiny_unet()), _frozen(_trained(LoraConfig(rank=4)).denoiser.unet)
     assert before.keys() == after.keys()
     assert all(torch.equal(before[name], after[name]) for name in before)
 

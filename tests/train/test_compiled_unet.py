@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
-from kit.training import MemorySet, parts
+from kit.training import MemorySet, denoiser
 from kit.training_loop import request, train_steps
 from torch._dynamo.exc import TorchDynamoException
 
@@ -22,7 +22,7 @@ PLAIN = dict(batch_size=2, gradient_accumulation=2, monitor="off", patience=0, s
 
 
 def trainer(compiled: bool, learning_rate: float = 3e-4) -> Trainer:
-    return Trainer(parts(), cast("EncodedSet", MemorySet.of(8)), request(
+    return Trainer(denoiser(), cast("EncodedSet", MemorySet.of(8)), request(
         PLAIN, rank=4, compile="on" if compiled else "off", learning_rate=learning_rate, steps=STEPS))
 
 

@@ -61,7 +61,7 @@ class Trained:
 def trained(folder: Path, wanted: TrainRequest, data: MemorySet = DATA) -> Trained:
     loop = loop_in(folder, wanted, data=data)
     if wanted.device.gradient_checkpointing == "on":
-        loop.trainer.parts.unet.enable_gradient_checkpointing()
+        loop.trainer.denoiser.unet.enable_gradient_checkpointing()
     result = loop.run()
     return Trained(load_file(result.weights), result.state.history.validation, result.state.step)
 

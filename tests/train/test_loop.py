@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
-from kit.training import MemorySet, parts, scheduler_config
+from kit.training import MemorySet, denoiser, scheduler_config
 from kit.training_loop import QUIET, StopAt, loop_in, request, same, train_steps
 from PIL import Image
 
@@ -206,17 +206,17 @@ class LeftHalf(MemorySet):
 @pytest.mark.parametrize(("data", "counts"), [(MemorySet.of(12), 8), (LeftHalf(MemorySet.of(12).items), 4)])
 def test_validation_is_the_mean_of_single_comparisons(data: MemorySet, counts: int) -> None:
     """Against diffusers' noise and a forward pass for each picture and timestep alone."""
-    trainer = Trainer(parts(), data, request(dict(rank=4), dict(
+    trainer = Trainer(denoiser(), data, request(dict(rank=4), dict(
         QUIET, monitor="validation", patience=9, validation_pictures=2, validation_timesteps=9), steps=5))
     train_steps(trainer, 1)
-    scheduler, unet, losses = DDPMScheduler.from_config(scheduler_config()), trainer.parts.unet.eval(), []
+    scheduler, unet, losses = DDPMScheduler.from_config(scheduler_config()), trainer.denoiser.unet.eval(), []
     plan = replace(trainer.validation, batch_size=1)
-    for use, (t,), (seed,) in plan.batches(1000):
+    for use, (t,), (seed,) in plan.batches(trainer.objective.fixed_levels(9)):
         mean = data.moments(use.index, False)[0][None]
         noise = torch.randn(mean.shape, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             noisy = scheduler.add_noise(mean, noise, torch.tensor([t]))
-            prediction = unet(noisy, t, data.text(use.index, 0).embeds[None]).sample
+            prediction = unet(noisy, t, data.text(use.index, 0)["embeds"][None]).sample
         losses.append(torch.nn.functional.mse_loss(prediction[..., :counts], noise[..., :counts]).item())
     assert len(losses) == len(plan.uses) * 9
     assert trainer.validate() == pytest.approx(sum(losses) / len(losses), rel=1e-5)

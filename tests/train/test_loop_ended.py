@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from kit.training import MemorySet, parts
+from kit.training import MemorySet, denoiser
 from kit.training_loop import QUIET, StopAt, loop_in, request, same, train_steps
 from safetensors import safe_open
 
@@ -52,9 +52,9 @@ def test_a_validation_can_be_interrupted_and_is_made_up_for(tmp_path: Path, ema:
 
 
 def test_a_validation_asks_before_each_pass() -> None:
-    trainer = Trainer(parts(), MemorySet.of(40), request(dict(rank=4), dict(
+    trainer = Trainer(denoiser(), MemorySet.of(40), request(dict(rank=4), dict(
         QUIET, monitor="validation", patience=9, validation_timesteps=50), steps=5))
-    passes, unet, since = [0], trainer.parts.unet, []
+    passes, unet, since = [0], trainer.denoiser.unet, []
     plain = unet.forward
 
     def counted(*args: Any, **options: Any) -> Any:
@@ -67,7 +67,7 @@ def test_a_validation_asks_before_each_pass() -> None:
 
 
 def test_an_interrupt_leaves_a_running_average_in_its_place() -> None:
-    trainer = Trainer(parts(), MemorySet.of(4), request(dict(rank=4), dict(
+    trainer = Trainer(denoiser(), MemorySet.of(4), request(dict(rank=4), dict(
         QUIET, ema_decay=0.9), steps=5))
     train_steps(trainer, 1)
     before = trainer.adapters.snapshot()
@@ -175,7 +175,7 @@ def test_float16_writes_no_untouched_lora(tmp_path: Path) -> None:
     config = request(dict(rank=4, alpha=4096), options, steps=10)
 
     def loop(progress: Progress) -> Loop:
-        trainer = Trainer(parts(dtype=torch.float16), MemorySet.of(1), config)
+        trainer = Trainer(denoiser(dtype=torch.float16), MemorySet.of(1), config)
         return Loop(trainer, RunFolder(tmp_path), progress, metadata=lambda step: {"step": str(step)})
 
     cut = loop(StopAt(interrupt=5))  # steps 1 and 2 with two passes of validation each
@@ -268,7 +268,7 @@ def test_nan_right_after_resuming_keeps_what_was_learnt_before(tmp_path: Path) -
 
 def test_a_damaged_model_is_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
     loop = loop_in(tmp_path, request(dict(rank=4), QUIET, steps=10))
-    damaged = loop.trainer.parts.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q.base_layer.weight
+    damaged = loop.trainer.denoiser.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q.base_layer.weight
     with torch.no_grad():
         damaged[0, 0] = float("nan")
     with pytest.raises(AtelierError, match=r"down_blocks\.0\..*attn1\.to_q\.weight of the unet") as caught:

@@ -10,7 +10,7 @@ import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from kit.loras import published_unet
-from kit.training import MemorySet, parts, tiny_unet
+from kit.training import MemorySet, denoiser, tiny_unet
 from kit.training_loop import request
 
 from atelier.train.adapters import Adapters
@@ -111,7 +111,7 @@ def test_auto_switches_on_when_the_budget_is_small() -> None:
 
 
 def test_counting_leaves_the_unet_as_it_was() -> None:
-    model = parts()
+    model = denoiser()
     before = {name: p.requires_grad for name, p in model.unet.named_parameters()}
     needs_checkpointing(model.unet, MemorySet.of(1), request(steps=1), CPU, free=1)
     assert {name: p.requires_grad for name, p in model.unet.named_parameters()} == before

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import pytest
 import torch
-from kit.training import MemorySet, parts
+from kit.training import MemorySet, denoiser
 from kit.training_loop import request, train_steps
 from torch import Tensor, nn
 
@@ -153,7 +153,7 @@ def test_steps_lose_what_plain_ones_lose(monkeypatch: pytest.MonkeyPatch, lora: 
         pytest.skip("this processor has no kernels for bfloat16")
 
     def losses(rate: float = rate) -> tuple[int, list[float]]:
-        made = parts()
+        made = denoiser()
         nn.Module.to(made.unet, dtype)  # diffusers' own warns
         if checkpointing:
             made.unet.enable_gradient_checkpointing()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from kit.training import MemorySet, parts
+from kit.training import MemorySet, denoiser
 from kit.training_loop import request, train_steps
 
 from atelier import files
@@ -23,7 +23,7 @@ STATE = RunState(early_stopping=EarlyStopping(3, best=0.5, best_step=2), step=4,
 
 def trainer(ema_decay: float = 0.0) -> Trainer:
     options = dict(precision="fp32", monitor="off", patience=0, ema_decay=ema_decay)
-    return Trainer(parts(), MemorySet.of(4), request(dict(rank=4), options, steps=8))
+    return Trainer(denoiser(), MemorySet.of(4), request(dict(rank=4), options, steps=8))
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from kit.training import MemorySet, parts
+from kit.training import MemorySet, denoiser
 from kit.training_loop import QUIET, request
 
 from atelier.train.trainer import Trainer
@@ -14,7 +14,7 @@ from atelier.train.trainer import Trainer
 
 def trainer_of(dtype: torch.dtype = torch.float32, **options: Any) -> Trainer:
     torch.manual_seed(0)
-    trainer = Trainer(parts(dtype=dtype), MemorySet.of(8), request(dict(rank=4), QUIET | options, steps=10))
+    trainer = Trainer(denoiser(dtype=dtype), MemorySet.of(8), request(dict(rank=4), QUIET | options, steps=10))
     with torch.no_grad():  # an untrained LoRA has gradients in half of its matrices alone
         for master in trainer.adapters.masters:
             master.add_(0.02 * torch.randn_like(master))
@@ -73,7 +73,7 @@ def test_noise_offset_moves_each_channel_by_its_own_amount(monkeypatch: pytest.M
 
 def test_validation_compares_at_the_middle_of_equal_parts_with_noise_of_their_own() -> None:
     trainer = trainer_of(monitor="validation", patience=3, validation_pictures=4, validation_timesteps=8)
-    batches = list(trainer.validation.batches(1000))
+    batches = list(trainer.validation.batches(trainer.objective.fixed_levels(8)))
     timesteps = {use.index: [] for use, _, _ in batches}
     for use, steps, _ in batches:
         timesteps[use.index] += steps
