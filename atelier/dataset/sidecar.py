@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 from ..errors import AtelierError
+from ..pictures.metadata.infotext import prompt_in, take_loras
 
 SIDECAR_ENDINGS = (".txt", ".caption")
 """In order of precedence."""
@@ -40,7 +41,8 @@ def read_sidecar(path: Path, by_lines: bool) -> tuple[str, ...]:
     """The captions in `path`: one, its lines joined by spaces, or with `by_lines` one of each line.
 
     UTF-8 with or without a byte order mark; UTF-16 with one. Blank lines are ignored, so an empty file gives no
-    caption.
+    caption. Of an infotext (Save Titled, AUTOMATIC1111, Forge) only the prompt counts; `<lora:…>` is left out of it and
+    of captions alike, as it is no word to learn.
 
     Raises:
         AtelierError: the file is in another encoding.
@@ -51,6 +53,8 @@ def read_sidecar(path: Path, by_lines: bool) -> tuple[str, ...]:
         text = data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise AtelierError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
+    prompt = prompt_in(text)
+    text, _ = take_loras(text if prompt is None else prompt)
     lines = tuple(line for line in (" ".join(raw.split()) for raw in text.splitlines()) if line)
     if by_lines or not lines:
         return lines

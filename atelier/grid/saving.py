@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import AtelierError, NameTaken
 from ..files import RESERVED, atomic_file, write_text
+from ..pictures.metadata.infotext import quoted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -141,17 +142,13 @@ def infotext(details: Details) -> str:
         "Seed": details.seed if details.seed is not None else "", "Model": details.model, "Title": details.title,
         "CLIP score": f"{details.score:.4f}" if details.score is not None else "", "Scored by": details.scored_by,
     }
-    line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in settings.items() if value != "")
+    line = ", ".join(f"{name}: {quoted(str(value))}" for name, value in settings.items() if value != "")
     negative = f"Negative prompt: {details.negative}" if details.negative else ""
     return "\n".join(part for part in (details.prompt, negative, line) if part)
 
 
 def _known(details: Details) -> dict[str, Any]:
     return {name: value for name, value in asdict(details).items() if value not in ("", None)}
-
-
-def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if any(c in value for c in ',:"\n') else value
 
 
 def _whole(text: str) -> str:
