@@ -12,9 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..errors import AtelierError, NameTaken
 from ..files import RESERVED, atomic_file, write_text
-from ..pictures.metadata.infotext import quoted
+from ..pictures.metadata.infotext import OWN_PROGRAM, quoted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -136,15 +137,25 @@ def _save_as(saved: Saved, picture: Image, details: Details, info: PngInfo, extr
     return saved
 
 
-def infotext(details: Details) -> str:
-    """Prompt, negative prompt and one line of settings: the text format that AUTOMATIC1111's web UI made common."""
+def infotext(details: Details, version: str = "") -> str:
+    """Prompt, negative prompt and one line of settings: the text format that AUTOMATIC1111's web UI made common.
+
+    Args:
+        version: The program that says so, such as "Atelier 1.0"; for a field that anybody may have written.
+    """
     settings: dict[str, str | int | float] = {
         "Seed": details.seed if details.seed is not None else "", "Model": details.model, "Title": details.title,
         "CLIP score": f"{details.score:.4f}" if details.score is not None else "", "Scored by": details.scored_by,
+        "Version": version,
     }
     line = ", ".join(f"{name}: {quoted(str(value))}" for name, value in settings.items() if value != "")
     negative = f"Negative prompt: {details.negative}" if details.negative else ""
     return "\n".join(part for part in (details.prompt, negative, line) if part)
+
+
+def parameters(details: Details) -> dict[str, str]:
+    """The text chunk in which programs look for an infotext, for the `metadata` of `save_titled`."""
+    return {"parameters": infotext(details, f"{OWN_PROGRAM} {__version__}")}
 
 
 def _known(details: Details) -> dict[str, Any]:

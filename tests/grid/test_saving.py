@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from atelier import __version__
 from atelier.errors import AtelierError, NameTaken
 from atelier.files import file_name, write_text
 from atelier.grid import saving
-from atelier.grid.saving import LONGEST, Details, free_stem, infotext, safe_name, save_titled
+from atelier.grid.saving import LONGEST, Details, free_stem, infotext, parameters, safe_name, save_titled
+from atelier.pictures.metadata.read import read_prompt
 
 
 @pytest.mark.parametrize(("title", "name"), [
@@ -92,6 +94,30 @@ def test_a_picture_is_saved_with_its_sidecars(tmp_path: Path) -> None:
 def test_what_is_unknown_is_left_out() -> None:
     assert infotext(Details(prompt="a cat")) == "a cat"
     assert infotext(Details(prompt="a cat", seed=0)) == "a cat\nSeed: 0"
+
+
+def test_the_field_that_programs_read_says_who_wrote_it(tmp_path: Path) -> None:
+    written = parameters(DETAILS)["parameters"]
+    assert written.startswith("a cat wearing neon-glasses\nNegative prompt: low quality, blurry\nSeed: 92233720")
+    assert written.endswith(f", Version: Atelier {__version__}") and "\n" not in written[80:]
+
+
+@pytest.mark.parametrize("details", [
+    DETAILS, Details(title="a", prompt="a cat"), Details(prompt="a cat"), Details(title="a", negative="dog"),
+    Details(prompt="two\nlines", negative="two\nmore", seed=0, title="[1], \"2\""),
+    Details(prompt="Steps: 5, Seed: 3\nof stone", title="Steps")])
+def test_what_is_saved_is_read_again(details: Details, tmp_path: Path) -> None:
+    graph = {"3": {"class_type": "KSampler", "inputs": {
+        "seed": 77, "steps": 9, "cfg": 3.5, "sampler_name": "euler", "scheduler": "karras", "positive": ["6", 0],
+        "negative": ["6", 0]}}, "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "all lines"}}}
+    for more in ({}, {"prompt": json.dumps(graph)}):
+        saved = save_titled(Image.new("RGB", (4, 4)), tmp_path, details, metadata={**parameters(details), **more})
+        found = read_prompt(saved.picture)
+        assert found.program == "Atelier"
+        assert found.positive == (details.prompt or ("all lines" if more else ""))
+        assert found.negative == (details.negative or ("all lines" if more else ""))
+        assert found.seed == (details.seed if details.seed is not None else 77 if more else None)
+        assert (found.steps, found.sampler) == ((9, "euler") if more else (None, ""))
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -19,6 +19,8 @@ _USUAL = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"
 _LONGEST_VALUE = 2**16
 """Characters of a value in JSON; a longer one is taken as plain text."""
 _NEGATIVE = re.compile(r"\n[ \t]*Negative prompt:")
+OWN_PROGRAM = "Atelier"
+"""How the version begins that Save Titled writes."""
 OWN_SETTINGS = ("Seed", "Model", "Title", "CLIP score", "Scored by", "Version")
 """What Save Titled writes, in this order; each where it is known."""
 
@@ -124,7 +126,7 @@ def _settings_line(lines: list[str]) -> int:
     for at in range(len(lines) - 1, -1, -1):
         match = _KEY.match(lines[at])
         if match and _holds_settings(lines[at]):
-            if match[1].strip() in _USUAL:
+            if match[1].strip() in _USUAL or _own(read_pairs(lines[at])):
                 return at
             holding = max(holding, at)
     return holding if holding >= 0 else len(lines)
@@ -132,7 +134,11 @@ def _settings_line(lines: list[str]) -> int:
 
 def _holds_settings(line: str) -> bool:
     known = read_pairs(line)
-    return "Steps" in known or len(known.keys() & _USUAL) >= 2
+    return "Steps" in known or len(known.keys() & _USUAL) >= 2 or _own(known)
+
+
+def _own(settings: Mapping[str, Any]) -> bool:
+    return text(settings.get("Version")).startswith(f"{OWN_PROGRAM} ")
 
 
 def _certainly_settings(line: str) -> bool:
@@ -159,6 +165,8 @@ def quoted(value: str) -> str:
 
 
 def _program(settings: dict[str, Any]) -> str:
+    if _own(settings):
+        return OWN_PROGRAM
     if "Civitai resources" in settings or "Civitai metadata" in settings:
         return "CivitAI"
     # Forge's versions begin with f or are called neo.

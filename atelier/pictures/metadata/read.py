@@ -11,7 +11,7 @@ from ...errors import AtelierError
 from ..decode import DECODER_ERRORS, UnreadablePicture, read_file
 from ..png import MOST_TEXT, SIGNATURE, png_size, png_texts
 from .comfy_graph import parse_graph
-from .infotext import parse_infotext, parse_summary
+from .infotext import OWN_PROGRAM, parse_infotext, parse_summary
 from .invoke import parse_invoke, parse_invoke_2
 from .settings import PictureMetadata, text
 
@@ -60,6 +60,9 @@ def find_prompt(texts: Mapping[str, str]) -> PictureMetadata | None:
         # Editors may put a byte order mark in front.
         written = texts.get(keyword, "")[:MOST_TEXT].lstrip("\ufeff")
         found = read(written) if written else None
+        if found is not None and found.program == OWN_PROGRAM:
+            # Save Titled knows the prompt and seed of each picture; steps, sampler and size are in the graph.
+            found = found.completed(_comfy(texts.get("prompt", "")[:MOST_TEXT]))
         if found is not None and found.positive:
             return found
         rest = rest if found is None or found.empty else rest or found
@@ -89,7 +92,8 @@ def pixel_size(path: Path) -> tuple[int, int]:
 def _infotext(written: str) -> PictureMetadata | None:
     found = parse_infotext(written)
     # A text without any setting may be anything: a caption, a copyright.
-    return found if found.steps is not None or found.seed is not None or found.negative else None
+    stated = found.steps is not None or found.seed is not None or found.negative or found.program == OWN_PROGRAM
+    return found if stated else None
 
 
 def _invoke(written: str) -> PictureMetadata | None:

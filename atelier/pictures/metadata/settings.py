@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 
@@ -22,7 +22,7 @@ class PictureMetadata:
     """Prompt and settings of one picture. Values that the picture does not state are empty or None."""
 
     program: str
-    """The program whose metadata format it is: "A1111", "Forge", "CivitAI", "InvokeAI" or "ComfyUI"."""
+    """The program whose metadata format it is: "A1111", "Forge", "CivitAI", "InvokeAI", "ComfyUI" or "Atelier"."""
     positive: str = ""
     negative: str = ""
     sampler: str = ""
@@ -38,6 +38,13 @@ class PictureMetadata:
     """As the program calls it, usually the file's name without ending."""
     model_hash: str = ""
     loras: tuple[Lora, ...] = ()
+
+    def completed(self, other: PictureMetadata | None) -> PictureMetadata:
+        """The same with what it leaves out taken from another description of the picture."""
+        if other is None:
+            return self
+        own = {entry.name: getattr(self, entry.name) for entry in fields(self)}
+        return replace(self, **{name: getattr(other, name) for name, value in own.items() if value in ("", None, ())})
 
     @property
     def empty(self) -> bool:
