@@ -40,7 +40,8 @@ def parse_infotext(written: str) -> PictureMetadata:
         program=_program(settings), positive=positive.strip(), negative=negative.strip(), sampler=sampler,
         scheduler=scheduler, steps=whole(settings.get("Steps"), 100_000), cfg=number(settings.get("CFG scale")),
         seed=whole(settings.get("Seed")), width=int(size[1]) if size else None, height=int(size[2]) if size else None,
-        model=stem(model), model_hash=text(settings.get("Model hash")), loras=loras or _resource_loras(resources))
+        model=stem(model), model_hash=text(settings.get("Model hash")),
+        loras=loras or _resource_loras(resources) or _weighted_loras(settings.get("Lora weights")))
 
 
 def prompt_in(written: str) -> str | None:
@@ -169,8 +170,10 @@ def _program(settings: dict[str, Any]) -> str:
         return OWN_PROGRAM
     if "Civitai resources" in settings or "Civitai metadata" in settings:
         return "CivitAI"
-    # Forge's versions begin with f or are called neo.
     version = text(settings.get("Version"))
+    if version.startswith("Fooocus"):
+        return "Fooocus"
+    # Forge's versions begin with f or are called neo.
     forge = bool(re.match(r"f\d|neo", version)) or "Distilled CFG Scale" in settings
     return "Forge" if forge else "A1111"
 
@@ -182,6 +185,12 @@ def _resource_model(resources: Any) -> str:
 def _resource_loras(resources: Any) -> tuple[Lora, ...]:
     return tuple(Lora(name, _strength(each.get("weight"))) for each in dicts(resources)
                  if each.get("type") in ("lora", "lycoris") and (name := text(each.get("modelName"))))
+
+
+def _weighted_loras(weights: Any) -> tuple[Lora, ...]:
+    """Fooocus' list: `name: 0.5, name: 1`."""
+    pairs = (part.rpartition(":") for part in text(weights).split(","))
+    return tuple(Lora(name.strip(), _strength(weight)) for name, colon, weight in pairs if colon and name.strip())
 
 
 def _unet_strength(written: str) -> float:
