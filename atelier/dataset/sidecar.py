@@ -7,7 +7,8 @@ import unicodedata
 from pathlib import Path
 
 from ..errors import AtelierError
-from ..pictures.metadata.infotext import prompt_in, take_loras
+from ..pictures.metadata.infotext import take_loras
+from ..pictures.metadata.infotext_file import prompt_in
 
 SIDECAR_ENDINGS = (".txt", ".caption")
 """In order of precedence."""

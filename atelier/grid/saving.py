@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from .. import __version__
 from ..errors import AtelierError, NameTaken
 from ..files import RESERVED, atomic_file, write_text
-from ..pictures.metadata.infotext import OWN_PROGRAM, quoted
+from ..pictures.metadata.infotext import OWN_PROGRAM
+from ..pictures.metadata.infotext_file import quoted
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -94,9 +94,10 @@ def hidden(path: Path, mark: bytes, content: bytes, size: tuple[int, int] = (90,
     stored = mark + (8 * len(content)).to_bytes(4, "big") + content
     bits = "".join(f"{byte:08b}" for byte in stored)
     picture = Image.effect_noise(size, 50).convert("RGBA")
-    places = ((x, y) for x in range(size[0]) for y in range(size[1]))
-    for bit, (x, y) in zip(bits, places, strict=False):
-        picture.putpixel((x, y), (*picture.getpixel((x, y))[:3], 254 + int(bit)))
+    alpha = Image.new("L", size, 255)
+    for bit, (x, y) in zip(bits, ((x, y) for x in range(size[0]) for y in range(size[1])), strict=False):
+        alpha.putpixel((x, y), 254 + int(bit))
+    picture.putalpha(alpha)
     picture.save(path)
     return path
 

@@ -104,7 +104,7 @@ class _Reading:
 
 def _is_sampler(node: Node) -> bool:
     seeded = "seed" in node.inputs or "noise_seed" in node.inputs
-    guided = "positive" in node.inputs and "negative" in node.inputs and seeded
+    guided = "positive" in node.inputs and "negative" in node.inputs and seeded and not node.rule.pipes
     return guided or ("guider" in node.inputs and "sigmas" in node.inputs) or (node.rule.samples and seeded)
 
 

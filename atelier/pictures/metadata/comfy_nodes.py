@@ -7,15 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from string import Formatter
 from typing import Any
 
-LONGEST = 100_000
-"""Characters of a text that nodes put together: each could double what the one before it says."""
+from ...prompt_lines import prompt_lines
+from . import node_texts
+from .node_texts import Texts
 
 Inputs = Mapping[str, Any]
-Texts = Mapping[str, str]
-"""Texts by input; an input that is not there is empty."""
 
 
 @dataclass(frozen=True)
@@ -64,98 +62,16 @@ class NodeRule:
     """Why the graph does not say what the node gives; "" where it does."""
 
 
-def joined(parts: list[str], by: str = "") -> str | None:
-    """The parts with `by` between them; None where that is too long."""
-    return by.join(parts) if sum(map(len, parts)) + len(by) * len(parts) <= LONGEST else None
-
-
 def _parts(*names: str, by: str = "") -> Made:
     """The inputs of these names, with another one's text between them."""
-    return Made("|".join([*names, by or "-"]), lambda texts: joined([texts[name] for name in names], texts[by]))
-
-
-def _filled(texts: Texts, by: str, *, trim: bool = False) -> str | None:
-    """All texts but the settings in order of the names, without empty ones."""
-    between = texts[by].replace("\\n", "\n")
-    parts = [texts[name].strip() if trim else texts[name] for name in sorted(texts)
-             if name not in (by, "clean_whitespace")]
-    return joined([part for part in parts if part], between)
-
-
-def _numbered(texts: Texts, by: str) -> str | None:
-    """`string_1`, `string_2`, … in the order of their numbers."""
-    names = sorted((name for name in texts if name != by), key=lambda name: int(name.rpartition("_")[2]))
-    return joined([texts[name] for name in names], texts[by])
-
-
-def replaced(text: str, find: str, by: str) -> str | None:
-    """`text` with each `find` replaced; None where that is too long."""
-    count = text.count(find)
-    return text.replace(find, by) if len(text) + count * max(len(by) - len(find), 0) <= LONGEST else None
-
-
-def _replaced(text: str, *pairs: tuple[str, str]) -> str | None:
-    for find, by in pairs:
-        changed = replaced(text, find, by) if find else text
-        if changed is None:
-            return None
-        text = changed
-    return text
-
-
-def _formatted(texts: Texts) -> str | None:
-    """Python's `{name}`, without the rest of that language, which can ask for anything."""
-    parts: list[str] = []
-    try:
-        for plain, name, spec, conversion in Formatter().parse(texts["f_string"]):
-            if spec or conversion or (name is not None and f"values.{name}" not in texts):
-                return None
-            parts += [plain, texts[f"values.{name}"] if name is not None else ""]
-    except ValueError:
-        return None
-    return joined(parts)
-
-
-def _string_function(texts: Texts) -> str | None:
-    given = {name: "" if texts[name] == "undefined" else texts[name] for name in ("text_a", "text_b", "text_c")}
-    tidy = texts["tidy_tags"] == "yes"
-    if texts["action"] == "append":
-        out = joined([part for part in given.values() if part], ", " if tidy else "")
-    elif given["text_b"].startswith("/") and given["text_b"].endswith("/"):
-        return None  # a regular expression of a stranger may never end
-    else:
-        out = _replaced(given["text_a"], (given["text_b"], given["text_c"]))
-    return _replaced(out, ("  ", " "), (" ,", ","), (",,", ","), (",,", ",")) if out and tidy else out
-
-
-def _cased(texts: Texts) -> str:
-    change = {"UPPERCASE": str.upper, "lowercase": str.lower, "Capitalize": str.capitalize, "Title Case": str.title}
-    return change.get(texts["mode"], str)(texts["string"])
-
-
-def _trimmed(texts: Texts) -> str:
-    change = {"Both": str.strip, "Left": str.lstrip, "Right": str.rstrip}
-    return change.get(texts["mode"], str)(texts["string"])
-
-
-def _populated(texts: Texts) -> str | None:
-    """What a template with wildcards became; the template alone says nothing."""
-    return texts["populated_text"] or None
-
-
-def _lines(inputs: Inputs) -> list[str]:
-    lines = inputs["text"].splitlines() if isinstance(inputs.get("text"), str) else []
-    return [line.strip() for line in lines if line.strip() and not line.strip().startswith("#")]
+    return Made("|".join([*names, by or "-"]),
+                lambda texts: node_texts.joined([texts[name] for name in names], texts[by]))
 
 
 def _several_lines(inputs: Inputs) -> str:
-    return "" if len(_lines(inputs)) == 1 else "Prompt List gives several, and the graph does not say which"
-
-
-def _single_line(texts: Texts) -> str | None:
-    before, after = texts["before"], texts["after"]
-    end = after if after.startswith((",", ".", ";", " ")) or not after.strip() else f" {after}"
-    return joined([before.rstrip() + " " if before.strip() else "", *_lines(texts), end.rstrip()])
+    text = inputs.get("text")
+    single = isinstance(text, str) and len(prompt_lines(text)) == 1
+    return "" if single else "Prompt List gives several, and the graph does not say which"
 
 
 def _while_running(name: str) -> NodeRule:
@@ -203,28 +119,28 @@ RULES: Mapping[str, NodeRule] = {
     "KSampler SDXL (Eff.)": NodeRule(outputs=("",), pipes=("sdxl_tuple",), samples=True),
     # Make texts of texts.
     "StringConcatenate": NodeRule(text=_parts("string_a", "string_b", by="delimiter")),
-    "StringReplace": NodeRule(text=Made("string|find|replace", lambda t: replaced(
+    "StringReplace": NodeRule(text=Made("string|find|replace", lambda t: node_texts.replaced(
         t["string"], t["find"], t["replace"]))),
-    "StringFormat": NodeRule(text=Made(r"f_string|values\..+", _formatted)),
-    "StringTrim": NodeRule(text=Made("string|mode", _trimmed)),
-    "CaseConverter": NodeRule(text=Made("string|mode", _cased)),
-    "StringFunction|pysssss": NodeRule(text=Made("action|tidy_tags|text_[abc]", _string_function)),
-    "Text Concatenate": NodeRule(text=Made("delimiter|clean_whitespace|text_[a-z]", lambda t: _filled(
+    "StringFormat": NodeRule(text=Made(r"f_string|values\..+", node_texts.formatted)),
+    "StringTrim": NodeRule(text=Made("string|mode", node_texts.trimmed)),
+    "CaseConverter": NodeRule(text=Made("string|mode", node_texts.cased)),
+    "StringFunction|pysssss": NodeRule(text=Made("action|tidy_tags|text_[abc]", node_texts.string_function)),
+    "Text Concatenate": NodeRule(text=Made("delimiter|clean_whitespace|text_[a-z]", lambda t: node_texts.filled(
         t, "delimiter", trim=t["clean_whitespace"] == "true"))),
     "CR Text Concatenate": NodeRule(text=_parts("text1", "text2", by="separator")),
-    "CR Text Replace": NodeRule(text=Made(r"text|find\d|replace\d", lambda t: _replaced(
+    "CR Text Replace": NodeRule(text=Made(r"text|find\d|replace\d", lambda t: node_texts.all_replaced(
         t["text"], *((t[f"find{n}"], t[f"replace{n}"]) for n in (1, 2, 3))))),
     "JoinStrings": NodeRule(text=_parts("string1", "string2", by="delimiter")),
-    "JoinStringMulti": NodeRule(text=Made(r"delimiter|string_\d+", lambda t: _numbered(t, "delimiter"))),
+    "JoinStringMulti": NodeRule(text=Made(r"delimiter|string_\d+", lambda t: node_texts.numbered(t, "delimiter"))),
     "easy promptConcat": NodeRule(text=_parts("prompt1", "prompt2", by="separator")),
     "promptConcat": NodeRule(text=_parts("prompt1", "prompt2", by="separator")),
-    "ImpactWildcardProcessor": NodeRule(text=Made("populated_text", _populated)),
-    "ImpactWildcardEncode": NodeRule(text=Made("populated_text", _populated), outputs=("model", "clip", "", "")),
+    "ImpactWildcardProcessor": NodeRule(text=Made("populated_text", node_texts.populated)),
+    "ImpactWildcardEncode": NodeRule(text=Made("populated_text", node_texts.populated), outputs=("model", "clip")),
     "CustomCombo": NodeRule(text=Made("choice", lambda t: t["choice"])),
     # Give what the graph does not say.
     "AtelierPromptList": NodeRule(unsure=_several_lines, outputs=("", "seed"),
-                                  text=Made("text|before|after", _single_line),
-                                  more_texts={2: Made("text", _single_line)}),
+                                  text=Made("text|before|after", node_texts.single_line),
+                                  more_texts={2: Made("text", node_texts.single_line)}),
     "AtelierWritePrompt": _while_running("Write Prompt"),
     "AtelierRandomArtPrompts": _while_running("Random Art Prompts"),
     "AtelierCaptionPictures": _while_running("Caption Pictures"),

@@ -110,7 +110,14 @@ class Graph:
         Raises:
             NotStated: the node that it comes from makes it of something else.
         """
-        given = self.field(node, *names)
+        return self.held(self.field(node, *names), *names)
+
+    def held(self, given: Any, *names: str) -> Any:
+        """The same of an input's value; a node that holds it has an input by one of the names, or `value` and the like.
+
+        Raises:
+            NotStated: the node that it comes from makes it of something else.
+        """
         for _ in range(_DEEPEST):
             end = self.follow(given)
             if not isinstance(end, Output):

@@ -46,13 +46,10 @@ def model_loras(graph: Graph, start: Node, link: Any) -> tuple[tuple[Lora, ...],
             if not isinstance(name, str) or name in ("", "None"):
                 continue
             try:
-                given = graph.follow(strength)
-                if isinstance(given, Output):
-                    given = graph.value(given.node, "value", *_STRENGTHS)
+                value = number(graph.held(strength, *_STRENGTHS))
             except NotStated:
                 missing.append(f"the strength of {stem(name)} is not in the graph")
                 continue
-            value = number(given)
             if value != 0:
                 own.append(Lora(stem(name), 1.0 if value is None else value))
         found[:0] = own

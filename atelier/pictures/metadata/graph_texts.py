@@ -7,8 +7,9 @@ from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
-from .comfy_nodes import LONGEST, Inputs
+from .comfy_nodes import Inputs
 from .graph_links import Graph, Node, NotStated, Output, is_link
+from .node_texts import LONGEST
 
 _DEEPEST = 200
 _NESTED = 60

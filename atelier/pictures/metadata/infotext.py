@@ -13,16 +13,16 @@ from typing import Any
 from .samplers import from_labels
 from .settings import Lora, PictureMetadata, dicts, number, stem, text, whole
 
-_KEY = re.compile(r"\s*(\w[^,:\"\n]{0,60}?)\s*:\s*")
+KEY = re.compile(r"\s*(\w[^,:\"\n]{0,60}?)\s*:\s*")
+"""A setting's name, with all up to its value."""
 _LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([^<>]*))?>")
-_USUAL = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}
+USUAL = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}
+"""Names of settings of which nearly every infotext has two."""
 _LONGEST_VALUE = 2**16
 """Characters of a value in JSON; a longer one is taken as plain text."""
 _NEGATIVE = re.compile(r"\n[ \t]*Negative prompt:")
 OWN_PROGRAM = "Atelier"
 """How the version begins that Save Titled writes."""
-OWN_SETTINGS = ("Seed", "Model", "Title", "CLIP score", "Scored by", "Version")
-"""What Save Titled writes, in this order; each where it is known."""
 
 
 def parse_infotext(written: str) -> PictureMetadata:
@@ -42,21 +42,6 @@ def parse_infotext(written: str) -> PictureMetadata:
         seed=whole(settings.get("Seed")), width=int(size[1]) if size else None, height=int(size[2]) if size else None,
         model=stem(model), model_hash=text(settings.get("Model hash")),
         loras=loras or _resource_loras(resources) or _weighted_loras(settings.get("Lora weights")))
-
-
-def prompt_in(written: str) -> str | None:
-    """The prompt of an infotext as it stands in a text file, with `<lora:…>`; None for any other text.
-
-    People write captions with colons too ("Model: tall, in red"), so this asks for more than `parse_infotext`, which
-    reads a field that holds nothing else: a line that begins with "Negative prompt:"; or one that begins with a setting
-    and states two, of which steps or seed are numbers; or a last line with nothing but Save Titled's settings.
-    """
-    lines = written.replace("\r\n", "\n").replace("\r", "\n").strip().split("\n")
-    for place, line in enumerate(lines):
-        if line.lstrip().startswith("Negative prompt:") or _certainly_settings(line) or (
-                place == len(lines) - 1 and _own_settings(line)):
-            return "\n".join(lines[:place]).strip()
-    return None
 
 
 def parse_summary(values: Mapping[str, Any]) -> PictureMetadata:
@@ -100,7 +85,7 @@ def read_pairs(line: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     place = 0
     while place >= 0:
-        if match := _KEY.match(line, place):
+        if match := KEY.match(line, place):
             value, place = _value(line, match.end())
             values.setdefault(match[1].strip(), value)
         place = line.find(",", place) + 1 or -1
@@ -125,9 +110,9 @@ def _settings_line(lines: list[str]) -> int:
     """Place of the settings, or the number of lines: the last line that begins with one, else that holds some."""
     holding = -1
     for at in range(len(lines) - 1, -1, -1):
-        match = _KEY.match(lines[at])
+        match = KEY.match(lines[at])
         if match and _holds_settings(lines[at]):
-            if match[1].strip() in _USUAL or _own(read_pairs(lines[at])):
+            if match[1].strip() in USUAL or _own(read_pairs(lines[at])):
                 return at
             holding = max(holding, at)
     return holding if holding >= 0 else len(lines)
@@ -135,34 +120,11 @@ def _settings_line(lines: list[str]) -> int:
 
 def _holds_settings(line: str) -> bool:
     known = read_pairs(line)
-    return "Steps" in known or len(known.keys() & _USUAL) >= 2 or _own(known)
+    return "Steps" in known or len(known.keys() & USUAL) >= 2 or _own(known)
 
 
 def _own(settings: Mapping[str, Any]) -> bool:
     return text(settings.get("Version")).startswith(f"{OWN_PROGRAM} ")
-
-
-def _certainly_settings(line: str) -> bool:
-    match = _KEY.match(line)
-    if match is None or match[1].strip() not in _USUAL:
-        return False
-    values = read_pairs(line)
-    numbers = [values[name] for name in ("Steps", "Seed") if name in values]
-    return len(values.keys() & _USUAL) >= 2 and bool(numbers) and all(str(value).isdecimal() for value in numbers)
-
-
-def _own_settings(line: str) -> bool:
-    values = read_pairs(line)
-    names = [name for name in OWN_SETTINGS if name in values]
-    plain = ", ".join(f"{name}: {quoted(str(values[name]))}" for name in names)
-    certain = "Title" in values or "Seed" in values
-    return certain and str(values.get("Seed", 0)).isdecimal() and plain == line.strip()
-
-
-def quoted(value: str) -> str:
-    """A value as it stands in a line of settings: as a JSON string where it would not be read back otherwise."""
-    packed = any(c in value for c in ',:"\n\r') or value[:1] in ("[", "{") or value != value.strip()
-    return json.dumps(value, ensure_ascii=False) if packed else value
 
 
 def _program(settings: dict[str, Any]) -> str:
