@@ -21,7 +21,7 @@ def joined(parts: list[str], by: str = "") -> str | None:
 
 def filled(texts: Texts, by: str, *, trim: bool = False) -> str | None:
     """All texts but the settings in order of the names, without empty ones."""
-    between = texts[by].replace("\\n", "\n")
+    between = "\n" if texts[by] == "\\n" else texts[by]
     parts = [texts[name].strip() if trim else texts[name] for name in sorted(texts)
              if name not in (by, "clean_whitespace")]
     return joined([part for part in parts if part], between)
