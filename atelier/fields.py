@@ -12,6 +12,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from .errors import AtelierError
+from .limits import BeyondLimits, check_characters
 
 
 def _is_number(value: Any) -> bool:
@@ -49,6 +50,20 @@ def typed(cls: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """
     types = {field.name: field.type for field in fields(cls)}
     return {name: _one(name, value, types.get(name)) for name, value in values.items()}
+
+
+def check_text(name: str, text: str) -> None:
+    """Require a text that tokenizers, files and messages can take.
+
+    Raises:
+        AtelierError: it holds a null character or half a character (an unpaired surrogate), as a terminal or a file of
+            another encoding gives; the message begins with `name`.
+    """
+    try:
+        check_characters(text)
+    except BeyondLimits as error:
+        shown = text if len(text) <= 80 else text[:77] + "..."
+        raise AtelierError(f"{name} {shown!a} cannot be used: {error}.", "Type it again, as UTF-8.") from error
 
 
 def _one(name: str, value: Any, kind: object) -> Any:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -39,9 +39,9 @@ def file_name(text: str) -> str:
     parts = text.strip().replace("\\", "/").split("/")
     for part in parts:
         reserved = part.split(".")[0].rstrip().upper() in RESERVED
-        forbidden = any(c in '<>:"|?*' or ord(c) < 32 for c in part)
-        if not part or part.strip() != part or part.endswith(".") or len(part.encode()) > 200 or reserved or forbidden:
-            raise AtelierError(f"{text!r} cannot be a file name.",
+        forbidden = any(c in '<>:"|?*' or ord(c) < 32 or "\ud800" <= c <= "\udfff" for c in part)
+        if not part or part.strip() != part or part.endswith(".") or reserved or forbidden or len(part.encode()) > 200:
+            raise AtelierError(f"{_shown(text)} cannot be a file name.",
                                'Use letters, digits, spaces, - and _, with / between folder names; no < > : " | ? *, '
                                "no dot at the end, and nothing like con or com1.")
     return "/".join(parts)
@@ -58,6 +58,32 @@ def folder_name(text: str) -> str:
     """
     plain = re.sub(r"/+", "/", text.strip().replace("\\", "/"))
     return file_name(plain[:-1] if len(plain) > 1 and plain.endswith("/") else plain) if plain else ""
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= 300 else text[:297] + "...")
+
+
+def check_apart(destination: Path, read: Iterable[Path]) -> None:
+    """Refuse to write over what is read, even if the paths differ in links, `..` or capitals.
+
+    Args:
+        destination: The file or folder to write.
+        read: The files and folders that the result is made of. None of them need exist.
+
+    Raises:
+        AtelierError: `destination` is one of `read`, holds one or lies in one.
+    """
+    there = destination.resolve()
+    for path in read:
+        here = path.resolve()
+        if any(_same(here, place) for place in (there, *there.parents)) or any(_same(p, there) for p in here.parents):
+            raise AtelierError(f"{destination} overlaps with its source {path}.", "Choose another destination.")
+
+
+def _same(one: Path, other: Path) -> bool:
+    # Names that differ can be one file where capitals do not count; only the system knows.
+    return one == other or (one.exists() and other.exists() and one.samefile(other))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 
 from .device_memory import explain_out_of_memory
 from .errors import AtelierError
+from .fields import check_text
 from .files import atomic_file
 from .lora.file import load_lora
 from .lora.merge import merge_into
@@ -49,6 +51,13 @@ class GenerateRequest:
                                "Give one seed for each prompt, and at least one of both.")
         if self.batch_size < 1:
             raise AtelierError(f"batch_size is {self.batch_size}.", "Choose at least 1.")
+        for text in {*self.prompts, self.negative}:
+            check_text("The prompt" if text in self.prompts else "The negative prompt", text)
+        for seed in self.seeds:
+            if not -2**63 <= seed < 2**64:  # what torch's generators take
+                raise AtelierError(f"seed is {seed}.", "Choose a whole number from 0 to 2^64 - 1.")
+        if not math.isfinite(self.strength):
+            raise AtelierError(f"strength is {self.strength}.", "Choose a finite number; 1 is usual.")
 
 
 @dataclass(frozen=True)

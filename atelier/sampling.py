@@ -6,6 +6,7 @@ classifier-free guidance (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598):
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor
 
 from .errors import AtelierError
-from .models.families import SamplerAdvice
+from .models.foreign_errors import explained
+from .models.kinds import SamplerAdvice
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -23,6 +25,12 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from .models.text import TextBatch
+
+MAX_SIDE = 4096
+"""Pixels of a side. Attention's cost grows with the fourth power of it, and no model of these families was trained at
+half of this."""
+MAX_STEPS = 1000
+"""Denoising steps; a noise schedule has no more."""
 
 SAMPLERS = {
     "euler": ("EulerDiscreteScheduler", {}),
@@ -53,10 +61,13 @@ class SamplingOptions:
 
     def __post_init__(self) -> None:
         for name in ("width", "height"):
-            if getattr(self, name) < 64 or getattr(self, name) % 8:
-                raise AtelierError(f"{name} is {getattr(self, name)}.", "Choose a multiple of 8, at least 64.")
-        if self.steps < 1:
-            raise AtelierError(f"steps is {self.steps}.", "Choose at least 1.")
+            if not 64 <= getattr(self, name) <= MAX_SIDE or getattr(self, name) % 8:
+                raise AtelierError(f"{name} is {getattr(self, name)}.",
+                                   f"Choose a multiple of 8 from 64 to {MAX_SIDE}.")
+        if not 1 <= self.steps <= MAX_STEPS:
+            raise AtelierError(f"steps is {self.steps}.", f"Choose a number from 1 to {MAX_STEPS}.")
+        if not math.isfinite(self.cfg):
+            raise AtelierError(f"cfg is {self.cfg}.", "Choose a finite number; 7 is usual.")
         if self.sampler not in SAMPLERS:
             raise AtelierError(f"There is no sampler {self.sampler!r}.", f"Choose one of: {', '.join(SAMPLERS)}.")
 
@@ -68,12 +79,20 @@ def recommended(advice: SamplerAdvice) -> SamplingOptions:
     return SamplingOptions(advice.size, advice.size, advice.steps, advice.cfg, sampler)
 
 
-def make_scheduler(config: Mapping[str, Any], sampler: str) -> Any:
-    """diffusers' scheduler for `sampler` on a model's noise schedule."""
+def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int, device: torch.device) -> Any:
+    """diffusers' scheduler for `sampler` on a model's noise schedule, with its timesteps for `steps`.
+
+    Raises:
+        AtelierError: schedule, sampler and number of steps do not go together.
+    """
     import diffusers
 
     name, extra = SAMPLERS[sampler]
-    return getattr(diffusers, name).from_config({**config, **extra})
+    with explained(f"The noise schedule of the model with {steps} steps of {sampler}",
+                   "Choose fewer steps or another sampler, or download the model again."):
+        scheduler = getattr(diffusers, name).from_config({**config, **extra})
+        scheduler.set_timesteps(steps, device=device)
+    return scheduler
 
 
 @torch.no_grad()
@@ -94,8 +113,7 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
         [B, 4, height / 8, width / 8], float32, multiplied by the VAE's scaling factor.
     """
     device, dtype = unet.device, unet.dtype
-    scheduler = make_scheduler(scheduler_config, options.sampler)
-    scheduler.set_timesteps(options.steps, device=device)
+    scheduler = make_scheduler(scheduler_config, options.sampler, options.steps, device)
     streams = [torch.Generator().manual_seed(seed) for seed in seeds]
     shape = (1, 4, options.height // 8, options.width // 8)
     latents = torch.cat([torch.randn(shape, generator=stream) for stream in streams]).to(device)

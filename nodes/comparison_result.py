@@ -50,13 +50,14 @@ class ComparisonResult(io.ComfyNode):
 
         from ..atelier.compare.picture import draw_bars, draw_grid
         from ..atelier.compare.table import csv_text, table
+        from ..atelier.pictures.rgb import to_rgb
 
         request = json.loads(plan)
         folder = folders.work_folder(FOLDER)
         pictures: dict[Any, Any] = {}
         for *position, key in request["images"]:
             with Image.open(folder / f"{key}.png") as picture:
-                pictures[tuple(position)] = picture.convert("RGB")
+                pictures[tuple(position)] = to_rgb(picture)
         comparison = _score_pictures(request, pictures, folder, score_model)
         grid = to_image_tensor([draw_grid(comparison, pictures, cell)])
         chart = to_image_tensor([draw_bars(comparison)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from comfy_api.latest import io
@@ -70,8 +70,11 @@ class ConvertLora(io.ComfyNode):
 
         format = form  # the widget's id is part of saved workflows
         source, folder = _path(lora), folders.model_folder("loras")
+        # A graph saved on another system may have the other separator.
+        lora = lora.replace("\\", "/")
         old = lora.removeprefix(_FOLDER_PREFIX)
-        new = file_name(name) if name.strip() else f"{old if old != lora else Path(old).with_suffix('')}-{format}"
+        stem = old if old != lora else str(PurePosixPath(old).with_suffix(""))
+        new = file_name(name) if name.strip() else f"{stem}-{format}"
         ending = "" if format == "peft" else ".safetensors"
         result = find_or_reserve(folder / f"{new}{ending}", source, folders.disk_state(source), format)
         report = result.report

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,6 +61,7 @@ class SaveTitled(io.ComfyNode):
                 model: list[str], seeds: list[int] | None = None, scores: list[Scores] | None = None,
                 manifest: list[str] | None = None) -> io.NodeOutput:
         """Write each picture and its sidecars."""
+        from ..atelier.grid.manifest import parse_manifest
         from ..atelier.grid.name_patterns import fill_pattern
         from ..atelier.grid.saving import Details, parameters, save_titled
 
@@ -83,7 +83,7 @@ class SaveTitled(io.ComfyNode):
             for index, (name, text, without, seed) in enumerate(zip(
                 one_each(title, images, "titles"), one_each(prompt, images, "prompts"),
                 one_each(negative, images, "negatives"), one_each(seeds or [None], images, "seeds"), strict=True))]
-        extra = {"grid": json.loads(single(manifest))} if manifest else None
+        extra = {"grid": parse_manifest(single(manifest))} if manifest else None
         subfolders = [folder_name(named(single(folder), picture.size)) for picture in pictures]
         targets = [check_written(folders.output_folder() / subfolder) for subfolder in subfolders]
         files: list[Path] = []

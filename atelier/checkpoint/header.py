@@ -8,7 +8,6 @@ file.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,9 +15,17 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtelierError
+from ..json_files import parse_json
+from ..limits import Limits, check_characters
 
 HEADER_LIMIT = 100_000_000
 """Longest header in bytes, the same limit as the reference implementation's."""
+MOST_TENSORS = 100_000
+"""Of one file. Checkpoints with the states of their optimiser have a tenth."""
+MOST_DIMENSIONS = 64
+"""Of one tensor, as in torch."""
+_LIMITS = Limits(size=HEADER_LIMIT, depth=8, digits=19, count=10_000_000)
+"""A byte's place in a file has 19 digits at most."""
 
 ITEM_SIZES = {
     "F64": 8, "I64": 8, "U64": 8, "F32": 4, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2,
@@ -99,18 +106,22 @@ def _parse(text: bytes, path: Path, data: int, size: int) -> Header:
         return found
 
     try:
-        raw = json.loads(text.decode("utf-8"), object_pairs_hook=unique)
-    except (ValueError, RecursionError) as error:
-        raise damaged("it is not valid JSON") from error
+        raw = parse_json(text, _LIMITS, pairs=unique)
+    except UnicodeDecodeError as error:
+        raise damaged("it is not UTF-8 text") from error
+    except ValueError as error:
+        raise damaged(f"it is not valid JSON ({error})") from error
     if not isinstance(raw, dict):
         raise damaged("it is not a JSON object")
     metadata = raw.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise damaged("its metadata is not a table of texts")
+    if len(raw) > MOST_TENSORS:
+        raise damaged(f"it lists {len(raw)} tensors, more than {MOST_TENSORS}")
     try:
-        "".join([*raw, *metadata, *metadata.values()]).encode()
-    except UnicodeEncodeError as error:
-        raise damaged("a text in it holds half a character") from error
+        check_characters("".join([*raw, *metadata, *metadata.values()]))
+    except ValueError as error:
+        raise damaged(str(error)) from error
     tensors: dict[str, TensorInfo] = {}
     for name, entry in raw.items():
         try:
@@ -122,9 +133,11 @@ def _parse(text: bytes, path: Path, data: int, size: int) -> Header:
                                "Convert the file to float16, bfloat16 or float32 with the program that wrote it.")
         if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in [*shape, begin, end]):
             raise damaged(f"the shape or range of {_short(name)} is not made of whole numbers")
-        if end - begin != math.prod(shape) * ITEM_SIZES[dtype]:
-            raise damaged(f"{_short(name)} has {end - begin} bytes, but its shape {shape} of {dtype} needs "
-                          f"{math.prod(shape) * ITEM_SIZES[dtype]}")
+        if len(shape) > MOST_DIMENSIONS:
+            raise damaged(f"{_short(name)} has {len(shape)} dimensions")
+        needed = math.prod(shape) * ITEM_SIZES[dtype]
+        if end - begin != needed:
+            raise damaged(f"{_short(name)} has {end - begin} bytes, but its shape {shape} of {dtype} needs {needed}")
         tensors[name] = TensorInfo(dtype, tuple(shape), data + begin, data + end)
     tensors = dict(sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)))
     at = data

@@ -15,6 +15,12 @@ from .header import SAFETENSORS_NAMES
 if TYPE_CHECKING:
     from torch import Tensor
 
+PICKLES = (".ckpt", ".pt", ".pth", ".bin")
+"""Endings of pickled files, in lower case."""
+
+WEIGHT_ENDINGS = (".safetensors", *PICKLES)
+"""Endings that a file of weights has, and no folder."""
+
 
 def read_pickle(path: Path) -> dict[str, Entry]:
     """The tensors of a `.ckpt`, `.pt`, `.pth` or `.bin` file, memory-mapped where the format allows.
@@ -33,7 +39,7 @@ def read_pickle(path: Path) -> dict[str, Entry]:
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)} \
         if isinstance(state, Mapping) else {}
     if not tensors:
-        raise AtelierError(f"{path} holds no weights.", "Choose a Stable Diffusion checkpoint.")
+        raise AtelierError(f"{path} holds no weights.", "Choose a Stable Diffusion checkpoint or LoRA.")
     for name, tensor in tensors.items():
         if _dtype(tensor) not in SAFETENSORS_NAMES or tensor.layout is not torch.strided or tensor.is_meta:
             kind = "empty" if tensor.is_meta else _dtype(tensor) if tensor.layout is torch.strided else "sparse"

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .content import check_content
 from .entry import Entry, FileRange
 from .header import read_header
-from .pickled import read_pickle
+from .pickled import PICKLES, read_pickle
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,10 @@ def open_file(path: Path) -> Source:
     weights.
 
     Raises:
-        AtelierError: the file cannot be read or is not a weight file.
+        AtelierError: the file cannot be read, is not a weight file, or is of another kind than its ending says.
     """
-    if path.suffix.lower() in (".ckpt", ".pt", ".pth", ".bin"):
+    check_content(path)
+    if path.suffix.lower() in PICKLES:
         return Source(path, read_pickle(path))
     header = read_header(path)
     entries = {name: Entry(info.dtype, info.shape, FileRange(path, info.begin, info.end))

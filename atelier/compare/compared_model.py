@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ..errors import AtelierError
-from ..models.families import SamplerAdvice, kind_of
 from ..models.inspect import inspect
+from ..models.kinds import SamplerAdvice, kind_of
 
 PRECISIONS = ("default", "fp32", "fp16", "bf16")
 

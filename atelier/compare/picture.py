@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from ..pictures.labels import font_size, side_label, side_label_size, strip
+from ..pictures.rgb import to_rgb
 from .run import Comparison
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def draw_grid(comparison: Comparison, pictures: Mapping[tuple[int, int, int], Im
         out.paste(side_label(names[row], SIDE, height, side), (0, top))
         for m in range(len(comparison.models)):
             left = SIDE + m * (width + GAP)
-            picture = pictures[m, p, seed].convert("RGB")
+            picture = to_rgb(pictures[m, p, seed])
             sized = picture if picture.size == (width, height) else picture.resize((width, height),
                                                                                   Image.Resampling.LANCZOS)
             out.paste(sized, (left, top))

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.header import TORCH_NAMES
+from ..checkpoint.pickled import WEIGHT_ENDINGS
 from ..checkpoint.source import Source
 from ..errors import AtelierError
-from ..files import atomic_folder, write_json
+from ..files import atomic_folder, check_apart, write_json
 from ..models.families import Family
 from ..models.layout import Component, ModelLayout, read_layout
 from ..models.noise_schedule import check_schedule, scheduler_config
@@ -19,7 +20,7 @@ from ..models.tokenizer import write_tokenizer
 from ..progress import Progress
 from .options import PRECISIONS, ConvertOptions
 from .report import ConversionReport
-from .streaming import Stream, check_no_overlap, check_space, written_dtype, written_size
+from .streaming import Stream, check_space, written_dtype, written_size
 
 WEIGHTS = {"unet": "diffusion_pytorch_model.safetensors", "vae": "diffusion_pytorch_model.safetensors",
            "text_encoder": "model.safetensors", "text_encoder_2": "model.safetensors"}
@@ -113,7 +114,7 @@ def _write_rest(folder: Path, layout: ModelLayout, prediction: Prediction) -> No
     for spec in family.text_encoders:
         if spec.folder in layout.components:
             write_tokenizer(folder / spec.folder.replace("text_encoder", "tokenizer"), spec.pad_token)
-    if not _missing(layout):
+    if not layout.missing:
         write_json(folder / "model_index.json", model_index(family) | _scheduler_entry(scheduler))
 
 
@@ -121,21 +122,18 @@ def _scheduler_entry(scheduler: Mapping[str, Any]) -> dict[str, Any]:
     return {"scheduler": ["diffusers", scheduler.get("_class_name", "EulerDiscreteScheduler")]}
 
 
-def _missing(layout: ModelLayout) -> list[str]:
-    required = ["unet", "vae", *(spec.folder for spec in layout.family.text_encoders)]
-    return [name for name in required if name not in layout.components]
-
-
 def _notes(layout: ModelLayout) -> list[str]:
-    missing = _missing(layout)
-    if not missing:
+    if not layout.missing:
         return []
-    return [f"The source has no {', '.join(missing)}: the folder holds single components and no whole pipeline"]
+    return [f"The source has no {layout.missing_words}: the folder holds single components and no whole pipeline"]
 
 
 def _check_destination(source: Source, destination: Path) -> None:
     """Refuse a destination that overlaps with the source or holds something other than a model."""
-    check_no_overlap(destination, (source.path, *source.files))
+    if destination.suffix.lower() in WEIGHT_ENDINGS:
+        raise AtelierError(f"{destination} has the ending of a file, and a diffusers model is a folder.",
+                           "For a single file choose a name that ends in .safetensors, for a folder one without it.")
+    check_apart(destination, (source.path, *source.files))
     if destination.is_dir() and any(destination.iterdir()) and not (destination / "unet").is_dir():
         raise AtelierError(f"{destination} exists and is not a diffusers folder; it was left alone.",
                            "Choose another destination.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..models.families import SamplerAdvice
+from ..models.kinds import SamplerAdvice
 
 
 @dataclass(frozen=True, kw_only=True)

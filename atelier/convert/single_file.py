@@ -9,10 +9,10 @@ from pathlib import Path
 from ..checkpoint.entry import Entry, FileRange
 from ..checkpoint.header import TORCH_NAMES
 from ..errors import AtelierError
-from ..files import atomic_file
+from ..files import atomic_file, check_apart
 from ..models.families import Family
 from ..models.keymap import KeyTable
-from ..models.layout import Component, ModelLayout, read_layout
+from ..models.layout import Component, ModelLayout, read_layout, surplus_tokens
 from ..models.lazy_tensor import LazyTensor, to_original
 from ..models.noise_schedule import EDM_TENSORS
 from ..models.prediction import V_MARKERS, V_SIGNS, ZERO_SNR_MARKER, Prediction, read_kind, read_prediction
@@ -26,10 +26,14 @@ from ..models.prefixes import (
     diffusers_table,
     prefix_of,
 )
+from ..models.text_keys import TOKEN_TABLE, VOCABULARY
 from ..progress import Progress
 from .options import ConvertOptions, Merge
 from .report import ConversionReport
-from .streaming import Stream, check_no_overlap, check_space, merged, written_dtype, written_size
+from .streaming import Rounding, Stream, check_space, merged, written_dtype, written_size
+
+NOTABLE_ROUNDING = 0.05
+"""The share of a merged LoRA that may be rounded away without a word. float16 stays below it."""
 
 
 def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | None = None,
@@ -51,19 +55,23 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     """
     options, progress = options or ConvertOptions(), progress or Progress()
     start = time.monotonic()
-    if destination.suffix != ".safetensors":
+    if destination.suffix.lower() != ".safetensors":
         raise AtelierError(f"{destination.name} does not end in .safetensors.",
                            "Checkpoints are written in that format alone.")
     if destination.is_dir():
         raise AtelierError(f"{destination} is a folder.", "Choose another destination.")
     layout = read_layout(source)
-    check_no_overlap(destination, layout.source.files)
+    check_apart(destination, layout.source.files)
     prediction = read_prediction(layout, options.prediction_type)
     kind = read_kind(layout, prediction)
     tensors: dict[str, LazyTensor] = {}
+    rounding = Rounding()
     for component in layout.components.values():
         table, prefix = checkpoint_names(component, layout.family)
-        original = to_original(table, merged(component.tensors, component.folder, merge), component.folder)
+        parts = _without_surplus(component.tensors)
+        if merge is not None:
+            parts = merged(parts, component.folder, merge, options.precision, rounding)
+        original = to_original(table, parts, component.folder)
         tensors |= {prefix + name: tensor for name, tensor in original.items()}
     contradicting = [name for name in layout.unused if name in V_SIGNS and prediction.type != "v_prediction"]
     unused = [name for name in layout.unused if name not in contradicting]
@@ -81,7 +89,17 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
         source=source, destination=destination, family=layout.family.key, name=kind.name,
         prediction_type=prediction.type, prediction_because=prediction.because, dtype=TORCH_NAMES[dtype],
         parameters=layout.parameters, tensors=len(tensors), dropped=tuple(name for name in unused if name not in kept),
-        bytes=written, seconds=time.monotonic() - start, advice=kind.advice, notes=tuple(_notes(contradicting)))
+        bytes=written, seconds=time.monotonic() - start, advice=kind.advice,
+        notes=tuple(_notes(layout, contradicting, rounding, TORCH_NAMES[dtype])))
+
+
+def _without_surplus(tensors: Mapping[str, LazyTensor]) -> Mapping[str, LazyTensor]:
+    """A component's tensors with CLIP's own tokens only: the host builds the text encoder for those."""
+    table = tensors.get(TOKEN_TABLE)
+    if table is None or table.shape[0] <= VOCABULARY:
+        return tensors
+    (stored,) = table.parts
+    return {**tensors, TOKEN_TABLE: LazyTensor.of(stored.rows(0, VOCABULARY))}
 
 
 def checkpoint_names(component: Component, family: Family) -> tuple[KeyTable, str]:
@@ -100,10 +118,19 @@ def _is_part_of_model(name: str) -> bool:
     return name.startswith((UNET_PREFIX, VAE_PREFIX, *texts)) or name in (*V_SIGNS, *EDM_TENSORS)
 
 
-def _notes(contradicting: list[str]) -> list[str]:
-    if not contradicting:
-        return []
-    return [f"Left out {', '.join(contradicting)}: readers would take the model for v-prediction"]
+def _notes(layout: ModelLayout, contradicting: list[str], rounding: Rounding, dtype: str) -> list[str]:
+    notes = []
+    if layout.missing:
+        notes.append(f"The source has no {layout.missing_words}, so the file has none either: load them from another "
+                     "file beside it")
+    notes += [f"Left out {surplus} tokens of the {name} beyond CLIP's {VOCABULARY}, which no tokenizer of ComfyUI knows"
+              for name, surplus in surplus_tokens(layout).items()]
+    if contradicting:
+        notes.append(f"Left out {', '.join(contradicting)}: readers would take the model for v-prediction")
+    if rounding.share > NOTABLE_ROUNDING:
+        notes.append(f"Rounding to {dtype} loses {rounding.share:.0%} of what the LoRA changes. "
+                     "Precision fp16 or fp32 keeps it")
+    return notes
 
 
 def markers(layout: ModelLayout, prediction: Prediction) -> dict[str, LazyTensor]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -54,14 +55,45 @@ def written_size(tensors: Mapping[str, LazyTensor], precision: str) -> int:
     return sum(tensor.count * ITEM_SIZES[written_dtype(tensor.dtype, precision)] for tensor in tensors.values())
 
 
-def merged(tensors: Mapping[str, LazyTensor], component: str, merge: Merge | None) -> dict[str, LazyTensor]:
-    """The tensors, those that `merge` changes wrapped so that they are changed when read."""
-    result = dict(tensors)
-    if merge is not None:
-        for name, tensor in tensors.items():
-            change = merge(component, name)
-            if change is not None:
-                result[name] = LazyTensor(tensor.shape, (_changed(tensor, change, name),))
+class Rounding:
+    """How much of a merge the type of the written weights rounds away, summed over all changed tensors."""
+
+    def __init__(self) -> None:
+        self._error = self._change = 0.0
+
+    def add(self, before: Tensor, exact: Tensor, rounded: Tensor) -> None:
+        """Count one tensor: as it was, as the merge made it in float32, and as it is written."""
+        self._change += float((exact - before.float()).square().sum())
+        self._error += float((rounded.float() - exact).square().sum())
+
+    @property
+    def share(self) -> float:
+        """Norm of the rounding errors over the norm of the change; 0 where nothing changed."""
+        return math.sqrt(self._error / self._change) if self._change else 0.0
+
+
+def merged(tensors: Mapping[str, LazyTensor], component: str, merge: Merge, precision: str, rounding: Rounding
+           ) -> dict[str, LazyTensor]:
+    """The tensors, wrapped so that `merge` changes them when they are read.
+
+    A change is computed in float32 and rounded once, to the type that is written. The tensors beside it are cast as
+    well, because some are written as one with it.
+
+    Args:
+        tensors: A component's, by diffusers name.
+        component: Its folder's name.
+        merge: Gives the change of a tensor.
+        precision: Of the written weights.
+        rounding: Learns what is lost.
+    """
+    result: dict[str, LazyTensor] = {}
+    for name, tensor in tensors.items():
+        change, dtype = merge(component, name), written_dtype(tensor.dtype, precision)
+        if change is not None:
+            tensor = LazyTensor(tensor.shape, (_changed(tensor, change, dtype, name, rounding),))
+        elif dtype != tensor.dtype:
+            tensor = LazyTensor(tensor.shape, (_made(tensor, dtype, name),))
+        result[name] = tensor
     return result
 
 
@@ -78,29 +110,10 @@ def check_space(path: Path, size: int) -> None:
                            "Free some space or choose another disk.")
 
 
-def check_no_overlap(destination: Path, read: Iterable[Path]) -> None:
-    """Refuse to overwrite a source, even if the paths differ in links, `..` or capitals.
-
-    Raises:
-        AtelierError: `destination` is one of the files and folders in `read`, holds one or lies in one.
-    """
-    there = destination.resolve()
-    for path in read:
-        here = path.resolve()
-        if any(_same(here, place) for place in (there, *there.parents)) or any(_same(p, there) for p in here.parents):
-            raise AtelierError(f"{destination} overlaps with its source {path}.", "Choose another destination.")
-
-
-def _same(one: Path, other: Path) -> bool:
-    # Names that differ can be one file where capitals do not count; only the system knows.
-    return one == other or (one.exists() and other.exists() and one.samefile(other))
-
-
 def _output(name: str, tensor: LazyTensor, precision: str) -> Output:
     dtype = written_dtype(tensor.dtype, precision)
     if dtype != tensor.dtype:
-        made = Entry(dtype, tensor.shape, lambda: _cast(tensor.read(), dtype, name))
-        return Output(name, dtype, tensor.shape, (made,))
+        return Output(name, dtype, tensor.shape, (_made(tensor, dtype, name),))
     if tensor.transposed:
         return Output(name, dtype, tensor.shape, (_Transposed(dtype, tensor.shape, tensor.read, tensor.parts),))
     return Output(name, dtype, tensor.shape, tensor.parts)
@@ -121,17 +134,25 @@ class _Transposed(Entry):
         return columns.tobytes()
 
 
-def _changed(tensor: LazyTensor, change: Callable[[Tensor], Tensor], name: str) -> Entry:
-    """The tensor after a merge, in the type it is stored in."""
+def _made(tensor: LazyTensor, dtype: str, name: str) -> Entry:
+    """The tensor in another type."""
+    return Entry(dtype, tensor.shape, lambda: _cast(tensor.read(), dtype, name))
+
+
+def _changed(tensor: LazyTensor, change: Callable[[Tensor], Tensor], dtype: str, name: str, rounding: Rounding
+             ) -> Entry:
+    """The tensor after a merge, in the type that is written."""
     def make() -> Tensor:
         before = tensor.read()
         after = change(before)
         if after.shape != before.shape:
             raise AtelierError(f"Merging gave {name!r} the shape {list(after.shape)}, not {list(before.shape)}.",
                                "The LoRA belongs to another model.")
-        return after.to(before.dtype)
+        written = _cast(after, dtype, name)
+        rounding.add(before, after.float(), written)
+        return written
 
-    return Entry(tensor.dtype, tensor.shape, make)
+    return Entry(dtype, tensor.shape, make)
 
 
 def _cast(tensor: Tensor, dtype: str, name: str) -> Tensor:

@@ -23,6 +23,9 @@ _TEXT = "caption on the node, text in a configuration file"
 _PRIOR_TEXT = "prior_caption on the node, prior_text in a configuration file"
 """Names of the fallback captions on the node and in configuration files, for error messages."""
 
+MAX_REPEATS = 10_000
+"""Uses of a picture in an epoch at most; more is a slip of the keyboard, and the order of an epoch lists each use."""
+
 
 class CaptionSource(str, Enum):
     """Where captions come from."""
@@ -77,8 +80,8 @@ class FolderOptions:
                                f"Choose {', '.join(source.value for source in CaptionSource)}.") from error
         if self.unreadable not in ("error", "skip"):
             raise AtelierError(f"unreadable is {self.unreadable!r}.", "Choose error or skip.")
-        if self.repeats < 1:
-            raise AtelierError(f"repeats is {self.repeats}.", "Choose a whole number above 0.")
+        if not 1 <= self.repeats <= MAX_REPEATS:
+            raise AtelierError(f"repeats is {self.repeats}.", f"Choose a whole number from 1 to {MAX_REPEATS}.")
         if self.captions is CaptionSource.TEMPLATE:
             check_template(self.template)
         if self.captions is CaptionSource.FIXED and not (self.text or self.trigger):

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 
 from PIL import Image, ImageDraw, ImageFont
 
 from ..pictures.decode import read_picture
+from ..pictures.fonts import font_for, load_font
 from .prepare import fit_sample
 from .sizing import Geometry, Size, fit, target_size
 from .types import Resolution, Sample, TrainingSet
 
-Font = ImageFont.ImageFont | ImageFont.FreeTypeFont
+Font = ImageFont.FreeTypeFont
 
 CELL = 224
 """Side of a thumbnail's field, in pixels."""
@@ -20,8 +20,6 @@ CELL = 224
 _LINES = 2
 _TEXT = 13
 _GAP = 10
-_FONTS = ("NotoSans-Regular.ttf", "DejaVuSans.ttf", "segoeui.ttf", "Arial.ttf", "arial.ttf", "Helvetica.ttc")
-"""System fonts in order of preference; Pillow's built-in font covers ASCII only."""
 _PAPER, _INK, _SOFT, _FRAME = "#16181d", "#e8e6e1", "#9aa0aa", "#f2b134"
 
 
@@ -57,16 +55,17 @@ def contact_sheet(data: TrainingSet, *, limit: int = 24, columns: int = 6) -> Im
     rows = -(-len(shown) // columns)
     head, step = _TEXT + 2 * _GAP, CELL + (_LINES + 1) * (_TEXT + 4) + _GAP
     sheet = Image.new("RGB", (columns * (CELL + _GAP) + _GAP, head + rows * step + _GAP), _PAPER)
-    pen, font = ImageDraw.Draw(sheet), _font()
+    pen = ImageDraw.Draw(sheet)
     left_out = len(data.samples) - len(shown)
     title = summary(data) + (f" | {left_out} more not shown" if left_out else "")
+    title, font = _readable(title)
     pen.text((_GAP, _GAP), _cut(title, sheet.width - 2 * _GAP, font), _INK, font)
     for index, sample in enumerate(shown):
         row, column = divmod(index, columns)
         x, y = _GAP + column * (CELL + _GAP), head + row * step
         picture = _framed(sample, data.resolution)
         sheet.paste(picture, (x + (CELL - picture.width) // 2, y + (CELL - picture.height) // 2))
-        _label(pen, font, (x, y + CELL + 4), sample, target_size(sample.size, data.resolution))
+        _label(pen, (x, y + CELL + 4), sample, target_size(sample.size, data.resolution))
     return sheet
 
 
@@ -100,22 +99,21 @@ def _on_bars(picture: Image.Image, geometry: Geometry) -> Image.Image:
     return canvas
 
 
-def _label(pen: ImageDraw.ImageDraw, font: Font, at: tuple[int, int],
-           sample: Sample, size: Size) -> None:
+def _label(pen: ImageDraw.ImageDraw, at: tuple[int, int], sample: Sample, size: Size) -> None:
     facts = [f"{size[0]}x{size[1]}"]
     facts += [f"{sample.repeats} uses"] * (sample.repeats > 1) + ["prior"] * sample.prior
     facts += ["mask"] * (sample.mask is not None)
     facts += [f"{len(sample.captions)} captions"] * (len(sample.captions) > 1)
-    pen.text(at, " | ".join(facts), _SOFT, font)
-    for line, text in enumerate(_wrapped(sample.captions[0], font), 1):
+    pen.text(at, " | ".join(facts), _SOFT, load_font("", _TEXT))
+    caption, font = _readable(sample.captions[0][:_LINES * CELL])
+    for line, text in enumerate(_wrapped(caption, font), 1):
         pen.text((at[0], at[1] + line * (_TEXT + 4)), text, _INK, font)
 
 
-def _font() -> Font:
-    for name in _FONTS:
-        with suppress(OSError):
-            return ImageFont.truetype(name, _TEXT)
-    return ImageFont.load_default(_TEXT)
+def _readable(text: str) -> tuple[str, Font]:
+    """The text as a font of this machine can draw it, and the font."""
+    name, words = font_for(text)
+    return words, load_font(name, _TEXT)
 
 
 def _wrapped(text: str, font: Font) -> list[str]:

@@ -58,10 +58,15 @@ def compose(layout: Layout, cells: Sequence[Cell], uniques: Sequence[Image], fil
 
 
 def fitted(picture: Image, size: tuple[int, int], fit: Fit, background: Color = WHITE) -> Image:
-    """`picture` as RGB of exactly `size` (width, height), by Lanczos resampling; untouched if it has that size."""
+    """`picture` as RGB of exactly `size` (width, height), by Lanczos resampling; untouched if it has that size.
+
+    Transparent parts show white.
+    """
     from PIL import Image, ImageOps
 
-    picture = picture.convert("RGB")
+    from ..pictures.rgb import to_rgb
+
+    picture = to_rgb(picture)
     if picture.size == size:
         return picture
     if fit is Fit.STRETCH:

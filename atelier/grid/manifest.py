@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from reprlib import repr as short
 from typing import Any
 
+from ..errors import AtelierError
+from ..json_files import parse_json
+from ..limits import DEFAULT, check_values
 from .layout import Box, Cell, Layout
 
 VERSION = 1
+_DO = "Connect the manifest of Block Grid."
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,43 @@ class Manifest:
             values["kind"] = "unique" if values.pop("unique") else "filler"
             cells.append(values)
         return {"version": VERSION, "width": self.width, "height": self.height, "seed": self.seed, "cells": cells}
+
+
+def parse_manifest(text: str) -> dict[str, Any]:
+    """Read a manifest as `Manifest.to_json` writes it.
+
+    Raises:
+        AtelierError: it is no manifest; the message names the entry and its value.
+    """
+    try:
+        manifest = parse_json(text)
+        check_values(manifest, DEFAULT)
+    except ValueError as error:
+        raise AtelierError(f"The manifest is not readable JSON: {error}.", _DO) from error
+    if not isinstance(manifest, dict):
+        raise AtelierError(f"The manifest is {short(manifest)}, not a table.", _DO)
+    for name, least in (("version", 1), ("width", 1), ("height", 1)):
+        _require_whole(manifest, name, "The manifest", least)
+    if manifest.get("seed") is not None:
+        _require_whole(manifest, "seed", "The manifest", -2**63)
+    cells = manifest.get("cells")
+    if not isinstance(cells, list):
+        raise AtelierError(f"The manifest: cells is {short(cells)}, not a list.", _DO)
+    for number, cell in enumerate(cells):
+        where = f"Cell {number} of the manifest"
+        if not isinstance(cell, dict) or not isinstance(cell.get("box"), dict):
+            raise AtelierError(f"{where} is {short(cell)}, without a box.", _DO)
+        for name in ("x", "y", "width", "height"):
+            _require_whole(cell["box"], name, where, 0)
+        for name in ("block", "place", "picture"):
+            _require_whole(cell, name, where, 0)
+    return manifest
+
+
+def _require_whole(values: Mapping[str, Any], name: str, where: str, least: int) -> None:
+    value = values.get(name)
+    if type(value) is not int or not least <= value < 2**64:
+        raise AtelierError(f"{where}: {name} is {short(value)}, not a whole number.", _DO)
 
 
 def describe(layout: Layout, cells: Sequence[Cell], uniques: Sequence[Origin], fillers: Sequence[Origin],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
+from ..files import check_apart
 from .names import COMPONENTS, FORMATS
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya") -> Lora
     no power of two, they become float32, because the product would be rounded.
 
     Args:
-        source: A `.safetensors` file or a PEFT folder.
+        source: A `.safetensors` file, a pickle that holds tensors alone (`.pt`, `.bin`), or a PEFT folder.
         destination: A `.safetensors` file; for "peft" a folder (see `atelier.lora.file.save_lora`).
         format: "kohya", "diffusers" or "peft".
 
@@ -84,11 +85,10 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya") -> Lora
     source, destination = Path(source), Path(destination)
     if format not in FORMATS:
         raise AtelierError(f"LoRA format {format!r} is not known.", f"Choose one of: {', '.join(FORMATS)}.")
-    if format != "peft" and destination.suffix != ".safetensors":
+    if format != "peft" and destination.suffix.lower() != ".safetensors":
         raise AtelierError(f"{destination} does not end in .safetensors.",
                            f"A LoRA in {format} format is one file; give it that ending.")
-    if source.absolute() == destination.absolute():
-        raise AtelierError(f"{destination} is the LoRA to convert.", "Choose another destination.")
+    check_apart(destination, _read_files(source) if format != "peft" else [source])
     found = read_lora(source)
     weights = found.weights
     dtype = _dtype(weights, format)
@@ -102,6 +102,11 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya") -> Lora
         ranks=tuple(sorted({module.rank for module in weights.values()})),
         scales=tuple(sorted({module.alpha / module.rank for module in weights.values()})),
         dtype=str(dtype).removeprefix("torch."))
+
+
+def _read_files(source: Path) -> list[Path]:
+    """The files of a LoRA. Beside those of a PEFT folder another may be written."""
+    return [file for file in source.rglob("*") if file.is_file()] if source.is_dir() else [source]
 
 
 def _dtype(weights: LoraWeights, format: str) -> torch.dtype:

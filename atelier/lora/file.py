@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from ..checkpoint.content import check_content
+from ..checkpoint.pickled import PICKLES, WEIGHT_ENDINGS, read_pickle
 from ..errors import AtelierError
 from ..files import atomic_file, atomic_folder, write_json
 from .formats import diffusers_state, kohya_state, peft_path, peft_state, read_state, unmatched
+from .keys import BUNDLED_PREFIX, other_kinds
 from .names import COMPONENTS, FORMATS, with_text_model
 from .peft_config import read_peft_config, scaled_by_header
 from .weights import LoraWeights, check_usable, select
+
+_log = logging.getLogger("atelier")
 
 PEFT_WEIGHTS = "adapter_model.safetensors"
 
@@ -43,8 +49,9 @@ class LoraFile:
         """A line for a person that names some of `unmatched`; empty where there are none."""
         if not self.unmatched:
             return ""
-        more = len(self.unmatched) - shown
-        return f"Left out: {', '.join(self.unmatched[:shown])}{f' and {more} more' if more > 0 else ''}"
+        more, kinds = len(self.unmatched) - shown, other_kinds(self.unmatched)
+        return (f"Left out{f' ({kinds})' if kinds else ''}: {', '.join(self.unmatched[:shown])}"
+                f"{f' and {more} more' if more > 0 else ''}")
 
 
 def save_lora(path: Path, weights: LoraWeights, *, format: str = "kohya", metadata: Mapping[str, str] | None = None,
@@ -69,6 +76,9 @@ def save_lora(path: Path, weights: LoraWeights, *, format: str = "kohya", metada
     header = {"format": "pt", **(metadata or {})}
     if format not in FORMATS:
         raise AtelierError(f"LoRA format {format!r} is not known.", f"Choose one of: {', '.join(FORMATS)}.")
+    if format != "kohya" and any(module.by_input for module in weights.values()):
+        raise AtelierError(f"{path.name} would hold a DoRA that scales input channels, which the {format} format has "
+                           "no place for.", "Keep it in kohya's format.")
     if format == "peft":
         return _save_peft(path, weights, header, dtype)
     if path.is_dir():
@@ -86,11 +96,15 @@ def load_lora(path: Path) -> LoraWeights:
         AtelierError: not a readable LoRA file, it holds no usable adapter, or a tensor in it is no part of one.
     """
     found = read_lora(path)
-    left = found.unmatched
+    left = [key for key in found.unmatched if not key.startswith(BUNDLED_PREFIX)]
     if left:
+        kinds = other_kinds(left)
         raise AtelierError(f"{path.name}: {len(left)} of {found.keys} keys are not LoRA keys of a kind known here "
-                           f"(first: {left[0]}).", "Convert the file with Convert LoRA, which leaves them out, or with "
-                           "the program that made it.")
+                           f"({f'{kinds}; ' if kinds else ''}first: {left[0]}).",
+                           "Convert the file with Convert LoRA, which leaves them out, or with the program that made "
+                           "it.")
+    if found.unmatched:
+        _log.warning("%s brings embeddings along, which are not used: only its LoRA is.", path.name)
     return found.weights
 
 
@@ -116,9 +130,13 @@ def parse_lora(state: Mapping[str, Tensor], origin: str, metadata: Mapping[str, 
     """
     metadata, left = metadata or {}, tuple(unmatched(state))
     if state and len(left) == len(state):
+        kinds = other_kinds(left)
         raise AtelierError(f"{origin}: none of its {len(state)} keys belongs to a LoRA of Stable Diffusion "
-                           f"(first: {left[0]}).", "Choose a LoRA of Stable Diffusion 1, 2 or XL.")
+                           f"({f'it looks like {kinds}; ' if kinds else ''}first: {left[0]}).",
+                           "Choose a LoRA of Stable Diffusion 1, 2 or XL.")
     weights = scaled_by_header(read_state(state, origin=origin), metadata, origin)
+    if state and not weights:
+        raise AtelierError(f"{origin} has rank 0 in every layer: it would change nothing.", "Choose another LoRA.")
     check_usable(weights, origin)
     return LoraFile(weights, len(state), left, metadata)
 
@@ -129,11 +147,14 @@ def is_peft_folder(path: Path) -> bool:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors of a safetensors file, on the CPU.
+    """All tensors of a safetensors file or of a pickle that holds tensors alone, on the CPU.
 
     Raises:
         AtelierError: the file is missing, cut short or of another kind.
     """
+    check_content(path)
+    if path.suffix.lower() in PICKLES:
+        return {key: entry.read() for key, entry in read_pickle(path).items()}
     try:
         with safe_open(path, framework="pt") as file:
             # Cloned out of the memory map: as long as one is open, Windows lets nobody replace the file.
@@ -146,7 +167,9 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The header's string pairs of a safetensors file."""
+    """The header's string pairs of a safetensors file; a pickle has none."""
+    if path.suffix.lower() in PICKLES:
+        return {}
     try:
         with safe_open(path, framework="pt") as file:
             return dict(file.metadata() or {})
@@ -175,6 +198,9 @@ def _in_order(data: bytes) -> bytes:
 def _save_peft(path: Path, weights: LoraWeights, header: dict[str, str], dtype: torch.dtype) -> Path:
     if path.exists() and not (path.is_dir() and (is_peft_folder(path) or not any(path.iterdir()))):
         raise AtelierError(f"{path} exists and is no PEFT folder; it was left alone.", "Choose another name.")
+    if path.suffix.lower() in WEIGHT_ENDINGS:
+        raise AtelierError(f"{path} has the ending of a file, and PEFT's format is a folder.",
+                           "Choose a name without it, or another format.")
     components = [name for name in COMPONENTS if select(weights, name)]
     with atomic_folder(path) as part:
         for component in components:
@@ -208,7 +234,7 @@ def _read_peft(path: Path) -> LoraFile:
     weights: LoraWeights = {}
     keys, left = 0, []
     for component, folder in folders.items():
-        config, state = read_peft_config(folder), read_tensors(folder / PEFT_WEIGHTS)
+        config, state = read_peft_config(folder), read_tensors(_peft_weights(folder))
         owner = component or _component_of(state)
         plain = read_state(state, component=owner, origin=path.name)
         weights = {**weights, **{name: config.scaled(name, module) for name, module in plain.items()}}
@@ -216,6 +242,11 @@ def _read_peft(path: Path) -> LoraFile:
         left += unmatched(state, component=owner)
     check_usable(weights, path.name)
     return LoraFile(weights, keys, tuple(left), {})
+
+
+def _peft_weights(folder: Path) -> Path:
+    pickle = (folder / PEFT_WEIGHTS).with_suffix(".bin")  # PEFT before 0.6
+    return pickle if pickle.is_file() and not (folder / PEFT_WEIGHTS).is_file() else folder / PEFT_WEIGHTS
 
 
 def _component_of(state: Mapping[str, Tensor]) -> str:

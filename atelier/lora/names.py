@@ -2,8 +2,9 @@
 
 kohya's sd-scripts write the module path with underscores for dots behind a prefix that names the component
 (`lora_unet_down_blocks_0_…`). Underscores inside a word are lost that way; `WORDS` lists the words of Stable
-Diffusion's modules that hold one, which is enough to undo it without the model at hand. SDXL files of kohya's, and
-ComfyUI's own, name the UNet's layers as checkpoints do (`input_blocks.1.1.…`); the converter's table translates those.
+Diffusion's modules that hold one, which is enough to undo it without the model at hand. For SDXL, sd-scripts name the
+UNet's layers as checkpoints do (`lora_unet_input_blocks_1_1_…`), and A1111 and Forge find them by no other name;
+ComfyUI's own files do so for every family. The converter's table translates those.
 """
 
 from __future__ import annotations
@@ -26,10 +27,15 @@ KOHYA_PREFIX = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder
 
 KOHYA_SINGLE_TEXT_PREFIX = "lora_te_"
 
-COMFY_PREFIX = {"diffusion_model.": "unet", "text_encoders.clip_l.transformer.": "text_encoder",
-                "text_encoders.clip_h.transformer.": "text_encoder",
-                "text_encoders.clip_g.transformer.": "text_encoder_2"}
-"""In front of the layers in files that ComfyUI's own trainer and extractor write."""
+LYCORIS_PREFIX = "lycoris_"
+"""In SimpleTuner's LyCORIS files, which hold the UNet alone."""
+
+COMPONENT_PREFIX = {"diffusion_model.": "unet",
+                    **{f"{before}{encoder}.{after}": folder for encoder, folder in (
+                        ("clip_l", "text_encoder"), ("clip_h", "text_encoder"), ("clip_g", "text_encoder_2"))
+                       for before in ("text_encoders.", "") for after in ("transformer.", "")}}
+"""In front of the layers in files of ComfyUI's own trainer and extractor (`text_encoders.clip_l.transformer.…`), and in
+OneTrainer's OMI format (`clip_l.…`)."""
 
 WORDS = (
     "down_blocks", "up_blocks", "mid_block", "transformer_blocks", "to_q", "to_k", "to_v", "to_out", "proj_in",
@@ -54,30 +60,30 @@ _LAYER = {
 """Every linear and convolution layer of Stable Diffusion's UNet and text encoders, by module path."""
 
 
-def to_kohya(name: str, *, two_text_encoders: bool) -> str:
-    """`unet.mid_block.attentions.0.proj_in` → `lora_unet_mid_block_attentions_0_proj_in`."""
+def to_kohya(name: str, *, sdxl: bool) -> str:
+    """The key of a layer as sd-scripts write it for SD1 and SD2, or for SDXL.
+
+    `unet.mid_block.attentions.0.proj_in` → `lora_unet_mid_block_attentions_0_proj_in`, or for SDXL
+    `lora_unet_middle_block_1_proj_in`.
+    """
     component, path = name.split(".", 1)
     prefix = KOHYA_PREFIX[component]
-    if component == "text_encoder" and not two_text_encoders:
+    if component == "text_encoder" and not sdxl:
         prefix = KOHYA_SINGLE_TEXT_PREFIX
+    if component == "unet" and sdxl:
+        match = _checkpoint_names().match_diffusers(path)
+        path = match.original if match else path
     return prefix + path.replace(".", "_")
 
 
 def from_kohya(key: str) -> str | None:
     """The inverse of `to_kohya` for either text prefix, with the UNet's layers named as by diffusers or as in
     checkpoints; None for a key of another kind."""
-    for component, prefix in (*KOHYA_PREFIX.items(), ("text_encoder", KOHYA_SINGLE_TEXT_PREFIX)):
+    prefixes = (*KOHYA_PREFIX.items(), ("text_encoder", KOHYA_SINGLE_TEXT_PREFIX), ("unet", LYCORIS_PREFIX))
+    for component, prefix in prefixes:
         if key.startswith(prefix):
             path = _JOINED.sub(lambda match: match[0] if len(match[0]) > 1 else ".", key[len(prefix):])
             return known_layer(component, path)
-    return None
-
-
-def from_comfy(key: str) -> str | None:
-    """The layer of a key as ComfyUI's own nodes write it (`diffusion_model.input_blocks.1.1.…`); None for another."""
-    for prefix, component in COMFY_PREFIX.items():
-        if key.startswith(prefix):
-            return known_layer(component, key[len(prefix):])
     return None
 
 
@@ -86,12 +92,16 @@ def known_layer(component: str, path: str) -> str | None:
 
     Args:
         component: One of `COMPONENTS`.
-        path: A module path as diffusers, transformers or checkpoints name it.
+        path: A module path as diffusers, transformers or checkpoints name it, now or in former versions.
     """
+    path = path.replace(".processor.", ".")  # diffusers before 0.22, whose attention processors held the LoRA
     if component == "unet":
+        path = re.sub(r"\.to_out$", ".to_out.0", path)
         match = _checkpoint_names().match_original(path)
         path = match.diffusers[0] if match else path
         return f"unet.{path}" if _LAYER["unet"].fullmatch(path) else None
+    # diffusers before 0.18 named the text encoder's projections like the UNet's.
+    path = re.sub(r"\.self_attn\.to_(q|k|v|out)(\.0)?$", r".self_attn.\1_proj", path)
     name = with_text_model(f"{component}.{path}")
     return name if _LAYER["text"].fullmatch(name.split(".", 1)[1]) else None
 
@@ -120,5 +130,6 @@ def _checkpoint_names() -> KeyTable:
 
     levels = (2, 2, 2, 2)
     blocks = sum(levels) + len(levels)
-    return KeyTable(pair for attention in (True, False)
+    # Of two places for one layer the last is written: SDXL has a transformer before each upsampler.
+    return KeyTable(pair for attention in (False, True)
                     for pair in UNetLayout(levels, (attention,) * blocks).pairs())

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-import json
-import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from reprlib import repr as short
 from typing import Any
 
 from ..errors import AtelierError
+from ..json_files import parse_json, read_json
+from ..limits import Limits
+from .module_patterns import BadPattern, ModulePatterns
 from .names import COMPONENTS
 from .weights import LoraModule, LoraWeights
 
 DIFFUSERS_HEADER = "lora_adapter_metadata"
 """Where diffusers' `save_lora_weights` puts the configurations it is given, every field behind its component's name."""
+
+_LIMITS = Limits(digits=1000)
+"""Numbers may be long, so that the message on one names its field."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,7 @@ class PeftConfig:
     """The fields of PEFT's `LoraConfig` that change the size of the delta."""
 
     alpha: float
-    alpha_pattern: Mapping[str, float] = field(default_factory=dict)
+    alpha_pattern: ModulePatterns
     rslora: bool = False
 
     @classmethod
@@ -36,15 +40,20 @@ class PeftConfig:
             origin: Where they come from, for messages; the field's name is put behind it.
 
         Raises:
-            AtelierError: a field is of another type, or a pattern is no regular expression.
+            AtelierError: a field is of another type, or a pattern is none that `ModulePatterns` reads.
         """
         patterns, rslora = fields.get("alpha_pattern") or {}, fields.get("use_rslora") or False
-        if not isinstance(patterns, Mapping) or not all(_compiles(pattern) for pattern in patterns):
+        if not isinstance(patterns, Mapping):
             raise _wrong(origin, "alpha_pattern", patterns)
         if not isinstance(rslora, bool):
             raise _wrong(origin, "use_rslora", rslora)
         own = {pattern: _number(origin, "alpha_pattern", value) for pattern, value in patterns.items()}
-        return cls(_number(origin, "lora_alpha", fields.get("lora_alpha", 8)), own, rslora)
+        try:
+            matched = ModulePatterns(own)
+        except BadPattern as error:
+            raise AtelierError(f"{origin}alpha_pattern is {short(dict(patterns))}, which is not read: {error}.",
+                               "Save the LoRA again with PEFT, with whole names of modules.") from error
+        return cls(_number(origin, "lora_alpha", fields.get("lora_alpha", 8)), matched, rslora)
 
     def scaled(self, name: str, module: LoraModule) -> LoraModule:
         """`module` with the alpha that gives PEFT's scale under the plain rule alpha / r.
@@ -52,8 +61,8 @@ class PeftConfig:
         rsLoRA (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732) scales by alpha / √r, so alpha grows by √r.
         """
         path = name.split(".", 1)[1]
-        own = (value for pattern, value in self.alpha_pattern.items() if re.fullmatch(rf"(.*\.)?({pattern})", path))
-        alpha = next(own, self.alpha)
+        own = self.alpha_pattern.find(path)
+        alpha = self.alpha if own is None else own
         return replace(module, alpha=alpha * (module.rank ** 0.5 if self.rslora else 1.0))
 
 
@@ -61,14 +70,6 @@ def _number(origin: str, key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= sys.float_info.max:
         raise _wrong(origin, key, value)
     return float(value)
-
-
-def _compiles(pattern: str) -> bool:
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
 
 
 def _wrong(origin: str, key: str, value: object) -> AtelierError:
@@ -84,16 +85,13 @@ def read_peft_config(folder: Path) -> PeftConfig:
             type.
     """
     file = folder / "adapter_config.json"
-    try:
-        raw = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+    if not file.is_file():
         raise AtelierError(f"{folder} holds no adapter_config.json.",
-                           "Choose a folder written by PEFT's save_pretrained, or a .safetensors file.") from error
-    except (ValueError, RecursionError) as error:
-        raise AtelierError(f"{file} is not readable JSON ({error}).", "Save the adapter again with PEFT.") from error
+                           "Choose a folder written by PEFT's save_pretrained, or a .safetensors file.")
+    raw = read_json(file, "Save the adapter again with PEFT.", _LIMITS)
     if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
         kind = raw.get("peft_type") if isinstance(raw, dict) else raw
-        raise AtelierError(f"{file} describes a {kind!r} adapter, not LORA.", "Choose a LoRA adapter.")
+        raise AtelierError(f"{file} describes a {short(kind)} adapter, not LORA.", "Choose a LoRA adapter.")
     return PeftConfig.of(raw, f"{file}: ")
 
 
@@ -106,8 +104,8 @@ def scaled_by_header(weights: LoraWeights, metadata: Mapping[str, str], origin: 
     """
     entry = f"{origin}: the header entry {DIFFUSERS_HEADER}"
     try:
-        fields = json.loads(metadata.get(DIFFUSERS_HEADER, "{}"))
-    except (ValueError, RecursionError) as error:
+        fields = parse_json(metadata.get(DIFFUSERS_HEADER, "{}"), _LIMITS)
+    except ValueError as error:
         raise AtelierError(f"{entry} is not readable JSON ({error}).", "Save the LoRA again with diffusers.") from error
     if not isinstance(fields, dict):
         raise AtelierError(f"{entry} is {short(fields)}, not a table.", "Save the LoRA again with diffusers.")

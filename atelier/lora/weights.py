@@ -2,7 +2,7 @@
 
 Equation (Hu et al. 2021, https://arxiv.org/abs/2106.09685, section 4.1): W' = W + (alpha / r) · B · A, here with
 `down` for A and `up` for B. DoRA (Liu et al. 2024, https://arxiv.org/abs/2402.09353, equation 5) adds a magnitude m per
-output channel: W' = m · (W + s·B·A) / ‖W + s·B·A‖.
+output channel: W' = m · (W + s·B·A) / ‖W + s·B·A‖. LyCORIS' default has one per input channel instead, with that norm.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class LoraModule:
     alpha: float
     """Strength numerator: the delta is scaled by alpha / r."""
     magnitude: Tensor | None = None
-    """DoRA's m, [out]; None for plain LoRA."""
+    """DoRA's m, [out] or [in]; None for plain LoRA."""
+    by_input: bool = False
+    """Whether m belongs to the input channels."""
 
     @property
     def rank(self) -> int:
@@ -39,7 +41,8 @@ class LoraModule:
     def finite(self) -> bool:
         """True when no number in it is NaN or infinite."""
         tensors = (self.down, self.up) if self.magnitude is None else (self.down, self.up, self.magnitude)
-        return math.isfinite(self.alpha) and all(bool(tensor.isfinite().all()) for tensor in tensors)
+        # By way of float32: torch cannot ask this of eight-bit numbers.
+        return math.isfinite(self.alpha) and all(bool(tensor.float().isfinite().all()) for tensor in tensors)
 
     def delta(self) -> Tensor:
         """(alpha / r) · B · A in float32, in the layer's weight shape. Leaves DoRA's magnitude out."""
@@ -51,9 +54,10 @@ class LoraModule:
         base = weight.float()
         tuned = base + self.delta().to(base.device).reshape(base.shape)
         if self.magnitude is not None:
-            norm = tuned.flatten(1).norm(dim=1)
+            channels = tuned.transpose(0, 1) if self.by_input else tuned
+            norm = channels.flatten(1).norm(dim=1)
             ratio = (self.magnitude.float().flatten().to(base.device) / norm).reshape(-1, *[1] * (base.dim() - 1))
-            tuned = tuned * ratio
+            tuned = tuned * (ratio.transpose(0, 1) if self.by_input else ratio)
         return torch.lerp(base, tuned, strength)
 
 
@@ -80,7 +84,11 @@ def check_usable(weights: LoraWeights, origin: str) -> None:
         raise AtelierError(f"{origin} holds NaN or infinite values in {len(broken)} of {len(weights)} adapters "
                            f"(first: {broken[0]}).",
                            "Lower the learning rate or use another precision and train again.")
-    if not any((m.up.any() and m.down.any()) or m.magnitude is not None for m in weights.values()):
+    if not any(m.alpha or m.magnitude is not None for m in weights.values()):
+        raise AtelierError(f"{origin} has alpha 0 in each of its {len(weights)} layers: it would change nothing.",
+                           "Train it with an alpha above 0.")
+    if not any((m.alpha and m.up.float().any() and m.down.float().any()) or m.magnitude is not None
+               for m in weights.values()):
         raise AtelierError(f"{origin} holds only zeros: it would change nothing.",
                            "Train for at least one step; an untouched LoRA is not written.")
 

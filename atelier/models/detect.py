@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from ..errors import AtelierError
-from .expected_shapes import check_whole
+from .expected_shapes import check_ranks, check_whole
 from .families import FAMILIES, Family
 from .keymap import Shape
 from .prefixes import spec_of
@@ -21,6 +21,7 @@ def family_of_shapes(shapes: Mapping[str, Shape]) -> Family:
     Raises:
         AtelierError: it is none of ours.
     """
+    check_ranks("unet", shapes)
     context = next((shape[1] for name, shape in shapes.items() if name.endswith("attn2.to_k.weight")), 0)
     linear = any(name.endswith("proj_in.weight") and len(shape) == 2 for name, shape in shapes.items())
     vector = shapes.get("add_embedding.linear_1.weight", (0, 0))[1]
@@ -46,6 +47,7 @@ def component_config(folder: str, shapes: Mapping[str, Shape], family: Family) -
     Raises:
         AtelierError: no model of this family can have these shapes, or a tensor is missing.
     """
+    check_ranks(folder, shapes)
     if folder == "unet":
         # SD2's attention overflows in half precision.
         config = unet_config(shapes, sample_size=family.native_size // 8, upcast=family.key.startswith("sd2"))

@@ -37,6 +37,21 @@ def check_whole(component: str, shapes: Mapping[str, Shape], config: Mapping[str
                                "This architecture is not supported; nothing was written.")
 
 
+def check_ranks(component: str, shapes: Mapping[str, Shape]) -> None:
+    """Require of every tensor as many dimensions as its kind of layer has: a bias or a norm one, others two to four,
+    none of them empty. What is read from shapes after this need not look again.
+
+    Raises:
+        AtelierError: a tensor has another number of them.
+    """
+    for name, shape in shapes.items():
+        layer, _, kind = name.rpartition(".")
+        plain = kind != "weight" or "norm" in layer.rpartition(".")[2]
+        if not (len(shape) == 1 if plain else 2 <= len(shape) <= 4) or 0 in shape:
+            raise AtelierError(f"The {component}'s tensor {name!r} has the shape {list(shape)}, which it cannot have.",
+                               "The file is damaged or of another kind.")
+
+
 def _linear(name: str, out: int, inner: int, bias: bool = True) -> Shapes:
     yield f"{name}.weight", (out, inner)
     if bias:

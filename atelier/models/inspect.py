@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..checkpoint.header import TORCH_NAMES
-from .families import SamplerAdvice
+from .kinds import SamplerAdvice
 from .layout import read_layout
 from .noise_schedule import other_noise
 from .open import unet_dtype
@@ -40,6 +40,8 @@ class Inspection:
     unused: int
     """How many stored tensors no model reads."""
     advice: SamplerAdvice
+    missing: str = ""
+    """The parts that the family has and the file lacks, in words."""
     other_noise: str | None = None
     """The model whose noise it has, if that is not Stable Diffusion's: neither training nor folders know it."""
 
@@ -60,6 +62,8 @@ class Inspection:
             f"Its noise is that of {self.other_noise}: it can neither become a diffusers folder nor be trained. "
             "Load it with ComfyUI's own Load Checkpoint.",
         ]
+        if self.missing:
+            lines.append(f"It has no {self.missing}: load them from another file beside it")
         if self.unused:
             lines.append(f"{self.unused} stored tensors are read by no model"
                          + (", among them an averaged (EMA) UNet" if self.ema else ""))
@@ -80,4 +84,4 @@ def inspect(path: Path) -> Inspection:
         prediction_because=prediction.because, zero_terminal_snr=prediction.zero_terminal_snr,
         dtype=TORCH_NAMES[unet_dtype(layout)], parameters=layout.parameters,
         components={name: component.parameters for name, component in layout.components.items()}, ema=layout.ema,
-        unused=len(layout.unused), advice=kind.advice, other_noise=other_noise(layout))
+        unused=len(layout.unused), advice=kind.advice, missing=layout.missing_words, other_noise=other_noise(layout))

@@ -5,13 +5,14 @@ Everything is derived from names and shapes; there is no list of known models, a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from ..checkpoint.entry import FileRange
-from ..checkpoint.folder import component_entries, read_json
+from ..checkpoint.folder import component_entries, model_folder
 from ..checkpoint.source import Source, open_file
 from ..errors import AtelierError
 from .detect import component_config, family_of_shapes, what_else
@@ -19,12 +20,15 @@ from .families import Family, TextEncoderSpec
 from .keymap import Shape
 from .lazy_tensor import LazyTensor, to_diffusers
 from .prefixes import EMA_PREFIX, TEXT_SURPLUS, UNET_PREFIX, VAE_PREFIX, VAE_SURPLUS, original_table, text_prefixes
-from .text_keys import layer_count, with_root
+from .stated_config import read_component_config, read_scheduler_config
+from .text_keys import TOKEN_TABLE, VOCABULARY, layer_count, with_root
 from .unet_keys import UNetLayout, unet_table
-from .vae_keys import current_name
+from .vae_keys import current_name, original_attention
 
 COMPUTED = ("embeddings.position_ids", "logit_scale")
 """Endings of tensors that no model needs: position ids, which every reader computes, and the scale of CLIP's loss."""
+
+_WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
 
 FileState = tuple[tuple[str, int, int], ...]
 """Path, size and modification time (ns) of each weight file."""
@@ -81,9 +85,32 @@ class ModelLayout:
         """Whether some of its tensors are memory or an open memory map (pickles) instead of byte ranges of a file."""
         return not all(isinstance(entry.source, FileRange) for entry in self.source.entries.values())
 
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The components that the family has and this model lacks, by folder name."""
+        required = ("vae", *(spec.folder for spec in self.family.text_encoders))
+        return tuple(name for name in required if name not in self.components)
+
+    @property
+    def missing_words(self) -> str:
+        """The same for a person, such as "VAE, text encoder (CLIP-L)"."""
+        clip = {spec.folder: f"text encoder ({_CLIP_NAMES[spec.architecture, spec.pooled]})"
+                for spec in self.family.text_encoders}
+        return ", ".join({"vae": "VAE", **clip}[name] for name in self.missing)
+
     def file_state(self) -> FileState:
         """The present state of its weight files. A file that is missing counts with size and time -1."""
         return tuple(_file_state(file) for file in sorted(self.source.files))
+
+
+_CLIP_NAMES = {("clip", False): "CLIP-L", ("open_clip", False): "CLIP-H", ("open_clip", True): "CLIP-G"}
+
+
+def surplus_tokens(layout: ModelLayout) -> dict[str, int]:
+    """How many tokens each text encoder has beyond CLIP's own, by folder name; those that have none are left out."""
+    tables = {name: part.tensors.get(TOKEN_TABLE) for name, part in layout.components.items()}
+    return {name: table.shape[0] - VOCABULARY for name, table in tables.items()
+            if table is not None and table.shape[0] > VOCABULARY}
 
 
 def _file_state(file: Path) -> tuple[str, int, int]:
@@ -100,10 +127,17 @@ def read_layout(path: Path) -> ModelLayout:
     Raises:
         AtelierError: the path is no Stable Diffusion model; the message says what it lacks.
     """
-    return _of_folder(path) if path.is_dir() else _of_file(open_file(path))
+    path = model_folder(path)
+    return _of_folder(path) if path.is_dir() else _of_file(_unwrapped(open_file(path)))
 
 
 # --- single files ---------------------------------------------------------------------------------------------------
+
+def _unwrapped(source: Source) -> Source:
+    """The source without what training in parallel (`module.`) and compiling (`_orig_mod.`) put into its names."""
+    plain = {_WRAPPERS.sub("", name): entry for name, entry in source.entries.items()}
+    return replace(source, entries=plain) if len(plain) == len(source.entries) else source
+
 
 def _of_file(source: Source) -> ModelLayout:
     names = source.entries.keys()
@@ -113,10 +147,12 @@ def _of_file(source: Source) -> ModelLayout:
                            "Choose a Stable Diffusion 1, 2 or XL model.")
     family = family_of_shapes(_shapes(unet))
     parts = {"unet": unet}
-    vae = {name: tensor for name, tensor in _below(source, VAE_PREFIX).items() if not name.startswith(VAE_SURPLUS)}
-    if vae:
+    stored_vae = {name: tensor for name, tensor in _below(source, VAE_PREFIX).items()
+                  if not name.startswith(VAE_SURPLUS)}
+    if stored_vae:
+        vae = {original_attention(name): tensor for name, tensor in stored_vae.items()}
         parts["vae"] = to_diffusers(original_table("vae", vae.keys(), family), vae, "vae")
-        used |= {VAE_PREFIX + name for name in vae}
+        used |= {VAE_PREFIX + name for name in stored_vae}
     for spec in family.text_encoders:
         prefix = next((p for p in text_prefixes(family, spec.folder) if any(n.startswith(p) for n in names)), None)
         if prefix is not None:
@@ -131,7 +167,7 @@ def _of_file(source: Source) -> ModelLayout:
 
 def _unet(source: Source) -> tuple[dict[str, LazyTensor], set[str]]:
     """The UNet under diffusers names, and its names in the file. A file may hold a bare UNet in either layout."""
-    for prefix in (UNET_PREFIX, ""):
+    for prefix in (UNET_PREFIX, "diffusion_model.", ""):
         stored = _below(source, prefix)
         if "input_blocks.0.0.weight" in stored:
             table = unet_table(UNetLayout.from_original(stored.keys()))
@@ -187,14 +223,14 @@ def _of_folder(path: Path) -> ModelLayout:
     family = family_of_shapes(_shapes(parts["unet"]))
     components: dict[str, Component] = {}
     for name, tensors in parts.items():
-        derived = component_config(name, _shapes(tensors), family)
-        stated = read_json(path / name / "config.json") if (path / name / "config.json").is_file() else {}
-        components[name] = Component(name, tensors, derived | stated)
-    scheduler = path / "scheduler" / "scheduler_config.json"
+        shapes = _shapes(tensors)
+        config = read_component_config(path / name / "config.json", name, shapes,
+                                       component_config(name, shapes, family))
+        components[name] = Component(name, tensors, config)
     entries = {f"{name}.{key}": tensor.parts[0] for name, tensors in parts.items() for key, tensor in tensors.items()}
     return ModelLayout(
         source=Source(path, entries), family=family, components=components,
-        scheduler=read_json(scheduler) if scheduler.is_file() else {})
+        scheduler=read_scheduler_config(path / "scheduler" / "scheduler_config.json"))
 
 
 def _folder_part(path: Path, component: str) -> dict[str, LazyTensor]:

@@ -7,14 +7,17 @@ the trainer enables gradients where it needs them.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 from torch import nn
 
 from ..errors import AtelierError
+from .foreign_errors import explained
 from .handle import DiffusersModel
 from .layout import Component, ModelLayout
+from .stated_config import TEXT_FIELDS
 from .text import TextStack
 from .tokenizer import load_tokenizer
 
@@ -35,8 +38,8 @@ def load_unet(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
     component = _component(model, "unet")
-    with _no_memory():
-        unet = cast("UNet2DConditionModel", UNet2DConditionModel.from_config(dict(component.config)))
+    with _explained(model, component), _no_memory():
+        unet = cast("UNet2DConditionModel", UNet2DConditionModel.from_config(_public(component)))
     return _load_weights(unet, component, dtype, device)
 
 
@@ -52,9 +55,9 @@ def load_vae(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
     component = _component(model, "vae")
-    with _no_memory():
+    with _explained(model, component), _no_memory():
         vae = cast("AutoencoderKL", AutoencoderKL.from_config({
-            **component.config, "scaling_factor": model.latent_scale, "shift_factor": model.latent_shift}))
+            **_public(component), "scaling_factor": model.latent_scale, "shift_factor": model.latent_shift}))
     if dtype == torch.float16 and component.config.get("force_upcast"):
         dtype = torch.float32
     return _load_weights(vae, component, dtype, device)
@@ -74,7 +77,7 @@ def load_text(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
     for spec in layout.family.text_encoders:
         component = _component_of(layout, spec.folder)
         kind = CLIPTextModelWithProjection if spec.pooled else CLIPTextModel
-        with _no_memory():
+        with _explained(model, component), _no_memory():
             encoder = kind(CLIPTextConfig(**_plain_config(component)))
         encoders[spec.folder] = _load_weights(encoder, component, dtype, device)
     return TextStack(layout.family, _tokenizers(model, layout), encoders)
@@ -118,9 +121,19 @@ def _component_of(layout: ModelLayout, name: str) -> Component:
 
 
 def _plain_config(component: Component) -> dict[str, Any]:
-    """A transformers configuration without the fields that describe its writer."""
-    notes = ("architectures", "torch_dtype", "dtype", "transformers_version", "model_type")
-    return {key: value for key, value in component.config.items() if not key.startswith("_") and key not in notes}
+    """Those fields of a transformers configuration that build a text encoder."""
+    return {key: value for key, value in component.config.items() if key in TEXT_FIELDS}
+
+
+def _public(component: Component) -> dict[str, Any]:
+    """A diffusers configuration without the fields that describe its writer."""
+    return {key: value for key, value in component.config.items()
+            if not key.startswith("_") or key == "_use_default_values"}
+
+
+def _explained(model: DiffusersModel, component: Component) -> AbstractContextManager[None]:
+    return explained(f"The configuration of the {component.folder} in {model.path}",
+                     "Download or copy the model again.")
 
 
 def _no_memory() -> Any:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import AtelierError
-from .families import TRAILING_SPACING, Kind
+from .kinds import TRAILING_SPACING, Kind
 from .layout import ModelLayout
 from .prediction import Prediction, read_kind
 

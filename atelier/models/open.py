@@ -41,7 +41,8 @@ def open_model(path: Path, *, prediction_type: str = "auto", progress: Progress 
     state = layout.file_state()
     scale, shift = _latent_scale(layout)
     return DiffusersModel(
-        path=path, family=layout.family.key, prediction_type=prediction.type, dtype=TORCH_NAMES[unet_dtype(layout)],
+        path=layout.path, family=layout.family.key, prediction_type=prediction.type,
+        dtype=TORCH_NAMES[unet_dtype(layout)],
         fingerprint=_fingerprint(layout, state, progress or Progress()),
         noise_schedule=read_noise_schedule(layout, prediction), latent_scale=scale, latent_shift=shift,
         opened_layout=None if layout.holds_weights else layout, opened_state=state)

@@ -1,16 +1,21 @@
 """Decide whether a UNet predicts noise (epsilon) or velocity (v_prediction).
 
 The weights themselves do not say. Evidence is taken in this order: the user's choice, a folder's scheduler
-configuration, a marker tensor, the file's metadata, and for SD2 one statistic. The result names the evidence, so that
+configuration, a marker tensor, the file's metadata, the configuration that its maker put beside it (the same name with
+.yaml), and for SD2 one statistic. The result names the evidence, so that
 a guess is never silent.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..errors import AtelierError
-from .families import PREDICTION_TYPES, Kind, kind_of
+from ..limits import Limits, read_limited
+from .families import PREDICTION_TYPES
+from .kinds import Kind, kind_of
 from .layout import ModelLayout
 
 V_MARKERS = ("v_pred", "edm_vpred.sigma_max")
@@ -20,6 +25,8 @@ ZERO_SNR_MARKER = "ztsnr"
 
 V_SIGNS = (*V_MARKERS, "edm_vpred.sigma_min", ZERO_SNR_MARKER)
 """Marker tensors that only v-prediction models have."""
+
+_PARAMETERIZATION = re.compile(r"""^[ \t]*parameterization:[ \t]*["']?(?P<kind>v|eps)["']?[ \t]*(?:#.*)?\r?$""", re.M)
 
 SD2_PROBE = "up_blocks.3.attentions.2.transformer_blocks.0.norm1.bias"
 SD2_SPREAD = 0.09
@@ -65,6 +72,9 @@ def read_prediction(layout: ModelLayout, asked: str = "auto") -> Prediction:
     stated = layout.source.metadata.get("modelspec.prediction_type", "")
     if stated:
         return Prediction("v_prediction" if stated.startswith("v") else "epsilon", "the file's metadata", zero_snr)
+    if stated := _yaml_parameterization(layout.path):
+        return Prediction("v_prediction" if stated == "v" else "epsilon", layout.path.with_suffix(".yaml").name,
+                          zero_snr)
     if layout.family.key == "x4-upscaler":
         return Prediction("v_prediction", "its family", zero_snr)
     probe = layout.unet.tensors.get(SD2_PROBE)
@@ -78,4 +88,18 @@ def read_prediction(layout: ModelLayout, asked: str = "auto") -> Prediction:
 
 def read_kind(layout: ModelLayout, prediction: Prediction) -> Kind:
     """The kind of model, by its family, its prediction type and its file's name."""
-    return kind_of(layout.family.key, prediction.type, layout.path.name)
+    path = layout.path
+    if path.parent.name == "snapshots":  # the hub's cache names a folder by its commit
+        path = path.parent.parent
+    return kind_of(layout.family.key, prediction.type, path.name)
+
+
+def _yaml_parameterization(path: Path) -> str:
+    """`parameterization` in the original configuration beside a checkpoint: "v", "eps", or "" where nothing says."""
+    file = path.with_suffix(".yaml")
+    try:
+        text = read_limited(file, Limits(size=2**20)).decode("utf-8-sig") if file.is_file() else ""
+    except (OSError, ValueError):  # a hint alone, of whatever program: without it the rest of the evidence decides
+        return ""
+    found = _PARAMETERIZATION.search(text)
+    return found["kind"] if found else ""

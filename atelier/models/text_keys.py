@@ -29,6 +29,11 @@ ENDS = (Pair("token_embedding", "text_model.embeddings.token_embedding"),
 """The parts before and after OpenCLIP's blocks."""
 
 
+TOKEN_TABLE = "text_model.embeddings.token_embedding.weight"
+VOCABULARY = 49408
+"""How many tokens CLIP's tokenizer has. Training with new words adds rows to the table behind them."""
+
+
 def clip_table() -> KeyTable:
     """OpenAI's CLIP: the same names on both sides."""
     return KeyTable([Pair("text_model", "text_model"), Pair("text_projection", "text_projection")])
@@ -53,9 +58,8 @@ def with_root(name: str) -> str:
 
 
 def layer_count(names: Collection[str]) -> int:
-    """How many blocks these names have, in either layout."""
-    numbers = {int(found[1]) for name in names if (found := re.search(r"(?:resblocks|encoder\.layers)\.(\d+)\.", name))}
-    return max(numbers, default=-1) + 1
+    """How many blocks these names have, in either layout. Counted: a single name with a large number in it is one."""
+    return len({found[1] for name in names if (found := re.search(r"(?:resblocks|encoder\.layers)\.(\d+)\.", name))})
 
 
 def text_config(shapes: Mapping[str, Shape], architecture: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import AtelierError, MissingPackage
 from ..files import write_text
+from .tokenizer_files import checked_files
 
 if TYPE_CHECKING:
     from transformers import CLIPTokenizer
@@ -87,8 +88,12 @@ def write_tokenizer(folder: Path, pad_token: str = END) -> None:
 
 
 def load_tokenizer(pad_token: str = END, folder: Path | None = None) -> CLIPTokenizer:
-    """The tokenizer, ready to use: a model folder's own if given, else one built from the merges."""
-    return _load_folder(folder) if folder is not None else _built(pad_token, _folder)
+    """The tokenizer, ready to use: a model folder's own if given, else one built from the merges.
+
+    Raises:
+        AtelierError: the folder's own is damaged, or no source of merges is installed.
+    """
+    return _checked(folder) if folder is not None else _built(pad_token, _folder)
 
 
 @lru_cache(maxsize=4)
@@ -98,6 +103,14 @@ def _built(pad_token: str, merges_folder: Path | None) -> CLIPTokenizer:
     with tempfile.TemporaryDirectory(prefix="atelier-tokenizer-") as folder:
         write_tokenizer(Path(folder), pad_token)
         return _load_folder(Path(folder))
+
+
+def _checked(folder: Path) -> CLIPTokenizer:
+    """A stranger's tokenizer, from a copy that holds nothing unchecked."""
+    with tempfile.TemporaryDirectory(prefix="atelier-tokenizer-") as copy:
+        for name, content in checked_files(folder).items():
+            write_text(Path(copy) / name, content)
+        return _load_folder(Path(copy))
 
 
 def _load_folder(folder: Path) -> CLIPTokenizer:

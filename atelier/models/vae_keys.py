@@ -62,6 +62,15 @@ def current_name(name: str) -> str:
     return f"{parent}.{OLD_ATTENTION[last]}.{tail}" if dot and last in OLD_ATTENTION else name
 
 
+def original_attention(name: str) -> str:
+    """A checkpoint's name with diffusers' names of the attention's parts (`attn_1.to_q`) replaced by the original's."""
+    head, found, tail = name.partition(".mid.attn_1.")
+    for ours, theirs in ATTENTION:
+        if found and tail.startswith(f"{theirs}."):
+            return f"{head}{found}{ours}{tail.removeprefix(theirs)}"
+    return name
+
+
 def vae_config(shapes: Mapping[str, Shape], scaling_factor: float, sample_size: int,
                force_upcast: bool) -> dict[str, Any]:
     """The configuration that makes diffusers build exactly these tensors.

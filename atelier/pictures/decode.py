@@ -10,14 +10,18 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 from PIL import Image, ImageFile
 
 from ..errors import AtelierError
+from ..limits import BeyondLimits, Limits, read_limited
 from .png import without_texts
+from .rgb import has_alpha, to_rgb
 
 MAX_PIXELS = 2 ** 27
 """Pictures above 134 megapixels are refused: a few kilobytes can claim to be gigabytes."""
+
+LARGEST = Limits(size=2**30)
+"""A file of as many pixels, stored plainly, is smaller."""
 
 DECODER_ERRORS = (OSError, SyntaxError, ValueError, EOFError, KeyError, IndexError, TypeError, OverflowError,
                   MemoryError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -43,12 +47,14 @@ def read_file(path: Path) -> bytes:
     """The bytes of `path`.
 
     Raises:
-        UnreadablePicture: the file is gone or may not be opened.
+        UnreadablePicture: the file is gone, may not be opened, or is too large to be a picture.
     """
     try:
-        return path.read_bytes()
+        return read_limited(path, LARGEST)
     except OSError as error:
         raise UnreadablePicture(path, f"it cannot be opened ({error.strerror or error})") from error
+    except BeyondLimits as error:
+        raise UnreadablePicture(path, str(error)) from error
 
 
 def read_picture(path: Path) -> Image.Image:
@@ -76,7 +82,7 @@ def decode_mask(path: Path, data: bytes) -> Image.Image:
         UnreadablePicture: as for `decode_picture`.
     """
     with _opened(path, data) as image:
-        if _has_alpha(image):
+        if has_alpha(image):
             rgba = image.convert("RGBA")
             grey = Image.composite(rgba.convert("L"), Image.new("L", rgba.size, 0), rgba.getchannel("A"))
         else:
@@ -101,7 +107,7 @@ def check_picture(path: Path, data: bytes, *, is_mask: bool = False) -> tuple[in
             image.load()
             return size
         image.load()
-        if not is_mask and _has_alpha(image):
+        if not is_mask and has_alpha(image):
             as_rgb(image, path)
         # Asked last, because Pillow turns TIFFs while loading them.
         return _upright_size(image)
@@ -113,15 +119,9 @@ def as_rgb(image: Image.Image, path: Path) -> Image.Image:
     Raises:
         UnreadablePicture: fully transparent.
     """
-    if image.mode.startswith("I") or image.mode == "F":
-        return _from_deep(image)
-    if not _has_alpha(image):
-        return image.convert("RGB")
-    rgba = image.convert("RGBA")
-    if rgba.getchannel("A").getextrema() == (0, 0):
+    if has_alpha(image) and image.convert("RGBA").getchannel("A").getextrema() == (0, 0):
         raise UnreadablePicture(path, "it is fully transparent")
-    white = Image.new("RGBA", rgba.size, "white")
-    return Image.alpha_composite(white, rgba).convert("RGB")
+    return to_rgb(image)
 
 
 @contextmanager
@@ -160,18 +160,6 @@ def _opened(path: Path, data: bytes) -> Iterator[Image.Image]:
         raise UnreadablePicture(path, "it is not a picture of a known format") from error
     except DECODER_ERRORS as error:
         raise UnreadablePicture(path, f"it is damaged ({error or type(error).__name__})") from error
-
-
-def _from_deep(image: Image.Image) -> Image.Image:
-    """8 bits from 16-bit integers (0..65535) or floats (0..1); Pillow's own conversion would clip at 255."""
-    values = np.asarray(image, dtype=np.float64) * (255 if image.mode == "F" else 255 / 65535)
-    grey = np.clip(np.nan_to_num(values), 0, 255).round().astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
-
-
-def _has_alpha(image: Image.Image) -> bool:
-    return image.mode in ("RGBA", "RGBa", "LA", "La", "PA") or (
-        "transparency" in image.info and image.mode in ("1", "L", "RGB", "P"))
 
 
 def _orientation(image: Image.Image) -> int:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import unicodedata
 from bisect import bisect_right
-from functools import lru_cache
-from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..errors import MissingPackage
+from .fonts import font_for, load_font
 
 Color = tuple[int, int, int]
 
@@ -18,8 +15,6 @@ _SMALLEST = 9
 _SHARPNESS = 4
 """Letters are drawn this much larger and shrunk: at their own size every letter's width is rounded to whole pixels, and
 small words run into each other."""
-_SYSTEM_FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "LiberationSans-Regular.ttf", "segoeui.ttf", "arial.ttf",
-                 "Arial Unicode.ttf", "NotoSansCJK-Regular.ttc", "msyh.ttc", "PingFang.ttc")
 
 
 def strip(text: str, width: int, height: int, *, ink: Color = (32, 32, 32), paper: Color = (255, 255, 255),
@@ -27,14 +22,14 @@ def strip(text: str, width: int, height: int, *, ink: Color = (32, 32, 32), pape
     """`text` centred on a strip of `width` × `height` pixels, in the largest size and the lines that fit.
 
     Text that does not fit is shortened with "…". Plain letters are drawn with Pillow's own font, so every machine
-    draws the same; others with the system font that has most of the letters; letters that it lacks lose their accents.
+    draws the same; others with a font of the system (`pictures.fonts`).
 
     Args:
         largest: Font size in pixels not to exceed.
     """
     if not text.strip() or _room(width, height) < 1:
         return Image.new("RGB", (width, height), paper)
-    name, words = _face(" ".join(text.split()))
+    name, words = font_for(" ".join(text.split()))
     font, lines = _fit(name, words, _room(width, height), height, largest)
     line_height = _line_height(font)
     top = (height * _SHARPNESS - line_height * len(lines)) / 2
@@ -47,7 +42,7 @@ def strip(text: str, width: int, height: int, *, ink: Color = (32, 32, 32), pape
 
 def font_size(text: str, width: int, height: int) -> int:
     """The font size in pixels that `strip` would choose: strips look alike if all get the least of theirs."""
-    name, words = _face(" ".join(text.split()))
+    name, words = font_for(" ".join(text.split()))
     font, _ = _fit(name, words, _room(width, height), height, None)
     return round(font.size / _SHARPNESS)
 
@@ -61,11 +56,11 @@ def _fit(name: str, text: str, room: int, height: int, largest: int | None
          ) -> tuple[ImageFont.FreeTypeFont, list[str]]:
     """The font, `_SHARPNESS` times as large as it will be seen, and the lines."""
     room, inner = room * _SHARPNESS, (height - 2 * (height // 12)) * _SHARPNESS
-    smallest = _font(name, _SMALLEST * _SHARPNESS)
+    smallest = load_font(name, _SMALLEST * _SHARPNESS)
     count = max(inner // _line_height(smallest), 1)
     text = _cut(text, smallest, room * count)
     for size in range(min(int(height / 1.6), largest or height), _SMALLEST - 1, -1):
-        font = _font(name, size * _SHARPNESS)
+        font = load_font(name, size * _SHARPNESS)
         most = inner // _line_height(font)
         lines = _wrap(text, font, room, most)
         if len(lines) <= most and all(font.getlength(line) <= room for line in lines):
@@ -111,43 +106,6 @@ def _shorten(line: str, font: ImageFont.FreeTypeFont, room: int) -> str:
 
 def _line_height(font: ImageFont.FreeTypeFont) -> int:
     return sum(font.getmetrics())
-
-
-@lru_cache(maxsize=256)
-def _face(text: str) -> tuple[str, str]:
-    """The name of a font ("" for Pillow's own) and the text as that font can draw it."""
-    missing = {name: letters for name in ("", *_SYSTEM_FONTS) if (letters := _missing(name, text)) is not None}
-    name = min(missing, key=lambda name: len(missing[name]))
-    return name, "".join(_plain(c) if c in missing[name] else c for c in text)
-
-
-def _plain(letter: str) -> str:
-    """The letter without accents, or "?"."""
-    base = "".join(c for c in unicodedata.normalize("NFKD", letter) if c.isascii())
-    return base or "?"
-
-
-def _missing(name: str, text: str) -> set[str] | None:
-    """The letters of `text` that a font lacks; None if there is no such font on this system."""
-    try:
-        font = _font(name, 16)
-    except OSError:
-        return None
-    box = _pixels(font, "\uffff")
-    return {c for c in set(text) if c != " " and _pixels(font, c) == box}
-
-
-def _pixels(font: ImageFont.FreeTypeFont, letter: str) -> bytes:
-    mask: Any = font.getmask(letter)
-    return bytes(mask)
-
-
-@lru_cache(maxsize=64)
-def _font(name: str, size: int) -> ImageFont.FreeTypeFont:
-    font = ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise MissingPackage("Pillow", "Writing below pictures (with FreeType)")
-    return font
 
 
 _SIDE_HEIGHT = 112

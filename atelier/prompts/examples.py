@@ -19,19 +19,14 @@ user's set replaces a shipped one of the same name:
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ..errors import AtelierError
+from ..toml_files import parse_toml, read_toml_text
 from .fields import PromptStyle
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 SHIPPED = Path(__file__).parents[2] / "prompt_examples"
 """The sets that ship with the pack."""
@@ -86,22 +81,12 @@ class ExampleLibrary:
 
     def text(self, name: str) -> str:
         """The text of the set's file; raises like `get`."""
-        file = self._existing(name)
-        try:
-            return file.read_text(encoding="utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise AtelierError(f"{file} is not valid TOML: {error}.", "Save it as UTF-8.") from error
-        except OSError as error:
-            raise AtelierError(f"{file} cannot be read: {error.strerror}.", "Choose another set.") from error
+        return read_toml_text(self._existing(name), "Choose another set.")
 
     @staticmethod
     def parse(text: str, file: Path) -> ExampleSet:
         """Parse a set's text; its name is that of `file`. Raises like `get`."""
-        try:
-            table = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise AtelierError(f"{file} is not valid TOML: {error}.", "Mend that line.") from error
-        return _read(table, file)
+        return _read(parse_toml(text, file), file)
 
     def _existing(self, name: str) -> Path:
         file = self._find(name)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from PIL import Image
 
 from ..pictures.labels import strip
+from ..pictures.rgb import to_rgb
 from .result import Score, Scores
 
 
@@ -25,6 +26,6 @@ def _with_strip(picture: Image.Image, score: Score) -> Image.Image:
     # Fits two lines of a prompt, and limits the font size on large pictures.
     bar = strip(f"{score.value:.4f} · {score.text}", width, max(round(width * 0.1), 30), largest=max(width // 28, 12))
     out = Image.new("RGB", (width, height + bar.height))
-    out.paste(picture.convert("RGB"), (0, 0))
+    out.paste(to_rgb(picture), (0, 0))
     out.paste(bar, (0, height))
     return out

@@ -24,6 +24,8 @@ _TOKENS, _TOKEN_POSITIONS, _PATCHES, _PATCH_POSITIONS = (
 _DIMENSIONS = {_TOKENS: 2, _TOKEN_POSITIONS: 2, _PATCHES: 4, _PATCH_POSITIONS: 2}
 _UNSEEN = ("num_attention_heads", "hidden_act", "layer_norm_eps")
 _UNSEEN_TEXT = (*_UNSEEN, "eos_token_id", "bos_token_id", "pad_token_id")
+STATED = frozenset(_UNSEEN_TEXT)
+"""Fields of a config.json that are used: those that no shape determines."""
 _OPENAI_WIDEST = 1024
 """Vision width of ViT-L/14, the widest CLIP by OpenAI; wider ones (H, g, bigG) are LAION's."""
 

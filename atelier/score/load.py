@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from reprlib import repr as short
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ..checkpoint.entry import Entry
-from ..checkpoint.folder import component_entries, read_json
+from ..checkpoint.folder import component_entries
 from ..checkpoint.source import open_file
 from ..errors import AtelierError
-from .config import config_of
+from ..json_files import read_json_object
+from ..models.foreign_errors import explained
+from .config import STATED, config_of
 from .crop import ClipCrop
 from .scorer import ClipScorer
 from .tokens import clip_tokenizer
@@ -19,6 +22,7 @@ from .tokens import clip_tokenizer
 if TYPE_CHECKING:
     from transformers import CLIPModel
 
+_DO = "Download the CLIP model again, or choose another."
 _WEIGHTS = "model.safetensors"
 _ASSUMED = ("There is no config.json with the model: activation {} was assumed, right for OpenAI's models up to L/14 "
             "and LAION's H and bigG.")
@@ -55,8 +59,8 @@ def load_clip(path: Path) -> tuple[CLIPModel, str]:
 
     name, entries, known = model_name(path), _entries(path), _known_config(path)
     shapes = {key: entry.shape for key, entry in entries.items()}
-    config: Any = CLIPConfig(**config_of(shapes, known, name))
-    with torch.device("meta"):  # skips random initialisation
+    with explained(f"The configuration of {name}", _DO), torch.device("meta"):  # skips random initialisation
+        config: Any = CLIPConfig(**config_of(shapes, known, name))
         model: Any = CLIPModel(config)
     wanted = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items() if key != "logit_scale"}
     wrong = [key for key, shape in wanted.items() if shapes.get(key, shape) != shape]
@@ -109,4 +113,17 @@ def _known_config(path: Path) -> dict[str, Any] | None:
     folder = _folder_of(path)
     file = folder / "config.json" if folder else path.with_suffix(".json")
     kind: Any = CLIPConfig
-    return kind.from_dict(read_json(file)).to_dict() if file.is_file() else None
+    return _stated(kind, file) if file.is_file() else None
+
+
+def _stated(kind: Any, file: Path) -> dict[str, Any]:
+    values = read_json_object(file, _DO)
+    parts: dict[str, dict[str, Any]] = {}
+    for part in ("text_config", "vision_config", "text_config_dict", "vision_config_dict"):
+        stated = values.get(part)
+        if not isinstance(stated or {}, dict):
+            raise AtelierError(f"{file}: {part} is {short(stated)}, not a table.", _DO)
+        if stated is not None:
+            parts[part] = {name: value for name, value in stated.items() if name in STATED}
+    with explained(str(file), _DO):
+        return kind.from_dict(parts).to_dict()

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from ..pictures.rgb import to_rgb
 from .crop import ClipCrop
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -20,7 +21,7 @@ def pixel_values(pictures: Sequence[Image.Image], size: int, crop: ClipCrop = Cl
     """Pictures of any sizes as one input of CLIP's picture encoder.
 
     With `ClipCrop.CENTER` this is bit for bit what transformers' `CLIPImageProcessor` computes with Pillow: bicubic on
-    8-bit levels, crop, scale to 0..1, normalise.
+    8-bit levels, crop, scale to 0..1, normalise. Transparent parts show white.
 
     Args:
         size: The model's `image_size`, in pixels.
@@ -28,7 +29,7 @@ def pixel_values(pictures: Sequence[Image.Image], size: int, crop: ClipCrop = Cl
     Returns:
         Float32, `[B, 3, size, size]`.
     """
-    squares = np.stack([np.asarray(_square(picture.convert("RGB"), size, crop)) for picture in pictures])
+    squares = np.stack([np.asarray(_square(to_rgb(picture), size, crop)) for picture in pictures])
     levels = torch.from_numpy(squares).permute(0, 3, 1, 2).to(torch.float32) / 255  # BHWC -> BCHW
     mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (MEAN, STD))
     return (levels - mean) / std

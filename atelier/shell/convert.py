@@ -32,18 +32,21 @@ def add(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Convert and report."""
+    from ..checkpoint.pickled import WEIGHT_ENDINGS
     from ..convert.folder import to_folder
     from ..convert.single_file import to_checkpoint
     from ..errors import AtelierError
+    from ..files import check_apart
     from ..lora.bake import merge_of
     from ..lora.file import load_lora
     from ..models.layout import read_layout
 
     options = ConvertOptions(arguments.precision, arguments.prune, arguments.prediction_type)
     progress = ShellProgress()
-    if arguments.destination.suffix == ".safetensors":
+    if arguments.destination.suffix.lower() in WEIGHT_ENDINGS:
         merge = None
         if arguments.lora:
+            check_apart(arguments.destination, [arguments.lora])
             merge = merge_of(load_lora(arguments.lora), read_layout(arguments.source), arguments.strength)
         report = to_checkpoint(arguments.source, arguments.destination, options, progress, merge=merge)
     elif arguments.lora:

@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     if arguments.count < 1:
         raise AtelierError(f"--count is {arguments.count}.", "Choose at least 1.")
+    device = pick_device(arguments.device)
     base = recommended(inspect(arguments.model).advice)
     chosen = {name: getattr(arguments, name) for name in ("width", "height", "steps", "cfg", "sampler")
               if getattr(arguments, name) is not None}
@@ -54,7 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
     request = GenerateRequest(
         prompts=prompts, seeds=seeds, negative=arguments.negative, options=options, lora=arguments.lora,
         strength=arguments.strength)
-    device, progress = pick_device(arguments.device), ShellProgress()
+    progress = ShellProgress()
     model = open_model(arguments.model, prediction_type=arguments.prediction_type, progress=progress)
     dtype = pick_dtype(arguments.precision, device, sampling=True)
     pictures = generate(model, request, device=device, dtype=dtype, progress=progress)

@@ -38,7 +38,7 @@ def add(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Compose the grid and write picture and manifest."""
-    from ..files import atomic_file, write_json
+    from ..files import atomic_file, check_apart, write_json
     from ..grid.compose import Fit, compose, parse_color
     from ..grid.fillers import fillers_from_folder
     from ..grid.layout import Gaps, Layout, Placement, arrange, rows_for
@@ -48,6 +48,7 @@ def run(arguments: argparse.Namespace) -> None:
         raise AtelierError(f"--out is {str(arguments.out)!r}, which is not the name of a PNG file.",
                            "Give a name that ends in .png; the manifest gets the same with .json.")
     files = picture_files(arguments.pictures)
+    manifest_file = arguments.out.with_suffix(".json")
     rows, columns = rows_for(len(files), arguments.columns)
     layout = Layout(rows=rows, columns=columns, block=arguments.block, cell_width=arguments.cell,
                     cell_height=arguments.cell, gaps=Gaps(*arguments.gaps))
@@ -61,11 +62,15 @@ def run(arguments: argparse.Namespace) -> None:
     cells = arrange(layout, len(files), count, Placement(arguments.placement), arguments.seed)
     grid = compose(layout, cells, open_pictures(files), [filler.picture for filler in fillers],
                    fit=Fit(arguments.fit), background=parse_color(arguments.background))
+    sources = [*files, *(filler.path for filler in fillers)]
+    sources += [beside for file in sources if (beside := file.with_suffix(".json")).is_file()]
+    for written in (arguments.out, manifest_file):
+        check_apart(written, sources)
     progress.close()
     manifest = describe(layout, cells, [Origin(source=file.name) for file in files],
                         [Origin(source=filler.path.name) for filler in fillers], arguments.seed).to_json()
     with atomic_file(arguments.out) as part:
         grid.save(part, "PNG")
-    write_json(arguments.out.with_suffix(".json"), manifest)
+    write_json(manifest_file, manifest)
     show(arguments, f"{arguments.out}: {grid.width} × {grid.height} pixels, {len(files)} pictures, {count} fillers",
          {"file": arguments.out, **manifest})

@@ -13,7 +13,8 @@ from .output import add_json, show
 def add(verbs: Any) -> None:
     """Add the verb to the command line."""
     parser = verbs.add_parser("lora-convert", help="convert a LoRA between the formats of kohya, diffusers and PEFT")
-    parser.add_argument("source", type=Path, metavar="SRC", help="a LoRA file, or a PEFT folder")
+    parser.add_argument("source", type=Path, metavar="SRC",
+                        help="a LoRA file (.safetensors, .pt, .bin), or a PEFT folder")
     parser.add_argument("destination", type=Path, metavar="DST", help="a .safetensors file; a folder for --to peft")
     parser.add_argument("--to", choices=FORMATS, default=FORMATS[0], help=f"what to write (default: {FORMATS[0]})")
     add_json(parser)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..errors import AtelierError
+from ..json_files import parse_json
+from ..limits import DEFAULT, read_limited
 from .output import add_device, add_json, show
 from .pictures import open_pictures, picture_files
 from .progress import ShellProgress
@@ -31,15 +32,22 @@ def add(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Score and print the table."""
-    from ..files import write_text
+    from ..fields import check_text
+    from ..files import check_apart, write_text
     from ..score.definitions import Definition
     from ..score.load import open_scorer
     from ..train.devices import pick_device
 
     files = picture_files(arguments.pictures)
+    for name in ("text", "prefix", "style"):
+        check_text(f"--{name}", getattr(arguments, name) or "")
+    device = pick_device(arguments.device)
+    if arguments.csv:
+        check_apart(arguments.csv, [*files, *(f.with_suffix(ending) for f in files for ending in (".json", ".txt"))])
+        check_apart(arguments.csv, [arguments.model])
     texts = arguments.text if arguments.text is not None else _sidecar_texts(files)
     pictures, progress = open_pictures(files), ShellProgress()
-    scorer = open_scorer(arguments.model, device=pick_device(arguments.device))
+    scorer = open_scorer(arguments.model, device=device)
     scores = scorer.score(pictures, texts, definition=Definition(arguments.definition), prefix=arguments.prefix,
                           style=arguments.style, progress=progress)
     progress.close()
@@ -65,8 +73,8 @@ def _sidecar_texts(files: Sequence[Path]) -> list[str]:
 def _saved_prompt(path: Path) -> str:
     """The `prompt` in Save Titled's JSON file; "" if there is no such file or another program wrote it."""
     try:
-        details = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError):
+        details = parse_json(read_limited(path, DEFAULT))
+    except (OSError, ValueError):
         return ""
     prompt = details.get("prompt") if isinstance(details, dict) else None
     return prompt.strip() if isinstance(prompt, str) else ""

@@ -52,9 +52,11 @@ def run(arguments: argparse.Namespace) -> None:
     """Read the file, train, report. An interrupted run goes on when it is asked for again."""
     from ..dataset.folder import read_folder
     from ..models.open import open_model
+    from ..train.devices import pick_device
     from ..train.run import train
     from .train_file import read_train_file
 
+    pick_device(arguments.device)  # before anything is read
     wanted = read_train_file(arguments.config, device=arguments.device)
     progress = ShellProgress()
     data = read_folder(wanted.folder, wanted.data, progress)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -13,14 +12,11 @@ from ..dataset.types import Resolution
 from ..errors import AtelierError
 from ..fields import typed
 from ..files import file_name
+from ..limits import BeyondLimits, check_values
+from ..toml_files import TOML, parse_toml, read_toml_text
 from ..train.devices import RunPaths
 from ..train.request.presets import build_request
 from ..train.request.request import PARTS, TrainRequest, names_of, only
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _TOP = {"name", "model", "prediction_type", "preset", "epochs", "steps", "seed", "data", "lora", "options", "place"}
 
@@ -45,10 +41,11 @@ def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
         AtelierError: it cannot be read, misses something, or holds an unknown name or a value of another type or out
             of range.
     """
+    values = parse_toml(read_toml_text(path, "Give an existing TOML file."), path)
     try:
-        values = tomllib.loads(_content(path))
-    except tomllib.TOMLDecodeError as error:
-        raise AtelierError(f"{path} is no valid TOML: {error}.", "Correct that line.") from error
+        check_values(values, TOML)
+    except BeyondLimits as error:  # a null character, which no path or prompt can hold
+        raise AtelierError(f"{path} cannot be used: {error}.", "Take it out.") from error
     _only(values, _TOP, path.name)
     base = path.resolve().parent
     data = _table(values, "data", path)
@@ -70,18 +67,6 @@ def _request(values: Mapping[str, Any]) -> TrainRequest:
     others = names_of(*(part for part in PARTS if part != "lora"))
     return build_request(preset, only(values.get("lora", {}), names_of("lora"), "[lora]"),
                          only(values.get("options", {}), others, "[options]"), top)
-
-
-def _content(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-        return data.decode("utf-8-sig")  # editors on Windows put a mark in front
-    except OSError as error:
-        raise AtelierError(f"{path} cannot be read ({error.strerror}).", "Give an existing TOML file.") from error
-    except UnicodeDecodeError as error:
-        line = error.object[:error.start].count(b"\n") + 1
-        raise AtelierError(f"{path} is not UTF-8 text (line {line} holds the byte {error.object[error.start]:#04x}).",
-                           "Save it as UTF-8 in your editor.") from error
 
 
 def _folder_options(data: Mapping[str, Any], base: Path) -> FolderOptions:

@@ -83,6 +83,16 @@ class Adapters:
         self._init(seed)
 
     @torch.no_grad()
+    def damaged_weight(self) -> str:
+        """A frozen weight that holds NaN or infinite values, such as "conv_in.weight of the unet"; "" if none does."""
+        own = {id(parameter) for parameter in self.parameters}
+        for component, module in self.components.items():
+            for name, weight in module.named_parameters():
+                if id(weight) not in own and not bool(torch.isfinite(weight).all()):
+                    return f"{name.replace('.base_layer.', '.')} of the {component}"
+        return ""
+
+    @torch.no_grad()
     def _init(self, seed: int) -> None:
         """A ~ U(−1/√fan_in, 1/√fan_in) as PEFT has it, but from a stream of its own for each layer's name.
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from ..errors import AtelierError
 
 if TYPE_CHECKING:
     import torch
@@ -25,14 +27,41 @@ class RunPaths:
 
 
 def pick_device(name: str) -> torch.device:
-    """The torch device `name` stands for."""
+    """The torch device that `name` stands for: "auto" (the best there is), or one such as "cuda:1", "mps" or "cpu".
+
+    Raises:
+        AtelierError: there is no such device on this machine, or it cannot compute pictures.
+    """
     import torch
 
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    if name == "auto":
+        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(best)
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise _no_device(name) from error
+    if device.type != "cpu" and (device.index or 0) >= _count(device.type):
+        raise _no_device(name)
+    return device
+
+
+def _count(kind: str) -> int:
+    """How many devices of a kind are there."""
+    import torch
+
+    if kind == "mps":
+        return int(torch.backends.mps.is_available())
+    backend: Any = getattr(torch, kind, None)  # "cuda", "xpu"; "meta" is none
+    if not hasattr(backend, "is_available") or not hasattr(backend, "device_count"):
+        return 0
+    return backend.device_count() if backend.is_available() else 0
+
+
+def _no_device(name: str) -> AtelierError:
+    found = [f"{kind}:{index}" for kind in ("cuda", "xpu") for index in range(_count(kind))]
+    return AtelierError(f"There is no device {name!r} on this machine.",
+                        f"Choose one of: {', '.join(['auto', 'cpu', *found, *['mps'] * _count('mps')])}.")
 
 
 def pick_dtype(precision: str, device: torch.device, *, sampling: bool = False) -> torch.dtype:

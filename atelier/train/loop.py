@@ -203,6 +203,10 @@ class Loop:
         kept = ""
         if self._checkpoints.save_last_finite():
             kept = f" The weights of step {self._checkpoints.finite_step} are kept in {self.folder.last}."
+        if damaged := self.trainer.adapters.damaged_weight():
+            raise AtelierError(f"The model itself is damaged: {damaged} holds NaN or infinite values.{kept}",
+                               "Download or convert the model again; where its weights are too large for float16, "
+                               "choose precision bf16 or fp32.")
         raise AtelierError(f"The loss became NaN or infinite at step {step}.{kept}",
                            "Lower the learning rate, or choose precision bf16 or fp32, and start again.")
 

@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
+from ..pictures.fonts import font_for, load_font
 from .history import History, smoothed
 
 INK, GRID, RAW, TRAIN, VALIDATION, BEST = "#24292f", "#e3e6ea", "#c4d7f2", "#2f6fd0", "#d97706", "#15803d"
@@ -80,8 +81,9 @@ def _axes(train: Points, validations: Points, width: int, height: int) -> Axes:
 
 def _labels(picture: Image.Image, axes: Axes, title: str, best: tuple[float, float] | None, *, validations_name: str,
             validations: bool, steps_per_epoch: int) -> None:
-    pen, font, small = ImageDraw.Draw(picture), ImageFont.load_default(18), ImageFont.load_default(13)
-    pen.text((_LEFT, 12), title, INK, font)
+    pen, small = ImageDraw.Draw(picture), load_font("", 13)
+    face, title = font_for(title)
+    pen.text((_LEFT, 12), title, INK, load_font(face, 18))
     for y in _ticks(axes.y_min, axes.y_max):
         pen.text((_LEFT - 8, axes.place(0, y)[1]), f"{y:.3g}", INK, small, anchor="rm")
     bottom = axes.place(0, axes.y_min)[1] + 6

@@ -84,6 +84,7 @@ def clip_score_path(name: str) -> Path:
 
 
 def _lookup(paths: dict[str, Path], name: str, what: str, put: str = "it there") -> Path:
+    name = name.replace("\\", "/")  # a graph saved on another system may have the other separator
     if name not in paths:
         raise _missing(what, put)
     return paths[name]

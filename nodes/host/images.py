@@ -15,7 +15,9 @@ def to_image_tensor(pictures: Sequence[Image]) -> torch.Tensor:
     """Convert PIL pictures of one size to the host's IMAGE: `[B, H, W, 3]`, float 0..1, on CPU."""
     import numpy as np
 
-    return torch.from_numpy(np.stack([np.asarray(p.convert("RGB"), dtype=np.float32) / 255 for p in pictures]))
+    from ...atelier.pictures.rgb import to_rgb
+
+    return torch.from_numpy(np.stack([np.asarray(to_rgb(p), dtype=np.float32) / 255 for p in pictures]))
 
 
 def from_image_tensor(images: torch.Tensor) -> list[Image]:

@@ -26,12 +26,17 @@ def load_model(model: DiffusersModel) -> tuple[Any, Any, Any]:
     Raises:
         AtelierError: the host does not know the model, or it lacks a text encoder or VAE.
     """
-    from ...atelier.models.layout import read_layout
+    from ...atelier.models.layout import read_layout, surplus_tokens
     from ...atelier.models.prediction import read_prediction
+    from ...atelier.models.text_keys import VOCABULARY
 
     embeddings = folder_paths.get_folder_paths("embeddings")
     layout = read_layout(model.path)
     prediction = read_prediction(layout, model.prediction_type)
+    if surplus := surplus_tokens(layout):
+        raise AtelierError(f"The {' and the '.join(surplus)} of {model.path} has more than CLIP's {VOCABULARY} tokens, "
+                           "which ComfyUI cannot load.", "Write the model with Export Checkpoint, which leaves the "
+                           "others out, and load that file.")
     if model.is_folder:
         state = _original_state(layout, prediction)
         loaded = comfy.sd.load_state_dict_guess_config(state, embedding_directory=embeddings)

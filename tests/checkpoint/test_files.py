@@ -70,6 +70,8 @@ CONTRADICTIONS = {
     "negative": {"a": entry(begin=-8, end=0)},
     "negative shape": {"a": entry(shape=(-1, -2))},
     "huge shape": {"a": entry(shape=(1 << 62, 1 << 62))},
+    "a product that cannot be printed": {"a": entry(shape=(1 << 62,) * 60)},
+    "more dimensions than torch has": {"a": entry(shape=(1 << 62,) * 500)},
     "shape of fractions": {"a": entry(shape=(2.0,))},
     "shape of truths": {"a": entry(dtype="U8", shape=(True, 8))},
     "unknown dtype": {"a": entry(dtype="F7")},
@@ -235,10 +237,15 @@ def test_shards_may_not_lie_elsewhere_nor_be_missing(tmp_path: Path) -> None:
     index = folder / "diffusion_pytorch_model.safetensors.index.json"
     save_file({"a": torch.zeros(2)}, tmp_path / "outside.safetensors")
     for places, message in (({"a": "../outside.safetensors"}, "outside its folder"),
-                            ({"a": "x.safetensors"}, "missing"), ({}, "no shards")):
+                            ({"a": "x.safetensors"}, "missing"), ({}, "no shards"), ({"a": 3}, "names 3 as the file"),
+                            ({"a": ["x"]}, "as the file of 'a'"), ({"a": "x" * 999}, "as the file of 'a'"),
+                            ("x.safetensors", "no shards")):
         index.write_text(json.dumps({"weight_map": places}))
         with pytest.raises(AtelierError, match=message):
             component_entries(folder)
+    index.write_text("[" * 50_000 + "]" * 50_000)
+    with pytest.raises(AtelierError, match="nested"):
+        component_entries(folder)
     save_file({"b": torch.zeros(2)}, folder / "x.safetensors")
     index.write_text(json.dumps({"weight_map": {"a": "x.safetensors"}}))
     with pytest.raises(AtelierError, match="no shard holds"):

@@ -252,6 +252,14 @@ def test_a_component_that_is_missing_is_named(tmp_path: Path) -> None:
     source = write_sdxl(tmp_path / "model.safetensors", shape="tiny")
     changed(source, lambda tensors: [tensors.pop(name) for name in list(tensors) if name.startswith("first_stage")])
     report = to_folder(source, tmp_path / "folder")
-    assert "vae" in report.text() and not (tmp_path / "folder" / "model_index.json").exists()
+    assert "The source has no VAE" in report.text() and not (tmp_path / "folder" / "model_index.json").exists()
     config = json.loads((tmp_path / "folder" / "unet" / "config.json").read_text())
     assert config["_class_name"] == "UNet2DConditionModel"
+
+
+@pytest.mark.parametrize("ending", [".ckpt", ".pt", ".bin", ".SAFETENSORS"])
+def test_no_folder_gets_the_name_of_a_file(ending: str, tmp_path: Path) -> None:
+    source = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+    with pytest.raises(AtelierError, match="ending of a file"):
+        to_folder(source, tmp_path / f"other{ending}")
+    assert list(tmp_path.iterdir()) == [source]

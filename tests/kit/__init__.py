@@ -48,5 +48,8 @@ Surroundings
     fake_llm               a chat-completions endpoint that answers, or fails, as told
     offline                no network
     leash                  child processes that end with their parent
+    damage                 random damage for files of every kind
+    damaged_files          valid files to damage, and a process that reads them within limits of time and memory
+    damage_readers         that process
     memory                 peak memory of a test run, and its limits
 """

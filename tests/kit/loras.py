@@ -30,7 +30,8 @@ TINY: dict[str, dict[str, Any]] = {
             "down_block_types": ("CrossAttnDownBlock2D", "DownBlock2D"), "cross_attention_dim": 16,
             "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D")},
 }
-TINY["sdxl"] = {**TINY["sd1"], "cross_attention_dim": 32, "use_linear_projection": True,
+# SDXL's LoRA names count two residual blocks a level, as all published models have.
+TINY["sdxl"] = {**TINY["sd1"], "layers_per_block": 2, "cross_attention_dim": 32, "use_linear_projection": True,
                 "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
                 "projection_class_embeddings_input_dim": 16 + 48}
 

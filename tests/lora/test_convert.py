@@ -383,6 +383,18 @@ def test_sdxls_text_encoders_are_told_apart_in_kohyas_keys() -> None:
         "lora_te"}
 
 
+def test_sdxl_is_known_by_any_of_its_own_layers() -> None:
+    """A LoRA of few layers, too, gets the names that other programs look for."""
+    linear = torch.ones(2, 640), torch.ones(640, 2)
+    block = "unet.down_blocks.1.attentions.0.transformer_blocks"
+    cross = {f"{block}.0.attn2.to_k": LoraModule(torch.ones(2, 2048), torch.ones(640, 2), 1.0)}
+    first, second = ({f"{block}.{n}.attn1.to_q": LoraModule(*linear, 1.0)} for n in range(2))
+    for weights in (second, cross, {**first, **second}, {**first, **cross}):
+        assert all(key.startswith("lora_unet_input_blocks_4_1_transformer_blocks_") for key in kohya_state(weights))
+    sd1 = kohya_state({f"{block}.0.attn2.to_k": LoraModule(torch.ones(2, 768), torch.ones(640, 2), 1.0)})
+    assert all(key.startswith("lora_unet_down_blocks_1_attentions_0_transformer_blocks_0") for key in sd1)
+
+
 def test_the_report_names_family_ranks_and_scale(tmp_path: Path) -> None:
     down, up = torch.ones(4, 1024), torch.ones(8, 4)
     stem = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"

@@ -41,8 +41,8 @@ def test_zero_terminal_snr_marker_changes_the_schedule_alone(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("change", [{"beta_end": 0.013}, {"beta_schedule": "linear"}, {"num_train_timesteps": 900},
-                                    {"trained_betas": [0.1, 0.2]}, {"rescale_betas_zero_snr": True},
-                                    {"prediction_type": "v_prediction"}], ids=str)
+                                    {"trained_betas": [0.1] * 1000}, {"rescale_betas_zero_snr": True},
+                                    {"prediction_type": "v_prediction"}], ids=lambda change: next(iter(change)))
 def test_a_folders_scheduler_decides_the_digest(change: dict, tmp_path: Path) -> None:
     folder = folder_of(write_sd1(tmp_path / "model.safetensors", shape="tiny"))
     before = open_model(folder)

@@ -11,8 +11,8 @@ import pytest
 from kit.checkpoints import write_sd1, write_sd2, write_sdxl, write_sdxl_refiner
 
 from atelier.convert import ConvertOptions, to_folder
-from atelier.models.families import KINDS
 from atelier.models.inspect import inspect
+from atelier.models.kinds import KINDS, kind_of
 
 Expected = tuple[str, str, int, float, int]
 CASES: dict[str, tuple[Callable[..., Path], dict[str, Any], str, Expected]] = {
@@ -50,6 +50,49 @@ def test_sd2_at_768_is_advised_once_it_is_known_to_predict_velocity(tmp_path: Pa
     report = to_folder(path, tmp_path / "folder", ConvertOptions(prediction_type="v_prediction"))
     assert "Sample with: sampler dpmpp_2m, scheduler karras, 25 steps, cfg 7, 768 x 768" in report.text()
     assert inspect(tmp_path / "folder").kind == "sd2-v"
+
+
+@pytest.mark.parametrize(("family", "name", "sampler", "steps", "cfg", "size"), [
+    ("sdxl", "dreamshaperXL_lightningDPMSDE", "dpmpp_sde", 6, 2.0, 1024),
+    ("sdxl", "juggernautXL_v9Rdphoto2Lightning", "dpmpp_sde", 6, 2.0, 1024),
+    ("sdxl", "dreamshaperXL_v21TurboDPMSDE", "dpmpp_sde", 6, 2.0, 1024),
+    ("sdxl", "turbovisionxlSuperFastXL_tvxlV431Bakedvae", "dpmpp_sde", 6, 2.0, 1024),
+    ("sdxl", "sdxl-turbo", "euler_ancestral", 1, 1.0, 512),
+    ("sdxl", "base Hyper-SDXL-8steps-lora", "euler", 8, 1.0, 1024),
+    ("sdxl", "dmd2_sdxl_4step_unet_fp16", "lcm", 4, 1.0, 1024),
+    ("sdxl", "lcm-lora-sdxl", "lcm", 6, 1.5, 1024),
+    ("sd1", "realisticVisionV60B1_v51HyperVAE", "dpmpp_sde", 6, 2.0, 512),
+    ("sd1", "DreamShaper8_LCM", "lcm", 6, 1.5, 512),
+    # Names that only look like it.
+    ("sdxl", "hyperRealismXL_v2", "dpmpp_2m", 30, 7.0, 1024), ("sd1", "calcmix", "dpmpp_2m", 25, 7.0, 512),
+    ("sd1", "hyperion_v1", "dpmpp_2m", 25, 7.0, 512),
+])
+def test_merges_of_distilled_models_are_known_by_their_usual_names(family: str, name: str, sampler: str, steps: int,
+                                                                   cfg: float, size: int) -> None:
+    advice = kind_of(family, "epsilon", f"{name}.safetensors").advice
+    assert (advice.sampler, advice.steps, advice.cfg, advice.size) == (sampler, steps, cfg, size)
+
+
+def test_a_folder_of_the_hubs_cache_is_known_by_its_repository(tmp_path: Path) -> None:
+    root = tmp_path / "models--stabilityai--sdxl-turbo"
+    snapshot = root / "snapshots" / "4d50f6b2"
+    to_folder(write_sdxl(tmp_path / "model.safetensors", shape="tiny"), snapshot)
+    (root / "refs").mkdir()
+    (root / "refs" / "main").write_text("4d50f6b2")
+    (root / "snapshots" / "newer").mkdir()
+    found = inspect(root)
+    assert (found.kind, found.path) == ("sdxl-turbo", snapshot)
+
+
+@pytest.mark.parametrize(("line", "predicted"), [('    parameterization: "v"', "v_prediction"),
+                                                 ("parameterization: v  # 768", "v_prediction"),
+                                                 ("    parameterization: eps", "epsilon"), ("x: 1", "epsilon")])
+def test_the_configuration_beside_a_checkpoint_says_what_it_predicts(line: str, predicted: str, tmp_path: Path) -> None:
+    path = write_sd1(tmp_path / "model.v2.safetensors", shape="tiny")
+    (tmp_path / "model.v2.yaml").write_text(f"model:\n  target: ldm.LatentDiffusion\n  params:\n{line}\n")
+    found = inspect(path)
+    assert found.prediction_type == predicted
+    assert ("model.v2.yaml" in found.text()) == ("param" in line)
 
 
 @pytest.mark.host

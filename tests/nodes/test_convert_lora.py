@@ -30,6 +30,14 @@ def test_outputs_are_name_weights_and_report(nodes: dict[str, Any], models: Path
     torch.testing.assert_close(product, expected)
 
 
+def test_a_graph_of_windows_finds_its_lora(nodes: dict[str, Any], models: Path) -> None:
+    (models / "loras" / "sub").mkdir()
+    save_file(core_lora(), models / "loras" / "sub" / "core.safetensors")
+    execute = nodes["AtelierConvertLora"].execute
+    assert Path(execute("sub\\core.safetensors", "peft", "").result[0]) == Path("sub/core-peft")
+    assert Path(execute("PEFT: sub\\core-peft", "kohya", "").result[0]) == Path("sub/core-peft-kohya.safetensors")
+
+
 def test_a_repeated_conversion_is_found_and_no_other_file_is_overwritten(nodes: dict[str, Any], models: Path
                                                                             ) -> None:
     save_file(core_lora(), models / "loras" / "core.safetensors")

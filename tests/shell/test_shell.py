@@ -12,13 +12,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from kit.checkpoints import write_sd1
 from kit.clip_models import clip_config, random_clip, save_clip
+from kit.loras import layers, random_lora, tiny_models
 from kit.pictures import noise_picture, write_pictures
 from PIL import Image
 from safetensors.torch import load_file
 
 from atelier.grid.saving import Details, save_titled
+from atelier.lora.file import save_lora
 from atelier.shell.main import main
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -156,11 +159,38 @@ def test_train_and_generate(capsys, checkpoint: Path, config: Path, tmp_path: Pa
     assert json.loads(Image.open(tuned[0]["file"]).info["atelier"])["lora"] == "fox.safetensors"
 
 
-def test_running_out_of_memory_is_one_line(capsys, checkpoint: Path, tmp_path: Path) -> None:
-    code, out, err = shell(capsys, "generate", checkpoint, "--prompt", "a fox", "--width", 80_000_000,
-                           "--height", 80_000_000, "--out", tmp_path / "out")
+def test_running_out_of_memory_is_one_line(capsys, monkeypatch: pytest.MonkeyPatch, checkpoint: Path,
+                                           tmp_path: Path) -> None:
+    def forward(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+    monkeypatch.setattr("diffusers.UNet2DConditionModel.forward", forward)
+    code, out, err = shell(capsys, "generate", checkpoint, "--prompt", "a fox", "--out", tmp_path / "out")
     assert (code, out) == (1, "")
     assert err.splitlines()[-1].startswith("atelier: Memory ran out while drawing. Choose smaller pictures")
+
+
+@pytest.mark.parametrize(("arguments", "said"), [
+    (("--width", 100_000), "width is 100000"), (("--width", 60), "width is 60"),
+    (("--steps", 1_000_000), "steps is 1000000"),
+    (("--seed", 2**64), f"seed is {2**64}"), (("--cfg", "nan"), "cfg is nan"), (("--count", 0), "--count is 0"),
+    (("--negative", "a\0b"), "null character"), (("--negative", "a\ud83d"), "half a character"),
+    (("--device", "foo"), "no device 'foo'"), (("--device", ""), "no device ''"),
+    (("--device", "meta"), "no device 'meta'"),
+    (("--device", "cuda:99"), "no device 'cuda:99'"), (("--device", "cpu:x"), "no device 'cpu:x'"),
+])
+def test_a_value_that_cannot_be_is_refused_before_the_model_is_read(capsys, checkpoint: Path, tmp_path: Path, said: str,
+                                                                    arguments: tuple[object, object]) -> None:
+    code, out, err = shell(capsys, "generate", checkpoint, "--prompt", "a fox", *arguments, "--out", tmp_path / "out")
+    assert (code, out) == (1, "")
+    assert said in err and err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_training_asks_for_the_device_first(capsys, config: Path) -> None:
+    code, out, err = shell(capsys, "train", config, "--device", "cuda:99")
+    assert (code, out) == (1, "")
+    assert err.startswith("atelier: There is no device 'cuda:99'") and "cpu" in err
 
 
 def test_a_lora_is_converted_between_formats(capsys, tmp_path: Path, config: Path) -> None:
@@ -173,6 +203,31 @@ def test_a_lora_is_converted_between_formats(capsys, tmp_path: Path, config: Pat
     assert all(name.startswith("unet.") for name in load_file(diffusers))
     assert shell(capsys, "lora-convert", diffusers, back)[0] == 0
     assert load_file(back).keys() == load_file(lora).keys()
+
+
+def test_no_verb_writes_over_what_it_reads(capsys, checkpoint: Path, config: Path, tmp_path: Path) -> None:
+    lora = save_lora(tmp_path / "a.safetensors", random_lora(
+        layers("unet", tiny_models("sd1")["unet"])))
+    (tmp_path / "sub").mkdir()
+    link = tmp_path / "link.safetensors"
+    link.symlink_to(lora)
+    picture = tmp_path / "cat.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    picture.with_suffix(".json").write_text("{}", encoding="utf-8")
+    other = tmp_path / "cat.jpg"
+    Image.new("RGB", (8, 8)).save(other)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    for arguments in (("lora-convert", lora, tmp_path / "sub" / ".." / "a.safetensors"),
+                      ("lora-convert", lora, link),
+                      ("convert", checkpoint, lora, "--lora", lora),
+                      ("convert", checkpoint, lora, "--lora", link),
+                      ("convert", checkpoint, tmp_path / "sub" / ".." / "a.safetensors", "--lora", lora),
+                      ("grid", picture, "--block", 1, "--out", picture),
+                      ("grid", picture, "--block", 1, "--out", tmp_path / "sub" / ".." / "cat.png"),
+                      ("score", picture, "--model", checkpoint, "--text", "a cat", "--csv", picture)):
+        code, _, err = shell(capsys, *arguments)
+        assert code == 1 and "overlaps with its source" in err, (arguments, err)
+        assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 @pytest.mark.parametrize(("line", "said"), [

@@ -247,6 +247,16 @@ def test_nan_ends_the_run_and_keeps_the_last_good_weights(tmp_path: Path, ema: f
     assert all(torch.equal(kept[name].up, expected[name].up) for name in kept)
 
 
+def test_a_damaged_model_is_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
+    loop = loop_in(tmp_path, request(dict(rank=4), QUIET, steps=10))
+    damaged = loop.trainer.parts.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q.base_layer.weight
+    with torch.no_grad():
+        damaged[0, 0] = float("nan")
+    with pytest.raises(AtelierError, match=r"down_blocks\.0\..*attn1\.to_q\.weight of the unet") as caught:
+        loop.run()
+    assert "learning rate" not in str(caught.value)
+
+
 def test_a_diverging_run_is_noticed_by_itself(tmp_path: Path) -> None:
     wild = dict(QUIET, learning_rate=1e30, max_grad_norm=0)
     loop = loop_in(tmp_path, request(dict(rank=4), wild, steps=50))

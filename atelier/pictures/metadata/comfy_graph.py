@@ -17,8 +17,10 @@ from .settings import Lora, PictureMetadata, number, text, whole
 
 _SOURCES = ("latent_image", "samples", "latent", "optional_latent", "image", "images", "upscaled_image")
 """Inputs through which a sampler gets what it works on."""
-_MOST_SAMPLERS = 50
-"""Samplers and saving nodes that are compared."""
+_MOST_SAMPLERS = 100
+"""Samplers and saving nodes that are looked at."""
+_MOST_COMPARED = 20
+"""Samplers that are read in full, to compare them."""
 
 
 def parse_graph(nodes: Mapping[str, Any]) -> PictureMetadata | None:
@@ -29,13 +31,16 @@ def parse_graph(nodes: Mapping[str, Any]) -> PictureMetadata | None:
     """
     graph = Graph(nodes)
     whole_nodes = [node for name in nodes if (node := graph.node(name)) is not None]
-    samplers = [node for node in whole_nodes if _is_sampler(node)]
+    samplers = [node for node in whole_nodes if _is_sampler(node)][:_MOST_SAMPLERS]
     first = [node for node in samplers if not any(_is_sampler(up) for up in graph.above(_source(node)))]
     if len(first) > 1:
         saving = [node for node in whole_nodes if "save" in node.kind.casefold()][:_MOST_SAMPLERS]
         saved = {up.id for node in saving for link in node.inputs.values() for up in graph.above(link)}
         first = [node for node in first if node.id in saved] or first
-    read = [_Reading(graph, node).metadata() for node in first[:_MOST_SAMPLERS]]
+    if len(first) > _MOST_COMPARED:
+        return PictureMetadata(program="ComfyUI", left_out=dict.fromkeys(
+            ("positive", "negative", "seed"), f"the graph has more than {_MOST_COMPARED} samplers"))
+    read = [_Reading(graph, node).metadata() for node in first]
     return _agreed(read) if read else None
 
 

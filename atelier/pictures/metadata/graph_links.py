@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, TypeGuard
@@ -102,7 +102,7 @@ class Graph:
         pipe = next((node.inputs[name] for name in node.rule.pipes if is_link(node.inputs.get(name))), None)
         if given is not None or pipe is None:
             return given
-        return self._once(("field", node.id, *names), lambda: self._piped(pipe, names))
+        return self.once(("field", node.id, *names), lambda: self._piped(pipe, names))
 
     def value(self, node: Node, *names: str) -> Any:
         """A widget's value by one of its names; where it is linked, that of the node which holds it.
@@ -148,14 +148,23 @@ class Graph:
                     if follow:
                         raise
             yield node
-            own = _links(node.inputs, lambda name: not follow or name in follow)
-            waiting += own or _links(node.inputs, node.rule.pipes.__contains__)
+            waiting += (_links(node.inputs, follow) or _links(node.inputs, node.rule.pipes)) if follow else self.once(
+                ("links", node.id), lambda inputs=node.inputs: _links(inputs, inputs))
 
     def _piped(self, pipe: Any, names: tuple[str, ...]) -> Any:
         end = self.follow(pipe)
         return self.field(end.node, *names) if isinstance(end, Output) else None
 
-    def _once(self, question: tuple[str, ...], answer: Callable[[], Any]) -> Any:
+    def once(self, question: tuple[str, ...], answer: Callable[[], Any]) -> Any:
+        """An answer that is found out when first asked for.
+
+        Args:
+            question: Its kind, and what it is about.
+            answer: Finds it out.
+
+        Raises:
+            NotStated: so it turned out, or the question depends on itself.
+        """
         if question not in self.known:
             self.known[question] = NotStated("its links lead round in a circle")
             self.asked.append(question)
@@ -174,10 +183,13 @@ class Graph:
 
     def _passed(self, node: Node) -> Any:
         """The input that a node hands on; None for one that has none."""
+        return self.once(("passed", node.id), lambda: self._chosen(node))
+
+    def _chosen(self, node: Node) -> Any:
         rule = node.rule.passes
         if isinstance(rule, Chosen):
             given = node.inputs.get(rule.by)
-            by = self._once(("chosen", node.id), lambda: self.value(node, rule.by)) if is_link(given) else given
+            by = self.value(node, rule.by) if is_link(given) else given
             if isinstance(by, bool | int) and not isinstance(rule.inputs, str):
                 chosen, other = rule.inputs[bool(by)], rule.inputs[not by]
                 return node.inputs.get(chosen, node.inputs.get(other))
@@ -189,7 +201,7 @@ class Graph:
                     next((node.inputs[name] for name in names), None))
 
 
-def _links(inputs: Inputs, wanted: Callable[[str], bool]) -> list[list[Any]]:
-    """The links among a node's inputs whose names are wanted; each node and output once."""
-    found = {(str(value[0]), value[1]): value for name, value in inputs.items() if is_link(value) and wanted(name)}
-    return list(islice(found.values(), _MOST_LINKS))
+def _links(inputs: Inputs, names: Iterable[str]) -> list[list[Any]]:
+    """The links among a node's inputs of these names; each node and output once."""
+    links = (inputs[name] for name in names if is_link(inputs.get(name)))
+    return list(islice({(str(link[0]), link[1]): link for link in links}.values(), _MOST_LINKS))

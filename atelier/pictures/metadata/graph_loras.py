@@ -42,7 +42,7 @@ def model_loras(graph: Graph, start: Node, link: Any) -> tuple[tuple[Lora, ...],
     missing: list[str] = []
     for node in _chain(graph, start, link):
         own: list[Lora] = []
-        for name, strength in _named(graph, node):
+        for name, strength in graph.once(("loras", node.id), lambda node=node: list(_named(graph, node))):
             if not isinstance(name, str) or name in ("", "None"):
                 continue
             try:

@@ -20,6 +20,8 @@ USUAL = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}
 """Names of settings of which nearly every infotext has two."""
 _LONGEST_VALUE = 2**16
 """Characters of a value in JSON; a longer one is taken as plain text."""
+_MOST_PACKED = 500
+"""Values in JSON that are tried; each costs as much as the longest."""
 _NEGATIVE = re.compile(r"\n[ \t]*Negative prompt:")
 OWN_PROGRAM = "Atelier"
 """How the version begins that Save Titled writes."""
@@ -83,18 +85,20 @@ def _without(line: str) -> str | None:
 def read_pairs(line: str) -> dict[str, Any]:
     """`Name: value, Name: value, …`; the first of equal names counts, and what is no pair is passed by."""
     values: dict[str, Any] = {}
-    place = 0
+    place = tried = 0
     while place >= 0:
         if match := KEY.match(line, place):
-            value, place = _value(line, match.end())
+            packed = line[match.end():match.end() + 1] in ('"', "[", "{") and tried < _MOST_PACKED
+            tried += packed
+            value, place = _value(line, match.end(), packed)
             values.setdefault(match[1].strip(), value)
         place = line.find(",", place) + 1 or -1
     return values
 
 
-def _value(line: str, place: int) -> tuple[Any, int]:
-    """The value that begins at `place`, and where it ends."""
-    if line[place:place + 1] in ('"', "[", "{"):
+def _value(line: str, place: int, packed: bool) -> tuple[Any, int]:
+    """The value that begins at `place`, and where it ends; `packed` says that it looks like JSON."""
+    if packed:
         try:
             # A part of the line, or each error would count the line ends of all that stands before it.
             value, length = json.JSONDecoder().raw_decode(line[place:place + _LONGEST_VALUE])

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from ...json_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -88,10 +89,10 @@ def whole(value: Any, most: int = 2**64 - 1) -> int | None:
 
 
 def parse_object(written: str) -> dict[str, Any] | None:
-    """An object from JSON; None for anything else."""
+    """An object from JSON; None for anything else, and for more than the limits of `parse_json`."""
     try:
-        value = json.loads(written)
-    except (ValueError, RecursionError):
+        value = parse_json(written)
+    except ValueError:
         return None
     return value if isinstance(value, dict) else None
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .checks import check_types, require_not_negative, require_one_of, require_positive
+from .checks import check_types, require, require_not_negative, require_one_of
 
+MAX_STEPS = 1000
+"""Denoising steps of a sample picture at most: a noise schedule has no more."""
 LORA_FORMATS = ("kohya", "diffusers")
 SAVE_DTYPES = ("fp32", "fp16", "bf16")
 
@@ -31,7 +33,8 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        require_positive(self, "sample_steps")
+        require(1 <= self.sample_steps <= MAX_STEPS, "sample_steps", self.sample_steps,
+                f"Choose a number from 1 to {MAX_STEPS}.")
         require_not_negative(self, "sample_every", "sample_cfg")
 
 

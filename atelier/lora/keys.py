@@ -1,0 +1,82 @@
+"""A LoRA file's keys: to which layer each belongs, and what it holds of the layer's adapter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from .names import COMPONENT_PREFIX, COMPONENTS, LYCORIS_PREFIX, from_kohya, known_layer
+
+_ENDINGS = {
+    "down": (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", ".lora_linear_layer.down.weight",
+             "_lora.down.weight"),
+    "up": (".lora_up.weight", ".lora_B.weight", ".lora.up.weight", ".lora_linear_layer.up.weight", "_lora.up.weight"),
+    "magnitude": (".dora_scale", ".lora_magnitude_vector", ".lora_magnitude_vector.weight"),
+    "alpha": (".alpha",),
+    "core": (".lora_mid.weight",),
+}
+"""What a key ends with, by its role. A module with a core (LyCORIS' Tucker format) is no product of two matrices."""
+
+_ADAPTER_NAME = re.compile(r"(\.lora_(?:A|B|magnitude_vector))\.(?!weight$)[^.]+((?:\.weight)?)$")
+"""PEFT's model names the adapter in its keys (`.lora_A.default.weight`); its files do not."""
+
+_OWNERS = {**COMPONENT_PREFIX, **{f"{name}.": name for name in COMPONENTS}}
+_WRAPPERS = ("base_model.model.", "model.")
+
+BUNDLED_PREFIX = "bundle_emb."
+"""In front of the textual inversion embeddings that kohya's and OneTrainer's files may bring along."""
+
+_OTHER_KINDS = {
+    r"\.hada_(w[12]|t[12])": "LoHa", r"\.lokr_(w[12]|t2)": "LoKr", r"\.b?oft_": "OFT", r"\.lora_mid\.": "Tucker format",
+    r"\.on_input$": "IA3", r"\.[ab][12]\.weight$": "GLoRA", r"\.diff(_b)?$|\.set_weight$": "whole differences",
+    r"\.[wb]_norm$": "norms", rf"^{re.escape(BUNDLED_PREFIX)}": "bundled embeddings",
+    r"^emb_params$|^string_to_param|^clip_[lg]$": "a textual inversion embedding",
+    r"lora_controlnet|^control_model\.": "a ControlNet LoRA",
+    r"double_blocks|single_blocks|single_transformer_blocks": "a LoRA of Flux",
+    r"joint_blocks|(^|[._])transformer[._]transformer_blocks": "a LoRA of a transformer model such as SD3",
+}
+"""What else such files hold, by a regular expression on their keys: named where it cannot be used."""
+
+
+def other_kinds(keys: Iterable[str]) -> str:
+    """What keys that are no part of an adapter are, in words ("LoHa, norms"); empty where they are not known."""
+    found = {name for key in keys for pattern, name in _OTHER_KINDS.items() if re.search(pattern, key)}
+    return ", ".join(sorted(found))
+
+
+def whole_adapters(keys: Iterable[str], component: str) -> dict[str, dict[str, str]]:
+    """The keys of each complete adapter: by layer name, then by role ("down", "up", "magnitude", "alpha").
+
+    Args:
+        keys: Of a state dict.
+        component: What keys that name none belong to.
+    """
+    parts: dict[str, dict[str, str]] = {}
+    for key in keys:
+        name, role = _split(key, component)
+        if name is not None:
+            parts.setdefault(name, {})[role] = key
+    return {name: roles for name, roles in parts.items() if {"down", "up"} <= roles.keys() and "core" not in roles}
+
+
+def _split(key: str, component: str) -> tuple[str | None, str]:
+    key = _ADAPTER_NAME.sub(r"\1\2", key)
+    for role, endings in _ENDINGS.items():
+        for ending in endings:
+            if key.endswith(ending):
+                return _layer_name(key[:-len(ending)], component), role
+    return None, ""
+
+
+def _layer_name(stem: str, component: str) -> str | None:
+    """The layer of a key without its ending, whichever prefixes stand before the path: programs put several in a row
+    (`unet.base_model.model.…`, `unet.unet.…`), or none."""
+    if stem.startswith(("lora_", LYCORIS_PREFIX)):
+        return from_kohya(stem)
+    found = True
+    while found:
+        found = False
+        for prefix, owner in (*_OWNERS.items(), *((wrapper, "") for wrapper in _WRAPPERS)):
+            if stem.startswith(prefix):
+                stem, component, found = stem[len(prefix):], owner or component, True
+    return known_layer(component, stem)

@@ -1,0 +1,83 @@
+"""A configuration in a diffusers folder that the weights contradict, or that no model can have, is named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kit.checkpoints import write_sd1
+
+from atelier.convert.folder import to_folder
+from atelier.errors import AtelierError
+from atelier.models.load import load_text, load_unet, load_vae
+from atelier.models.open import open_model
+
+
+def load_all(folder: Path) -> None:
+    model = open_model(folder)
+    load_text(model)
+    load_vae(model)
+    load_unet(model)
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("stated")
+    to_folder(write_sd1(folder / "model.safetensors", shape="tiny"), folder / "model")
+    return folder / "model"
+
+
+@pytest.mark.parametrize(("file", "field", "value", "said"), [
+    ("unet/config.json", "layers_per_block", 10**9, "1000000000"),
+    ("unet/config.json", "layers_per_block", 5, "the weights beside it"),
+    ("unet/config.json", "down_block_types", ["FooBlock2D"] * 4, "FooBlock2D"),
+    ("unet/config.json", "block_out_channels", "32", "'32'"),
+    ("unet/config.json", "cross_attention_dim", 7, "the weights beside it"),
+    ("unet/config.json", "norm_num_groups", 0, "norm_num_groups is 0"),
+    ("vae/config.json", "latent_channels", 10**9, "1000000000"),
+    ("vae/config.json", "act_fn", "tanhh", "tanhh"),
+    ("text_encoder/config.json", "num_hidden_layers", 10**9, "1000000000"),
+    ("text_encoder/config.json", "hidden_act", ["gelu"], "hidden_act"),
+    ("text_encoder/config.json", "vocab_size", 5, "the weights beside it"),
+    ("scheduler/scheduler_config.json", "num_train_timesteps", 10**9, "1000000000"),
+    ("scheduler/scheduler_config.json", "beta_schedule", "square", "square"),
+    ("scheduler/scheduler_config.json", "trained_betas", [0.1, 0.2], "trained_betas has 2 numbers"),
+])
+def test_file_field_and_value_are_named(file: str, field: str, value: Any, said: str, source: Path) -> None:
+    path = source / file
+    stated = path.read_text(encoding="utf-8")
+    path.write_text(json.dumps({**json.loads(stated), field: value}), encoding="utf-8")
+    try:
+        with pytest.raises(AtelierError) as caught:
+            load_all(source)
+    finally:
+        path.write_text(stated, encoding="utf-8")
+    assert str(Path(file)) in str(caught.value) and field in str(caught.value) and said in str(caught.value)
+
+
+@pytest.mark.parametrize(("file", "content", "said"), [
+    ("unet/config.json", b"\xff\xfe{}", "not UTF-8"), ("unet/config.json", b"[1]", "not a JSON object"),
+    ("unet/config.json", b"[" * 100_000, "nested"), ("vae/config.json", b'{"a": ' + b"9" * 5000 + b"}", "5000 digits"),
+    ("scheduler/scheduler_config.json", b"{", "not readable JSON"),
+    ("tokenizer/vocab.json", b'{"a": 1, "b": 1}', "the number 1"), ("tokenizer/vocab.json", b'{"a": "x"}', "'x'"),
+    ("tokenizer/merges.txt", b"#version: 0.2\nzzz qqq\n", "zzz"), ("tokenizer/merges.txt", b"\xff\xfe", "not UTF-8"),
+])
+def test_a_file_that_cannot_be_read_is_named(file: str, content: bytes, said: str, source: Path) -> None:
+    path = source / file
+    before = path.read_bytes()
+    path.write_bytes(content)
+    try:
+        with pytest.raises(AtelierError) as caught:
+            load_all(source)
+    finally:
+        path.write_bytes(before)
+    assert Path(file).parent.name in str(caught.value) and said in str(caught.value)
+
+
+def test_what_the_weights_do_not_say_is_taken_from_the_file(source: Path) -> None:
+    """Head sizes leave no trace in the shapes; without this the check above could refuse everything."""
+    load_all(source)
+    stated = json.loads((source / "unet/config.json").read_text(encoding="utf-8"))
+    assert load_unet(open_model(source)).config["attention_head_dim"] == stated["attention_head_dim"]
