@@ -34,7 +34,7 @@ class Chosen:
 
 
 @dataclass(frozen=True)
-class Made:
+class Composed:
     """Says a text that is made of others."""
 
     of: str
@@ -49,8 +49,8 @@ class NodeRule:
 
     passes: First | Chosen | None = None
     """For a node that hands on one of its inputs as it is."""
-    text: Made | None = None
-    more_texts: Mapping[int, Made] = field(default_factory=dict)
+    text: Composed | None = None
+    more_texts: Mapping[int, Composed] = field(default_factory=dict)
     """By output, for those that say something else."""
     outputs: tuple[str, ...] = ()
     """The inputs that outputs hand on, by output; "" for one that makes something new."""
@@ -62,9 +62,9 @@ class NodeRule:
     """Why the graph does not say what the node gives; "" where it does."""
 
 
-def _parts(*names: str, by: str = "") -> Made:
+def _parts(*names: str, by: str = "") -> Composed:
     """The inputs of these names, with another one's text between them."""
-    return Made("|".join([*names, by or "-"]),
+    return Composed("|".join([*names, by or "-"]),
                 lambda texts: node_texts.joined([texts[name] for name in names], texts[by]))
 
 
@@ -119,28 +119,28 @@ RULES: Mapping[str, NodeRule] = {
     "KSampler SDXL (Eff.)": NodeRule(outputs=("",), pipes=("sdxl_tuple",), samples=True),
     # Make texts of texts.
     "StringConcatenate": NodeRule(text=_parts("string_a", "string_b", by="delimiter")),
-    "StringReplace": NodeRule(text=Made("string|find|replace", lambda t: node_texts.replaced(
+    "StringReplace": NodeRule(text=Composed("string|find|replace", lambda t: node_texts.replaced(
         t["string"], t["find"], t["replace"]))),
-    "StringFormat": NodeRule(text=Made(r"f_string|values\..+", node_texts.formatted)),
-    "StringTrim": NodeRule(text=Made("string|mode", node_texts.trimmed)),
-    "CaseConverter": NodeRule(text=Made("string|mode", node_texts.cased)),
-    "StringFunction|pysssss": NodeRule(text=Made("action|tidy_tags|text_[abc]", node_texts.string_function)),
-    "Text Concatenate": NodeRule(text=Made("delimiter|clean_whitespace|text_[a-z]", lambda t: node_texts.filled(
+    "StringFormat": NodeRule(text=Composed(r"f_string|values\..+", node_texts.formatted)),
+    "StringTrim": NodeRule(text=Composed("string|mode", node_texts.trimmed)),
+    "CaseConverter": NodeRule(text=Composed("string|mode", node_texts.cased)),
+    "StringFunction|pysssss": NodeRule(text=Composed("action|tidy_tags|text_[abc]", node_texts.string_function)),
+    "Text Concatenate": NodeRule(text=Composed("delimiter|clean_whitespace|text_[a-z]", lambda t: node_texts.filled(
         t, "delimiter", trim=t["clean_whitespace"] == "true"))),
     "CR Text Concatenate": NodeRule(text=_parts("text1", "text2", by="separator")),
-    "CR Text Replace": NodeRule(text=Made(r"text|find\d|replace\d", lambda t: node_texts.all_replaced(
+    "CR Text Replace": NodeRule(text=Composed(r"text|find\d|replace\d", lambda t: node_texts.all_replaced(
         t["text"], *((t[f"find{n}"], t[f"replace{n}"]) for n in (1, 2, 3))))),
     "JoinStrings": NodeRule(text=_parts("string1", "string2", by="delimiter")),
-    "JoinStringMulti": NodeRule(text=Made(r"delimiter|string_\d+", lambda t: node_texts.numbered(t, "delimiter"))),
+    "JoinStringMulti": NodeRule(text=Composed(r"delimiter|string_\d+", lambda t: node_texts.numbered(t, "delimiter"))),
     "easy promptConcat": NodeRule(text=_parts("prompt1", "prompt2", by="separator")),
     "promptConcat": NodeRule(text=_parts("prompt1", "prompt2", by="separator")),
-    "ImpactWildcardProcessor": NodeRule(text=Made("populated_text", node_texts.populated)),
-    "ImpactWildcardEncode": NodeRule(text=Made("populated_text", node_texts.populated), outputs=("model", "clip")),
-    "CustomCombo": NodeRule(text=Made("choice", lambda t: t["choice"])),
+    "ImpactWildcardProcessor": NodeRule(text=Composed("populated_text", node_texts.populated)),
+    "ImpactWildcardEncode": NodeRule(text=Composed("populated_text", node_texts.populated), outputs=("model", "clip")),
+    "CustomCombo": NodeRule(text=Composed("choice", lambda t: t["choice"])),
     # Give what the graph does not say.
     "AtelierPromptList": NodeRule(unsure=_several_lines, outputs=("", "seed"),
-                                  text=Made("text|before|after", node_texts.single_line),
-                                  more_texts={2: Made("text", node_texts.single_line)}),
+                                  text=Composed("text|before|after", node_texts.single_line),
+                                  more_texts={2: Composed("text", node_texts.single_line)}),
     "AtelierWritePrompt": _while_running("Write Prompt"),
     "AtelierRandomArtPrompts": _while_running("Random Art Prompts"),
     "AtelierCaptionPictures": _while_running("Caption Pictures"),

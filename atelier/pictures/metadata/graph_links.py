@@ -41,7 +41,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Output:
+class NodeOutput:
     """Where a value is made: an output of a node."""
 
     node: Node
@@ -73,7 +73,7 @@ class Graph:
         return Node(name, kind if isinstance(kind, str) else "", node["inputs"])
 
     def follow(self, value: Any) -> Any:
-        """Where an input's value comes from: an `Output`, or a widget's value as it is.
+        """Where an input's value comes from: an `NodeOutput`, or a widget's value as it is.
 
         Nodes that hand a value on are passed by.
 
@@ -91,7 +91,7 @@ class Graph:
             name = node.rule.outputs[slot] if 0 <= slot < len(node.rule.outputs) else ""
             given = self._passed(node) if node.rule.passes else self.field(node, name) if name else None
             if given is None:
-                return Output(node, slot)
+                return NodeOutput(node, slot)
             value = given
         raise NotStated("its links lead round in a circle")
 
@@ -120,7 +120,7 @@ class Graph:
         """
         for _ in range(_DEEPEST):
             end = self.follow(given)
-            if not isinstance(end, Output):
+            if not isinstance(end, NodeOutput):
                 return end
             given = next((end.node.inputs[name] for name in (*names, *_VALUES) if name in end.node.inputs), None)
             if given is None:
@@ -153,7 +153,7 @@ class Graph:
 
     def _piped(self, pipe: Any, names: tuple[str, ...]) -> Any:
         end = self.follow(pipe)
-        return self.field(end.node, *names) if isinstance(end, Output) else None
+        return self.field(end.node, *names) if isinstance(end, NodeOutput) else None
 
     def once(self, question: tuple[str, ...], answer: Callable[[], Any]) -> Any:
         """An answer that is found out when first asked for.

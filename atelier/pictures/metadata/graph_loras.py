@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .comfy_nodes import Inputs
-from .graph_links import Graph, Node, NotStated, Output, is_link
+from .graph_links import Graph, Node, NodeOutput, NotStated, is_link
 from .settings import Lora, dicts, number, stem
 
 _MODELS = ("ckpt_name", "base_ckpt_name", "unet_name", "checkpoint", "model_name", "model_path", "model")
@@ -119,5 +119,5 @@ def _handed(graph: Graph, link: Any) -> Any:
         end = graph.follow(link)
     except NotStated:
         return None
-    inputs = end.node.inputs if isinstance(end, Output) else {}
+    inputs = end.node.inputs if isinstance(end, NodeOutput) else {}
     return next((inputs[name] for name in ("lora_name", "lora", "name") if isinstance(inputs.get(name), str)), None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .comfy_nodes import Inputs
-from .graph_links import Graph, Node, NotStated, Output, is_link
+from .graph_links import Graph, Node, NodeOutput, NotStated, is_link
 from .node_texts import LONGEST
 
 _DEEPEST = 200
@@ -44,7 +44,7 @@ class GraphTexts:
         waiting, seen = deque([link]), set()
         while waiting and len(seen) < _DEEPEST:
             end = self.graph.follow(waiting.popleft())
-            if not isinstance(end, Output):
+            if not isinstance(end, NodeOutput):
                 found += [end.strip()] if isinstance(end, str) else []
                 continue
             if (key := (end.node.id, end.slot)) in seen:
@@ -72,7 +72,7 @@ class GraphTexts:
             NotStated: the graph does not say.
         """
         end = self.graph.follow(value)
-        if not isinstance(end, Output):
+        if not isinstance(end, NodeOutput):
             return str(end) if isinstance(end, str | int | float) and not isinstance(end, bool) else ""
         key = (end.node.id, end.slot)
         if key not in self.said:
@@ -86,7 +86,7 @@ class GraphTexts:
             raise NotStated(str(known))
         return known
 
-    def _node(self, end: Output, depth: int = 0) -> str:
+    def _node(self, end: NodeOutput, depth: int = 0) -> str:
         inputs, rule = end.node.inputs, end.node.rule
         made = rule.more_texts.get(end.slot, rule.text)
         if depth > _NESTED:
