@@ -192,6 +192,41 @@ def test_contexts_and_pipes() -> None:
         positive="a boat", negative="fog", model="base", left_out={})
 
 
+EASY = {
+    "l": node("easy fullLoader", ckpt_name="base.safetensors", lora_name="None", lora_model_strength=1,
+              resolution="832 x 1216", empty_latent_width=512, empty_latent_height=512, positive=["a", 0],
+              negative="fog", batch_size=1, optional_lora_stack=["k", 0]),
+    "a": node("easy positive", positive="a boat"),
+    "k": node("easy loraStack", toggle=True, mode="simple", num_loras=1, lora_1_name="ink.safetensors",
+              lora_1_strength=0.5, lora_1_model_strength=9, lora_2_name="beyond", lora_2_strength=1),
+    "r": node("easy preSampling", pipe=["l", 0], steps=20, cfg=8, sampler_name="euler", scheduler="karras",
+              denoise=1, seed=99),
+    "s": node("easy kSampler", pipe=["r", 0], image_output="Preview", link_id=0, save_prefix="x"),
+}
+EASY_READ: dict[str, Any] = {
+    "positive": "a boat", "negative": "fog", "seed": 99, "steps": 20, "cfg": 8.0, "sampler": "euler",
+    "scheduler": "karras", "width": 832, "height": 1216, "model": "base", "loras": (Lora("ink", 0.5),), "left_out": {}}
+
+
+def test_easy_pipes() -> None:
+    has(read(EASY), **EASY_READ)
+    second = {"r2": node("easy preSampling", pipe=["s", 0], steps=5, cfg=1, sampler_name="lcm", scheduler="simple",
+                         denoise=0.5, seed=1),
+              "0": node("easy kSampler", pipe=["r2", 0], image_output="Save"), "w": node("SaveImage", images=["0", 1])}
+    has(read({**second, **EASY}), **EASY_READ)
+    full = {**EASY, "s": node("easy fullkSampler", pipe=["l", 0], steps=20, cfg=8, sampler_name="euler",
+                              scheduler="karras", denoise=1, seed=99)}
+    has(read(full), **EASY_READ)
+    out = {**EASY, "o": node("easy pipeOut", pipe=["i", 0]), "i": node("easy pipeIn", pipe=["r", 0], pos=["p", 0]),
+           "p": node("CLIPTextEncode", text="a car"), "e": EMPTY,
+           "s": sampler(model=["o", 1], positive=["o", 2], negative=["o", 3], seed=["o", 8], latent_image=["o", 4])}
+    has(read(out), **EASY_READ | {"positive": "a car"})
+    wild = {**EASY, "l": node("easy a1111Loader", **{**EASY["l"]["inputs"], "positive": "a {boat|car}"})}
+    found = read(wild)
+    has(found, positive="", seed=99, steps=20, model="base")
+    assert found.left_out["positive"] == "its wildcards are filled in while the graph runs"
+
+
 # Texts of texts -------------------------------------------------------------------------------------------------------
 
 def words(kind: str, **inputs: Any) -> str:

@@ -5,6 +5,7 @@ What the graph does not say for sure is left out, and `PictureMetadata.left_out`
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -56,17 +57,16 @@ class _Reading:
         first = self.sampler
         guider = self._beside("guider")
         plan = self._plan()
-        positive, inline = take_loras(self._prompt("positive", guider, "positive", "conditioning"))
-        sized = next((up for up in self.graph.above(_source(first) or _pipe(first)) if _has_size(up)), None)
+        positive, inline = take_loras(self._prompt("positive", guider, "positive", "pos", "conditioning"))
+        width, height = self._size()
         model = first.inputs.get("model") or guider.inputs.get("model") or plan.inputs.get("model")
         return PictureMetadata(
-            program="ComfyUI", positive=positive, negative=self._prompt("negative", guider, "negative"),
+            program="ComfyUI", positive=positive, negative=self._prompt("negative", guider, "negative", "neg"),
             sampler=text(self._value("sampler", self._beside("sampler"), "sampler_name")),
             scheduler=text(self._value("scheduler", plan, "scheduler")),
             steps=whole(self._value("steps", plan, "steps"), 100_000), cfg=number(self._value("cfg", guider, "cfg")),
             seed=whole(self._value("seed", self._beside("noise"), "noise_seed", "seed")),
-            width=whole(self._value("width", sized, "width", "empty_latent_width"), 10**6),
-            height=whole(self._value("height", sized, "height", "empty_latent_height"), 10**6),
+            width=width, height=height,
             model=self._stated("model", lambda: model_name(self.graph, first, model)) or "", model_hash="",
             loras=(*inline, *(self._stated("loras", lambda: self._loras(model)) or ())), left_out=self.left_out)
 
@@ -87,6 +87,15 @@ class _Reading:
         if texts.notes and prompt:
             self.left_out[side] = "; ".join(dict.fromkeys(texts.notes))
         return prompt
+
+    def _size(self) -> tuple[int | None, int | None]:
+        """Width and height of the latents that the sampler gets."""
+        node = next((up for up in self.graph.above(_source(self.sampler)) if _has_size(up)), None)
+        listed = re.fullmatch(r"(\d{1,6}) x (\d{1,6})", text(node.inputs.get("resolution"))) if node else None
+        if listed:  # instead of the widgets beside it
+            return int(listed[1]), int(listed[2])
+        return (whole(self._value("width", node, "width", "empty_latent_width"), 10**6),
+                whole(self._value("height", node, "height", "empty_latent_height"), 10**6))
 
     def _loras(self, model: Any) -> tuple[Lora, ...]:
         loras, missing = model_loras(self.graph, self.sampler, model)
@@ -110,15 +119,11 @@ class _Reading:
 def _is_sampler(node: Node) -> bool:
     seeded = "seed" in node.inputs or "noise_seed" in node.inputs
     guided = "positive" in node.inputs and "negative" in node.inputs and seeded and not node.rule.pipes
-    return guided or ("guider" in node.inputs and "sigmas" in node.inputs) or (node.rule.samples and seeded)
+    return guided or ("guider" in node.inputs and "sigmas" in node.inputs) or node.rule.samples
 
 
 def _source(node: Node) -> Any:
-    return next((node.inputs[name] for name in _SOURCES if name in node.inputs), None)
-
-
-def _pipe(node: Node) -> Any:
-    return next((node.inputs[name] for name in node.rule.pipes if name in node.inputs), None)
+    return next((node.inputs[name] for name in (*_SOURCES, *node.rule.pipes) if name in node.inputs), None)
 
 
 def _has_size(node: Node) -> bool:

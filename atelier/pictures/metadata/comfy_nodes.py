@@ -5,6 +5,7 @@ A class that is not here is understood if its inputs have the usual names; what 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,7 +54,7 @@ class NodeRule:
     more_texts: Mapping[int, Composed] = field(default_factory=dict)
     """By output, for those that say something else."""
     outputs: tuple[str, ...] = ()
-    """The inputs that outputs hand on, by output; "" for one that makes something new."""
+    """The inputs that outputs hand on, by output, with | between names; "" for one that makes something new."""
     pipes: tuple[str, ...] = ()
     """Inputs that bring several values at once; what the node has no input for comes from the first that is linked."""
     samples: bool = False
@@ -74,6 +75,12 @@ def _several_lines(inputs: Inputs) -> str:
     return "" if single else "Prompt List gives several, and the graph does not say which"
 
 
+def _with_wildcards(inputs: Inputs) -> str:
+    texts = [text for name in ("text", "positive", "negative") if isinstance(text := inputs.get(name), str)]
+    template = any(re.search(r"\{[^{}]*\|[^{}]*\}|__.+?__", text) for text in texts)
+    return "its wildcards are filled in while the graph runs" if template else ""
+
+
 def _while_running(name: str) -> NodeRule:
     return NodeRule(unsure=lambda _: f"{name} makes it while the graph runs")
 
@@ -82,6 +89,7 @@ _SIDES = NodeRule(outputs=("positive", "negative"))
 _CONTEXT = ("", "model", "clip", "vae", "positive", "negative", "latent", "images", "seed")
 _BIG_CONTEXT = (*_CONTEXT, "steps", "step_refiner", "cfg", "ckpt_name", "sampler", "scheduler", "clip_width",
                 "clip_height", "text_pos_g", "text_pos_l", "text_neg_g", "text_neg_l", "mask", "control_net", "denoise")
+_EASY_PIPE = ("", "model", "positive|pos", "negative|neg", "latent", "vae", "clip", "image", "seed")
 _CONTEXTS = ("ctx_01", "ctx_02", "ctx_03", "ctx_04", "ctx_05")
 
 RULES: Mapping[str, NodeRule] = {
@@ -93,6 +101,10 @@ RULES: Mapping[str, NodeRule] = {
     "ComfySoftSwitchNode": NodeRule(passes=Chosen("switch", ("on_false", "on_true"))),
     "easy ifElse": NodeRule(passes=Chosen("boolean", ("on_false", "on_true"))),
     "easy anythingIndexSwitch": NodeRule(passes=Chosen("index", "value{}")),
+    "easy textIndexSwitch": NodeRule(passes=Chosen("index", "text{}")),
+    "easy conditioningIndexSwitch": NodeRule(passes=Chosen("index", "cond{}")),
+    "easy textSwitch": NodeRule(passes=Chosen("input", "text{}")),
+    "easy showAnything": NodeRule(passes=First("anything")),
     "CR Text Input Switch": NodeRule(passes=Chosen("Input", "text{}")),
     "CR Model Input Switch": NodeRule(passes=Chosen("Input", "model{}")),
     "CR Conditioning Input Switch": NodeRule(passes=Chosen("Input", "conditioning{}")),
@@ -107,11 +119,18 @@ RULES: Mapping[str, NodeRule] = {
     "Context Switch Big (rgthree)": NodeRule(outputs=_BIG_CONTEXT, pipes=_CONTEXTS),
     "FromBasicPipe": NodeRule(outputs=("model", "clip", "vae", "positive", "negative"), pipes=("basic_pipe",)),
     "FromBasicPipe_v2": NodeRule(outputs=("", "model", "clip", "vae", "positive", "negative"), pipes=("basic_pipe",)),
+    **dict.fromkeys(("easy preSampling", "easy preSamplingAdvanced", "easy pipeIn", "easy pipeEdit",
+                     "easy pipeEditPrompt"), NodeRule(pipes=("pipe",), unsure=_with_wildcards)),
+    "easy pipeOut": NodeRule(outputs=_EASY_PIPE, pipes=("pipe",)),
+    **dict.fromkeys(("easy kSampler", "easy fullkSampler", "easy kSamplerTiled"),
+                    NodeRule(outputs=("", "", *_EASY_PIPE[1:4]), pipes=("pipe",), samples=True)),
     "KSampler Config (rgthree)": NodeRule(outputs=("steps_total", "refiner_step", "cfg", "sampler_name", "scheduler")),
     # Have both prompts.
     **dict.fromkeys(("ControlNetApplyAdvanced", "ControlNetApplySD3", "ControlNetInpaintingAliMamaApply",
                      "InpaintModelConditioning", "InstructPixToPixConditioning",
                      "ACN_AdvancedControlNetApply", "ACN_AdvancedControlNetApply_v2"), _SIDES),
+    "easy fullLoader": NodeRule(outputs=("", "", "", "", "positive", "negative"), unsure=_with_wildcards),
+    **dict.fromkeys(("easy a1111Loader", "easy comfyLoader"), NodeRule(unsure=_with_wildcards)),
     "Efficient Loader": NodeRule(outputs=("model", "positive", "negative", "", "", "clip")),
     "Eff. Loader SDXL": NodeRule(outputs=("",)),
     "KSampler (Efficient)": NodeRule(outputs=("model", "positive", "negative")),
@@ -134,6 +153,9 @@ RULES: Mapping[str, NodeRule] = {
     "JoinStringMulti": NodeRule(text=Composed(r"delimiter|string_\d+", lambda t: node_texts.numbered(t, "delimiter"))),
     "easy promptConcat": NodeRule(text=_parts("prompt1", "prompt2", by="separator")),
     "promptConcat": NodeRule(text=_parts("prompt1", "prompt2", by="separator")),
+    "easy promptReplace": NodeRule(text=Composed(r"prompt|find\d|replace\d", lambda t: node_texts.all_replaced(
+        t["prompt"], *((t[f"find{n}"], t[f"replace{n}"]) for n in (1, 2, 3))))),
+    "easy wildcards": NodeRule(unsure=_with_wildcards),
     "ImpactWildcardProcessor": NodeRule(text=Composed("populated_text", node_texts.populated)),
     "ImpactWildcardEncode": NodeRule(text=Composed("populated_text", node_texts.populated), outputs=("model", "clip")),
     "CustomCombo": NodeRule(text=Composed("choice", lambda t: t["choice"])),

@@ -89,7 +89,7 @@ class Graph:
             if node.rule.unsure is not None and (why := node.rule.unsure(node.inputs)):
                 raise NotStated(why)
             name = node.rule.outputs[slot] if 0 <= slot < len(node.rule.outputs) else ""
-            given = self._passed(node) if node.rule.passes else self.field(node, name) if name else None
+            given = self._passed(node) if node.rule.passes else self.field(node, *name.split("|")) if name else None
             if given is None:
                 return NodeOutput(node, slot)
             value = given

@@ -11,7 +11,7 @@ from .graph_links import Graph, Node, NodeOutput, NotStated, is_link
 from .settings import Lora, dicts, number, stem
 
 _MODELS = ("ckpt_name", "base_ckpt_name", "unet_name", "checkpoint", "model_name", "model_path", "model")
-_LINKS = ("model", "model1", "base_model", "guider")
+_LINKS = ("model", "model1", "base_model", "model_override", "guider")
 """Inputs through which a model comes; of merged models the first counts."""
 _STACKS = ("lora_stack", "optional_lora_stack")
 _STRENGTHS = ("strength_model", "strength", "lora_model_strength", "model_weight", "lora_wt")

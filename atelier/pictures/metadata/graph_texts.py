@@ -16,6 +16,8 @@ _NESTED = 60
 """Nodes that put a text together, one of the other's."""
 _TEXTS = ("text", "text_g", "text_l", "clip_l", "clip_g", "t5xxl", "prompt", "value", "string", "wildcard_text")
 """Inputs that hold texts in nodes of any class."""
+_SIDES = ("positive", "negative")
+"""Inputs of nodes that hold one prompt and say which; elsewhere they bring conditionings."""
 _PAIRS = tuple({"positive": positive, "negative": positive.replace("positive", "negative")}
                for positive in ("positive", "text_positive", "positive_prompt", "prompt_positive"))
 """Names that inputs for both prompts have in one node."""
@@ -58,7 +60,8 @@ class GraphTexts:
                 continue
             links = _conditionings(end.node)
             texts = [self._node(end).strip()] if _speaks(end.node) else [
-                self.say(end.node.inputs[name]).strip() for name in _TEXTS if name in end.node.inputs]
+                self.say(end.node.inputs[name]).strip() for name in (*_TEXTS, *_SIDES)
+                if name in end.node.inputs and not (name in _SIDES and is_link(end.node.inputs[name]))]
             if not texts and not links:
                 raise NotStated(f"it comes from {end.node.kind or 'a node'}, which is not known")
             found += texts
@@ -105,7 +108,7 @@ class GraphTexts:
             return self.say(inputs[pair[self.side]], depth)
         if _speaks(end.node):
             return self.say(inputs["populated_text"], depth)
-        names = [name for name in _TEXTS if name in inputs]
+        names = [name for name in (*_TEXTS, *_SIDES) if name in inputs]
         text = next((found for name in names if (found := self.say(inputs[name], depth))), "")
         if not names or len(text) > LONGEST:
             raise NotStated(f"it comes from {end.node.kind or 'a node'}, which is not known")
