@@ -64,6 +64,7 @@ class SaveTitled(io.ComfyNode):
         from ..atelier.grid.manifest import parse_manifest
         from ..atelier.grid.name_patterns import fill_pattern
         from ..atelier.grid.saving import Details, parameters, save_titled
+        from ..atelier.pictures.metadata.comfy_graph import parse_graph
 
         pictures = [picture for batch in images for picture in from_image_tensor(batch)]
         now, nodes = time.localtime(), graph.nodes(cls)
@@ -86,12 +87,13 @@ class SaveTitled(io.ComfyNode):
         extra = {"grid": parse_manifest(single(manifest))} if manifest else None
         subfolders = [folder_name(named(single(folder), picture.size)) for picture in pictures]
         targets = [check_written(folders.output_folder() / subfolder) for subfolder in subfolders]
+        made = parse_graph(nodes, graph.running_node()[1]) if nodes else None
         files: list[Path] = []
         progress = HostProgress()
         for picture, detail, target in zip(pictures, details, targets, strict=True):
             progress.check()
-            metadata = {**parameters(detail), **graph.metadata(cls)} if graph.keeps_metadata() else {}
-            saved = save_titled(picture, target, detail, metadata=metadata, extra=extra)
+            said = {**parameters(detail, made, graph.running_node()[1]), **graph.metadata(cls)}
+            saved = save_titled(picture, target, detail, metadata=said if graph.keeps_metadata() else {}, extra=extra)
             files.append(saved.picture)
         shown = ui.SavedImages([ui.SavedResult(file.name, subfolder, io.FolderType.output)
                                 for file, subfolder in zip(files, subfolders, strict=True)])

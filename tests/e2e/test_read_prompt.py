@@ -95,6 +95,10 @@ def test_each_picture_of_a_list_has_its_own_prompt_and_seed(host: Host, checkpoi
     graph.nodes["save"] = ("AtelierSaveTitled", {
         "images": ["decode", 0], "title": ["list", 2], "folder": "%date:yyyy%/%KSampler.steps% steps/",
         "prompt": ["list", 0], "negative": "blurry", "seeds": ["list", 1]})
+    # Another sampler beside it, saved by another node.
+    graph.nodes["more"] = ("KSampler", {**graph.nodes["sample"][1], "steps": 1})
+    graph.nodes["other"] = ("VAEDecode", {"samples": ["more", 0], "vae": ["load", 2]})
+    graph.nodes["keep"] = ("AtelierSaveTitled", {"images": ["other", 0], "title": "other", "folder": "other"})
     drawn = host.queue(graph.fill(host))
     assert drawn.status == "success", drawn.error
     folder = host.base / "output" / f"{time.localtime().tm_year}" / "3 steps"
@@ -107,6 +111,8 @@ def test_each_picture_of_a_list_has_its_own_prompt_and_seed(host: Host, checkpoi
         assert "Made with Atelier." in text and f"a sketch of {name}\n\nNegative: blurry" in text
         assert f"seed: {seed}\n" in text and "steps: 3\n" in text and f"here as {checkpoint}" in text
         assert "not read" not in text
+    shutil.copy(host.base / "output" / "other" / "other.png", host.base / "input")
+    assert "steps: 1\n" in host.queue(Graph(read=("AtelierReadPrompt", {"image": "other.png"})).fill(host)).text("read")
     (host.base / "input" / "list").mkdir()
     for path in folder.iterdir():
         shutil.copy(path, host.base / "input" / "list")

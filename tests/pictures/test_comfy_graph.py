@@ -101,6 +101,9 @@ def test_samplers_beside_each_other_give_what_they_agree_on() -> None:
     saved = read({**other, **graph(), "x": node("SaveImage", images=["t", 0])})
     has(saved, positive="", negative="fog", seed=None, steps=20, model="base")
     assert set(saved.left_out) == {"positive", "seed"}
+    for saver, prompt, seed in (("w", "a boat", 99), ("x", "a car", 7)):
+        one = parse_graph({**other, **graph(), "x": node("SaveImage", images=["t", 0])}, saver)
+        has(one, positive=prompt, seed=seed, left_out={})
     crowd = {f"t{i}": sampler(seed=i) for i in range(30)}
     saving = {f"w{i}": node("SaveImage", images=[f"t{i}", 0]) for i in range(30)}
     has(read({**crowd, **graph(), **saving}), positive="", left_out=dict.fromkeys(

@@ -24,19 +24,24 @@ _MOST_COMPARED = 20
 """Samplers that are read in full, to compare them."""
 
 
-def parse_graph(nodes: Mapping[str, Any]) -> PictureMetadata | None:
+def parse_graph(nodes: Mapping[str, Any], saved_by: str = "") -> PictureMetadata | None:
     """Read a graph; None when it holds no sampler.
 
     Of several samplers in a row the first counts, which makes the picture that the later ones refine. Of several beside
-    each other those count that lead to a node which saves; what they do not agree on is left out.
+    each other those count that lead to the node which saved the picture; what they do not agree on is left out.
+
+    Args:
+        nodes: The graph in API format.
+        saved_by: Id of the node that saved the picture, where it is known; else every node that saves may have.
     """
     graph = Graph(nodes)
     whole_nodes = [node for name in nodes if (node := graph.node(name)) is not None]
     samplers = [node for node in whole_nodes if _is_sampler(node)][:_MOST_SAMPLERS]
     first = [node for node in samplers if not any(_is_sampler(up) for up in graph.above(_source(node)))]
     if len(first) > 1:
-        saving = [node for node in whole_nodes if "save" in node.kind.casefold()][:_MOST_SAMPLERS]
-        saved = {up.id for node in saving for link in node.inputs.values() for up in graph.above(link)}
+        known = graph.node(saved_by)
+        saving = [known] if known else [node for node in whole_nodes if "save" in node.kind.casefold()]
+        saved = {up.id for node in saving[:_MOST_SAMPLERS] for link in node.inputs.values() for up in graph.above(link)}
         first = [node for node in first if node.id in saved] or first
     if len(first) > _MOST_COMPARED:
         return PictureMetadata(program="ComfyUI", left_out=dict.fromkeys(

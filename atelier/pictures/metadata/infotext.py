@@ -46,6 +46,13 @@ def parse_infotext(written: str) -> PictureMetadata:
         loras=loras or _resource_loras(resources) or _weighted_loras(settings.get("Lora weights")))
 
 
+def setting(written: str, name: str) -> str:
+    """One setting of an infotext as it is written; "" where it is not there."""
+    lines = written.strip().split("\n")
+    at = _settings_line(lines)
+    return text(read_pairs("\n".join(lines[at:at + 1])).get(name))
+
+
 def parse_summary(values: Mapping[str, Any]) -> PictureMetadata:
     """Read the JSON summary that CivitAI's generator puts beside its graph."""
     positive, loras = take_loras(text(values.get("prompt")))

@@ -10,7 +10,7 @@ from ...errors import AtelierError
 from ..decode import DECODER_ERRORS, UnreadablePicture, read_file
 from ..png import MOST_TEXT, SIGNATURE, png_size, png_texts
 from .comfy_graph import parse_graph
-from .infotext import OWN_PROGRAM, parse_infotext
+from .infotext import OWN_PROGRAM, parse_infotext, setting
 from .invoke import parse_invoke, parse_invoke_2
 from .json_forms import parse_drawn, parse_form, parse_novelai_fields
 from .settings import PictureMetadata, parse_object
@@ -71,7 +71,8 @@ def find_prompt(texts: Mapping[str, str]) -> PictureMetadata | None:
         found = read(written) if written else None
         if found is not None and found.program == OWN_PROGRAM:
             # Save Titled knows the prompt and seed of each picture; steps, sampler and size are in the graph.
-            found = found.completed(_comfy(texts.get("prompt", "")[:MOST_TEXT]))
+            graph = parse_object(texts.get("prompt", "")[:MOST_TEXT])
+            found = found.completed(parse_graph(graph, setting(written, "Node")) if graph else None)
         if found is not None and found.positive:
             return found
         rest = rest if found is None or found.empty else rest or found
