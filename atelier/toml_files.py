@@ -17,6 +17,8 @@ else:
 
 TOML = Limits(size=2**20, depth=16)
 """The most that a TOML file may hold."""
+BACKSLASHES = ("In double quotes a backslash begins an escape such as \\n: write paths in single quotes, or with / in "
+               "place of each backslash.")
 _TEXT_OR_COMMENT = re.compile(
     r'"""(?:[^"\\]|\\.|"(?!""))*(?:"""|\Z)' r"|'''.*?(?:'''|\Z)" r'|"(?:[^"\\\n]|\\.)*"?' r"|'[^'\n]*'?" r"|(#)[^\n]*",
     re.DOTALL)
@@ -58,10 +60,17 @@ def parse_toml(text: str, name: object) -> dict[str, Any]:
     except BeyondLimits as error:
         raise AtelierError(f"{name} is not valid TOML: {error}.", "Correct it.") from error
     except tomllib.TOMLDecodeError as error:
-        raise AtelierError(f"{name} is not valid TOML: {error}.", "Correct that line.") from error
+        raise AtelierError(f"{name} is not valid TOML: {error}.", _advice(text, str(error))) from error
     except ValueError as error:  # such as a date of month 13
         raise AtelierError(f"{name} is not valid TOML: {error}.", "Correct it.") from error
     return values
+
+
+def _advice(text: str, error: str) -> str:
+    """What to do about an error of the parser, which says the line: a Windows path in double quotes is the usual."""
+    place = re.search(r"at line (\d+)", error)
+    line = text.split("\n")[int(place[1]) - 1] if place else ""
+    return f"Correct that line. {BACKSLASHES}" if "\\" in line and '"' in line else "Correct that line."
 
 
 def _check_text(text: str) -> None:

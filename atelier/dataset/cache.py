@@ -16,8 +16,8 @@ from ..models.text import TextBatch
 from .store import PackStore
 from .types import Crop, Resolution, Sample, TrainingSet
 
-VERSION = 1
-"""Part of every key. Raise it when decoding, geometry or the layout of rows changes."""
+LATENTS_VERSION, TEXT_VERSION = 2, 1
+"""Part of every key. Raise them when decoding, geometry or the layout of rows changes."""
 
 IN_MEMORY_BYTES = 2 << 30
 """An encoded set up to this size is kept in memory; a larger one is read from disk row by row."""
@@ -37,6 +37,10 @@ class EncodedItem:
     """Number of caption variants."""
     flips: bool
     """Whether the mirrored picture is encoded as well."""
+    group: str
+    """Equal for pictures of one folder with equal repeats: most likely one concept."""
+    digest: str
+    """Hex digest of the picture's file: equal for copies."""
 
 
 @dataclass(frozen=True)
@@ -55,12 +59,12 @@ class Cache:
     @classmethod
     def open(cls, folder: Path, model: DiffusersModel, device: torch.device, dtype: torch.dtype) -> Cache:
         """Open, or create, the sub-folders of `folder` that belong to this model, device and precision."""
-        parts = [VERSION, model.fingerprint, device.type, str(dtype)]
+        parts = [model.fingerprint, device.type, str(dtype)]
         # The fingerprint covers weights alone. The family's own scale adds nothing: older caches stay valid.
         scale = (model.latent_scale, model.latent_shift)
         scale_parts = [] if scale == (family_of(model.family).latent_scale, 0.0) else [*scale]
-        return cls(PackStore(folder / "latents" / _digest(*parts, *scale_parts)[:16]),
-                   PackStore(folder / "text" / _digest(*parts)[:16]))
+        return cls(PackStore(folder / "latents" / _digest(LATENTS_VERSION, *parts, *scale_parts)[:16]),
+                   PackStore(folder / "text" / _digest(TEXT_VERSION, *parts)[:16]))
 
 
 def latent_key(sample: Sample, resolution: Resolution, flip: bool) -> str:
@@ -130,7 +134,8 @@ class EncodedSet:
         shape = latents.shape(key, "mean")
         assert shape is not None
         return EncodedItem(index=index, height=shape[1], width=shape[2], repeats=sample.repeats, prior=sample.prior,
-                           captions=len(sample.captions), flips=self._data.flip)
+                           captions=len(sample.captions), flips=self._data.flip, digest=sample.digest,
+                           group=f"{sample.repeats}/{sample.image.parent}")
 
     def _load_into_memory(self) -> None:
         samples = self._data.samples

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..errors import AtelierError
 from ..progress import Progress
 from .captions import check_template, fill_template, with_trigger
+from .metadata_table import MetadataTables
 from .parallel import in_order
 from .scan import PictureFile, find_pictures
 from .sidecar import Sidecars, read_sidecar
@@ -31,14 +32,14 @@ class CaptionSource(str, Enum):
     """Where captions come from."""
 
     SIDECAR = "sidecar"
-    """A text file beside each picture."""
+    """A text file beside each picture, else its row of a table (see `atelier.dataset.metadata_table`)."""
     TEMPLATE = "template"
     """One template, filled for each picture."""
     FIXED = "fixed"
     """One text for all."""
     METADATA = "metadata"
     """The prompt in each picture's metadata (see `atelier.pictures.metadata`), without `<lora:…>`. A text file beside a
-    picture takes precedence, so that a caption can be corrected by hand."""
+    picture, or its row of a table, takes precedence, so that a caption can be corrected by hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,25 +90,32 @@ class FolderOptions:
                                f"Give a text ({_TEXT}), or a trigger word.")
 
 
-def read_folder(folder: Path, options: FolderOptions = FolderOptions(),
-                progress: Progress | None = None) -> TrainingSet:
+def read_folder(folder: Path, options: FolderOptions = FolderOptions(), progress: Progress | None = None,
+                leave_out: Sequence[Path] = ()) -> TrainingSet:
     """Read the pictures of `folder` with their captions, masks and repeats.
 
     Every file is read once in full, to compute its digest and to check that it decodes.
+
+    Args:
+        folder: The folder.
+        options: How to read it.
+        progress: Shown progress, asked to stop.
+        leave_out: Folders below it that hold no training pictures, such as those of runs.
 
     Raises:
         AtelierError: no picture, missing captions, or unreadable files; each message names all files concerned.
     """
     progress = progress or Progress()
-    found = _pictures(folder, options.recursive, options.masks, [options.prior] if options.prior else [])
-    captions = _captions(found, options, progress)
+    found = _pictures(folder, options.recursive, options.masks,
+                      [*leave_out, *([options.prior] if options.prior else [])])
+    captions = _captions(folder, found, options, progress)
     entries = [_Entry(picture, caption, False) for picture, caption in zip(found, captions, strict=True)]
     if options.masks and not any(picture.mask for picture in found):
         raise AtelierError(f"The masks folder {options.masks} holds no mask for any picture of {folder}.",
                            "Name each mask like its picture, in the same sub-folder.")
     if options.prior is not None:
-        prior = _pictures(options.prior, options.recursive, None, ())
-        texts = _own_captions(prior, options.caption_lines, options.prior_text, _PRIOR_TEXT, progress)
+        prior = _pictures(options.prior, options.recursive, None, leave_out)
+        texts = _own_captions(options.prior, prior, options.caption_lines, options.prior_text, _PRIOR_TEXT, progress)
         entries += [_Entry(picture, caption, True) for picture, caption in zip(prior, texts, strict=True)]
     return _checked(entries, options, progress)
 
@@ -131,9 +139,10 @@ def _pictures(folder: Path, recursive: bool, masks: Path | None, leave_out: Sequ
     return found
 
 
-def _captions(found: Sequence[PictureFile], options: FolderOptions, progress: Progress) -> list[tuple[str, ...]]:
+def _captions(folder: Path, found: Sequence[PictureFile], options: FolderOptions,
+              progress: Progress) -> list[tuple[str, ...]]:
     if options.captions in (CaptionSource.SIDECAR, CaptionSource.METADATA):
-        captions = _own_captions(found, options.caption_lines, options.text, _TEXT, progress,
+        captions = _own_captions(folder, found, options.caption_lines, options.text, _TEXT, progress,
                                  prompts=options.captions is CaptionSource.METADATA)
     elif options.captions is CaptionSource.FIXED:
         captions = [(options.text,)] * len(found)
@@ -143,10 +152,10 @@ def _captions(found: Sequence[PictureFile], options: FolderOptions, progress: Pr
     return [tuple(with_trigger(text, options.trigger) for text in texts) for texts in captions]
 
 
-def _own_captions(found: Sequence[PictureFile], by_lines: bool, fallback: str, option: str, progress: Progress,
-                  prompts: bool = False) -> list[tuple[str, ...]]:
-    """Captions from sidecars, then (with `prompts`) from the pictures' metadata, then the fallback."""
-    sidecars = Sidecars()
+def _own_captions(folder: Path, found: Sequence[PictureFile], by_lines: bool, fallback: str, option: str,
+                  progress: Progress, prompts: bool = False) -> list[tuple[str, ...]]:
+    """Captions from sidecars, tables, (with `prompts`) the pictures' metadata, and the fallback, in this order."""
+    sidecars, tables = Sidecars(), MetadataTables(folder)
     captions: list[tuple[str, ...]] = []
     missing: list[Path] = []
     faults: list[str] = []
@@ -158,6 +167,7 @@ def _own_captions(found: Sequence[PictureFile], by_lines: bool, fallback: str, o
         except AtelierError as error:
             faults.append(error.what)
             continue
+        texts = texts or tables.find(picture.path)
         if not texts and prompts:
             texts = _prompt_in(picture.path)
         if not texts and not fallback:
@@ -168,7 +178,7 @@ def _own_captions(found: Sequence[PictureFile], by_lines: bool, fallback: str, o
     if missing:
         nor = ", and no prompt in their metadata that is certain; Read Prompt says why" if prompts else ""
         raise AtelierError(f"{len(missing)} of {len(found)} pictures have no caption (no .txt or .caption file beside "
-                           f"them, or an empty one{nor}): "
+                           f"them, or an empty one, no row in a metadata.jsonl or metadata.csv{nor}): "
                            f"{_names(missing)}.",
                            f"Write these files, or give what such pictures get: {option}.")
     return captions

@@ -54,6 +54,9 @@ def read_sidecar(path: Path, by_lines: bool) -> tuple[str, ...]:
         text = data.decode("utf-16" if utf16 else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise AtelierError(f"{path} is not UTF-8 text (byte {error.start}).", "Save it as UTF-8.") from error
+    if "\0" in text:
+        raise AtelierError(f"{path} holds null characters; it may be UTF-16 without a byte order mark.",
+                           "Save it as UTF-8.")
     prompt = prompt_in(text)
     text, _ = take_loras(text if prompt is None else prompt)
     lines = tuple(line for line in (" ".join(raw.split()) for raw in text.splitlines()) if line)

@@ -78,6 +78,8 @@ class Sample:
     def __post_init__(self) -> None:
         if not self.captions:
             raise AtelierError(f"{self.image.name} has no caption.", "Give at least one; an empty text is allowed.")
+        if any("\0" in caption for caption in self.captions):
+            raise AtelierError(f"The caption of {self.image.name} holds a null character.", "Save it as UTF-8 text.")
         if self.repeats < 1:
             raise AtelierError(f"repeats of {self.image.name} is {self.repeats}.", "Choose a whole number above 0.")
         if (self.mask is None) != (not self.mask_digest):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, features
 
 from ..errors import AtelierError
 from ..limits import BeyondLimits, Limits, read_limited
@@ -66,7 +69,7 @@ def decode_picture(path: Path, data: bytes) -> Image.Image:
     """The picture in a file's bytes, upright, mode RGB; `path` names it in errors.
 
     Transparency is composited on white; 16-bit greyscale is scaled, not clipped; of an animation the first frame
-    counts; EXIF orientation is applied. Colour profiles are not.
+    counts; EXIF orientation and colour profile are applied (see `rgb.to_rgb`).
 
     Raises:
         UnreadablePicture: damaged, cut short, of an unknown format, too large or fully transparent.
@@ -146,6 +149,7 @@ def strict_decoding() -> Iterator[None]:
 def _opened(path: Path, data: bytes) -> Iterator[Image.Image]:
     """The opened, not yet decoded picture; decoder errors inside the block become `UnreadablePicture`."""
     try:
+        _register_heif()
         # Pillow refuses a PNG for one long text, and what allows them is global.
         with Image.open(BytesIO(without_texts(data))) as image:
             width, height = image.size
@@ -157,9 +161,24 @@ def _opened(path: Path, data: bytes) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise UnreadablePicture(path, f"it claims {error} pixels, more than {MAX_PIXELS / 1e6:.0f} million") from error
     except Image.UnidentifiedImageError as error:
-        raise UnreadablePicture(path, "it is not a picture of a known format") from error
+        raise UnreadablePicture(path, _why_unknown(path)) from error
     except DECODER_ERRORS as error:
         raise UnreadablePicture(path, f"it is damaged ({error or type(error).__name__})") from error
+
+
+@lru_cache(maxsize=1)
+def _register_heif() -> None:
+    """Let Pillow read HEIC, the format of phones, where the package for it is installed."""
+    if importlib.util.find_spec("pillow_heif"):
+        importlib.import_module("pillow_heif").register_heif_opener()
+
+
+def _why_unknown(path: Path) -> str:
+    if path.suffix.lower() in (".heic", ".heif"):
+        return 'it is a HEIC file, which needs a package: run "pip install pillow-heif" and start again'
+    if path.suffix.lower() == ".avif" and not features.check("avif"):
+        return 'it is an AVIF file, which this Pillow cannot read: run "pip install -U pillow" and start again'
+    return "it is not a picture of a known format"
 
 
 def _orientation(image: Image.Image) -> int:

@@ -1,4 +1,5 @@
-"""One rule for pictures of any mode as RGB: transparent parts show white, deep levels are scaled and not clipped.
+"""One rule for pictures of any mode as RGB: transparent parts show white, deep levels are scaled and not clipped, and
+colours are those that viewers show.
 
 Grids, scores and training sets share it, so a picture with an alpha channel looks and scores the same everywhere.
 """
@@ -8,15 +9,29 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from .colour import to_srgb
+
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """`image` in mode RGB: alpha composited on white; 16-bit levels and floats from 0 to 1 scaled to 8 bits."""
+    """`image` in mode RGB: colours of an embedded profile converted to sRGB; alpha composited on white; 16-bit levels,
+    and floats from 0 to 1, scaled to 8 bits."""
     if image.mode.startswith("I") or image.mode == "F":
         return _from_deep(image)
     if not has_alpha(image):
-        return image.convert("RGB")
+        return _srgb(image, image)
     rgba = image.convert("RGBA")
-    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+    colours = _srgb(rgba.convert("RGB"), image)
+    colours.putalpha(rgba.getchannel("A"))
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), colours).convert("RGB")
+
+
+def _srgb(image: Image.Image, original: Image.Image) -> Image.Image:
+    """An opaque picture in mode RGB, of sRGB by the profile of `original`."""
+    profile = original.info.get("icc_profile") or b""
+    plain = image if image.mode in ("RGB", "CMYK", "L") else image.convert("RGB")
+    rgb = (to_srgb(plain, profile) if isinstance(profile, bytes) else None) or image.convert("RGB")
+    rgb.info.pop("icc_profile", None)  # or it would be converted twice
+    return rgb
 
 
 def has_alpha(image: Image.Image) -> bool:

@@ -59,7 +59,8 @@ def run(arguments: argparse.Namespace) -> None:
     pick_device(arguments.device)  # before anything is read
     wanted = read_train_file(arguments.config, device=arguments.device)
     progress = ShellProgress()
-    data = read_folder(wanted.folder, wanted.data, progress)
+    own = wanted.paths
+    data = read_folder(wanted.folder, wanted.data, progress, leave_out=(own.runs, own.cache, own.loras))
     model = open_model(wanted.model, prediction_type=wanted.prediction_type, progress=progress)
     report = train(wanted.name, model, data, wanted.request, wanted.paths, progress)
     progress.close()

@@ -13,7 +13,7 @@ from ..errors import AtelierError
 from ..fields import typed
 from ..files import file_name
 from ..limits import BeyondLimits, check_values
-from ..toml_files import TOML, parse_toml, read_toml_text
+from ..toml_files import BACKSLASHES, TOML, parse_toml, read_toml_text
 from ..train.devices import RunPaths
 from ..train.request.presets import build_request
 from ..train.request.request import PARTS, TrainRequest, names_of, only
@@ -103,6 +103,8 @@ def _text(values: Mapping[str, Any], name: str, where: str) -> str:
 
 def _path(values: Mapping[str, Any], name: str, where: str, base: Path) -> Path:
     text = _text(values, name, where)
+    if any(ord(letter) < 32 for letter in text):
+        raise AtelierError(f"{name} in {where} is {text!r}, which is no path.", BACKSLASHES)
     try:
         return base / Path(text).expanduser()
     except RuntimeError as error:

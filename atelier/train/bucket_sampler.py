@@ -12,6 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..dataset.cache import EncodedItem
+from ..errors import AtelierError
+
+MAX_USES = 1_000_000
+"""Uses of pictures in an epoch at most: the order of an epoch lists each, which takes seconds and 200 MB at this many.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,12 +40,21 @@ class BucketSampler:
 
     Pictures are used `repeats` times an epoch; prior-preservation pictures are cycled so that as many of them as
     of the others are used. The last batch of a size may be smaller: every picture counts exactly as often as asked.
+
+    Raises:
+        AtelierError: an epoch has more than `MAX_USES` uses.
     """
 
     items: tuple[EncodedItem, ...]
     batch_size: int
     seed: int
     caption_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        uses = sum(item.repeats for item in self.items if not item.prior)
+        if uses > MAX_USES:
+            raise AtelierError(f"An epoch would use pictures {uses} times, more than {MAX_USES}.",
+                               "Lower repeats, or the number at the beginning of the folders' names.")
 
     def epoch(self, epoch: int) -> list[Batch]:
         """The batches of epoch `epoch` (from 0), shuffled."""

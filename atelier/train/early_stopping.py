@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from ..dataset.cache import EncodedItem
@@ -67,12 +68,18 @@ class ValidationPlan:
 
     @staticmethod
     def of(items: tuple[EncodedItem, ...], request: TrainRequest) -> ValidationPlan:
-        """Choose pictures by seed: at most `validation_pictures`, at most a tenth of the set when held out."""
+        """Choose pictures by seed: at most `validation_pictures`, at most a tenth of the set when held out.
+
+        A picture that is there twice is not held out, and no folder gives away more than a fifth of its pictures: a
+        concept of four pictures keeps them all. Where that leaves none, training pictures serve.
+        """
         own = [item for item in items if not item.prior]
         options, seed = request.validation, request.seed
         held_out = options.monitor == "validation" and options.holdout and len(own) >= HOLDOUT_FROM
-        count = min(options.validation_pictures, len(own) // 10 if held_out else len(own))
-        chosen = random.Random(f"atelier validation/{seed}").sample(own, count)
+        chosen = _spared(own, min(options.validation_pictures, len(own) // 10), seed) if held_out else []
+        held_out = bool(chosen)
+        if not held_out:
+            chosen = _stream(seed).sample(own, min(options.validation_pictures, len(own)))
         uses = tuple(SampleUse(item.index) for item in sorted(chosen, key=lambda item: item.index))
         return ValidationPlan(uses, held_out, options.validation_timesteps, seed,
                               max(request.optimizer.batch_size, BATCH_WITHOUT_GRADIENTS))
@@ -85,3 +92,23 @@ class ValidationPlan:
             for start in range(0, len(rows), self.batch_size):
                 timesteps, seeds = zip(*rows[start:start + self.batch_size], strict=True)
                 yield use, list(timesteps), list(seeds)
+
+
+def _stream(seed: int) -> random.Random:
+    return random.Random(f"atelier validation/{seed}")
+
+
+def _spared(own: Sequence[EncodedItem], count: int, seed: int) -> list[EncodedItem]:
+    """Up to `count` pictures that training can spare."""
+    stream = _stream(seed)
+    drawn = stream.sample(own, count)
+    others = [item for item in own if item not in drawn]
+    stream.shuffle(others)
+    copies = Counter(item.digest for item in own)
+    left = {group: size // 5 for group, size in Counter(item.group for item in own).items()}
+    chosen: list[EncodedItem] = []
+    for item in (*drawn, *others):
+        if len(chosen) < count and copies[item.digest] == 1 and left[item.group]:
+            left[item.group] -= 1
+            chosen.append(item)
+    return chosen

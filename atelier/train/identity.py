@@ -18,7 +18,7 @@ from .request.request import TrainRequest
 if TYPE_CHECKING:
     import torch
 
-_VERSION = "4"
+_VERSION = "5"
 """Grows when training the same request would give other weights."""
 
 

@@ -40,6 +40,8 @@ class RunResult:
     samples: str = ""
     """Digest of how its sample pictures are drawn; empty without a sample prompt."""
     history: History = field(default_factory=History)
+    held_out_names: list[str] = field(default_factory=list)
+    """File names of the pictures kept for validation."""
     warnings: list[str] = field(default_factory=list)
     """Sentences on what was left out."""
 
@@ -93,7 +95,9 @@ class TrainReport:
             first, last = _mean(losses, 0, 0.1), _mean(losses, 0.9, 1)
             lines.append(f"training loss: first tenth {first:.4f}, last tenth {last:.4f}")
         if o.held_out:
-            lines.append(f"{o.held_out} pictures were kept out of training to validate on")
+            names = ", ".join(o.held_out_names[:10]) + ", …" * (len(o.held_out_names) > 10)
+            lines.append(f"{o.held_out} pictures were kept out of training to validate on"
+                         + (f": {names}" if names else ""))
         lines.append(f"{o.seconds_per_step:.3f} s a step in {o.precision}"
                      + (", with gradient checkpointing" if o.gradient_checkpointing else ""))
         return "\n".join([*lines, *o.warnings, f"LoRA: {self.lora}"])

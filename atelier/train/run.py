@@ -159,12 +159,14 @@ def _train(job: _Job) -> RunResult:
         ended = loop.run()
     seconds = time.monotonic() - began
     stopping, step = ended.state.early_stopping, ended.state.step
+    held_out = [job.data.samples[use.index].image.name for use in trainer.validation.uses
+                if trainer.validation.held_out]
     result = RunResult(
         status=ended.status, weights=ended.weights.name, step=step, total=trainer.total,
         steps_per_epoch=trainer.steps_per_epoch, best_step=stopping.best_step,
         best_loss=stopping.best if stopping.best_step else None, seconds=seconds,
         seconds_per_step=seconds / max(1, step - ended.began_step), pictures=len(trainer.sampler.items),
-        held_out=len(trainer.validation.uses) if trainer.validation.held_out else 0,
+        held_out=len(held_out), held_out_names=held_out,
         precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=checkpointing,
         samples=job.folder.sample_settings, history=ended.state.history,
         warnings=[sentence for sentence in (cut, extended, _undrawn(loop.undrawn)) if sentence])

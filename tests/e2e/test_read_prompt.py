@@ -89,7 +89,7 @@ def test_a_lora_is_applied_again_and_prompts_become_captions(host: Host, checkpo
 
 
 def test_each_picture_of_a_list_has_its_own_prompt_and_seed(host: Host, checkpoint: str) -> None:
-    graph = drawing(checkpoint, ["list", 0], "blurry", SAMPLING | {"seed": ["list", 1]}, (64, 72))
+    graph = drawing(checkpoint, ["list", 0], "blurry", {**SAMPLING, "seed": ["list", 1]}, (64, 72))
     graph.nodes["list"] = ("AtelierPromptList", {"text": "# animals\na fox\na hen", "before": "a sketch of",
                                                  "seed": 40})
     graph.nodes["save"] = ("AtelierSaveTitled", {

@@ -47,7 +47,7 @@ class MemorySet:
            ) -> MemorySet:
         return MemorySet(tuple(
             EncodedItem(index=i, height=size, width=size, repeats=repeats, prior=i >= count, captions=captions,
-                        flips=flips) for i in range(count + prior)))
+                        flips=flips, group="", digest=str(i)) for i in range(count + prior)))
 
     def moments(self, index: int, flip: bool) -> tuple[Tensor, Tensor]:
         item = self.items[index]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def test_texts_have_a_limit_that_is_said(tmp_path: Path) -> None:
     six = [zipped(f"t{i}", b"x" * MOST_TEXT) for i in range(6)]
     found = png_texts(with_chunks(tmp_path / "c.png", *six).read_bytes())
     assert list(found.texts) == ["t0", "t1", "t2", "t3"] and found.left_out == ["t4", "t5"]
+
+
+def test_a_text_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    packer = zlib.compressobj()
+    bomb = b"".join([*(packer.compress(bytes(2**20)) for _ in range(256)), packer.flush()])
+    path = with_chunks(tmp_path / "a.png", chunk(b"zTXt", b"workflow\0\0" + bomb), GOOD)
+    data = path.read_bytes()
+    tracemalloc.start()
+    try:
+        found = png_texts(data)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MOST_TEXT
+    finally:
+        tracemalloc.stop()
+    assert found.left_out == ["workflow"] and set(found.texts) == {"parameters"}
 
 
 def test_chunks_of_every_kind_and_damaged_ones(tmp_path: Path) -> None:

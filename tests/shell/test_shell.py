@@ -159,6 +159,19 @@ def test_train_and_generate(capsys, checkpoint: Path, config: Path, tmp_path: Pa
     assert json.loads(Image.open(tuned[0]["file"]).info["atelier"])["lora"] == "fox.safetensors"
 
 
+def test_a_configuration_among_the_pictures_trains_on_those_alone(capsys, config: Path) -> None:
+    """Its run, cache and LoRA folders lie there too; a second run would learn the loss plot and train anew."""
+    text = config.read_text(encoding="utf-8").replace('folder = "my pictures"', 'folder = "."')
+    among = config.parent / "my pictures" / "train.toml"
+    among.write_text(text, encoding="utf-8")
+    results = []
+    for _ in range(2):
+        code, out, err = shell(capsys, "train", among, "--json")
+        assert code == 0, err
+        results.append(json.loads(out))
+    assert [(result["pictures"], result["reused"]) for result in results] == [(3, False), (3, True)]
+
+
 def test_running_out_of_memory_is_one_line(capsys, monkeypatch: pytest.MonkeyPatch, checkpoint: Path,
                                            tmp_path: Path) -> None:
     def forward(*_: object, **__: object) -> None:
@@ -233,6 +246,7 @@ def test_no_verb_writes_over_what_it_reads(capsys, checkpoint: Path, config: Pat
 @pytest.mark.parametrize(("line", "said"), [
     ('nmae = "x"', "nmae"), ('name = 3', "name"), ("[lora]\nrnak = 3", "rnak"), ("[lora]\nrank = 0", "rank"),
     ("[data]\nfolder = 'nowhere'", "nowhere"), ("steps = 5\nepochs = 2", "epochs and steps"), ("steps = ", "TOML"),
+    ('model = "C:\\Users\\me"', "single quotes"), ("[data]\nfolder = \"x\\new\"", "single quotes"),
     ("data = 3", "data"), ("[place]\nlora = 'x'", "lora"), ("preset = 'fast'", "fast"),
 ])
 def test_a_wrong_configuration_is_named(capsys, tmp_path: Path, checkpoint: Path, line: str, said: str) -> None:
