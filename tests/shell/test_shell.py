@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from atelier.grid.saving import Details, save_titled
 from atelier.lora.file import save_lora
 from atelier.shell.main import main
+from atelier.shell.train_file import read_train_file
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -76,6 +77,37 @@ def test_each_verb_has_help(capsys, verb: str) -> None:
     code, out, _ = shell(capsys, verb, "--help")
     assert code == 0
     assert f"atelier {verb}" in out
+
+
+def test_the_version_and_the_verbs_are_shown(capsys) -> None:
+    from atelier import __version__
+
+    assert shell(capsys, "--version") == (0, f"atelier {__version__}\n", "")
+    code, out, err = shell(capsys)
+    assert (code, out) == (2, "")
+    assert "train a LoRA as a TOML file says" in err and "lora-convert" in err
+
+
+def test_the_configuration_in_the_help_of_train_can_be_copied(capsys, checkpoint: Path, tmp_path: Path) -> None:
+    """With every option that is listed switched on at its default, too."""
+    _, help_, _ = shell(capsys, "train", "--help")
+    text = help_[help_.index("# A configuration file"):]
+    write_pictures(tmp_path / "pictures", [(64, 64)], captions=False)
+    path = tmp_path / "train.toml"
+    for old, new in (('"sd15.safetensors"', json.dumps(str(checkpoint))), ("size = 512", "size = 64"),
+                     ("steps = 800", "steps = 1"), ("sample_prompt =", "# sample_prompt =")):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+    code, out, err = shell(capsys, "train", path, "--device", "cpu", "--json")
+    assert code == 0, err
+    assert json.loads(out)["step"] == 1
+    listed = text[text.index("# In [options]:"):].replace("# ", "").splitlines()[1:]
+    names = {line.split(" = ")[0] for line in listed if " = " in line}
+    assert {"learning_rate", "noise_offset", "sample_every", "patience", "precision", "save_every"} <= names
+    table = "\n".join(["name = 'x'", "model = 'm'", "steps = 1", "[data]", "folder = '.'", "[options]", *listed])
+    (tmp_path / "all.toml").write_text(table, encoding="utf-8")
+    read_train_file(tmp_path / "all.toml")
 
 
 def test_a_failure_is_one_and_one_line(capsys, tmp_path: Path) -> None:
