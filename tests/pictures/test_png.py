@@ -84,6 +84,13 @@ def test_chunks_of_every_kind_and_damaged_ones(tmp_path: Path) -> None:
         png_texts(data[:end])
 
 
+def test_texts_in_utf_8_where_latin_1_should_be(tmp_path: Path) -> None:
+    words = "ein Boot für 猫"
+    data = with_chunks(tmp_path / "a.png", chunk(b"tEXt", b"one\0" + words.encode()), zipped("two", words.encode()),
+                       chunk(b"tEXt", "three\0für".encode("latin-1"))).read_bytes()
+    assert png_texts(data).texts == {"one": words, "two": words, "three": "für"}
+
+
 def test_texts_behind_the_pixels_and_exif_in_a_chunk(tmp_path: Path) -> None:
     plain = png(tmp_path / "plain.png").read_bytes()
     (tmp_path / "a.png").write_bytes(plain[:-12] + GOOD + plain[-12:])
