@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import email.utils
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
+from urllib.parse import urljoin, urlsplit
 
 from ..errors import AtelierError
 from .credentials import Credential
-from .endpoints import NO_CREDENTIAL, LanguageModel
+from .endpoints import NO_CREDENTIAL, QUESTIONS, LanguageModel, plain_url
 
 LONGEST_WAIT = 60.0
 """Seconds. If a server asks for a longer wait, the user is told instead."""
 RETRIED = {408, 409, 425, 429}
 OUT_OF_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient credits",
                 "insufficient balance")
+FILTERED = ("content_filter", "content management policy", "responsibleaipolicy", "content_policy",
+            "data_inspection_failed", "safety system", "was flagged")
+"""What the errors of content filters contain."""
+_LOADING = re.compile(r"\b(?:loading|being loaded|warming up|starting up)\b")
+_OTHER_WORDS = "Word the idea differently, or choose another model."
+_SHOWN = 300
+"""Characters of a server's message that are displayed."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,23 @@ class Problem:
     """The rejected field of the request; empty if not named."""
     retry_after: float | None
     """Seconds to wait as requested by the server."""
+    location: str = ""
+    """The address of a redirect; empty if there is none, or if it holds the key."""
+
+    @property
+    def filtered(self) -> bool:
+        """Whether a content filter refused the question, so that asking again does not help."""
+        return any(word in f"{self.parameter} {self.text}" for word in FILTERED)
+
+    @property
+    def loading(self) -> bool:
+        """Whether a server on the way to be ready asks for patience."""
+        return self.status == 503 and _LOADING.search(self.text) is not None and "fail" not in self.text
+
+    @property
+    def too_long(self) -> bool:
+        """Whether question and answer do not fit into the model's context."""
+        return "context" in self.text and self.status in (200, 400, 413, 422, 500)
 
     @property
     def out_of_quota(self) -> bool:
@@ -42,10 +68,31 @@ class Problem:
 
 def read(error: Any, credential: Credential) -> Problem:
     """A `Problem` from the `openai` package's `APIStatusError`."""
-    shown = " ".join(credential.redact(_message(error.body) or str(error.message)).split())[:300]
-    words = " ".join(str(word) for word in (shown, error.code, error.type) if word).lower()
-    return Problem(error.status_code, words, shown, str(error.param or "").lower(),
-                   _retry_after(error.response.headers))
+    headers = error.response.headers
+    location = headers.get("location", "")
+    return _problem(error.status_code, _message(error.body) or str(error.message), (error.code, error.type),
+                    error.param, credential, retry_after=_retry_after(headers),
+                    location=location if credential.redact(location) == location else "")
+
+
+def in_answer(error: Any, credential: Credential) -> Problem:
+    """A `Problem` from an error that was sent under status 200; its own code counts as status if it is one."""
+    inner = error if isinstance(error, dict) else {}
+    code = inner.get("code") or inner.get("status")
+    if isinstance(code, str) and code.isdigit():
+        code = int(code)
+    words = f"{code} {inner.get('type')}".lower()
+    if not isinstance(code, int) or not 400 <= code < 600:
+        code = 429 if "rate_limit" in words or "rate limit" in words else 200
+    return _problem(code, _message({"error": error}), (words,), inner.get("param"), credential)
+
+
+def _problem(status: int, message: str, words: Sequence[Any], parameter: Any, credential: Credential,
+             **more: Any) -> Problem:
+    message = " ".join(credential.redact(message).split())
+    shown = message if len(message) <= _SHOWN else f"{message[:_SHOWN - 1]}…"
+    text = " ".join(str(word) for word in (message[:2000], *words) if word).lower()
+    return Problem(status, text, shown, str(parameter or "").lower(), **{"retry_after": None, **more})
 
 
 def seconds_to_wait(problem: Problem, backoff: float) -> float | None:
@@ -60,21 +107,59 @@ def seconds_to_wait(problem: Problem, backoff: float) -> float | None:
 def explain(problem: Problem, llm: LanguageModel) -> AtelierError:
     """The error for the user, with what to do about it."""
     what = f"{llm.model} at {llm.base_url} answered {problem.status}: {problem.shown}"
+    if problem.filtered:
+        return AtelierError(f"A content filter stopped the question to {llm.model} at {llm.base_url}: {problem.shown}",
+                            _OTHER_WORDS)
     if problem.out_of_quota:
         return AtelierError(what, "The account's quota is used up: top it up, or choose another model or endpoint.")
     if problem.status in (401, 403):
         if llm.credential == NO_CREDENTIAL:
             return AtelierError(what, "The endpoint wants a key: choose a credential.")
         return AtelierError(what, f"Check the key that {llm.credential} holds, and that it may use this model.")
+    if problem.status in (404, 405, 501) and not re.search(r"\bmodel\b", problem.text):
+        return AtelierError(what, _other_address(llm))
     if problem.status == 404:
         return AtelierError(what, "Check the model's name (with Ollama: `ollama pull` it first) and the address.")
     if problem.status in (301, 302, 303, 307, 308):
-        return AtelierError(what, "Type the address the server redirects to; redirects are not followed with a key.")
+        return AtelierError(what, f"Type the address the server redirects to{_redirected(problem, llm)}; redirects are "
+                                  f"not followed with a key.")
+    if problem.loading:
+        return AtelierError(what, f"The model was still loading after {llm.timeout:g} seconds: load it first, or raise "
+                                  "the timeout.")
     if problem.status == 429 and problem.retry_after is not None:
         return AtelierError(what, f"The server asks to wait {problem.retry_after:.0f} seconds: try again then.")
+    if problem.too_long:
+        return AtelierError(what, "Load the model with a longer context (Ollama: num_ctx; LM Studio: context length), "
+                                  "lower max_tokens, or choose an example set with fewer examples.")
     if problem.status in RETRIED or problem.status >= 500:
         return AtelierError(what, "It was asked several times: try again later, or choose another model.")
     return AtelierError(what, "Change the model or its settings.")
+
+
+def answer_filtered(llm: LanguageModel, finish: str) -> AtelierError:
+    """The error for an answer that a content filter ended."""
+    return AtelierError(f"A content filter stopped the answer of {llm.model} at {llm.base_url} (finish_reason "
+                        f"{finish}).", _OTHER_WORDS)
+
+
+def _other_address(llm: LanguageModel) -> str:
+    """What to type if nothing answers at the address."""
+    path = urlsplit(llm.base_url).path
+    if re.search(r"/v\d|openai", path):
+        return ("Check the model's name (with Ollama: `ollama pull` it first) and the address: most services answer at "
+                "one that ends with /v1.")
+    return f"Type {llm.base_url.removesuffix('/api')}/v1 as the address; if it answers there, check the model's name."
+
+
+def _redirected(problem: Problem, llm: LanguageModel) -> str:
+    """The base address that a redirect names, in brackets; empty if it names none that could be typed."""
+    target = urljoin(llm.base_url + QUESTIONS, problem.location)
+    if not problem.location or not target.endswith(QUESTIONS):
+        return ""
+    try:
+        return f" ({plain_url(target.removesuffix(QUESTIONS))})"
+    except AtelierError:
+        return ""
 
 
 def timed_out(llm: LanguageModel) -> AtelierError:
@@ -103,13 +188,20 @@ def unusable(llm: LanguageModel, why: str) -> AtelierError:
 
 
 def _message(body: Any) -> str:
-    """The message in an error's body: OpenAI's own shape, the same in a list (Gemini), or any other as JSON."""
+    """The message in an error's body: OpenAI's own shape, the same in a list (Gemini), or any other as JSON.
+
+    OpenRouter's hold the text of the service behind it as `metadata.raw`.
+    """
     if isinstance(body, list) and body:
         body = body[0]
     if isinstance(body, dict):
         inner = body.get("error", body)
         message = inner.get("message") if isinstance(inner, dict) else inner
-        return message if isinstance(message, str) else json.dumps(body, ensure_ascii=False)
+        if not isinstance(message, str):
+            return json.dumps(body, ensure_ascii=False)
+        metadata = inner.get("metadata") if isinstance(inner, dict) else None
+        raw = metadata.get("raw") if isinstance(metadata, dict) else None
+        return f"{message}: {raw}" if isinstance(raw, str) and raw else message
     return body if isinstance(body, str) else ""
 
 

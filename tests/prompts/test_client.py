@@ -18,7 +18,7 @@ from kit.fake_llm import GOOD, FakeLlm
 from atelier.errors import AtelierError
 from atelier.progress import Interrupted, Progress
 from atelier.prompts import failures
-from atelier.prompts.client import PLACEHOLDER, ChatClient, FormatRefused
+from atelier.prompts.client import PLACEHOLDER, ChatClient
 from atelier.prompts.credentials import ANONYMOUS, CredentialStore
 from atelier.prompts.endpoints import LanguageModel
 
@@ -162,10 +162,10 @@ def test_other_bad_requests_are_final(fake: FakeLlm) -> None:
 @pytest.mark.parametrize("message", ["response_format is not supported", "invalid schema for strict mode",
                                      "bad request", "JSON mode is not supported for this model.",
                                      "This model takes no structured output; say it in the messages."])
-def test_a_refused_format_has_its_own_error(fake: FakeLlm, message: str) -> None:
+def test_a_refused_format_is_replaced_by_none(fake: FakeLlm, message: str) -> None:
     fake.say(status=400, error={"error": {"message": message}})
-    with pytest.raises(FormatRefused):
-        client(fake).ask(HELLO, 0, {"type": "json_object"})
+    client(fake).ask(HELLO, 0, {"type": "json_object"})
+    assert ["response_format" in request.body for request in fake.requests] == [True, False]
 
 
 @pytest.mark.parametrize("drop", ["before", "during"])

@@ -21,7 +21,6 @@ from atelier.prompts.examples import ExampleLibrary
 from atelier.prompts.fields import PromptFields, PromptStyle
 from atelier.prompts.random_art import written_prompts
 from atelier.prompts.request import PromptRequest, WrittenPrompt
-from atelier.prompts.structured import Unusable, find_object
 from atelier.prompts.write import write
 
 REQUEST = PromptRequest(idea="a cat wearing neon-glasses", seed=3)
@@ -132,10 +131,9 @@ def test_an_answer_cut_at_the_token_limit_says_so(fake: FakeLlm) -> None:
         write(REQUEST, client(fake))
 
 
-def test_the_last_object_counts() -> None:
-    assert find_object('{"a": 1} and then {"a": {"b": 2}}') == {"a": {"b": 2}}
-    with pytest.raises(Unusable):
-        find_object("[1, 2]")
+def test_the_last_object_counts(fake: FakeLlm) -> None:
+    fake.say(f'{json.dumps({**GOOD, "positive": "a draft"})} and then {json.dumps(GOOD)}')
+    assert good(write(REQUEST, client(fake)))
 
 
 def test_tokens_and_cost_add_up_over_the_repair(fake: FakeLlm) -> None:
