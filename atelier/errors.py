@@ -17,9 +17,9 @@ class AtelierError(Exception):
     """
 
     def __init__(self, what: str, do: str) -> None:
-        self.what = what if what.rstrip("\"'`)]} \n").endswith(_SENTENCE_ENDS) else f"{what.rstrip()}."
+        self.what = what if what.rstrip().endswith(_SENTENCE_ENDS) else f"{what.rstrip()}."
         self.do = do
-        super().__init__(f"{what} {do}")
+        super().__init__(f"{self.what} {do}")
 
 
 class NameTaken(AtelierError):

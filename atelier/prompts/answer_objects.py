@@ -11,7 +11,9 @@ from typing import Any
 from . import near_json
 
 _THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-_OPENING = re.compile(r"[{\[](?=\s*[\"}{\[])")
+_OPENING = re.compile(r"\{(?=\s*[\"}])|\[(?=\s*\{)")
+_MOST_FAILURES = 200
+"""Brackets that open nothing which can be decoded; bounds the work on a text full of them."""
 _TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
 
 
@@ -48,12 +50,17 @@ def _decoded(text: str) -> list[Any]:
     """The outermost JSON objects and lists of objects in `text`."""
     found = []
     decoder = json.JSONDecoder(strict=False)  # Line breaks inside texts are common and harmless.
-    end = 0
+    end = failures = 0
     for opening in _OPENING.finditer(text):
-        if opening.start() >= end:
-            with suppress(ValueError, RecursionError):
-                value, end = decoder.raw_decode(text, opening.start())
-                found.append(value)
+        if opening.start() < end:
+            continue
+        try:
+            value, end = decoder.raw_decode(text, opening.start())
+            found.append(value)
+        except (ValueError, RecursionError):
+            failures += 1
+            if failures == _MOST_FAILURES:
+                break
     return found
 
 

@@ -19,10 +19,11 @@ MOST_STARTS = 40
 _CLOSING = {'"': '"', "'": "'", "\N{LEFT DOUBLE QUOTATION MARK}": "\N{RIGHT DOUBLE QUOTATION MARK}",
             "\N{LEFT SINGLE QUOTATION MARK}": "\N{RIGHT SINGLE QUOTATION MARK}"}
 _SPACE = re.compile(r"(?:\s+|//[^\n]*|#[^\n]*|/\*.*?\*/)*", re.DOTALL)
-_AFTER_TEXT = re.compile(r"\s*(?:[,:}\]]|$|//|/\*|#|\n\s*[\"'\u201c\u2018\w])")
+_AFTER_TEXT = re.compile(r"\s*(?:[,:}\]]|$|//|/\*|#|```|\n\s*[\"'\u201c\u2018\w])")
 """What follows the quote that ends a text; a quote before anything else belongs to the text."""
 _WORD = re.compile(r"[A-Za-z_][\w-]*")
 _NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?")
+_CODES = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 _WORDS = {"null": None, "none": None, "true": True, "false": False}
 
 
@@ -94,8 +95,8 @@ class _Reader:
         if self._peek() == bracket:
             self.at += 1
             return True
-        # At the end, or at the bracket around this one: this one's is missing.
-        return self._peek() in ("", "}", "]") and self._depth > 0
+        # At the end of the text or of its code block, or at the bracket around this one: this one's is missing.
+        return self._peek() in ("", "}", "]", "`") and self._depth > 0
 
     def _peek(self) -> str:
         space = _SPACE.match(self.text, self.at)
@@ -130,7 +131,8 @@ class _Reader:
 
 def _escape(text: str, index: int) -> tuple[str, int]:
     """What the escape at `index` stands for, and where the text goes on; an unknown one stands for itself."""
-    length = 6 if text.startswith("u", index + 1) else 2
+    codes = _CODES.match(text, index)  # all of a run, as two halves make one character
+    end = codes.end() if codes else index + 2
     with suppress(ValueError):
-        return json.loads(f'"{text[index:index + length]}"'), index + length
+        return json.loads(f'"{text[index:end]}"'), end
     return text[index + 1:index + 2], index + 2
