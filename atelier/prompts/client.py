@@ -21,10 +21,12 @@ from urllib.parse import urlsplit
 from ..errors import AtelierError
 from ..progress import Progress
 from . import completion, failures, interruptible
+from . import problem as problems
 from .concessions import LIMITS, Change, Parameters, concession
 from .credentials import Credential, CredentialStore
 from .endpoints import ENDPOINTS, LanguageModel
 from .openai_package import openai_package, transport
+from .problem import Problem
 
 Message = dict[str, str]
 ResponseFormat = dict[str, Any]
@@ -158,7 +160,7 @@ class ChatClient:
             except asyncio.TimeoutError:
                 raise failures.timed_out(self.llm) from None
             except openai.APIStatusError as error:
-                problem = failures.read(error, self.credential)
+                problem = problems.read(error, self.credential)
             except (openai.APIConnectionError, transport(openai).HTTPError) as error:
                 if tries == RETRIES:
                     raise failures.no_connection(self.llm, self.credential.redact(_root(error))) from None
@@ -172,13 +174,13 @@ class ChatClient:
                     self._phase = f"{host_of(self.llm)} is loading {self.llm.model}"
                     await asyncio.sleep(2 * self.pause)
                     continue
-                wait = failures.seconds_to_wait(problem, wait)
+                wait = problems.seconds_to_wait(problem, wait)
                 if wait is None or tries == RETRIES or problem.loading:
                     raise failures.explain(problem, self.llm)
             tries += 1
             await asyncio.sleep(wait)
 
-    def _concede(self, problem: failures.Problem, sent: Parameters) -> bool:
+    def _concede(self, problem: Problem, sent: Parameters) -> bool:
         """Change further requests as the server's refusal wants it; False if it names nothing that can be changed."""
         change = concession(problem, sent, self._changes)
         if change is None:
@@ -228,14 +230,14 @@ class ChatClient:
             parameters = change.apply(parameters)
         return parameters
 
-    def _reply(self, body: bytes) -> Reply | failures.Problem:
+    def _reply(self, body: bytes) -> Reply | Problem:
         try:
             answer = completion.read(body)
         except ValueError:
             start = self.credential.redact(body[:200].decode("utf-8", "replace"))
             raise failures.unusable(self.llm, f"it is no chat completion but begins with {start!r}") from None
         if answer.error:
-            return failures.in_answer(answer.error, self.credential)
+            return problems.in_answer(answer.error, self.credential)
         if answer.filtered:
             raise failures.answer_filtered(self.llm, answer.finish)
         if answer.refusal and not answer.text:

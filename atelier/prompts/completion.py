@@ -44,7 +44,7 @@ def read(body: bytes) -> Completion:
             return Completion("", "", "", None, error)
         choice = answer["choices"][0]
         finish = str(choice.get("finish_reason") or "")
-        message = choice.get("message")
+        message: Any = choice.get("message")
         if choice.get("error") or (message is None and finish.lower() in _FILTERED):
             return Completion("", "", finish, answer.get("usage"), choice.get("error"))
         return Completion(_answer(message, finish), str(message.get("refusal") or ""), finish, answer.get("usage"),

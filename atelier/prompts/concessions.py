@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .failures import Problem
+from .problem import Problem
 
 Parameters = dict[str, Any]
 """The body of a request: model, messages, and the rest."""

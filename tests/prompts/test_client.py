@@ -17,7 +17,7 @@ from kit.fake_llm import GOOD, FakeLlm
 
 from atelier.errors import AtelierError
 from atelier.progress import Interrupted, Progress
-from atelier.prompts import failures
+from atelier.prompts import problem
 from atelier.prompts.client import PLACEHOLDER, ChatClient
 from atelier.prompts.credentials import ANONYMOUS, CredentialStore
 from atelier.prompts.endpoints import LanguageModel
@@ -81,7 +81,7 @@ def test_waits_as_long_as_the_server_says() -> None:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         error = SimpleNamespace(status_code=429, message="slow down", body=None, code=None, type=None, param=None,
                                 response=SimpleNamespace(headers=names))
-        return failures.seconds_to_wait(failures.read(error, ANONYMOUS), backoff=0.7)
+        return problem.seconds_to_wait(problem.read(error, ANONYMOUS), backoff=0.7)
 
     soon = email.utils.format_datetime(datetime.now(timezone.utc) + timedelta(seconds=55), usegmt=True)
     assert wait(retry_after="2.5") == 2.5 and wait(retry_after_ms="250") == 0.25

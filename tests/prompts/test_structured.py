@@ -257,6 +257,11 @@ ECHOES = {
     "in a bad answer": {"text": f"your key is {CANARY}"},
     "in a refusal": {"refusal": f"not with {CANARY}"},
     "in a good answer": {"text": json.dumps({**GOOD, "positive": f"a cat, {CANARY}", "title": CANARY})},
+    "in an address to type": {"status": 301, "error": {}, "headers": {
+        "Location": f"https://example.org/{CANARY}/chat/completions"}},
+    "in an error inside an answer": {"error": {"error": {"code": 418, "message": f"no {CANARY}"}}},
+    "in a stream": {"error": f'data: {{"error": {{"message": "{CANARY}"}}}}\n\n'.encode()},
+    "in thoughts": {"message": {"content": "", "reasoning_content": f"the key {CANARY}"}},
     "in a redirect": {"status": 302, "error": {}, "headers": {"Location": f"https://example.org/{CANARY}"}},
 }
 
