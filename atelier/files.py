@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -44,6 +45,19 @@ def file_name(text: str) -> str:
                                'Use letters, digits, spaces, - and _, with / between folder names; no < > : " | ? *, '
                                "no dot at the end, and nothing like con or com1.")
     return "/".join(parts)
+
+
+def folder_name(text: str) -> str:
+    """Check the name that a person typed for a folder, as `file_name` does; slashes at its end or doubled are no fault.
+
+    Returns:
+        The same with `/` between folders; "" for no name, which stands for the folder that it would be below.
+
+    Raises:
+        AtelierError: it leaves its folder or could not be written on some system.
+    """
+    plain = re.sub(r"/+", "/", text.strip().replace("\\", "/"))
+    return file_name(plain[:-1] if len(plain) > 1 and plain.endswith("/") else plain) if plain else ""
 
 
 def _shown(text: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
+from ..atelier.prompt_lines import prompt_lines, styled
 
 SEED_RANGE = 2**63
 
@@ -44,12 +45,8 @@ class PromptList(io.ComfyNode):
     @classmethod
     def execute(cls, text: str, before: str, after: str, seed: int) -> io.NodeOutput:
         """Split the text into lines."""
-        lines = [line.strip() for line in text.splitlines()]
-        lines = [line for line in lines if line and not line.startswith("#")]
+        lines = prompt_lines(text)
         if not lines:
             raise AtelierError("text holds no prompt.", "Write one prompt a line.")
-        # A space between the parts, but none before punctuation.
-        start = before.rstrip() + " " if before.strip() else ""
-        end = after if after.startswith((",", ".", ";", " ")) or not after.strip() else f" {after}"
         seeds = [(seed + i) % SEED_RANGE for i in range(len(lines))]
-        return io.NodeOutput([f"{start}{line}{end.rstrip()}" for line in lines], seeds, lines)
+        return io.NodeOutput([styled(line, before, after) for line in lines], seeds, lines)

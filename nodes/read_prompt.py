@@ -25,9 +25,9 @@ class ReadPrompt(io.ComfyNode):
             node_id="AtelierReadPrompt",
             display_name="Read Prompt",
             category="Atelier/prompts",
-            description="Reads prompt and settings out of a picture made by AUTOMATIC1111, Forge, InvokeAI, ComfyUI or "
-                        "CivitAI's generator: PNG, JPEG or WebP.",
-            search_aliases=["metadata", "png info", "exif", "a1111", "civitai", "invokeai", "parameters"],
+            description="Reads prompt and settings out of a picture made by AUTOMATIC1111, Forge, InvokeAI, ComfyUI, "
+                        "SwarmUI, Fooocus, NovelAI or CivitAI's generator: PNG, JPEG or WebP.",
+            search_aliases=["metadata", "png info", "exif", "a1111", "civitai", "invokeai", "novelai", "parameters"],
             is_output_node=True,
             inputs=[io.Combo.Input("image", options=folders.input_pictures(), upload=io.UploadType.image,
                                    image_folder=io.FolderType.input,
@@ -105,4 +105,5 @@ def _report(metadata: PictureMetadata, values: dict[str, Any], checkpoint: str |
         lines.append(f"model: {metadata.model}{model_hash}, {availability}")
     for lora, file in loras:
         lines.append(f"LoRA: {lora.name} at {lora.strength:g}, {f'here as {file}' if file else 'not on this machine'}")
+    lines += [f"not read: {name}: {why}." for name, why in metadata.left_out.items()]
     return "\n".join(lines)

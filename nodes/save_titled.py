@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
 from ..atelier.errors import AtelierError
-from ..atelier.files import file_name
+from ..atelier.files import folder_name
 from . import sockets
 from .batching import one_each, single
 from .host import folders, graph
@@ -38,8 +39,11 @@ class SaveTitled(io.ComfyNode):
             inputs=[
                 io.Image.Input("images", tooltip="Pictures of any sizes."),
                 io.String.Input("title", default="untitled",
-                                tooltip="What to call them: one title for all, or one for each. Any text will do."),
-                io.String.Input("folder", default="atelier", tooltip="Folder below ComfyUI's output; made if need be."),
+                                tooltip="What to call them: one title for all, or one for each. Any text will do, with "
+                                        "%date:yyyy-MM-dd% and the like as in Save Image."),
+                io.String.Input("folder", default="atelier",
+                                tooltip="Folder below ComfyUI's output; made if need be. %date:yyyy-MM-dd%, %width% "
+                                        "and the like are filled in as in Save Image."),
                 io.String.Input("prompt", default="", multiline=True, tooltip="One for all, or one for each."),
                 io.String.Input("negative", default="", multiline=True, tooltip="One for all, or one for each."),
                 io.String.Input("model", default="", advanced=True, tooltip="Name of the model that made them."),
@@ -58,29 +62,39 @@ class SaveTitled(io.ComfyNode):
                 manifest: list[str] | None = None) -> io.NodeOutput:
         """Write each picture and its sidecars."""
         from ..atelier.grid.manifest import parse_manifest
-        from ..atelier.grid.saving import Details, save_titled
+        from ..atelier.grid.name_patterns import fill_pattern
+        from ..atelier.grid.saving import Details, parameters, save_titled
+        from ..atelier.pictures.metadata.comfy_graph import parse_graph
 
-        subfolder = file_name(single(folder)) if single(folder).strip() else ""
         pictures = [picture for batch in images for picture in from_image_tensor(batch)]
+        now, nodes = time.localtime(), graph.nodes(cls)
+
+        def named(text: str, size: tuple[int, int]) -> str:
+            return fill_pattern(text, size, now, nodes)
+
         all_scores = single(scores) if scores else None
         if all_scores is not None and len(all_scores.items) != len(pictures):
             raise AtelierError(f"There are {len(pictures)} pictures and {len(all_scores.items)} scores.",
                                "Connect the very pictures that were scored.")
         details = [
-            Details(title=name, prompt=text, negative=without, seed=seed, model=single(model),
+            Details(title=named(name, pictures[index].size), prompt=text, negative=without, seed=seed,
+                    model=single(model),
                     score=all_scores.items[index].value if all_scores else None,
                     scored_by=f"{all_scores.model}, {all_scores.definition.value}" if all_scores else "")
             for index, (name, text, without, seed) in enumerate(zip(
                 one_each(title, images, "titles"), one_each(prompt, images, "prompts"),
                 one_each(negative, images, "negatives"), one_each(seeds or [None], images, "seeds"), strict=True))]
         extra = {"grid": parse_manifest(single(manifest))} if manifest else None
-        target = check_written(folders.output_folder() / subfolder)
+        subfolders = [folder_name(named(single(folder), picture.size)) for picture in pictures]
+        targets = [check_written(folders.output_folder() / subfolder) for subfolder in subfolders]
+        made = parse_graph(nodes, graph.running_node()[1]) if nodes else None
         files: list[Path] = []
         progress = HostProgress()
-        for picture, detail in zip(pictures, details, strict=True):
+        for picture, detail, target in zip(pictures, details, targets, strict=True):
             progress.check()
-            saved = save_titled(picture, target, detail, metadata=graph.metadata(cls),
-                                extra=extra)
+            said = {**parameters(detail, made, graph.running_node()[1]), **graph.metadata(cls)}
+            saved = save_titled(picture, target, detail, metadata=said if graph.keeps_metadata() else {}, extra=extra)
             files.append(saved.picture)
-        shown = ui.SavedImages([ui.SavedResult(file.name, subfolder, io.FolderType.output) for file in files])
+        shown = ui.SavedImages([ui.SavedResult(file.name, subfolder, io.FolderType.output)
+                                for file, subfolder in zip(files, subfolders, strict=True)])
         return io.NodeOutput([str(file) for file in files], ui=shown)

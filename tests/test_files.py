@@ -1,11 +1,13 @@
-"""Names for new files hold on every system and stay in their folder."""
+"""Names for new files hold on every system and stay in their folder; files and folders appear whole or not at all."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import pytest
 
 from atelier.errors import AtelierError
-from atelier.files import file_name
+from atelier.files import atomic_file, atomic_folder, file_name
 
 
 @pytest.mark.parametrize("text", ["cat", "my LoRA 2", "Über-Katze", "猫", "v1.5", "a.b.c", "lpt10"])
@@ -22,3 +24,23 @@ def test_folders_and_spaces_around() -> None:
 def test_bad_names_are_refused(text: str) -> None:
     with pytest.raises(AtelierError, match="cannot be a file name"):
         file_name(text)
+
+
+class HostInterrupt(BaseException):
+    """What the host raises to interrupt a node; no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [HostInterrupt, KeyboardInterrupt, ValueError])
+def test_an_interrupt_leaves_what_was_there_and_nothing_else(error: type[BaseException], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("before")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a").write_text("before")
+    with pytest.raises(error), atomic_file(tmp_path / "file") as part:
+        part.write_text("half")
+        raise error
+    with pytest.raises(error), atomic_folder(tmp_path / "folder") as part:
+        (part / "a").write_text("half")
+        raise error
+    assert {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()
+            } == {"file": "before", "folder/a": "before"}
+    assert len(list(tmp_path.iterdir())) == 2

@@ -33,6 +33,10 @@ class Failed(Exception):
     """A failure that the user can act on; the text is the whole message."""
 
 
+class WrongUse(Failed):
+    """The command line names something that the workflow has not, or a file that is not there."""
+
+
 SHORTEST = 60
 """Least seconds to wait for an answer, whatever the time limit."""
 
@@ -238,10 +242,11 @@ def change(graph: dict[str, Any], setting: str, value: str) -> None:
     named = [(name, node) for name, node in nodes if setting.startswith(f"{name}.")]
     if len(named) == 1 and not found:
         (name, node), = named
-        raise Failed(f"{name!r} has no input {setting[len(name) + 1:]!r}; it has: {', '.join(node.get('inputs', {}))}.")
+        raise WrongUse(f"{name!r} has no input {setting[len(name) + 1:]!r}; it has: "
+                       f"{', '.join(node.get('inputs', {}))}.")
     name = named[0][0] if named else setting.rpartition(".")[0] or setting
-    raise Failed(f"{name!r} names {len(named)} nodes of the workflow. Use a number or title from: "
-                 + ", ".join(f"{number} {title(graph, number)}" for number in graph))
+    raise WrongUse(f"{name!r} names {len(named)} nodes of the workflow. Use a number or title from: "
+                   + ", ".join(f"{number} {title(graph, number)}" for number in graph))
 
 
 def as_type(text: str, old: Any, setting: str) -> Any:
@@ -251,18 +256,18 @@ def as_type(text: str, old: Any, setting: str) -> Any:
     if isinstance(old, bool):
         known = {"true": True, "1": True, "false": False, "0": False}
         if text.strip().lower() not in known:
-            raise Failed(f"{setting} is a switch, and {text!r} is neither true nor false.")
+            raise WrongUse(f"{setting} is a switch, and {text!r} is neither true nor false.")
         return known[text.strip().lower()]
     if text == "random":
         if isinstance(old, int | float):
             return secrets.randbelow(2**32)
-        raise Failed(f"{setting} holds no number, so that none can be drawn for it.")
+        raise WrongUse(f"{setting} holds no number, so that none can be drawn for it.")
     try:
         value = json.loads(text)
     except ValueError:
         value = text
     if isinstance(old, int | float) and not isinstance(value, list) and not is_number(value):
-        raise Failed(f"{setting} is a number, and {text!r} is none.")
+        raise WrongUse(f"{setting} is a number, and {text!r} is none.")
     return value
 
 
@@ -356,6 +361,8 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"{text!r} has no '='")
     server = Server(options.url, options.timeout)
     try:
+        if not options.workflow.is_file():
+            raise WrongUse(f"There is no workflow {options.workflow}. Give a file that was exported in API format.")
         graph = json.loads(options.workflow.read_text(encoding="utf-8"))
         if not isinstance(graph, dict) or not all(isinstance(n, dict) and "class_type" in n for n in graph.values()):
             raise Failed(f"{options.workflow} is no workflow in API format. Export it so from the editor.")
@@ -366,7 +373,7 @@ def main(arguments: list[str] | None = None) -> int:
         saved = fetch(server, server.run(graph), options.out, options.name)
     except (Failed, OSError, ValueError) as error:
         sys.stderr.write(f"\n{error}\n" if sys.stderr.isatty() else f"{error}\n")
-        return 1
+        return 2 if isinstance(error, WrongUse) else 1
     if not saved:
         sys.stderr.write("The workflow saved no picture. Give it a Save Image node.\n")
         return 1

@@ -16,8 +16,8 @@ from ..models.text import TextBatch
 from .store import PackStore
 from .types import Crop, Resolution, Sample, TrainingSet
 
-VERSION = 2
-"""Part of every key. Raise it when decoding, geometry or the layout of rows changes."""
+LATENTS_VERSION, TEXT_VERSION = 2, 1
+"""Part of every key. Raise them when decoding, geometry or the layout of rows changes."""
 
 IN_MEMORY_BYTES = 2 << 30
 """An encoded set up to this size is kept in memory; a larger one is read from disk row by row."""
@@ -59,12 +59,12 @@ class Cache:
     @classmethod
     def open(cls, folder: Path, model: DiffusersModel, device: torch.device, dtype: torch.dtype) -> Cache:
         """Open, or create, the sub-folders of `folder` that belong to this model, device and precision."""
-        parts = [VERSION, model.fingerprint, device.type, str(dtype)]
+        parts = [model.fingerprint, device.type, str(dtype)]
         # The fingerprint covers weights alone. The family's own scale adds nothing: older caches stay valid.
         scale = (model.latent_scale, model.latent_shift)
         scale_parts = [] if scale == (family_of(model.family).latent_scale, 0.0) else [*scale]
-        return cls(PackStore(folder / "latents" / _digest(*parts, *scale_parts)[:16]),
-                   PackStore(folder / "text" / _digest(*parts)[:16]))
+        return cls(PackStore(folder / "latents" / _digest(LATENTS_VERSION, *parts, *scale_parts)[:16]),
+                   PackStore(folder / "text" / _digest(TEXT_VERSION, *parts)[:16]))
 
 
 def latent_key(sample: Sample, resolution: Resolution, flip: bool) -> str:

@@ -154,7 +154,7 @@ def _captions(folder: Path, found: Sequence[PictureFile], options: FolderOptions
 
 def _own_captions(folder: Path, found: Sequence[PictureFile], by_lines: bool, fallback: str, option: str,
                   progress: Progress, prompts: bool = False) -> list[tuple[str, ...]]:
-    """Captions from sidecars, then from tables, then (with `prompts`) from the pictures' metadata, then the fallback."""
+    """Captions from sidecars, tables, (with `prompts`) the pictures' metadata, and the fallback, in this order."""
     sidecars, tables = Sidecars(), MetadataTables(folder)
     captions: list[tuple[str, ...]] = []
     missing: list[Path] = []
@@ -176,9 +176,9 @@ def _own_captions(folder: Path, found: Sequence[PictureFile], by_lines: bool, fa
     if faults:
         raise AtelierError(" ".join(faults), "Save these caption files as UTF-8.")
     if missing:
+        nor = ", and no prompt in their metadata that is certain; Read Prompt says why" if prompts else ""
         raise AtelierError(f"{len(missing)} of {len(found)} pictures have no caption (no .txt or .caption file beside "
-                           f"them, or an empty one, no row in a metadata.jsonl or metadata.csv"
-                           f"{', and no prompt in their metadata' if prompts else ''}): "
+                           f"them, or an empty one, no row in a metadata.jsonl or metadata.csv{nor}): "
                            f"{_names(missing)}.",
                            f"Write these files, or give what such pictures get: {option}.")
     return captions

@@ -7,6 +7,8 @@ import unicodedata
 from pathlib import Path
 
 from ..errors import AtelierError
+from ..pictures.metadata.infotext import take_loras
+from ..pictures.metadata.infotext_file import prompt_in
 
 SIDECAR_ENDINGS = (".txt", ".caption")
 """In order of precedence."""
@@ -40,7 +42,8 @@ def read_sidecar(path: Path, by_lines: bool) -> tuple[str, ...]:
     """The captions in `path`: one, its lines joined by spaces, or with `by_lines` one of each line.
 
     UTF-8 with or without a byte order mark; UTF-16 with one. Blank lines are ignored, so an empty file gives no
-    caption.
+    caption. Of an infotext (Save Titled, AUTOMATIC1111, Forge) only the prompt counts; `<lora:…>` is left out of it and
+    of captions alike, as it is no word to learn.
 
     Raises:
         AtelierError: the file is in another encoding.
@@ -54,6 +57,8 @@ def read_sidecar(path: Path, by_lines: bool) -> tuple[str, ...]:
     if "\0" in text:
         raise AtelierError(f"{path} holds null characters; it may be UTF-16 without a byte order mark.",
                            "Save it as UTF-8.")
+    prompt = prompt_in(text)
+    text, _ = take_loras(text if prompt is None else prompt)
     lines = tuple(line for line in (" ".join(raw.split()) for raw in text.splitlines()) if line)
     if by_lines or not lines:
         return lines

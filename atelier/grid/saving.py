@@ -8,16 +8,21 @@ import re
 import unicodedata
 from collections.abc import Collection, Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .. import __version__
 from ..errors import AtelierError, NameTaken
 from ..files import RESERVED, atomic_file, write_text
+from ..pictures.metadata.infotext import OWN_PROGRAM
+from ..pictures.metadata.infotext_file import quoted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.PngImagePlugin import PngInfo
+
+    from ..pictures.metadata.settings import PictureMetadata
 
 LONGEST = 120
 """Bytes of a name in UTF-8. File systems take 255; Windows counts the whole path against 260."""
@@ -135,23 +140,43 @@ def _save_as(saved: Saved, picture: Image, details: Details, info: PngInfo, extr
     return saved
 
 
-def infotext(details: Details) -> str:
-    """Prompt, negative prompt and one line of settings: the text format that AUTOMATIC1111's web UI made common."""
-    settings: dict[str, str | int | float] = {
+def infotext(details: Details, drawn: Mapping[str, Any] | None = None, saved: Mapping[str, Any] | None = None) -> str:
+    """Prompt, negative prompt and one line of settings: the text format that AUTOMATIC1111's web UI made common.
+
+    Args:
+        drawn: Settings to be named first; "" and None are left out.
+        saved: Settings to be named last.
+    """
+    settings: dict[str, Any] = {
+        **(drawn or {}),
         "Seed": details.seed if details.seed is not None else "", "Model": details.model, "Title": details.title,
         "CLIP score": f"{details.score:.4f}" if details.score is not None else "", "Scored by": details.scored_by,
+        **(saved or {}),
     }
-    line = ", ".join(f"{name}: {_quoted(str(value))}" for name, value in settings.items() if value != "")
+    line = ", ".join(f"{name}: {quoted(str(value))}" for name, value in settings.items() if value not in ("", None))
     negative = f"Negative prompt: {details.negative}" if details.negative else ""
     return "\n".join(part for part in (details.prompt, negative, line) if part)
 
 
+def parameters(details: Details, made: PictureMetadata | None = None, node: str = "") -> dict[str, str]:
+    """The text chunk in which programs look for an infotext, for the `metadata` of `save_titled`.
+
+    Args:
+        details: What is known of this picture.
+        made: What the graph says of all that are saved with it, for what `details` leaves out.
+        node: Id of the node that saves, by which the graph is read again.
+    """
+    drawn: dict[str, Any] = {}
+    if made is not None:
+        details = replace(details, prompt=details.prompt or made.positive, negative=details.negative or made.negative,
+                          seed=made.seed if details.seed is None else details.seed, model=details.model or made.model)
+        drawn = {"Steps": made.steps, "Sampler": made.sampler, "Schedule type": made.scheduler,
+                 "CFG scale": None if made.cfg is None else f"{made.cfg:.10g}"}
+    return {"parameters": infotext(details, drawn, {"Node": node, "Version": f"{OWN_PROGRAM} {__version__}"})}
+
+
 def _known(details: Details) -> dict[str, Any]:
     return {name: value for name, value in asdict(details).items() if value not in ("", None)}
-
-
-def _quoted(value: str) -> str:
-    return json.dumps(value, ensure_ascii=False) if any(c in value for c in ',:"\n') else value
 
 
 def _whole(text: str) -> str:

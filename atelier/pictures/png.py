@@ -60,8 +60,16 @@ def png_texts(data: bytes) -> PngTexts:
             if too_long:
                 found.left_out.append(name)
             else:
-                found.texts[name] = content.decode(code, errors="replace")
+                found.texts[name] = _decoded(content, code)
     return found
+
+
+def _decoded(content: bytes, code: str) -> str:
+    """A text. The standard wants Latin-1 in tEXt and zTXt, but programs write UTF-8, which no Latin-1 looks like."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        return content.decode(code, errors="replace")
 
 
 def png_size(data: bytes) -> tuple[int, int] | None:

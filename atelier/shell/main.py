@@ -12,9 +12,11 @@ import os
 import sys
 from collections.abc import Sequence
 
+from .. import __version__
 from ..errors import AtelierError
 from ..progress import Interrupted
 from . import convert, demo, generate, grid, inspect, lora_convert, score, train
+from .output import VerbParser
 from .progress import graceful_interrupts
 
 VERBS = (inspect, convert, lora_convert, train, generate, score, grid, demo)
@@ -30,7 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     _use_utf8()
-    parsed = _parser().parse_args(arguments)
+    parser = _parser()
+    if not (sys.argv[1:] if arguments is None else arguments):
+        parser.print_help(sys.stderr)
+        return 2
+    parsed = parser.parse_args(arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("atelier").setLevel(logging.DEBUG if parsed.verbose else logging.INFO)
     _silence_libraries()
@@ -56,8 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="atelier", description="Convert Stable Diffusion models, train LoRAs, generate, score, compose.")
+    parser.add_argument("--version", action="version", version=f"atelier {__version__}")
     parser.add_argument("--verbose", action="store_true", help="log what happens in detail")
-    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True, parser_class=VerbParser)
     for verb in VERBS:
         verb.add(verbs)
     return parser

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Callable
 from typing import Any
+
+
+class VerbParser(argparse.ArgumentParser):
+    """A verb's arguments. What its help ends with is made only where help is asked for."""
+
+    details: Callable[[], str] | None = None
+
+    def format_help(self) -> str:
+        """The usual help, and the details."""
+        if self.details is not None:
+            self.epilog = self.details()
+        return super().format_help()
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,9 +13,6 @@ from ..limits import DEFAULT, read_limited
 from .output import add_device, add_json, show
 from .pictures import open_pictures, picture_files
 from .progress import ShellProgress
-
-_SETTINGS = re.compile(r"(Steps|Seed|Model|Title|CLIP score|Scored by): ")
-"""Start of the last line of an infotext, by the web UI or Save Titled."""
 
 
 def add(verbs: Any) -> None:
@@ -85,11 +81,7 @@ def _saved_prompt(path: Path) -> str:
 
 
 def _written_prompt(path: Path) -> str:
-    """A caption, or the prompt of an infotext: its lines up to the negative prompt or the settings."""
+    """A caption, or the prompt of an infotext."""
     from ..dataset.sidecar import read_sidecar
 
-    lines = list(read_sidecar(path, by_lines=True)) if path.is_file() else []
-    for index, line in enumerate(lines):
-        if line.startswith("Negative prompt:") or (index == len(lines) - 1 and _SETTINGS.match(line)):
-            return "\n".join(lines[:index])
-    return "\n".join(lines)
+    return "\n".join(read_sidecar(path, by_lines=True)) if path.is_file() else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,38 +11,62 @@ from .output import add_device, add_json, show
 from .progress import ShellProgress
 
 EXAMPLE = """\
-A configuration file (paths are relative to it):
+# A configuration file: copy all of this. Paths are relative to the file.
+name = "my-style"                         # the LoRA's file name
+model = "sd15.safetensors"                # checkpoint or diffusers folder
+preset = "style"                          # subject, style, quick look, reference recipe
+steps = 800                               # or epochs; left out: as the preset has it
+seed = 0
 
-  name = "my-style"                      the LoRA's file name
-  model = "sd15.safetensors"             checkpoint or diffusers folder
-  preset = "style"                       subject, style, quick look, reference recipe
-  steps = 800                            or epochs; left out: as the preset has it
-  seed = 0
+[data]
+folder = "pictures"
+captions = "sidecar"                      # or template, fixed, metadata
+text = "a picture"                        # for pictures without a text file
+trigger = "zwx style"
+resolution = { size = 512, crop = "bucket" }
 
-  [data]
-  folder = "pictures"
-  captions = "sidecar"                   or template, fixed, metadata
-  trigger = "zwx style"
-  resolution = { size = 512, crop = "bucket" }
+[lora]                                    # what differs from the preset
+rank = 16
 
-  [lora]                                 what differs from the preset: any field of LoraConfig
-  rank = 16
+[options]                                 # and here
+learning_rate = 1e-4
+sample_prompt = "a cat, zwx style"
 
-  [options]                              and any field of the request's other parts
-  learning_rate = 1e-4
-  sample_prompt = "a cat, zwx style"
-
-  [place]
-  loras = "loras"                        finished files
-  runs = "runs"                          state of each run
-  cache = "cache"                        latents and embeddings
+[place]
+loras = "loras"                           # finished files
+runs = "runs"                             # state of each run
+cache = "cache"                           # latents and embeddings
 """
+
+
+def _options() -> str:
+    """Every field of the option tables with its default, as comments of TOML."""
+    from dataclasses import fields
+
+    from ..dataset.folder import FolderOptions
+    from ..train.request.request import PARTS
+
+    def lines(*parts: type) -> list[str]:
+        return [f"# {option.name} = {_toml(option.default)}" for part in parts for option in fields(part)
+                if isinstance(option.default, bool | int | float | str)]
+
+    return "\n".join([
+        "# Every option with its default, where no preset changes it. In [data]:", *lines(FolderOptions),
+        "#", "# In [lora]:", *lines(PARTS["lora"]),
+        "#", "# In [options]:", *lines(*(part for name, part in PARTS.items() if name != "lora"))])
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return json.dumps(getattr(value, "value", value))
 
 
 def add(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser("train", help="train a LoRA as a TOML file says", epilog=EXAMPLE,
+    parser = verbs.add_parser("train", help="train a LoRA as a TOML file says",
                               formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.details = lambda: f"{EXAMPLE}\n{_options()}"
     parser.add_argument("config", type=Path, metavar="CONFIG.toml")
     add_device(parser)
     add_json(parser)

@@ -8,15 +8,29 @@ from typing import Any
 from comfy_execution.utils import get_executing_context
 
 
+def keeps_metadata() -> bool:
+    """Whether pictures may say how they were made: unless the host was started with `--disable-metadata`."""
+    from comfy.cli_args import args
+
+    return not args.disable_metadata
+
+
+def nodes(node: Any) -> dict[str, Any]:
+    """The running graph in API format; empty where the host does not tell.
+
+    Args:
+        node: The running node's class; it must be an output node.
+    """
+    return (node.hidden.prompt if node.hidden else None) or {}
+
+
 def metadata(node: Any) -> dict[str, str]:
     """The metadata that the host saves with a picture: prompt and workflow, unless the user switched it off.
 
     Args:
         node: The running node's class; it must be an output node.
     """
-    from comfy.cli_args import args
-
-    if args.disable_metadata or node.hidden is None:
+    if not keeps_metadata() or node.hidden is None:
         return {}
     values = {"prompt": node.hidden.prompt, **(node.hidden.extra_pnginfo or {})}
     return {name: json.dumps(value) for name, value in values.items() if value is not None}

@@ -18,7 +18,7 @@ from PIL import Image
 from atelier.compare.compared_model import ComparedModel, advice_for, distinct
 from atelier.compare.picture import CAPTION, GAP, HEADER, SIDE, draw_bars, draw_grid
 from atelier.compare.run import Comparison, ComparisonImage
-from atelier.compare.significance import fewest_pairs, holm, sign_flip_p
+from atelier.compare.significance import DRAWS, fewest_pairs, holm, sign_flip_p
 from atelier.compare.table import csv_text, table
 from atelier.errors import AtelierError
 from atelier.pictures.labels import side_label
@@ -49,6 +49,11 @@ def test_no_difference_and_ties() -> None:
     assert sign_flip_p([0.1, 0.2, 0.3]) == 0.25
     with pytest.raises(AtelierError, match="no pairs"):
         sign_flip_p([])
+
+
+def test_no_p_of_random_patterns_is_0() -> None:
+    """Phipson and Smyth 2010: the observed pattern is one of them, and a p of 0 would survive any correction."""
+    assert sign_flip_p([1.0] * 40) == 1 / (DRAWS + 1)
 
 
 def test_few_false_alarms_among_equal_models() -> None:

@@ -16,6 +16,8 @@ from kit.pictures import noise_picture, write_pictures
 from PIL import Image
 
 from atelier.dataset import cache as cache_module
+from atelier.dataset import encode as encode_module
+from atelier.dataset import store as store_module
 from atelier.dataset.captions import variants
 from atelier.dataset.encode import encode
 from atelier.dataset.folder import FolderOptions, read_folder
@@ -259,6 +261,39 @@ def test_an_interrupted_run_keeps_its_batches_and_resumes_bit_for_bit(
         for flip in (False, True):
             assert all(torch.equal(a, b) for a, b in zip(resumed.moments(index, flip), unbroken.moments(index, flip),
                                                          strict=True))
+
+
+def test_an_interrupt_between_captions_keeps_those_that_are_done(
+        data: TrainingSet, model: DiffusersModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encode_module, "TEXT_BATCH", 2)
+
+    class Stop(Progress):
+        """Interrupts once the first batch of captions is done."""
+
+        stopping = False
+
+        def advance(self, done: int, text: str = "") -> None:
+            self.stopping |= text.startswith("2 of") and text.endswith("captions")
+
+        def check(self) -> None:
+            if self.stopping:
+                raise Interrupted
+
+    with pytest.raises(Interrupted):
+        encoded(data, model, tmp_path / "cache", Stop())
+    assert len(list((tmp_path / "cache" / "text").rglob("*.safetensors"))) == 1
+
+
+def test_a_pack_that_cannot_be_finished_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(path: Path, *_: object) -> None:
+        path.write_bytes(b"half a pack")
+        raise AtelierError("The disk is full.", "Free some space.")
+
+    monkeypatch.setattr(store_module, "write_tensors", broken)
+    store = store_module.PackStore(tmp_path)
+    with pytest.raises(AtelierError, match="disk is full"):
+        store.add({"key": {"mean": torch.zeros(1)}})
+    assert list(tmp_path.iterdir()) == []
 
 
 KILLED = """

@@ -60,6 +60,7 @@ def test_another_scaling_factor_gives_other_latents(data: TrainingSet, tmp_path:
 def test_the_usual_scaling_factor_keeps_the_folders_of_older_caches(data: TrainingSet, tmp_path: Path) -> None:
     model = open_model(write_sd1(tmp_path / "tiny.safetensors", "tiny", "float32"))
     encoded(data, model, tmp_path / "cache")
-    key = hashlib.sha256(json.dumps([1, model.fingerprint, "cpu", "torch.float32"]).encode()).hexdigest()[:16]
+    latents, text = (hashlib.sha256(json.dumps([version, model.fingerprint, "cpu", "torch.float32"]).encode()
+                                    ).hexdigest()[:16] for version in (2, 1))
     assert sorted(path.relative_to(tmp_path / "cache").as_posix() for path in (tmp_path / "cache").glob("*/*")) == [
-        f"latents/{key}", f"text/{key}"]
+        f"latents/{latents}", f"text/{text}"]

@@ -61,6 +61,38 @@ def test_sidecars_are_read_as_editors_write_them(tmp_path: Path, raw: bytes, cap
     assert read_folder(tmp_path).samples[0].captions == (caption,)
 
 
+@pytest.mark.parametrize("raw", ["a fox".encode("utf-16-le"), "a fox".encode("utf-16-be"), b"a fox\0"])
+def test_null_characters_in_a_caption_are_refused_with_the_file(tmp_path: Path, raw: bytes) -> None:
+    put(tmp_path / "p0.png")
+    (tmp_path / "p0.txt").write_bytes(raw)
+    with pytest.raises(AtelierError, match=r"p0\.txt holds null characters.*UTF-8"):
+        read_folder(tmp_path)
+    with pytest.raises(AtelierError, match=r"caption of p0\.png holds a null character"):
+        Sample(image=tmp_path / "p0.png", captions=("a\0",), digest="0", size=(32, 24))
+
+
+@pytest.mark.parametrize(("folder", "repeats", "name"), [
+    ("20240131_party", 1, "20240131_party"), ("2024_winter", 1, "2024_winter"), ("1999_old", 1, "1999_old"),
+    ("12345_x", 1, "12345_x"), ("10_red fox", 10, "red fox"), ("1500_x", 1500, "x"), ("0010_x", 10, "x"),
+])
+def test_dates_in_folder_names_are_no_repeats(tmp_path: Path, folder: str, repeats: int, name: str,
+                                              caplog: pytest.LogCaptureFixture) -> None:
+    put(tmp_path / folder / "a.png")
+    put(tmp_path / folder / "b.png", 1)
+    with caplog.at_level(logging.WARNING, "atelier"):
+        data = read_folder(tmp_path, FolderOptions(captions=CaptionSource.TEMPLATE, template="{folder}"))
+    assert [(sample.repeats, sample.captions[0]) for sample in data.samples] == [(repeats, name)] * 2
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == (repeats == 1) and all(folder in text for text in said)
+
+
+def test_folders_that_are_left_out_hold_no_pictures(tmp_path: Path) -> None:
+    put(tmp_path / "a.png")
+    put(tmp_path / "runs" / "r1" / "loss.png", 1)
+    put(tmp_path / "b" / "runs" / "c.png", 2)
+    assert names(read_folder(tmp_path, FIXED, leave_out=[tmp_path / "runs", tmp_path])) == ["a.png", "c.png"]
+
+
 def test_lines_are_variants_only_when_asked(tmp_path: Path) -> None:
     put(tmp_path / "p0.png")
     (tmp_path / "p0.caption").write_text("one\n\ntwo\n", encoding="utf-8")
@@ -251,6 +283,16 @@ def test_masks_beside_and_in_a_folder(tmp_path: Path) -> None:
     assert {sample.image.name: sample.mask for sample in data.samples} == {
         "a.jpg": beside, "b.jpg": other, "c.jpg": None, "lone-mask.png": None}
     assert data.digest != read_folder(tmp_path / "set", FIXED).digest
+
+
+def test_masks_of_onetrainer_are_masks(tmp_path: Path) -> None:
+    put(tmp_path / "set" / "a.jpg")
+    put(tmp_path / "set" / "b.jpg")
+    beside = put(tmp_path / "set" / "a-masklabel.png")
+    other = put(tmp_path / "masks" / "b-masklabel.png", 1)
+    options = replace(FIXED, masks=tmp_path / "masks")
+    got = {sample.image.name: sample.mask for sample in read_folder(tmp_path / "set", options).samples}
+    assert got == {"a.jpg": beside, "b.jpg": other}
 
 
 def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -87,8 +87,8 @@ def test_a_seed_is_drawn_and_progress_told(host: Host, checkpoint: str, tmp_path
 
 
 @pytest.mark.parametrize(("graph", "arguments", "code", "message"), [
-    (plain(), ["--set", "Colour.colour=1"], 1, "has no input 'colour'"),
-    (plain(), ["--set", "Color.color=1"], 1, "names 0 nodes"),
+    (plain(), ["--set", "Colour.colour=1"], 2, "has no input 'colour'"),
+    (plain(), ["--set", "Color.color=1"], 2, "names 0 nodes"),
     (plain(), ["--set", "nonsense"], 2, "has no '='"),
     (plain(color=-5), [], 1, "EmptyImage: Value -5 smaller than min"),
     ({"1": {"class_type": "Missing", "inputs": {}}}, [], 1, "Missing"),

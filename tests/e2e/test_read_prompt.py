@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import numpy as np
 import pytest
@@ -85,6 +86,44 @@ def test_a_lora_is_applied_again_and_prompts_become_captions(host: Host, checkpo
                              show=("PreviewAny", {"source": ["set", 0]})).fill(host))
     assert third.status == "success", third.error
     assert "captions=('a fox, größer',)" in third.text("show")
+
+
+def test_each_picture_of_a_list_has_its_own_prompt_and_seed(host: Host, checkpoint: str) -> None:
+    graph = drawing(checkpoint, ["list", 0], "blurry", {**SAMPLING, "seed": ["list", 1]}, (64, 72))
+    graph.nodes["list"] = ("AtelierPromptList", {"text": "# animals\na fox\na hen", "before": "a sketch of",
+                                                 "seed": 40})
+    graph.nodes["save"] = ("AtelierSaveTitled", {
+        "images": ["decode", 0], "title": ["list", 2], "folder": "%date:yyyy%/%KSampler.steps% steps/",
+        "prompt": ["list", 0], "negative": "blurry", "seeds": ["list", 1]})
+    # Another sampler beside it, saved by another node.
+    graph.nodes["more"] = ("KSampler", {**graph.nodes["sample"][1], "steps": 1})
+    graph.nodes["other"] = ("VAEDecode", {"samples": ["more", 0], "vae": ["load", 2]})
+    graph.nodes["keep"] = ("AtelierSaveTitled", {"images": ["other", 0], "title": "other", "folder": "other"})
+    drawn = host.queue(graph.fill(host))
+    assert drawn.status == "success", drawn.error
+    folder = host.base / "output" / f"{time.localtime().tm_year}" / "3 steps"
+    assert sorted(path.name for path in folder.glob("*.png")) == ["a fox.png", "a hen.png"]
+    for name, seed in (("a fox", 40), ("a hen", 41)):
+        shutil.copy(folder / f"{name}.png", host.base / "input")
+        read = host.queue(Graph(read=("AtelierReadPrompt", {"image": f"{name}.png"})).fill(host))
+        assert read.status == "success", read.error
+        text = read.text("read")
+        assert "Made with Atelier." in text and f"a sketch of {name}\n\nNegative: blurry" in text
+        assert f"seed: {seed}\n" in text and "steps: 3\n" in text and f"here as {checkpoint}" in text
+        assert "not read" not in text
+    shutil.copy(host.base / "output" / "other" / "other.png", host.base / "input")
+    assert "steps: 1\n" in host.queue(Graph(read=("AtelierReadPrompt", {"image": "other.png"})).fill(host)).text("read")
+    (host.base / "input" / "list").mkdir()
+    for path in folder.iterdir():
+        shutil.copy(path, host.base / "input" / "list")
+    for captions in ("sidecar", "metadata"):
+        shown = host.queue(Graph(set=("AtelierImageFolder", {"folder": "list", "captions": captions, "resolution": 64}),
+                                 show=("PreviewAny", {"source": ["set", 0]})).fill(host))
+        assert shown.status == "success", shown.error
+        assert "captions=('a sketch of a fox',)" in shown.text("show")
+        assert "captions=('a sketch of a hen',)" in shown.text("show")
+        for path in (host.base / "input" / "list").glob("*.txt"):
+            path.unlink()
 
 
 def test_a_picture_without_a_prompt_is_named(host: Host) -> None:

@@ -12,10 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from atelier import __version__
 from atelier.errors import AtelierError, NameTaken
 from atelier.files import file_name, write_text
 from atelier.grid import saving
-from atelier.grid.saving import LONGEST, Details, free_stem, infotext, safe_name, save_titled
+from atelier.grid.saving import LONGEST, Details, free_stem, infotext, parameters, safe_name, save_titled
+from atelier.pictures.metadata.comfy_graph import parse_graph
+from atelier.pictures.metadata.read import read_prompt
+from atelier.pictures.metadata.settings import Lora
 
 
 @pytest.mark.parametrize(("title", "name"), [
@@ -92,6 +96,55 @@ def test_a_picture_is_saved_with_its_sidecars(tmp_path: Path) -> None:
 def test_what_is_unknown_is_left_out() -> None:
     assert infotext(Details(prompt="a cat")) == "a cat"
     assert infotext(Details(prompt="a cat", seed=0)) == "a cat\nSeed: 0"
+
+
+def test_the_field_that_programs_read_says_who_wrote_it(tmp_path: Path) -> None:
+    written = parameters(DETAILS)["parameters"]
+    assert written.startswith("a cat wearing neon-glasses\nNegative prompt: low quality, blurry\nSeed: 92233720")
+    assert written.endswith(f", Version: Atelier {__version__}") and "\n" not in written[80:]
+
+
+@pytest.mark.parametrize("details", [
+    DETAILS, Details(title="a", prompt="a cat"), Details(prompt="a cat"), Details(title="a", negative="dog"),
+    Details(prompt="two\nlines", negative="two\nmore", seed=0, title="[1], \"2\""),
+    Details(prompt="Steps: 5, Seed: 3\nof stone", title="Steps")])
+def test_what_is_saved_is_read_again(details: Details, tmp_path: Path) -> None:
+    graph = {"3": {"class_type": "KSampler", "inputs": {
+        "seed": 77, "steps": 9, "cfg": 3.5, "sampler_name": "euler", "scheduler": "karras", "positive": ["6", 0],
+        "negative": ["6", 0]}}, "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "all lines"}}}
+    for more in ({}, {"prompt": json.dumps(graph)}):
+        saved = save_titled(Image.new("RGB", (4, 4)), tmp_path, details, metadata={**parameters(details), **more})
+        found = read_prompt(saved.picture)
+        assert found.program == "Atelier"
+        assert found.positive == (details.prompt or ("all lines" if more else ""))
+        assert found.negative == (details.negative or ("all lines" if more else ""))
+        assert found.seed == (details.seed if details.seed is not None else 77 if more else None)
+        assert (found.steps, found.sampler) == ((9, "euler") if more else (None, ""))
+
+
+def test_what_the_graph_says_of_the_picture_is_written_and_read_by_the_node_that_saved_it(tmp_path: Path) -> None:
+    def sampler(steps: int, model: str) -> dict[str, Any]:
+        return {"class_type": "KSampler", "inputs": {
+            "seed": 77, "steps": steps, "cfg": 3.5, "sampler_name": "euler_ancestral", "scheduler": "sgm_uniform",
+            "positive": ["6", 0], "negative": ["6", 0], "model": [model, 0]}}
+
+    graph = {"3": sampler(9, "4"), "5": sampler(30, "7"),
+             "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "x"}},
+             "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "base"}},
+             "7": {"class_type": "LoraLoader", "inputs": {
+                 "model": ["4", 0], "lora_name": "ink", "strength_model": 0.5}},
+             "8": {"class_type": "AtelierSaveTitled", "inputs": {"images": ["3", 0]}},
+             "9": {"class_type": "AtelierSaveTitled", "inputs": {"images": ["5", 0]}}}
+    for node, steps, loras in (("8", 9, ()), ("9", 30, (Lora("ink", 0.5),))):
+        said = parameters(Details(title="A", prompt="a cat"), parse_graph(graph, node), node)
+        assert said["parameters"] == (
+            f"a cat\nNegative prompt: x\nSteps: {steps}, Sampler: euler_ancestral, Schedule type: sgm_uniform, "
+            f"CFG scale: 3.5, Seed: 77, Model: base, Title: A, Node: {node}, Version: Atelier {__version__}")
+        saved = save_titled(Image.new("RGB", (4, 4)), tmp_path, Details(title="A"), metadata={
+            **said, "prompt": json.dumps(graph)})
+        found = read_prompt(saved.picture)
+        assert (found.steps, found.sampler, found.scheduler) == (steps, "euler_ancestral", "sgm_uniform")
+        assert (found.positive, found.loras, found.left_out) == ("a cat", loras, {})
 
 
 def test_nothing_is_overwritten(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import { setFlagsFromString } from "node:v8";
 import { test } from "node:test";
 import { runInNewContext } from "node:vm";
 
-import { counts, loadExtension, makeNode } from "./stub-editor.mjs";
+import { counts, listeners, loadExtension, makeNode } from "./stub-editor.mjs";
 
 const { extension, app } = await loadExtension();
 const SCORES = { bars: [{ label: "a cat", value: 0.3 }], text: ["table"] };
@@ -52,4 +52,30 @@ test("a copied node that never stands in a graph leaves nothing behind", async (
   collect();
   assert.equal(copies.filter((copy) => copy.deref()).length, 0);
   assert.deepEqual(counts, before);
+});
+
+test("what is shown of a run never enters the workflow or the prompt", () => {
+  app.rootGraph.nodes = [];
+  const scores = makeNode(extension, "AtelierCLIPScore", app.rootGraph, 4);
+  scores.onExecuted(SCORES);
+  const trainer = makeNode(extension, "AtelierTrainLora", app.rootGraph, 5);
+  for (const [widget] of [scores.widgets, trainer.widgets]) {
+    assert.equal(widget.serialize, false); // the editor's workflow asks the widget, its prompt the options
+    assert.equal(widget.options.serialize, false);
+  }
+});
+
+test("arrows move a number by its own step, not by its decimals", () => {
+  const nodeData = { input: { required: { rate: ["FLOAT", { step: 1e-7, arrow_step: 1e-5 }], rank: ["INT", { step: 1 }] } } };
+  const node = makeNode(extension, "AtelierTrainingOptions", app.rootGraph, 7, {
+    nodeData, widgets: [{ name: "rate", options: { step2: 1e-7 } }, { name: "rank", options: { step2: 1 } }],
+  });
+  assert.deepEqual(node.widgets.map(({ options }) => options.step2), [1e-5, 1]);
+});
+
+test("after a lost connection the panels ask what they missed", async () => {
+  const asked = counts.asked;
+  listeners.get("reconnected")();
+  await pass(0);
+  assert.equal(counts.asked, asked + 1);
 });

@@ -24,13 +24,16 @@ const HOOKS = `
 function element() {
   return {
     children: [], dataset: {}, style: { setProperty() {} }, textContent: "",
-    setAttribute() {}, addEventListener() {},
+    addEventListener() {},
+    setAttribute(name, value) { if (name.startsWith("data-")) this.dataset[name.slice(5)] = value; },
     append(...more) { this.children.push(...more); },
     replaceChildren(...others) { this.children = others; },
   };
 }
 
-export const counts = { themes: 0, listeners: 0 };
+export const counts = { themes: 0, listeners: 0, asked: 0 };
+/** What listens to the server, by event. */
+export const listeners = new Map();
 
 /** Loads atelier.js; gives the extension that it registers and the stubbed `app`. */
 export async function loadExtension() {
@@ -41,8 +44,14 @@ export async function loadExtension() {
   };
   app.rootGraph.rootGraph = app.rootGraph;
   const api = {
-    addEventListener() { counts.listeners += 1; },
-    fetchApi: async () => ({ ok: true, json: async () => ({ sessions: [] }) }),
+    addEventListener(event, act) {
+      counts.listeners += 1;
+      listeners.set(event, act);
+    },
+    fetchApi: async () => {
+      counts.asked += 1;
+      return { ok: true, json: async () => ({ sessions: [] }) };
+    },
     apiURL: (url) => url,
   };
   Object.assign(globalThis, {
@@ -60,12 +69,12 @@ export async function loadExtension() {
 }
 
 /** A node as the editor makes it; where a graph is given, standing in it. */
-export function makeNode(extension, comfyClass, graph, id) {
+export function makeNode(extension, comfyClass, graph, id, { nodeData = {}, widgets = [] } = {}) {
   const node = {
-    id, comfyClass, size: [100, 100], widgets: [],
+    id, comfyClass, size: [100, 100], widgets, constructor: { nodeData },
     setSize() {},
-    addDOMWidget(name, type, shown) {
-      const widget = { name, shown };
+    addDOMWidget(name, type, shown, options) {
+      const widget = { name, shown, options };
       this.widgets.push(widget);
       return widget;
     },

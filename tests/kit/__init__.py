@@ -33,6 +33,7 @@ Models
 
 Pictures
     pictures               picture files, different for each seed
+    icc                    colour profiles made by hand
     shapes                 captioned pictures of coloured shapes, to train on
     faces                  drawn faces with known landmarks
     found_prompts          the metadata that other programs write into pictures

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -37,6 +39,20 @@ def test_one_text_for_each_batch_or_picture(nodes: dict[str, Any], clip_score_mo
     assert texts("a", "b", "c") == ["a", "b", "c"]
     with pytest.raises(Exception, match="3 pictures and 4 texts"):
         texts("a", "b", "c", "d")
+
+
+def test_another_model_under_the_same_name_is_scored_anew(nodes: dict[str, Any], clip_score_model: str) -> None:
+    """The host takes the result from its cache while the fingerprint stays."""
+    import folder_paths
+
+    node = nodes["AtelierCLIPScore"]
+    before = node.fingerprint_inputs(model=[clip_score_model])
+    assert node.fingerprint_inputs(model=[clip_score_model]) == before
+    folder = next(Path(root) / clip_score_model for root in folder_paths.get_folder_paths("clip_score")
+                  if (Path(root) / clip_score_model).is_dir())
+    weights = next(folder.glob("*.safetensors"))
+    os.utime(weights, ns=(0, weights.stat().st_mtime_ns + 10**9))
+    assert node.fingerprint_inputs(model=[clip_score_model]) != before
 
 
 def test_table_format_csv(nodes: dict[str, Any], clip_score_model: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -28,8 +29,10 @@ def read(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> I
         monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], {".safetensors"}))
         monkeypatch.delitem(folder_paths.filename_list_cache, kind, raising=False)
 
-    def run(text: str, workflow: str = "") -> Any:
+    def run(text: str, workflow: str = "", graph: dict[str, Any] | None = None) -> Any:
         info = PngInfo()
+        if graph:
+            info.add_text("prompt", json.dumps(graph))
         if workflow:
             info.add_text("workflow", workflow, zip=True)
         info.add_text("parameters", text)
@@ -61,6 +64,15 @@ def test_missing_settings_get_defaults_that_the_report_names(read: Any) -> None:
     for text in ("", " <lora:gone:0.9>"):
         *_, lora, strength = read(f"a cat{text}\nSteps: 9, Seed: 1")
         assert type(lora).__name__ == "ExecutionBlocker" and strength == 0.0
+
+
+def test_what_the_picture_does_not_say_is_in_the_report(read: Any) -> None:
+    *_, report, _, _ = read("", graph={
+        "1": {"class_type": "KSampler", "inputs": {
+            "seed": 4, "steps": ["2", 0], "positive": ["2", 0], "negative": ["3", 0]}},
+        "2": {"class_type": "AtelierWritePrompt", "inputs": {}}, "3": {"class_type": "X", "inputs": {"text": "fog"}}})
+    assert "seed: 4" in report and "steps: 20 (not said)" in report and "Negative: fog" in report
+    assert "not read: positive: Write Prompt makes it while the graph runs." in report
 
 
 def test_a_long_workflow_before_the_prompt_is_read(read: Any) -> None:

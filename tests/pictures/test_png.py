@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -52,6 +53,20 @@ def test_texts_have_a_limit_that_is_said(tmp_path: Path) -> None:
     assert list(found.texts) == ["t0", "t1", "t2", "t3"] and found.left_out == ["t4", "t5"]
 
 
+def test_a_text_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    packer = zlib.compressobj()
+    bomb = b"".join([*(packer.compress(bytes(2**20)) for _ in range(256)), packer.flush()])
+    path = with_chunks(tmp_path / "a.png", chunk(b"zTXt", b"workflow\0\0" + bomb), GOOD)
+    data = path.read_bytes()
+    tracemalloc.start()
+    try:
+        found = png_texts(data)
+        assert tracemalloc.get_traced_memory()[1] < 4 * MOST_TEXT
+    finally:
+        tracemalloc.stop()
+    assert found.left_out == ["workflow"] and set(found.texts) == {"parameters"}
+
+
 def test_chunks_of_every_kind_and_damaged_ones(tmp_path: Path) -> None:
     words = "größe 猫"
     plain = chunk(b"iTXt", b"one\0\0\0de\0eins\0" + words.encode())
@@ -67,6 +82,13 @@ def test_chunks_of_every_kind_and_damaged_ones(tmp_path: Path) -> None:
         assert {"one": picture.info["one"], "two": picture.info["two"]} == {"one": words, "two": words}
     for end in range(0, len(data), 7):
         png_texts(data[:end])
+
+
+def test_texts_in_utf_8_where_latin_1_should_be(tmp_path: Path) -> None:
+    words = "ein Boot für 猫"
+    data = with_chunks(tmp_path / "a.png", chunk(b"tEXt", b"one\0" + words.encode()), zipped("two", words.encode()),
+                       chunk(b"tEXt", "three\0für".encode("latin-1"))).read_bytes()
+    assert png_texts(data).texts == {"one": words, "two": words, "three": "für"}
 
 
 def test_texts_behind_the_pixels_and_exif_in_a_chunk(tmp_path: Path) -> None:

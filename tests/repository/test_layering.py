@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 STAGES = [("__version__", "errors", "limits", "json_files", "toml_files", "fields", "temp_paths", "files", "progress",
-           "device_memory"), ("checkpoint",),
+           "device_memory", "prompt_lines"), ("checkpoint",),
           ("pictures",), ("models",), ("convert",), ("lora",), ("dataset",), ("sampling",), ("train",), ("generate",),
           ("prompts",), ("score",), ("grid",), ("compare",), ("explain",), ("faces",), ("demo",),
           ("shell", "__main__")]

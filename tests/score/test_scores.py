@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -38,6 +39,12 @@ def test_mean_and_deviation_by_hand() -> None:
     assert three.mean == pytest.approx(0.3)
     assert three.std == pytest.approx((0.02 / 3) ** 0.5)
     assert scores(0.25).std == 0
+
+
+def test_the_mean_is_that_of_the_values_not_of_the_cosines() -> None:
+    given = scores(0.5, 0.7)
+    other = replace(given, items=tuple(replace(item, cosine=item.value / 2.5) for item in given.items))
+    assert (other.mean, other.std) == (given.mean, given.std)
 
 
 def test_best_are_in_order_and_earlier_ones_win_ties() -> None:

@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from atelier.grid.saving import Details, save_titled
 from atelier.lora.file import save_lora
 from atelier.shell.main import main
+from atelier.shell.train_file import read_train_file
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -76,6 +77,37 @@ def test_each_verb_has_help(capsys, verb: str) -> None:
     code, out, _ = shell(capsys, verb, "--help")
     assert code == 0
     assert f"atelier {verb}" in out
+
+
+def test_the_version_and_the_verbs_are_shown(capsys) -> None:
+    from atelier import __version__
+
+    assert shell(capsys, "--version") == (0, f"atelier {__version__}\n", "")
+    code, out, err = shell(capsys)
+    assert (code, out) == (2, "")
+    assert "train a LoRA as a TOML file says" in err and "lora-convert" in err
+
+
+def test_the_configuration_in_the_help_of_train_can_be_copied(capsys, checkpoint: Path, tmp_path: Path) -> None:
+    """With every option that is listed switched on at its default, too."""
+    _, help_, _ = shell(capsys, "train", "--help")
+    text = help_[help_.index("# A configuration file"):]
+    write_pictures(tmp_path / "pictures", [(64, 64)], captions=False)
+    path = tmp_path / "train.toml"
+    for old, new in (('"sd15.safetensors"', json.dumps(str(checkpoint))), ("size = 512", "size = 64"),
+                     ("steps = 800", "steps = 1"), ("sample_prompt =", "# sample_prompt =")):
+        assert old in text
+        text = text.replace(old, new)
+    path.write_text(text, encoding="utf-8")
+    code, out, err = shell(capsys, "train", path, "--device", "cpu", "--json")
+    assert code == 0, err
+    assert json.loads(out)["step"] == 1
+    listed = text[text.index("# In [options]:"):].replace("# ", "").splitlines()[1:]
+    names = {line.split(" = ")[0] for line in listed if " = " in line}
+    assert {"learning_rate", "noise_offset", "sample_every", "patience", "precision", "save_every"} <= names
+    table = "\n".join(["name = 'x'", "model = 'm'", "steps = 1", "[data]", "folder = '.'", "[options]", *listed])
+    (tmp_path / "all.toml").write_text(table, encoding="utf-8")
+    read_train_file(tmp_path / "all.toml")
 
 
 def test_a_failure_is_one_and_one_line(capsys, tmp_path: Path) -> None:
@@ -159,6 +191,19 @@ def test_train_and_generate(capsys, checkpoint: Path, config: Path, tmp_path: Pa
     assert json.loads(Image.open(tuned[0]["file"]).info["atelier"])["lora"] == "fox.safetensors"
 
 
+def test_a_configuration_among_the_pictures_trains_on_those_alone(capsys, config: Path) -> None:
+    """Its run, cache and LoRA folders lie there too; a second run would learn the loss plot and train anew."""
+    text = config.read_text(encoding="utf-8").replace('folder = "my pictures"', 'folder = "."')
+    among = config.parent / "my pictures" / "train.toml"
+    among.write_text(text, encoding="utf-8")
+    results = []
+    for _ in range(2):
+        code, out, err = shell(capsys, "train", among, "--json")
+        assert code == 0, err
+        results.append(json.loads(out))
+    assert [(result["pictures"], result["reused"]) for result in results] == [(3, False), (3, True)]
+
+
 def test_running_out_of_memory_is_one_line(capsys, monkeypatch: pytest.MonkeyPatch, checkpoint: Path,
                                            tmp_path: Path) -> None:
     def forward(*_: object, **__: object) -> None:
@@ -233,6 +278,7 @@ def test_no_verb_writes_over_what_it_reads(capsys, checkpoint: Path, config: Pat
 @pytest.mark.parametrize(("line", "said"), [
     ('nmae = "x"', "nmae"), ('name = 3', "name"), ("[lora]\nrnak = 3", "rnak"), ("[lora]\nrank = 0", "rank"),
     ("[data]\nfolder = 'nowhere'", "nowhere"), ("steps = 5\nepochs = 2", "epochs and steps"), ("steps = ", "TOML"),
+    ('model = "C:\\Users\\me"', "single quotes"), ("[data]\nfolder = \"x\\new\"", "single quotes"),
     ("data = 3", "data"), ("[place]\nlora = 'x'", "lora"), ("preset = 'fast'", "fast"),
 ])
 def test_a_wrong_configuration_is_named(capsys, tmp_path: Path, checkpoint: Path, line: str, said: str) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kit.training import MemorySet
 
+from atelier.errors import AtelierError
 from atelier.train.bucket_sampler import BucketSampler, derived_seed, groups, steps_per_epoch
 
 
@@ -56,3 +58,9 @@ def test_derived_seeds_do_not_change() -> None:
     # The first eight bytes of SHA-256("step/0/0/0"), halved; another value would break resuming across versions.
     assert derived_seed("step", 0, 0, 0) == 3156925461951901213
     assert 0 <= derived_seed("a") < 2**63 and derived_seed("a", 1) != derived_seed("a", 2)
+
+
+def test_an_epoch_of_millions_of_uses_is_refused_at_once() -> None:
+    """Its order would take gigabytes and minutes before the first step."""
+    with pytest.raises(AtelierError, match=r"20240131 times.*repeats"):
+        BucketSampler(MemorySet.of(1, repeats=20_240_131).items, 1, 0)

@@ -127,6 +127,8 @@ def test_progress_reports_every_step_on_the_cpu(tmp_path: Path) -> None:
     progress = StopAt()
     loop_in(tmp_path, request(dict(rank=4), QUIET, steps=5), progress).run()
     assert [m["step"] for m in progress.measured if "loss" in m] == [1, 2, 3, 4, 5]
+    # Eight pictures in batches of two are four steps.
+    assert [m["epoch"] for m in progress.measured if "loss" in m] == [0.25, 0.5, 0.75, 1, 1.25]
 
 
 def test_a_slow_first_step_does_not_stay_in_the_rate(tmp_path: Path) -> None:

@@ -247,6 +247,25 @@ def test_nan_ends_the_run_and_keeps_the_last_good_weights(tmp_path: Path, ema: f
     assert all(torch.equal(kept[name].up, expected[name].up) for name in kept)
 
 
+def test_nan_right_after_resuming_keeps_what_was_learnt_before(tmp_path: Path) -> None:
+    config = request(dict(rank=4), QUIET, steps=10)
+    with pytest.raises(Interrupted):
+        loop_in(tmp_path, config, StopAt(interrupt=4)).run()
+    learnt = load_lora(RunFolder(tmp_path).last)
+    loop = loop_in(tmp_path, config)
+    plain = loop.trainer.train_step
+
+    def broken(step: int, loss_scale: float) -> StepResult:
+        result = plain(step, loss_scale)
+        return StepResult(result.loss * float("nan"), torch.tensor(False), loss_scale)
+
+    loop.trainer.train_step = broken
+    with pytest.raises(AtelierError, match="weights of step 3 are kept"):
+        loop.run()
+    kept = load_lora(RunFolder(tmp_path).last)
+    assert kept.keys() == learnt.keys() and all(torch.equal(kept[name].up, learnt[name].up) for name in learnt)
+
+
 def test_a_damaged_model_is_not_blamed_on_the_learning_rate(tmp_path: Path) -> None:
     loop = loop_in(tmp_path, request(dict(rank=4), QUIET, steps=10))
     damaged = loop.trainer.parts.unet.down_blocks[0].attentions[0].transformer_blocks[0].attn1.to_q.base_layer.weight

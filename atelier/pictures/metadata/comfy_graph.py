@@ -1,193 +1,151 @@
 """Read prompt and settings from a ComfyUI graph in API format, as embedded in pictures, by following its links.
 
-Nodes of other packs are understood if their inputs have the usual names.
+What the graph does not say for sure is left out, and `PictureMetadata.left_out` says why.
 """
 
 from __future__ import annotations
 
 import re
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any, TypeGuard
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
+from .graph_links import Graph, Node, NotStated
+from .graph_loras import model_loras, model_name
+from .graph_texts import GraphTexts
 from .infotext import take_loras
-from .settings import Lora, PictureMetadata, number, stem, text, whole
+from .settings import Lora, PictureMetadata, number, text, whole
 
-_TEXTS = ("text", "text_g", "text_l", "clip_l", "clip_g", "t5xxl", "prompt", "value", "string", "wildcard_text",
-          "positive")
-_MODELS = ("ckpt_name", "unet_name", "checkpoint", "model_name", "model_path", "model")
-_MODEL_LINKS = ("model", "model1", "guider")
-"""Inputs through which a model comes; of merged models the first counts."""
-_DEEPEST = 200
-_MOST_LINKS = 1000
-"""Of one node. Those that switch between many inputs have a hundred."""
-_LONGEST = 100_000
-"""Characters of a text that nodes put together: each could double what the one before it says."""
+_SOURCES = ("latent_image", "samples", "latent", "optional_latent", "image", "images", "upscaled_image")
+"""Inputs through which a sampler gets what it works on."""
+_MOST_SAMPLERS = 100
+"""Samplers and saving nodes that are looked at."""
+_MOST_COMPARED = 20
+"""Samplers that are read in full, to compare them."""
+
+
+def parse_graph(nodes: Mapping[str, Any], saved_by: str = "") -> PictureMetadata | None:
+    """Read a graph; None when it holds no sampler.
+
+    Of several samplers in a row the first counts, which makes the picture that the later ones refine. Of several beside
+    each other those count that lead to the node which saved the picture; what they do not agree on is left out.
+
+    Args:
+        nodes: The graph in API format.
+        saved_by: Id of the node that saved the picture, where it is known; else every node that saves may have.
+    """
+    graph = Graph(nodes)
+    whole_nodes = [node for name in nodes if (node := graph.node(name)) is not None]
+    samplers = [node for node in whole_nodes if _is_sampler(node)][:_MOST_SAMPLERS]
+    first = [node for node in samplers if not any(_is_sampler(up) for up in graph.above(_source(node)))]
+    if len(first) > 1:
+        known = graph.node(saved_by)
+        saving = [known] if known else [node for node in whole_nodes if "save" in node.kind.casefold()]
+        saved = {up.id for node in saving[:_MOST_SAMPLERS] for link in node.inputs.values() for up in graph.above(link)}
+        first = [node for node in first if node.id in saved] or first
+    if len(first) > _MOST_COMPARED:
+        return PictureMetadata(program="ComfyUI", left_out=dict.fromkeys(
+            ("positive", "negative", "seed"), f"the graph has more than {_MOST_COMPARED} samplers"))
+    read = [_Reading(graph, node).metadata() for node in first]
+    return _agreed(read) if read else None
 
 
 @dataclass(frozen=True)
-class _Graph:
-    nodes: Mapping[str, Any]
-    written: dict[str, str] = field(default_factory=dict)
-    """What the nodes say whose texts were asked for; each is read once, however many links lead to it."""
+class _Reading:
+    """What the graph says of one sampler."""
 
-    def node(self, link: Any) -> Mapping[str, Any] | None:
-        """The inputs of the node that a link comes from."""
-        if _is_link(link):
-            node = self.nodes.get(str(link[0]))
-            if isinstance(node, dict) and isinstance(node.get("inputs"), dict):
-                return node["inputs"]
-        return None
+    graph: Graph
+    sampler: Node
+    left_out: dict[str, str] = field(default_factory=dict)
 
-    def empties(self, link: list[Any]) -> bool:
-        """Whether the node that a link comes from makes an empty conditioning of any."""
-        kind = self.nodes[str(link[0])].get("class_type")
-        return isinstance(kind, str) and "zeroout" in kind.casefold().replace(" ", "")
+    def metadata(self) -> PictureMetadata:
+        first = self.sampler
+        guider = self._beside("guider")
+        plan = self._plan()
+        positive, inline = take_loras(self._prompt("positive", guider, "positive", "pos", "conditioning"))
+        width, height = self._size()
+        model = first.inputs.get("model") or guider.inputs.get("model") or plan.inputs.get("model")
+        return PictureMetadata(
+            program="ComfyUI", positive=positive, negative=self._prompt("negative", guider, "negative", "neg"),
+            sampler=text(self._value("sampler", self._beside("sampler"), "sampler_name")),
+            scheduler=text(self._value("scheduler", plan, "scheduler")),
+            steps=whole(self._value("steps", plan, "steps"), 100_000), cfg=number(self._value("cfg", guider, "cfg")),
+            seed=whole(self._value("seed", self._beside("noise"), "noise_seed", "seed")),
+            width=width, height=height,
+            model=self._stated("model", lambda: model_name(self.graph, first, model)) or "", model_hash="",
+            loras=(*inline, *(self._stated("loras", lambda: self._loras(model)) or ())), left_out=self.left_out)
 
-    def above(self, link: Any, follow: tuple[str, ...] = ()) -> Iterator[Mapping[str, Any]]:
-        """Inputs of the nodes upstream, nearest first; through inputs of these names, or all."""
-        waiting, seen = deque([link]), set()
-        while waiting and len(seen) < _DEEPEST:
-            inputs = self.node(link := waiting.popleft())
-            if inputs is None or str(link[0]) in seen:
-                continue
-            seen.add(str(link[0]))
-            yield inputs
-            waiting += _links(inputs, lambda name: not follow or name in follow)
+    def _stated(self, name: str, read: Callable[[], Any]) -> Any:
+        """What `read` gives; None with a reason where the graph does not say."""
+        try:
+            return read()
+        except NotStated as why:
+            self.left_out[name] = str(why)
+            return None
 
-    def value(self, inputs: Mapping[str, Any], *names: str) -> Any:
-        """A widget's value by one of its names; where it is linked, the value of the node that gives it."""
-        for name in names:
-            given = inputs.get(name)
-            if isinstance(given, list):
-                for source in self.above(given):
-                    plain = next((source[n] for n in (*names, "value", "noise_seed", "seed") if n in source
-                                  and not isinstance(source[n], list)), None)
-                    if plain is not None:
-                        return plain
-            elif given is not None:
-                return given
-        return None
+    def _value(self, name: str, node: Node | None, *names: str) -> Any:
+        return self._stated(name, lambda: self.graph.value(node, *names)) if node is not None else None
 
+    def _prompt(self, side: str, guider: Node, *names: str) -> str:
+        texts = GraphTexts(self.graph, side)
+        prompt = self._stated(side, lambda: texts.prompt(self.graph.field(guider, *names))) or ""
+        if texts.notes and prompt:
+            self.left_out[side] = "; ".join(dict.fromkeys(texts.notes))
+        return prompt
 
-def parse_graph(nodes: Mapping[str, Any]) -> PictureMetadata | None:
-    """Read a graph; None when it holds no sampler.
+    def _size(self) -> tuple[int | None, int | None]:
+        """Width and height of the latents that the sampler gets."""
+        node = next((up for up in self.graph.above(_source(self.sampler)) if _has_size(up)), None)
+        listed = re.fullmatch(r"(\d{1,6}) x (\d{1,6})", text(node.inputs.get("resolution"))) if node else None
+        if listed:  # instead of the widgets beside it
+            return int(listed[1]), int(listed[2])
+        return (whole(self._value("width", node, "width", "empty_latent_width"), 10**6),
+                whole(self._value("height", node, "height", "empty_latent_height"), 10**6))
 
-    Of several samplers in a row the first counts, which makes the picture that the later ones refine.
-    """
-    graph = _Graph(nodes)
-    samplers = [node["inputs"] for node in nodes.values() if isinstance(node, dict)
-                and isinstance(node.get("inputs"), dict) and _is_sampler(node["inputs"])]
-    first = next((s for s in samplers if not any(_is_sampler(up) for up in graph.above(_latent(s)))), None)
-    if first is None:
-        return None
-    guider = graph.node(first.get("guider")) or first
-    plan = next((up for up in graph.above(first.get("sigmas"), ("sigmas",))
-                 if not isinstance(up.get("sigmas"), list)), first)  # nodes that split noise levels are passed by
-    solver = graph.node(first.get("sampler")) or first
-    noise = graph.node(first.get("noise")) or first
-    positive, inline = take_loras(_prompt(graph, guider.get("positive", guider.get("conditioning"))))
-    model = first.get("model") or guider.get("model") or plan.get("model")
-    size = next((up for up in graph.above(_latent(first)) if "width" in up and "height" in up), {})
-    return PictureMetadata(
-        program="ComfyUI", positive=positive, negative=_prompt(graph, guider.get("negative")),
-        sampler=text(graph.value(solver, "sampler_name")), scheduler=text(graph.value(plan, "scheduler")),
-        steps=whole(graph.value(plan, "steps"), 100_000), cfg=number(graph.value(guider, "cfg")),
-        seed=whole(graph.value(noise, "noise_seed", "seed")), width=whole(graph.value(size, "width"), 10**6),
-        height=whole(graph.value(size, "height"), 10**6), model=_model(graph, model), model_hash="",
-        loras=(*inline, *_loras(graph, model)))
+    def _loras(self, model: Any) -> tuple[Lora, ...]:
+        loras, missing = model_loras(self.graph, self.sampler, model)
+        if missing:
+            self.left_out["loras"] = missing
+        return loras
+
+    def _beside(self, name: str) -> Node:
+        """The node that holds a part of the sampler's settings; the sampler itself where it has them all."""
+        return next(iter(self.graph.above(self.sampler.inputs.get(name))), self.sampler)
+
+    def _plan(self) -> Node:
+        """The node that holds the schedule; nodes that split noise levels are passed by."""
+        try:
+            return next((up for up in self.graph.above(self.sampler.inputs.get("sigmas"), ("sigmas",))
+                         if not isinstance(up.inputs.get("sigmas"), list)), self.sampler)
+        except NotStated:
+            return self.sampler
 
 
-def _links(inputs: Mapping[str, Any], follow: Callable[[str], bool]) -> list[list[Any]]:
-    """The links among a node's inputs whose names are to be followed; each node and output once."""
-    found = {(str(value[0]), value[1]): value for name, value in inputs.items() if _is_link(value) and follow(name)}
-    return list(islice(found.values(), _MOST_LINKS))
+def _is_sampler(node: Node) -> bool:
+    seeded = "seed" in node.inputs or "noise_seed" in node.inputs
+    guided = "positive" in node.inputs and "negative" in node.inputs and seeded and not node.rule.pipes
+    return guided or ("guider" in node.inputs and "sigmas" in node.inputs) or node.rule.samples
 
 
-def _is_link(value: Any) -> TypeGuard[list[Any]]:
-    return (isinstance(value, list) and len(value) == 2 and isinstance(value[0], str | int)
-            and isinstance(value[1], int))
+def _source(node: Node) -> Any:
+    return next((node.inputs[name] for name in (*_SOURCES, *node.rule.pipes) if name in node.inputs), None)
 
 
-def _is_sampler(inputs: Mapping[str, Any]) -> bool:
-    guided = "positive" in inputs and "negative" in inputs and ("seed" in inputs or "noise_seed" in inputs)
-    return guided or ("guider" in inputs and "sigmas" in inputs)
+def _has_size(node: Node) -> bool:
+    return any(f"{prefix}width" in node.inputs and f"{prefix}height" in node.inputs
+               for prefix in ("", "empty_latent_"))
 
 
-def _latent(inputs: Mapping[str, Any]) -> Any:
-    return inputs.get("latent_image", inputs.get("samples"))
-
-
-def _prompt(graph: _Graph, link: Any) -> str:
-    """The texts of a conditioning, joined; a node with both prompts is left by the side it was met on."""
-    found: list[str] = []
-    waiting, seen = deque([link]), set()
-    while waiting and len(seen) < _DEEPEST:
-        link = waiting.popleft()
-        inputs = graph.node(link)
-        if inputs is None or (key := (str(link[0]), link[1])) in seen:
+def _agreed(read: list[PictureMetadata]) -> PictureMetadata:
+    """What all of several descriptions say."""
+    first, *others = read
+    left_out = dict(first.left_out)
+    values: dict[str, Any] = {}
+    for entry in fields(first):
+        value = getattr(first, entry.name)
+        if entry.name == "left_out" or all(getattr(other, entry.name) == value for other in others):
             continue
-        seen.add(key)
-        if graph.empties(link):
-            continue
-        if "positive" in inputs and "negative" in inputs and isinstance(inputs["positive"], list):
-            waiting.append(inputs["negative" if link[1] == 1 else "positive"])
-            continue
-        written = [_text(graph, inputs[name], 0) for name in _TEXTS if name in inputs]
-        found += [each for each in dict.fromkeys(written) if each and each not in found]
-        waiting += _links(inputs, lambda name: name.startswith(("conditioning", "positive", "cond")))
-    return "\n".join(found)
-
-
-def _text(graph: _Graph, value: Any, depth: int) -> str:
-    """A text as it is; of a link, what the node says that it comes from."""
-    inputs = graph.node(value)
-    if inputs is None:
-        return text(value)
-    if depth > 20:
-        return ""
-    key = str(value[0])
-    if key not in graph.written:
-        graph.written[key] = ""  # for a node that leads back to itself
-        graph.written[key] = _node_text(graph, inputs, depth + 1)[:_LONGEST]
-    return graph.written[key]
-
-
-def _node_text(graph: _Graph, inputs: Mapping[str, Any], depth: int) -> str:
-    if "string_a" in inputs and "string_b" in inputs:
-        ends = [_text(graph, inputs[name], depth) for name in ("string_a", "string_b")]
-        between = inputs.get("delimiter")
-        return (between if isinstance(between, str) else "").join(end for end in ends if end)
-    return next((found for name in _TEXTS if name in inputs and (found := _text(graph, inputs[name], depth))), "")
-
-
-def _model(graph: _Graph, link: Any) -> str:
-    for inputs in graph.above(link, _MODEL_LINKS):
-        name = next((inputs[key] for key in _MODELS if isinstance(inputs.get(key), str)), "")
-        if name:
-            return stem(name)
-    return ""
-
-
-def _loras(graph: _Graph, link: Any) -> tuple[Lora, ...]:
-    """In the order in which they are applied: the one next to the checkpoint first."""
-    found: list[Lora] = []
-    for inputs in graph.above(link, _MODEL_LINKS):
-        found[:0] = [Lora(stem(name), 1.0 if strength is None else strength)
-                     for name, strength in ((name, number(value)) for name, value in _named_loras(inputs))
-                     if isinstance(name, str) and name not in ("", "None") and strength != 0]
-    return tuple(found)
-
-
-def _named_loras(inputs: Mapping[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Names and strengths as a loader has them, unchecked."""
-    yield inputs.get("lora_name"), inputs.get("strength_model", inputs.get("strength"))
-    for name, value in inputs.items():
-        # rgthree's loaders of several: lora_1 with all its settings, or lora_01 beside strength_01.
-        match = re.fullmatch(r"lora_(\d+)", name)
-        if match and isinstance(value, dict):
-            yield value.get("lora") if value.get("on", True) else None, value.get("strength")
-        elif match:
-            yield value, inputs.get(f"strength_{match[1]}")
+        values[entry.name] = entry.default
+        left_out[entry.name] = f"the graph has {len(read)} samplers that differ in it"
+    return PictureMetadata(**{**{e.name: getattr(first, e.name) for e in fields(first)}, **values,
+                              "left_out": left_out})

@@ -13,14 +13,18 @@ from typing import Any
 from .samplers import from_labels
 from .settings import Lora, PictureMetadata, dicts, number, stem, text, whole
 
-_KEY = re.compile(r"\s*(\w[^,:\"\n]{0,60}?)\s*:\s*")
+KEY = re.compile(r"\s*(\w[^,:\"\n]{0,60}?)\s*:\s*")
+"""A setting's name, with all up to its value."""
 _LORA = re.compile(r"<(?:lora|lyco):([^:<>]+)(?::([^<>]*))?>")
-_USUAL = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}
+USUAL = {"Steps", "Sampler", "CFG scale", "Seed", "Size", "Model", "Model hash"}
+"""Names of settings of which nearly every infotext has two."""
 _LONGEST_VALUE = 2**16
 """Characters of a value in JSON; a longer one is taken as plain text."""
 _MOST_PACKED = 500
 """Values in JSON that are tried; each costs as much as the longest."""
 _NEGATIVE = re.compile(r"\n[ \t]*Negative prompt:")
+OWN_PROGRAM = "Atelier"
+"""How the version begins that Save Titled writes."""
 
 
 def parse_infotext(written: str) -> PictureMetadata:
@@ -38,7 +42,15 @@ def parse_infotext(written: str) -> PictureMetadata:
         program=_program(settings), positive=positive.strip(), negative=negative.strip(), sampler=sampler,
         scheduler=scheduler, steps=whole(settings.get("Steps"), 100_000), cfg=number(settings.get("CFG scale")),
         seed=whole(settings.get("Seed")), width=int(size[1]) if size else None, height=int(size[2]) if size else None,
-        model=stem(model), model_hash=text(settings.get("Model hash")), loras=loras or _resource_loras(resources))
+        model=stem(model), model_hash=text(settings.get("Model hash")),
+        loras=loras or _resource_loras(resources) or _weighted_loras(settings.get("Lora weights")))
+
+
+def setting(written: str, name: str) -> str:
+    """One setting of an infotext as it is written; "" where it is not there."""
+    lines = written.strip().split("\n")
+    at = _settings_line(lines)
+    return text(read_pairs("\n".join(lines[at:at + 1])).get(name))
 
 
 def parse_summary(values: Mapping[str, Any]) -> PictureMetadata:
@@ -82,7 +94,7 @@ def read_pairs(line: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     place = tried = 0
     while place >= 0:
-        if match := _KEY.match(line, place):
+        if match := KEY.match(line, place):
             packed = line[match.end():match.end() + 1] in ('"', "[", "{") and tried < _MOST_PACKED
             tried += packed
             value, place = _value(line, match.end(), packed)
@@ -109,9 +121,9 @@ def _settings_line(lines: list[str]) -> int:
     """Place of the settings, or the number of lines: the last line that begins with one, else that holds some."""
     holding = -1
     for at in range(len(lines) - 1, -1, -1):
-        match = _KEY.match(lines[at])
+        match = KEY.match(lines[at])
         if match and _holds_settings(lines[at]):
-            if match[1].strip() in _USUAL:
+            if match[1].strip() in USUAL or _own(read_pairs(lines[at])):
                 return at
             holding = max(holding, at)
     return holding if holding >= 0 else len(lines)
@@ -119,14 +131,22 @@ def _settings_line(lines: list[str]) -> int:
 
 def _holds_settings(line: str) -> bool:
     known = read_pairs(line)
-    return "Steps" in known or len(known.keys() & _USUAL) >= 2
+    return "Steps" in known or len(known.keys() & USUAL) >= 2 or _own(known)
+
+
+def _own(settings: Mapping[str, Any]) -> bool:
+    return text(settings.get("Version")).startswith(f"{OWN_PROGRAM} ")
 
 
 def _program(settings: dict[str, Any]) -> str:
+    if _own(settings):
+        return OWN_PROGRAM
     if "Civitai resources" in settings or "Civitai metadata" in settings:
         return "CivitAI"
-    # Forge's versions begin with f or are called neo.
     version = text(settings.get("Version"))
+    if version.startswith("Fooocus"):
+        return "Fooocus"
+    # Forge's versions begin with f or are called neo.
     forge = bool(re.match(r"f\d|neo", version)) or "Distilled CFG Scale" in settings
     return "Forge" if forge else "A1111"
 
@@ -138,6 +158,12 @@ def _resource_model(resources: Any) -> str:
 def _resource_loras(resources: Any) -> tuple[Lora, ...]:
     return tuple(Lora(name, _strength(each.get("weight"))) for each in dicts(resources)
                  if each.get("type") in ("lora", "lycoris") and (name := text(each.get("modelName"))))
+
+
+def _weighted_loras(weights: Any) -> tuple[Lora, ...]:
+    """Fooocus' list: `name: 0.5, name: 1`."""
+    pairs = (part.rpartition(":") for part in text(weights).split(","))
+    return tuple(Lora(name.strip(), _strength(weight)) for name, colon, weight in pairs if colon and name.strip())
 
 
 def _unet_strength(written: str) -> float:

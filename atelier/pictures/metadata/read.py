@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...errors import AtelierError
-from ...json_files import parse_json
 from ..decode import DECODER_ERRORS, UnreadablePicture, read_file
 from ..png import MOST_TEXT, SIGNATURE, png_size, png_texts
 from .comfy_graph import parse_graph
-from .infotext import parse_infotext, parse_summary
+from .infotext import OWN_PROGRAM, parse_infotext, setting
 from .invoke import parse_invoke, parse_invoke_2
-from .settings import PictureMetadata, text
+from .json_forms import parse_drawn, parse_form, parse_novelai_fields
+from .settings import PictureMetadata, parse_object
+from .stealth import stealth_text
+from .unread import why_unread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -31,35 +33,46 @@ def read_prompt(path: Path) -> PictureMetadata:
         UnreadablePicture: the file is no picture.
         AtelierError: it says nothing of how it was made, or nothing that can be read.
     """
+    data = read_file(path)
     try:
-        texts, left_out = _texts(read_file(path))
+        texts, left_out = _texts(data)
     except DECODER_ERRORS as error:
         raise UnreadablePicture(path, "it is no picture, or damaged") from error
     found = find_prompt(texts)
-    if found is not None:
+    if found is None or not found.positive:
+        hidden = stealth_text(data)
+        found = (_any(hidden) if hidden else None) or found
+    if found is not None and not found.empty:
         return found
     if left_out:
         raise AtelierError(f"{path.name} holds metadata of more than {MOST_TEXT / 2**20:.0f} MB "
                            f"({', '.join(left_out)}), which is not read, and no other prompt.",
                            "Use a picture that carries less, or copy its prompt by hand.")
-    what = "holds metadata, but no prompt that can be read" if texts else "holds no metadata"
-    raise AtelierError(f"{path.name} {what}.", "Use the original file: web sites, editors and messengers "
-                                               "remove what a picture says of its making.")
+    what, hint = why_unread(texts)
+    raise AtelierError(f"{path.name} {what}.", hint)
 
 
 def find_prompt(texts: Mapping[str, str]) -> PictureMetadata | None:
     """The first description with a prompt among texts by keyword, else with settings; None if there is none.
 
-    Keywords: `parameters` (A1111, Forge, CivitAI), `invokeai_metadata`, `sd-metadata`, `prompt` (ComfyUI); others are
-    tried as each of these.
+    Keywords: `parameters` (A1111, Forge, CivitAI, SwarmUI, Fooocus, Save Titled), `atelier` (the shell),
+    `invokeai_metadata`, `sd-metadata`, `prompt` (ComfyUI), `Comment` with `Description` (NovelAI); others are tried as
+    each of these.
     """
-    readers = {"parameters": _infotext, "UserComment": _any, "invokeai_metadata": _invoke, "sd-metadata": _invoke_2,
-               "prompt": _comfy, "Description": _infotext, "ImageDescription": _any, "Comment": _any}
-    rest: PictureMetadata | None = None
+    readers = {"parameters": _any, "atelier": _drawn, "UserComment": _any, "invokeai_metadata": _invoke,
+               "sd-metadata": _invoke_2, "prompt": _comfy, "Description": _infotext, "ImageDescription": _any,
+               "Comment": _any, "Model": _any}
+    rest = parse_novelai_fields(texts)
+    if rest is not None and rest.positive:
+        return rest
     for keyword, read in readers.items():
         # Editors may put a byte order mark in front.
         written = texts.get(keyword, "")[:MOST_TEXT].lstrip("\ufeff")
         found = read(written) if written else None
+        if found is not None and found.program == OWN_PROGRAM:
+            # Save Titled knows the prompt and seed of each picture; steps, sampler and size are in the graph.
+            graph = parse_object(texts.get("prompt", "")[:MOST_TEXT])
+            found = found.completed(parse_graph(graph, setting(written, "Node")) if graph else None)
         if found is not None and found.positive:
             return found
         rest = rest if found is None or found.empty else rest or found
@@ -89,41 +102,36 @@ def pixel_size(path: Path) -> tuple[int, int]:
 def _infotext(written: str) -> PictureMetadata | None:
     found = parse_infotext(written)
     # A text without any setting may be anything: a caption, a copyright.
-    return found if found.steps is not None or found.seed is not None or found.negative else None
+    stated = found.steps is not None or found.seed is not None or found.negative or found.program == OWN_PROGRAM
+    return found if stated else None
+
+
+def _drawn(written: str) -> PictureMetadata | None:
+    values = parse_object(written)
+    return parse_drawn(values) if values else None
 
 
 def _invoke(written: str) -> PictureMetadata | None:
-    values = _json(written)
+    values = parse_object(written)
     return parse_invoke(values) if values else None
 
 
 def _invoke_2(written: str) -> PictureMetadata | None:
-    values = _json(written)
+    values = parse_object(written)
     return parse_invoke_2(values) if values else None
 
 
 def _comfy(written: str) -> PictureMetadata | None:
-    values = _json(written)
+    values = parse_object(written)
     return parse_graph(values) if values else None
 
 
 def _any(written: str) -> PictureMetadata | None:
     """A field that several programs use: JSON of one of them, or the infotext."""
-    values = _json(written)
+    values = parse_object(written)
     if not values:
         return _infotext(written)
-    summary = _json(text(values.get("extraMetadata")))
-    if summary:
-        return parse_summary(summary)
-    return parse_invoke(values) if "positive_prompt" in values else parse_graph(values)
-
-
-def _json(written: str) -> dict[str, Any] | None:
-    try:
-        value = parse_json(written)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+    return parse_form(values) or parse_graph(values)
 
 
 def _texts(data: bytes) -> tuple[dict[str, str], list[str]]:
@@ -162,7 +170,8 @@ def _exif_texts(parse: Callable[[], Exif]) -> dict[str, str]:
     """The texts in EXIF's fields; none where these are damaged, which says nothing about the rest of the file."""
     try:
         exif = parse()
-        comment = exif.get_ifd(_EXIF_FOLDER).get(_USER_COMMENT)
+        # Fooocus writes it into the main folder, where it does not belong.
+        comment = exif.get_ifd(_EXIF_FOLDER).get(_USER_COMMENT) or exif.get(_USER_COMMENT)
     except DECODER_ERRORS:
         return {}
     found: dict[str, str] = {}
@@ -171,7 +180,7 @@ def _exif_texts(parse: Callable[[], Exif]) -> dict[str, str]:
         if isinstance(written, str):
             # ComfyUI writes "prompt:{…}" and "workflow:{…}" into fields for cameras.
             keyword, colon, rest = written.partition(":")
-            if colon and rest.lstrip().startswith("{"):
+            if colon and rest.lstrip().startswith("{") and keyword.isalpha():
                 found.setdefault(keyword.lower(), rest)
             else:
                 found.setdefault(name, written)

@@ -47,6 +47,12 @@ def from_labels(sampler: str, scheduler: str) -> tuple[str, str]:
     return name if name in _SAMPLERS.values() else _SAMPLERS.get(name, label), _SCHEDULERS.get(plain, spacing)
 
 
+def from_novelai(sampler: str, schedule: str) -> tuple[str, str]:
+    """NovelAI's sampler and noise schedule as (sampler, scheduler) of the host."""
+    name = sampler.strip().removeprefix("k_").removesuffix("_v3")
+    return name, _SCHEDULERS.get(schedule.strip(), schedule.strip())
+
+
 def from_invoke(scheduler: str) -> tuple[str, str]:
     """InvokeAI's scheduler as (sampler, scheduler) of the host."""
     name = scheduler.strip().removeprefix("k_")

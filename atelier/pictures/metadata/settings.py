@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from ...json_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,8 @@ class PictureMetadata:
     """Prompt and settings of one picture. Values that the picture does not state are empty or None."""
 
     program: str
-    """The program whose metadata format it is: "A1111", "Forge", "CivitAI", "InvokeAI" or "ComfyUI"."""
+    """The program whose metadata format it is: "A1111", "Forge", "CivitAI", "Fooocus", "SwarmUI", "NovelAI",
+    "InvokeAI", "ComfyUI" or "Atelier"."""
     positive: str = ""
     negative: str = ""
     sampler: str = ""
@@ -38,6 +42,17 @@ class PictureMetadata:
     """As the program calls it, usually the file's name without ending."""
     model_hash: str = ""
     loras: tuple[Lora, ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
+    """By name of a field of these, why it is empty or not all that the picture was made with."""
+
+    def completed(self, other: PictureMetadata | None) -> PictureMetadata:
+        """The same with what it leaves out taken from another description of the picture."""
+        if other is None:
+            return self
+        missing = [entry.name for entry in fields(self) if getattr(self, entry.name) in ("", None, ())]
+        left_out = {name: why for name, why in other.left_out.items() if name in missing}
+        return replace(self, **{name: getattr(other, name) for name in missing},
+                       left_out={**left_out, **self.left_out})
 
     @property
     def empty(self) -> bool:
@@ -71,6 +86,15 @@ def whole(value: Any, most: int = 2**64 - 1) -> int | None:
             return None
         value = int(inexact)
     return value if 0 <= value <= most else None
+
+
+def parse_object(written: str) -> dict[str, Any] | None:
+    """An object from JSON; None for anything else, and for more than the limits of `parse_json`."""
+    try:
+        value = parse_json(written)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
 
 
 def text(value: Any) -> str:

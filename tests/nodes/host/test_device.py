@@ -11,6 +11,28 @@ from kit.pack import pack_module
 pytestmark = pytest.mark.host
 
 
+def test_other_models_leave_the_device_before_training(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    device, calls = pack_module(pack, "nodes.host.device"), []
+    monkeypatch.setattr(device.management, "unload_all_models", lambda: calls.append("unloaded"))
+    with device.exclusive_device():
+        calls.append("training")
+    assert calls == ["unloaded", "training"]
+
+
+def test_a_model_goes_back_to_the_processor_even_after_an_error(pack: ModuleType) -> None:
+    device, places = pack_module(pack, "nodes.host.device"), []
+
+    class Module(torch.nn.Linear):
+        def to(self, *args: object, **kwargs: object) -> Module:
+            places.append(args[0])
+            return super().to(*args, **kwargs)
+
+    with pytest.raises(KeyError), device.on_device(Module(2, 2)):
+        assert places == [device.torch_device()]
+        raise KeyError
+    assert places[1:] == ["cpu"]
+
+
 def test_exclusive_device_enables_gradients_and_restores_inference_mode(pack: ModuleType) -> None:
     device = pack_module(pack, "nodes.host.device")
     with torch.inference_mode():

@@ -75,3 +75,15 @@ def test_the_tokenizer_vocabulary_is_the_hosts(pack: ModuleType) -> None:
     assert node_classes(pack)  # calls on_load, as the host does
     folder = pack_module(pack, "atelier.models.tokenizer")._folder
     assert folder.name == "sd1_tokenizer" and (folder / "merges.txt").is_file()
+
+
+def test_a_new_file_never_takes_the_place_of_another(pack: ModuleType) -> None:
+    folders = pack_module(pack, "nodes.host.folders")
+    paths = []
+    for _ in range(3):
+        path, subfolder = folders.next_output_file("steps of/denoising", ".webp")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+        paths.append(path)
+    assert len(set(paths)) == 3 and subfolder == "steps of"
+    assert [path.name for path in paths] == [f"denoising_0000{n}_.webp" for n in (1, 2, 3)]

@@ -69,3 +69,16 @@ def test_a_family_without_markers_is_patched(pack: ModuleType, tmp_path: Path,
                                                     "rescale_betas_zero_snr": zero_snr}))
         sampling = load(pack, folder, "SD15", monkeypatch).patches["model_sampling"]
         assert sampling.zsnr == zero_snr and isinstance(sampling, V_PREDICTION)
+
+
+def test_more_tokens_than_the_host_knows_are_told_before_loading(pack: ModuleType, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    name = "cond_stage_model.transformer.text_model.embeddings.token_embedding.weight"
+    path = write_sd1(tmp_path / "m.safetensors", "tiny")
+    tensors = load_file(path)
+    width = tensors[name].shape[1]
+    save_file(tensors | {name: tensors[name].new_zeros(49408 + 2, width)}, path)
+    model = pack_module(pack, "atelier.models.open").open_model(path)
+    with pytest.raises(Exception, match=r"text_encoder of .* has more than CLIP's 49408 tokens.*Export Checkpoint"):
+        pack_module(pack, "nodes.host.weights").load_model(model)

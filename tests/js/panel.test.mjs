@@ -1,0 +1,46 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { loadExtension } from "./stub-editor.mjs";
+
+await loadExtension();
+const { Panel } = await import("../../web/js/training/panel.js");
+const { resultView } = await import("../../web/js/results/view.js");
+
+const actions = { resume: async () => "", stop: async () => "", sample: async () => "", pictureUrl: (_, step) => `${step}` };
+const session = (more) => ({
+  prompt: "p", node: "4", workflow: "w", run: "r", number: 1, status: "running", message: "",
+  phase: { name: "training", done: 0, total: 0 }, values: {}, losses: [], validation: [], samples: [], can_sample: true,
+  stopping: false, sample_asked: false, ...more,
+});
+
+test("a training that was asked to stop cannot be asked again", () => {
+  const panel = new Panel(actions);
+  panel.show(session());
+  assert.equal(panel.stop.disabled, false);
+  panel.show(session({ stopping: true }));
+  assert.equal(panel.stop.disabled, true);
+  panel.show(session({ status: "complete" }));
+  assert.equal(panel.stop.disabled, true);
+});
+
+test("another run shows none of the pictures of the one before, though their steps are equal", () => {
+  const panel = new Panel({ ...actions, pictureUrl: ({ run }, step) => `${run}/${step}` });
+  panel.show(session({ samples: [1, 2] }));
+  const before = [...panel.pictures.children];
+  assert.equal(before.length, 2);
+  panel.show(session({ run: "s", samples: [1, 2] }));
+  assert.equal(panel.pictures.children.length, 2);
+  assert.ok(panel.pictures.children.every((item) => !before.includes(item)));
+});
+
+test("bars are as long as their share of the largest value", () => {
+  const view = resultView({ bars: [{ label: "a", value: 0.1 }, { label: "b", value: 0.4 }] });
+  const widths = [];
+  const search = (element) => {
+    if (element.style.width) widths.push(element.style.width);
+    element.children.forEach(search);
+  };
+  search(view);
+  assert.deepEqual(widths, ["25%", "100%"]);
+});
