@@ -21,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -153,14 +154,20 @@ class CredentialStore:
             return
         if _modes_can_be_set(file):
             raise AtelierError(f"{file} can be read by other users of this machine.", f"Run: chmod 600 '{file}'")
-        _log.warning("%s can be read by other users of this machine, and its mode cannot be changed here. "
-                     "Where others use this machine, keep keys in environment variables.", file)
+        _warn_once(file)
 
     def _binding_help(self, name: str) -> str:
         if self.file is None:
             return "Choose the credential that belongs to the address."
         return (f"Choose the credential that belongs to the address. If you trust that server with this key, list its "
                 f"address as base_urls under [{name}] in {self.file}.")
+
+
+@cache
+def _warn_once(file: Path) -> None:
+    # The list of names is asked for whenever the editor opens.
+    _log.warning("%s can be read by other users of this machine, and its mode cannot be changed here. "
+                 "Where others use this machine, keep keys in environment variables.", file)
 
 
 def _open_to_others(path: Path) -> bool:

@@ -16,7 +16,7 @@ NO_CREDENTIAL = "none"
 
 QUESTIONS = "/chat/completions"
 """What is appended to an endpoint's address to ask a question."""
-_TOO_FAR = re.compile(r"(?:/chat)?/completions|/models|/embeddings|/responses")
+_TOO_FAR = re.compile(r"(?:/chat)?/completions|(?<=/v1)/(?:models|embeddings|responses)")
 _OLLAMA = re.compile(r"/api/(?:chat|generate|tags)")
 
 

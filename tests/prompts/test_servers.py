@@ -242,6 +242,11 @@ def test_the_address_of_one_function_is_refused_with_the_services_own(typed: str
         LanguageModel(base_url=typed, model="m")
 
 
+def test_services_at_addresses_with_such_words_are_taken() -> None:
+    for address in ("https://x.services.ai.azure.com/models", "http://127.0.0.1:3000/api", "https://x.example/api/v1"):
+        assert LanguageModel(base_url=address, model="m").base_url == address
+
+
 @pytest.mark.parametrize("status", [404, 405])
 def test_an_address_without_v1_is_told_with_it(fake: FakeLlm, status: int) -> None:
     fake.refuses = lambda body: Turn(status=status, error=b"Not here")
