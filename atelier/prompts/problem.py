@@ -25,7 +25,7 @@ _SHOWN = 300
 """Characters of a server's message that are displayed."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Problem:
     """An error response, with keys masked."""
 
@@ -36,7 +36,7 @@ class Problem:
     """Its message, for display."""
     parameter: str
     """The rejected field of the request; empty if not named."""
-    retry_after: float | None
+    retry_after: float | None = None
     """Seconds to wait as requested by the server."""
     location: str = ""
     """The address of a redirect; empty if there is none, or if it holds the key."""
@@ -88,7 +88,7 @@ def _problem(status: int, message: str, words: Sequence[Any], parameter: Any, cr
     message = " ".join(credential.redact(message).split())
     shown = message if len(message) <= _SHOWN else f"{message[:_SHOWN - 1]}…"
     text = " ".join(str(word) for word in (message[:2000], *words) if word).lower()
-    return Problem(status, text, shown, str(parameter or "").lower(), **{"retry_after": None, **more})
+    return Problem(status=status, text=text, shown=shown, parameter=str(parameter or "").lower(), **more)
 
 
 def seconds_to_wait(problem: Problem, backoff: float) -> float | None:

@@ -207,18 +207,18 @@ def test_a_content_filter_is_told_as_that_and_asked_once(fake: FakeLlm, filtered
 
 @pytest.mark.parametrize("message", ["Loading model", "Model fake-model is currently loading"])
 def test_a_model_that_is_being_loaded_is_waited_for_and_said(fake: FakeLlm, message: str) -> None:
-    class Told(Progress):
-        names: list[str]
+    class Listening(Progress):
+        def __init__(self) -> None:
+            self.phases: list[str] = []
 
         def phase(self, name: str, total: int) -> None:
-            self.names.append(name)
+            self.phases.append(name)
 
-    told = Told()
-    told.names = []
+    progress = Listening()
     for _ in range(15):  # more often than errors are tried again, and longer than the caller looks away
         fake.turns.append(refusal(message, 503))
-    assert json.loads(client(fake, told).ask(HELLO, 0).text) == GOOD
-    assert len(fake.requests) == 16 and set(told.names) == {f"{fake.base_url[7:-3]} is loading fake-model"}
+    assert json.loads(client(fake, progress).ask(HELLO, 0).text) == GOOD
+    assert len(fake.requests) == 16 and set(progress.phases) == {f"{fake.base_url[7:-3]} is loading fake-model"}
 
 
 def test_a_model_that_never_loads_ends_with_the_timeout(fake: FakeLlm) -> None:
