@@ -47,6 +47,8 @@ def read(body: bytes) -> Completion:
         message: Any = choice.get("message")
         if choice.get("error") or (message is None and finish.lower() in _FILTERED):
             return Completion("", "", finish, answer.get("usage"), choice.get("error"))
+        if message is None:
+            raise ValueError("a choice without a message")
         return Completion(_answer(message, finish), str(message.get("refusal") or ""), finish, answer.get("usage"),
                           None)
     except (KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
