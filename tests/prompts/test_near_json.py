@@ -65,7 +65,8 @@ def test_control_characters_do_not_reach_a_prompt() -> None:
 
 @pytest.mark.parametrize("text", [
     '{"positive": "a cat\'s eye, ne', '{"positive": "a cat", "negative": "", "tit', "{smile}", "{'a': }", "[1, 2]",
-    '"positive": "a cat", "title": "Cat"', "{" * 5000, "{'" * 5000, '{"positive": ' + "9" * 5000, "[" * 40_000, "{'a':" * 5000, '{"a": "' * 4000])
+    '"positive": "a cat", "title": "Cat"', "{" * 5000, "{'" * 5000, '{"positive": ' + "9" * 5000,
+    "[" * 40_000, "{'a':" * 5000, '{"a": "' * 4000])
 def test_what_breaks_off_or_is_unclear_is_refused(text: str) -> None:
     with pytest.raises(Unusable):
         read_answer(QUESTION, text)
