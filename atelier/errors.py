@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from pathlib import Path
 
+_SENTENCE_ENDS = (".", "!", "?", ":", "…", "。", "！", "？")
+
 
 class AtelierError(Exception):
     """A failure a person can act on: what happened, with which value, and what to do about it.
 
     Args:
-        what: One sentence naming the thing that failed and the offending value.
+        what: One sentence naming the thing that failed and the offending value. A missing full stop, as after
+            another program's message at its end, is added.
         do: One sentence saying what to do. It ends the message.
     """
 
     def __init__(self, what: str, do: str) -> None:
-        self.what = what
+        self.what = what if what.rstrip().endswith(_SENTENCE_ENDS) else f"{what.rstrip()}."
         self.do = do
-        super().__init__(f"{what} {do}")
+        super().__init__(f"{self.what} {do}")
 
 
 class NameTaken(AtelierError):

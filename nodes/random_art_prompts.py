@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..atelier.prompts.art_request import CATEGORIES, MOST_PROMPTS, ArtRequest
+from ..atelier.prompts.art_request import CATEGORIES, MOST_PROMPTS, ArtRequest, category_in
 from ..atelier.prompts.endpoints import LanguageModel
 from . import sockets
 from .host.progress import HostProgress
@@ -46,7 +46,8 @@ class RandomArtPrompts(io.ComfyNode):
         from ..atelier.prompts.random_art import offline_prompts, written_prompts
 
         progress = HostProgress()
-        names = dict.fromkeys(name.strip().lower() for name in categories.split(",") if name.strip())
+        names = dict.fromkeys(category_in(name, CATEGORIES) or name.strip() for name in categories.split(",")
+                              if name.strip())
         request = ArtRequest(count, tuple(names), seed)
         if llm is None:
             result = offline_prompts(request)

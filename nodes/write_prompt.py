@@ -34,7 +34,7 @@ class WritePrompt(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node."""
-        fields = [io.String.Input(name, default="", optional=True, advanced=True,
+        fields = [io.String.Input(name, default="", optional=True, advanced=True, dynamic_prompts=True,
                                   tooltip=f"{_FIELD_HELP[name]} Kept word for word.") for name in PromptFields.names()]
         return io.Schema(
             node_id="AtelierWritePrompt",
@@ -45,12 +45,13 @@ class WritePrompt(io.ComfyNode):
             search_aliases=["prompt enhancer", "chatgpt", "llm", "embellish", "prompt generator", "title"],
             is_output_node=True,
             inputs=[
-                io.String.Input("idea", default="a cat wearing neon-glasses", multiline=True,
+                io.String.Input("idea", default="a cat wearing neon-glasses", multiline=True, dynamic_prompts=True,
                                 tooltip="What the picture shows, in a few words."),
                 io.Combo.Input("example_set", options=[NO_EXAMPLES, *example_library().names()], default=NO_EXAMPLES,
                                tooltip="Examples for a kind of model, from prompt_examples/ of the pack or "
                                        "user/atelier/examples."),
-                io.String.Input("style", default="", tooltip="Words about the style, or nothing."),
+                io.String.Input("style", default="", dynamic_prompts=True,
+                                tooltip="Words about the style, or nothing."),
                 io.Combo.Input("form", options=[style.value for style in PromptStyle], default=PromptStyle.TAGS.value,
                                tooltip="Tags suit SD1.5 and SD2, sentences SDXL; fields writes each part of the list "
                                        "below by itself and joins them."),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ..errors import AtelierError
+from .distinct import stems
 
 CATEGORIES = ("animal", "landscape", "object", "cityscape", "nature", "space", "abstract")
 MOST_PROMPTS = 1024
@@ -34,3 +36,13 @@ class ArtRequest:
         """Prompts for each category, spread evenly; the first ones get the remainder."""
         each, more = divmod(self.count, len(self.categories))
         return {name: each + (index < more) for index, name in enumerate(self.categories)}
+
+
+def category_in(text: str, categories: Iterable[str]) -> str | None:
+    """The one of `categories` that `text` names, in the plural or with other words ("Animals", "abstract art"), if any.
+
+    A text that names several names none.
+    """
+    words = stems(text)
+    named = [category for category in categories if stems(category) <= words]
+    return named[0] if len(named) == 1 else None

@@ -1,18 +1,16 @@
 """A chat-completions client over the `openai` package, with retries and safeguards.
 
 It adds to the package: interruptible waits, one timeout over connecting, sending and reading, a size limit on answers,
-no redirects, no retry once the quota is exhausted, omission of parameters that a server does not know, and an allow
-list of headers that holds whatever the environment says.
+no redirects, no retry once the quota is exhausted, requests that change where a server refuses a part of them, patience
+while a local server loads its model, and an allow list of headers that holds whatever the environment says.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib
 import ipaddress
-import json
+import logging
 import random
-import re
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,14 +18,20 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..errors import AtelierError, MissingPackage
+from ..errors import AtelierError
 from ..progress import Progress
-from . import failures, interruptible
+from . import completion, failures, interruptible
+from . import problem as problems
+from .concessions import LIMITS, Change, Parameters, concession
 from .credentials import Credential, CredentialStore
 from .endpoints import ENDPOINTS, LanguageModel
+from .openai_package import openai_package, transport
+from .problem import Problem
 
 Message = dict[str, str]
 ResponseFormat = dict[str, Any]
+
+_log = logging.getLogger("atelier")
 
 RETRIES = 3
 """Further tries after temporary errors and lost connections."""
@@ -39,8 +43,6 @@ PLACEHOLDER = "set-by-atelier"
 HEADERS = {"host", "accept", "accept-encoding", "connection", "content-type", "content-length", "transfer-encoding",
            "user-agent", "x-stainless-raw-response"}
 """Headers of the package that are sent; it reads the last one itself, to return the body unread."""
-FORMAT_WORDS = ("response_format", "schema", "json", "structured output")
-"""Most errors about the response format contain one of these."""
 OPENAI_HEADERS = {"openai-organization", "openai-project"}
 """OpenAI organisation and project; sent to OpenAI only."""
 
@@ -72,18 +74,14 @@ class Reply:
     """Whether the answer was truncated at `max_tokens`."""
 
 
-class FormatRefused(AtelierError):
-    """The server does not support the `response_format`; ask again with a simpler one."""
-
-
 @dataclass(kw_only=True)
 class ChatClient:
-    """Asks one model. Remembers which parameters the server rejects.
+    """Asks one model. Remembers what its server refuses, and changes further requests (see `concessions`).
 
     Args:
         llm: the model and its endpoint.
         credentials: resolves its key at the first question.
-        progress: interrupts the wait.
+        progress: interrupts the wait, and is told when a server loads its model.
         pause: seconds before the first retry; doubled each time, with jitter.
     """
 
@@ -91,73 +89,105 @@ class ChatClient:
     credentials: CredentialStore = field(default_factory=CredentialStore)
     progress: Progress = field(default_factory=Progress)
     pause: float = 0.5
-    _left_out: set[str] = field(default_factory=set)
-    _renamed: dict[str, str] = field(default_factory=dict)
+    _changes: list[Change] = field(default_factory=list)
+    _phase: str = ""
+    """What is waited for; set in the waiting thread, reported from the caller's."""
 
     @cached_property
     def credential(self) -> Credential:
         """The key, if it exists and may be sent to the model's address."""
         return self.credentials.get(self.llm.credential, self.llm.base_url)
 
+    @property
+    def name(self) -> str:
+        """The model and its host, for display, with the limit of an answer if the server takes no longer one."""
+        lowered = [change.what for change in self._changes if change.rule == "long answer"]
+        return f"{self.llm.model} at {host_of(self.llm)}" + (f" ({lowered[-1]})" if lowered else "")
+
+    @property
+    def max_tokens(self) -> int:
+        """The limit of an answer's tokens, as lowered for the server."""
+        parameters = self._parameters((), 0, None)
+        return next((parameters[name] for name in LIMITS if name in parameters), self.llm.max_tokens)
+
     def ask(self, messages: Sequence[Message], seed: int, response_format: ResponseFormat | None = None) -> Reply:
-        """The model's answer to `messages`.
+        """The model's answer to `messages`, in `response_format` or the strictest simpler one that the server takes.
 
         Raises:
             AtelierError: no key, or no answer; the message says why and holds no key.
-            FormatRefused: the server refuses `response_format`.
         """
         _ = self.credential  # Report a missing key before starting anything.
         failure = None
         try:
-            return interruptible.run(lambda: self._ask(messages, seed, response_format), self.progress.check)
+            return interruptible.run(lambda: self._ask(messages, seed, response_format), self._check)
         except AtelierError as error:
             failure = error
         # Raise without context: the package's own error holds the request with its headers.
         failure.__context__ = None
         raise failure
 
-    async def _ask(self, messages: Sequence[Message], seed: int, response_format: ResponseFormat | None) -> Reply:
-        try:
-            import openai
-        except ImportError:
-            raise MissingPackage("openai", "Writing prompts with a language model") from None
+    def _check(self) -> None:
+        self.progress.check()
+        if self._phase:
+            self.progress.phase(self._phase, 1)
+            self._phase = ""
 
+    async def _ask(self, messages: Sequence[Message], seed: int, response_format: ResponseFormat | None) -> Reply:
+        openai = openai_package()
         try:
             async with self._connection(openai) as connection:
-                body = await self._post_with_retries(openai, connection, messages, seed, response_format)
+                return await self._post_with_retries(openai, connection, messages, seed, response_format)
         # The packages below raise these for unusable environments and addresses: a proxy that needs another
         # package, a missing certificate file, an invalid host name.
-        except (ImportError, OSError, ValueError, RuntimeError, _transport(openai).InvalidURL,
+        except (ImportError, OSError, ValueError, RuntimeError, transport(openai).InvalidURL,
                 openai.OpenAIError) as error:
             raise failures.impossible(self.llm, self.credential.redact(_root(error))) from None
-        return self._reply(body)
 
     async def _post_with_retries(self, openai: Any, connection: Any, messages: Sequence[Message], seed: int,
-                         response_format: ResponseFormat | None) -> bytes:
-        """The answer's body, requested again after temporary errors and lost connections."""
-        tries = 0
+                                 response_format: ResponseFormat | None) -> Reply:
+        """The answer, requested again after temporary errors and lost connections, and in another form if refused."""
+        clock = asyncio.get_running_loop().time
+        tries, start = 0, clock()
         while True:
+            parameters = self._parameters(messages, seed, response_format)
+            wait: float | None = self._backoff(tries)
             try:
-                return await asyncio.wait_for(self._post(connection, self._parameters(messages, seed,
-                                                                                      response_format)),
-                                              self.llm.timeout)
+                body = await asyncio.wait_for(self._post(connection, parameters), self.llm.timeout)
+                reply = self._reply(body)
+                if isinstance(reply, Reply):
+                    return reply
+                problem = reply
             except asyncio.TimeoutError:
                 raise failures.timed_out(self.llm) from None
             except openai.APIStatusError as error:
-                problem = failures.read(error, self.credential)
-                if problem.status in (400, 422):
-                    if self._adapt(problem, response_format):
-                        continue
-                    raise failures.explain(problem, self.llm) from None
-                wait = failures.seconds_to_wait(problem, self._backoff(tries))
-                if wait is None or tries == RETRIES:
-                    raise failures.explain(problem, self.llm) from None
-            except (openai.APIConnectionError, _transport(openai).HTTPError) as error:
+                problem = problems.read(error, self.credential)
+            except (openai.APIConnectionError, transport(openai).HTTPError) as error:
                 if tries == RETRIES:
                     raise failures.no_connection(self.llm, self.credential.redact(_root(error))) from None
-                wait = self._backoff(tries)
+                problem = None
+            if problem is not None:
+                if problem.filtered:
+                    raise failures.explain(problem, self.llm)
+                if self._concede(problem, parameters):
+                    continue
+                if problem.loading and clock() - start < self.llm.timeout:
+                    self._phase = f"{host_of(self.llm)} is loading {self.llm.model}"
+                    await asyncio.sleep(2 * self.pause)
+                    continue
+                wait = problems.seconds_to_wait(problem, wait)
+                if wait is None or tries == RETRIES or problem.loading:
+                    raise failures.explain(problem, self.llm)
             tries += 1
             await asyncio.sleep(wait)
+
+    def _concede(self, problem: Problem, sent: Parameters) -> bool:
+        """Change further requests as the server's refusal wants it; False if it names nothing that can be changed."""
+        change = concession(problem, sent, self._changes)
+        if change is None:
+            return False
+        self._changes.append(change)
+        _log.info("%s at %s: asked again, %s.", self.llm.model, self.llm.base_url, change.what)
+        return True
 
     async def _post(self, connection: Any, parameters: Mapping[str, Any]) -> bytes:
         async with connection.chat.completions.with_streaming_response.create(**parameters) as response:
@@ -186,7 +216,7 @@ class ChatClient:
                                   timeout=openai.Timeout(None, connect=CONNECT_TIMEOUT), http_client=http_client)
 
     def _parameters(self, messages: Sequence[Message], seed: int,
-                    response_format: ResponseFormat | None) -> dict[str, Any]:
+                    response_format: ResponseFormat | None) -> Parameters:
         wanted: dict[str, Any] = {
             "temperature": self.llm.temperature,
             "seed": seed % 2**31,
@@ -195,49 +225,25 @@ class ChatClient:
         }
         if response_format is not None:
             wanted["response_format"] = response_format
-        parameters = {self._renamed.get(name, name): value for name, value in wanted.items()}
-        return {"model": self.llm.model, "messages": list(messages),
-                **{name: value for name, value in parameters.items() if name not in self._left_out}}
+        parameters = {"model": self.llm.model, "messages": list(messages), **wanted}
+        for change in self._changes:
+            parameters = change.apply(parameters)
+        return parameters
 
-    def _adapt(self, problem: failures.Problem, response_format: ResponseFormat | None) -> bool:
-        """Rename or omit the parameter that the server rejected; False if it named none that can be changed.
-
-        Raises:
-            FormatRefused: the error is about the response format, or names no parameter.
-        """
-        complaint = f"{problem.parameter} {problem.text}"
-        # Errors about anything contain the words "model" and "messages".
-        sent = [name for name in self._parameters([], 0, response_format) if name not in ("model", "messages")]
-        named = [name for name in sent if re.search(rf"\b{name}\b", complaint)]
-        for name in named:
-            other = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}.get(name)
-            if other and not self._renamed and other not in self._left_out:
-                self._renamed[name] = other
-                return True
-            if name in ("temperature", "seed", "max_tokens", "max_completion_tokens"):
-                self._left_out.add(name)
-                return True
-        about_format = any(word in complaint for word in FORMAT_WORDS)
-        unclear = not named and problem.parameter not in ("model", "messages")
-        if response_format is not None and (about_format or unclear):
-            raise FormatRefused(f"{self.llm.model} takes no {response_format['type']}.", "Ask for plain text.")
-        return False
-
-    def _reply(self, body: bytes) -> Reply:
+    def _reply(self, body: bytes) -> Reply | Problem:
         try:
-            answer = json.loads(body)
-            choice = answer["choices"][0]
-            message = choice["message"]
-            text = _text(message.get("content"))
-            refusal = message.get("refusal")
-        except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+            answer = completion.read(body)
+        except ValueError:
             start = self.credential.redact(body[:200].decode("utf-8", "replace"))
             raise failures.unusable(self.llm, f"it is no chat completion but begins with {start!r}") from None
-        if refusal and not text:
-            raise AtelierError(f"{self.llm.model} refused: {self.credential.redact(str(refusal))[:300]}",
+        if answer.error:
+            return problems.in_answer(answer.error, self.credential)
+        if answer.filtered:
+            raise failures.answer_filtered(self.llm, answer.finish)
+        if answer.refusal and not answer.text:
+            raise AtelierError(f"{self.llm.model} refused: {self.credential.redact(answer.refusal)[:300]}",
                                "Word the idea differently or choose another model.")
-        return Reply(self.credential.redact(text), self._usage(answer.get("usage")),
-                     choice.get("finish_reason") == "length")
+        return Reply(self.credential.redact(answer.text), self._usage(answer.usage), answer.finish == "length")
 
     def _usage(self, usage: Any) -> Usage:
         if not isinstance(usage, dict):
@@ -255,15 +261,6 @@ class ChatClient:
         return self.pause * 2**tries * random.Random().uniform(0.75, 1.25)
 
 
-def _transport(openai: Any) -> Any:
-    """The HTTP package under `openai`, whose errors can be raised while a body is read.
-
-    `openai` moved from `httpx` to `httpx2` with version 3; its client is a subclass of the transport's in both.
-    """
-    transport = next(base for base in openai.DefaultAsyncHttpxClient.__mro__ if base.__name__ == "AsyncClient")
-    return importlib.import_module(transport.__module__.partition(".")[0])
-
-
 def _root(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
@@ -277,15 +274,6 @@ def _on_this_machine(llm: LanguageModel) -> bool:
         return address.is_loopback or address.is_unspecified
     except ValueError:
         return host == "localhost" or host.endswith(".localhost")
-
-
-def _text(content: Any) -> str:
-    """A message's text; some servers send a list of parts."""
-    if content is None:
-        return ""
-    if isinstance(content, str):
-        return content
-    return "".join(part["text"] for part in content if part.get("type") == "text")
 
 
 def _count(value: Any) -> int | None:

@@ -1,7 +1,7 @@
 """Credentials by name: read keys, restrict each to its addresses, and mask it in every text.
 
 A graph holds the *name* of a credential. Its key comes from the environment variable of that name or from
-`credentials.toml` in the user's folder, which only the user may read (mode 0600):
+`credentials.toml` in the user's folder, which only the user may read (mode 0600, where the file system has modes):
 
     [MY_SERVER_KEY]
     key = "…"                                   # may be left out: then the environment variable is read
@@ -13,12 +13,15 @@ address, so an untrusted workflow can name any credential and any server without
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import stat
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
+
+_log = logging.getLogger("atelier")
 
 BOUND: dict[str, tuple[str, ...]] = {
     **{e.credential: (e.base_url,) for e in ENDPOINTS.values() if e.credential != NO_CREDENTIAL},
@@ -103,7 +108,7 @@ class CredentialStore:
                                "Choose the name of an environment variable such as OPENAI_API_KEY. If you pasted a key "
                                "there, remove it, save the workflow again, and have the key replaced.")
         base_url = plain_url(base_url)
-        entry = self._entries().get(name, {})
+        entry = self._entry(name, base_url)
         allowed = _addresses(name, entry) or BOUND.get(name, ())
         if not any(_is_below(base_url, address) for address in allowed):
             raise AtelierError(f"The credential {name} may not be sent to {base_url}.", self._binding_help(name))
@@ -116,6 +121,17 @@ class CredentialStore:
             raise AtelierError(f"The key of {name} holds characters that no key has (spaces, line breaks, accents).",
                                "Copy it again, without quotes.")
         return Credential(name, secret)
+
+    def _entry(self, name: str, base_url: str) -> dict[str, Any]:
+        """The file's entry; empty if the file cannot be used and is not needed: a known service, a key elsewhere."""
+        try:
+            return self._entries().get(name, {})
+        except AtelierError as error:
+            known = any(_is_below(base_url, address) for address in BOUND.get(name, ()))
+            if not known or not self.environ.get(name, "").strip():
+                raise
+            _log.warning("%s The key of %s is taken from the environment.", error, name)
+            return {}
 
     def _entries(self) -> dict[str, dict[str, Any]]:
         if self.file is None or not self.file.is_file():
@@ -134,14 +150,39 @@ class CredentialStore:
     @staticmethod
     def _check_private(file: Path) -> None:
         # A mode does not show Windows' access control lists; there the user's profile folder protects the file.
-        if os.name == "posix" and stat.S_IMODE(file.stat().st_mode) & 0o077:
+        if os.name != "posix" or not _open_to_others(file):
+            return
+        if _modes_can_be_set(file):
             raise AtelierError(f"{file} can be read by other users of this machine.", f"Run: chmod 600 '{file}'")
+        _warn_once(file)
 
     def _binding_help(self, name: str) -> str:
         if self.file is None:
             return "Choose the credential that belongs to the address."
         return (f"Choose the credential that belongs to the address. If you trust that server with this key, list its "
                 f"address as base_urls under [{name}] in {self.file}.")
+
+
+@cache
+def _warn_once(file: Path) -> None:
+    # The list of names is asked for whenever the editor opens.
+    _log.warning("%s can be read by other users of this machine, and its mode cannot be changed here. "
+                 "Where others use this machine, keep keys in environment variables.", file)
+
+
+def _open_to_others(path: Path) -> bool:
+    return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+
+
+def _modes_can_be_set(file: Path) -> bool:
+    """Whether this user could close the file: not on Windows' drives in WSL, shared folders and read-only mounts."""
+    if os.geteuid() not in (0, file.stat().st_uid):
+        return False
+    try:
+        with tempfile.NamedTemporaryFile(dir=file.parent) as probe:  # created with mode 0600
+            return not _open_to_others(Path(probe.name))
+    except OSError:
+        return False
 
 
 def _addresses(name: str, entry: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -12,6 +13,11 @@ CUSTOM = "custom"
 
 NO_CREDENTIAL = "none"
 """Credential name of endpoints that need no key."""
+
+QUESTIONS = "/chat/completions"
+"""What is appended to an endpoint's address to ask a question."""
+_TOO_FAR = re.compile(r"(?:/chat)?/completions|(?<=/v1)/(?:models|embeddings|responses)")
+_OLLAMA = re.compile(r"/api/(?:chat|generate|tags)")
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,7 @@ class LanguageModel:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "base_url", plain_url(self.base_url))
+        _check_end(self.base_url)
         object.__setattr__(self, "model", self.model.strip())
         if not self.model:
             raise AtelierError("No model is named for the language model.",
@@ -68,6 +75,15 @@ class LanguageModel:
         if self.price_in < 0 or self.price_out < 0:
             raise AtelierError(f"A price is negative: price_in {self.price_in}, price_out {self.price_out}.",
                                "Type the price of a million tokens, or 0 if it is unknown.")
+
+
+def _check_end(base_url: str) -> None:
+    """Refuse the address of one function of a service, which documentation often shows, in place of the service's."""
+    for end, instead in ((_TOO_FAR, ""), (_OLLAMA, "/v1")):
+        match = re.search(rf"(?:{end.pattern})$", base_url)
+        if match is not None:
+            raise AtelierError(f"The language model's address ends with {match[0]}, which leads to one function of the "
+                               "service.", f"Type the service's own address: {base_url[:match.start()]}{instead}")
 
 
 def plain_url(text: str) -> str:

@@ -1,80 +1,73 @@
-"""Errors of a language model's endpoint: decide whether to retry, and explain them."""
+"""Explain to the user what went wrong at a language model's endpoint, and what to do about it."""
 
 from __future__ import annotations
 
-import email.utils
-import json
-from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import datetime, timezone
-from typing import Any
+import re
+from urllib.parse import urljoin, urlsplit
 
 from ..errors import AtelierError
-from .credentials import Credential
-from .endpoints import NO_CREDENTIAL, LanguageModel
+from .endpoints import NO_CREDENTIAL, QUESTIONS, LanguageModel, plain_url
+from .problem import RETRIED, Problem
 
-LONGEST_WAIT = 60.0
-"""Seconds. If a server asks for a longer wait, the user is told instead."""
-RETRIED = {408, 409, 425, 429}
-OUT_OF_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "insufficient credits",
-                "insufficient balance")
-
-
-@dataclass(frozen=True)
-class Problem:
-    """An error response, with keys masked."""
-
-    status: int
-    text: str
-    """Its message, code and type in lower case, for searching."""
-    shown: str
-    """Its message, for display."""
-    parameter: str
-    """The rejected field of the request; empty if not named."""
-    retry_after: float | None
-    """Seconds to wait as requested by the server."""
-
-    @property
-    def out_of_quota(self) -> bool:
-        """Whether the quota is exhausted, so that waiting does not help."""
-        return self.status == 402 or any(word in self.text for word in OUT_OF_QUOTA)
-
-
-def read(error: Any, credential: Credential) -> Problem:
-    """A `Problem` from the `openai` package's `APIStatusError`."""
-    shown = " ".join(credential.redact(_message(error.body) or str(error.message)).split())[:300]
-    words = " ".join(str(word) for word in (shown, error.code, error.type) if word).lower()
-    return Problem(error.status_code, words, shown, str(error.param or "").lower(),
-                   _retry_after(error.response.headers))
-
-
-def seconds_to_wait(problem: Problem, backoff: float) -> float | None:
-    """Seconds to wait before a retry; None if a retry cannot help."""
-    if problem.out_of_quota or not (problem.status in RETRIED or problem.status >= 500):
-        return None
-    if problem.retry_after is None:
-        return backoff
-    return problem.retry_after if problem.retry_after <= LONGEST_WAIT else None
+_OTHER_WORDS = "Word the idea differently, or choose another model."
 
 
 def explain(problem: Problem, llm: LanguageModel) -> AtelierError:
     """The error for the user, with what to do about it."""
     what = f"{llm.model} at {llm.base_url} answered {problem.status}: {problem.shown}"
+    if problem.filtered:
+        return AtelierError(f"A content filter stopped the question to {llm.model} at {llm.base_url}: {problem.shown}",
+                            _OTHER_WORDS)
     if problem.out_of_quota:
         return AtelierError(what, "The account's quota is used up: top it up, or choose another model or endpoint.")
     if problem.status in (401, 403):
         if llm.credential == NO_CREDENTIAL:
             return AtelierError(what, "The endpoint wants a key: choose a credential.")
         return AtelierError(what, f"Check the key that {llm.credential} holds, and that it may use this model.")
+    if problem.status in (404, 405, 501) and not re.search(r"\bmodel\b", problem.text):
+        return AtelierError(what, _other_address(llm))
     if problem.status == 404:
         return AtelierError(what, "Check the model's name (with Ollama: `ollama pull` it first) and the address.")
     if problem.status in (301, 302, 303, 307, 308):
-        return AtelierError(what, "Type the address the server redirects to; redirects are not followed with a key.")
+        return AtelierError(what, f"Type the address the server redirects to{_redirected(problem, llm)}; redirects are "
+                                  f"not followed with a key.")
+    if problem.loading:
+        return AtelierError(what, f"The model was still loading after {llm.timeout:g} seconds: load it first, or raise "
+                                  "the timeout.")
     if problem.status == 429 and problem.retry_after is not None:
         return AtelierError(what, f"The server asks to wait {problem.retry_after:.0f} seconds: try again then.")
+    if problem.too_long:
+        return AtelierError(what, "Load the model with a longer context (Ollama: num_ctx; LM Studio: context length), "
+                                  "lower max_tokens, or choose an example set with fewer examples.")
     if problem.status in RETRIED or problem.status >= 500:
         return AtelierError(what, "It was asked several times: try again later, or choose another model.")
     return AtelierError(what, "Change the model or its settings.")
+
+
+def answer_filtered(llm: LanguageModel, finish: str) -> AtelierError:
+    """The error for an answer that a content filter ended."""
+    return AtelierError(f"A content filter stopped the answer of {llm.model} at {llm.base_url} (finish_reason "
+                        f"{finish}).", _OTHER_WORDS)
+
+
+def _other_address(llm: LanguageModel) -> str:
+    """What to type if nothing answers at the address."""
+    path = urlsplit(llm.base_url).path
+    if re.search(r"/v\d|openai", path):
+        return ("Check the model's name (with Ollama: `ollama pull` it first) and the address: most services answer at "
+                "one that ends with /v1.")
+    return f"Type {llm.base_url.removesuffix('/api')}/v1 as the address; if it answers there, check the model's name."
+
+
+def _redirected(problem: Problem, llm: LanguageModel) -> str:
+    """The base address that a redirect names, in brackets; empty if it names none that could be typed."""
+    target = urljoin(llm.base_url + QUESTIONS, problem.location)
+    if not problem.location or not target.endswith(QUESTIONS):
+        return ""
+    try:
+        return f" ({plain_url(target.removesuffix(QUESTIONS))})"
+    except AtelierError:
+        return ""
 
 
 def timed_out(llm: LanguageModel) -> AtelierError:
@@ -100,32 +93,3 @@ def unusable(llm: LanguageModel, why: str) -> AtelierError:
     """The error for an answer that cannot be parsed."""
     return AtelierError(f"The answer of {llm.model} at {llm.base_url} cannot be used: {why}.",
                         "Try another seed or model, or check that the address speaks OpenAI's chat completions.")
-
-
-def _message(body: Any) -> str:
-    """The message in an error's body: OpenAI's own shape, the same in a list (Gemini), or any other as JSON."""
-    if isinstance(body, list) and body:
-        body = body[0]
-    if isinstance(body, dict):
-        inner = body.get("error", body)
-        message = inner.get("message") if isinstance(inner, dict) else inner
-        return message if isinstance(message, str) else json.dumps(body, ensure_ascii=False)
-    return body if isinstance(body, str) else ""
-
-
-def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds from `retry-after-ms` or `Retry-After` (RFC 9110, 10.2.3: seconds or a date)."""
-    try:
-        if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after", "")
-        if not value:
-            return None
-        if value.replace(".", "", 1).isdigit():
-            return float(value)
-        until = email.utils.parsedate_to_datetime(value)
-    except (ValueError, TypeError):
-        return None
-    if until.tzinfo is None:
-        until = until.replace(tzinfo=timezone.utc)
-    return max(0.0, (until - datetime.now(timezone.utc)).total_seconds())

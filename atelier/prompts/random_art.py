@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import AtelierError
 from .answer_cache import AnswerCache
-from .art_request import ArtRequest
-from .client import NOTHING_USED, ChatClient, Usage, host_of
+from .art_request import ArtRequest, category_in
+from .client import NOTHING_USED, ChatClient, Usage
 from .distinct import Distinct
 from .structured import Question, Unusable, ask, object_schema, text_field
 from .words import words
@@ -63,26 +63,32 @@ def written_prompts(request: ArtRequest, client: ChatClient, cache: AnswerCache 
     """
     seen, found, used = Distinct(), [], NOTHING_USED
     missing = request.shares()
-    source, trouble = f"{client.llm.model} at {host_of(client.llm)}", ""
+    trouble = ""
     fruitless = turn = 0
+    others: set[str] = set()  # categories that nobody asked for
     while any(missing.values()) and not trouble:
         try:
             answer = ask(client, _question(_portion(missing), [p.subject for p in found]), request.seed + turn, cache)
         except AtelierError as error:
             if not fall_back:
                 raise
-            trouble = error.what
+            trouble = error.what.rstrip(".")
             break
         turn += 1
         used += answer.usage
+        others |= {prompt.category for prompt in answer.value if category_in(prompt.category, missing) is None}
         new = _new_ones(answer.value, missing, seen)
         found += new
         fruitless = 0 if new else fruitless + 1
         if fruitless == 3:
-            trouble = f"{client.llm.model} repeats itself: it gave {len(found)} different prompts of {request.count}."
+            trouble = f"{client.llm.model} repeats itself: it gave {len(found)} different prompts of {request.count}"
+            if not found and others:
+                trouble = (f"{client.llm.model} gave no prompt of the categories {', '.join(missing)}, but of "
+                           f"{', '.join(sorted(others))[:200]}")
             if not fall_back:
-                raise AtelierError(trouble, "Ask for fewer, choose more categories, or let the offline writer fill in.")
-    draw = random.Random(f"art {request.seed}")
+                raise AtelierError(trouble, "Ask for fewer, choose other categories or another model, or let the "
+                                            "offline writer fill in.")
+    draw, source = random.Random(f"art {request.seed}"), client.name
     if trouble:
         written = len(found)
         found += _drawn(missing, draw, seen)
@@ -126,12 +132,13 @@ def _portion(missing: Mapping[str, int]) -> dict[str, int]:
 
 
 def _new_ones(answer: Sequence[ArtPrompt], missing: dict[str, int], seen: Distinct) -> list[ArtPrompt]:
-    """The answer's prompts that are missing and distinct; subtracts them from `missing`."""
+    """The answer's prompts that are missing and distinct, under the request's categories; takes them off `missing`."""
     new = []
     for prompt in answer:
-        if missing.get(prompt.category, 0) and seen.add(prompt.subject, prompt.text):
-            missing[prompt.category] -= 1
-            new.append(prompt)
+        category = category_in(prompt.category, missing)
+        if category and missing[category] and seen.add(prompt.subject, prompt.text):
+            missing[category] -= 1
+            new.append(replace(prompt, category=category))
     return new
 
 

@@ -1,24 +1,23 @@
 """Get a structured answer from any chat model.
 
-Response formats are tried from strict to loose: a JSON schema that the server enforces, any JSON, instructions alone.
-The answer is parsed tolerantly (thinking and code fences stripped, the object searched in the text). If it cannot be
-used, the model gets one chance to repair it.
+A JSON schema is asked for, which the client simplifies for servers that enforce none. The answer is parsed tolerantly:
+thinking is left out, the object searched in the text, and what is nearly JSON read. If the answer cannot be used, the
+model gets one chance to repair it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from ..errors import AtelierError
 from . import failures
 from .answer_cache import AnswerCache
-from .client import NOTHING_USED, ChatClient, FormatRefused, Message, Reply, Usage
+from .answer_objects import candidates, without_thinking
+from .client import NOTHING_USED, ChatClient, Message, Usage
 
 T = TypeVar("T")
 
@@ -27,11 +26,8 @@ _log = logging.getLogger("atelier")
 MAX_ANSWER = 40_000
 """Characters. The longest sensible answer, twenty art prompts, is a quarter of it."""
 
-_THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-_OPENING = re.compile(r"\{(?=\s*[\"}])")
-_SURROGATES = re.compile("[\ud800-\udfff]")
-"""Unpaired surrogates, which JSON can hold and UTF-8 files cannot."""
-_TRAILING_COMMA = re.compile(r",(?=\s*[}\]])")
+_UNPRINTABLE = re.compile("[\x00-\x08\x0e-\x1b\x7f-\x84\x86-\x9f\ud800-\udfff]")
+"""Control characters, and halves of characters, which JSON can hold and UTF-8 files cannot."""
 
 
 class Unusable(Exception):
@@ -70,7 +66,7 @@ def ask(client: ChatClient, question: Question[T], seed: int, cache: AnswerCache
         stored = cache.load(client.llm, question.messages, question.schema, seed)
         if stored is not None:
             try:
-                return Answer(question.read(find_object(stored)), NOTHING_USED, True)
+                return Answer(read_answer(question, stored), NOTHING_USED, True)
             except Unusable:
                 pass  # Written by another version of the pack: ask again.
     value, text, usage = _ask(client, question, seed)
@@ -83,76 +79,59 @@ def ask(client: ChatClient, question: Question[T], seed: int, cache: AnswerCache
 
 
 def _ask(client: ChatClient, question: Question[T], seed: int) -> tuple[T, str, Usage]:
-    formats: list[dict[str, Any] | None] = [
-        {"type": "json_schema", "json_schema": {"name": question.name, "strict": True, "schema": question.schema}},
-        {"type": "json_object"},
-        None,
-    ]
+    response_format = {"type": "json_schema",
+                       "json_schema": {"name": question.name, "strict": True, "schema": question.schema}}
     messages = list(question.messages)
     used, problem = NOTHING_USED, ""
     for _attempt in range(2):
-        reply, formats = _ask_in_first_format(client, messages, seed, formats)
+        reply = client.ask(messages, seed, response_format)
         used += reply.usage
         try:
             if len(reply.text) > MAX_ANSWER:
                 raise Unusable(f"it is {len(reply.text)} characters long")
-            return question.read(find_object(reply.text)), reply.text, used
+            return read_answer(question, reply.text), reply.text, used
         except Unusable as error:
-            problem = f"{error}" + (f" (it was cut at {client.llm.max_tokens} tokens)" if reply.cut else "")
+            problem = f"{error}" + (f" (it was cut at {client.max_tokens} tokens)" if reply.cut else "")
             messages = [*question.messages, {"role": "assistant", "content": reply.text[:4000] or "(nothing)"},
                         {"role": "user", "content": f"That answer cannot be used: {error}. Answer again with one JSON "
                                                     f"object and nothing else."}]
     raise failures.unusable(client.llm, f"{problem}, and asking again did not help")
 
 
-def _ask_in_first_format(client: ChatClient, messages: Sequence[Message], seed: int,
-                         formats: list[dict[str, Any] | None]) -> tuple[Reply, list[dict[str, Any] | None]]:
-    """The reply in the first format that the server accepts, and the formats from that one on."""
-    while True:
-        try:
-            return client.ask(messages, seed, formats[0]), formats
-        except FormatRefused:
-            formats = formats[1:]
-
-
-def find_object(text: str) -> Mapping[str, Any]:
-    """The JSON object in a model's answer: the last one that decodes, as models think before they answer.
+def read_answer(question: Question[T], text: str) -> T:
+    """The value of the first object in a model's answer that holds what was asked for.
 
     Raises:
-        Unusable: there is none.
+        Unusable: there is none; the text is about the likeliest object.
     """
-    text = _THINKING.sub("", text).strip()
+    reason = None
+    for candidate in candidates(text, question.schema):
+        try:
+            return question.read(candidate)
+        except Unusable as error:
+            reason = reason or error
+    if reason is not None:
+        raise reason
+    text = without_thinking(text)
     if not text:
         raise Unusable("it is empty")
-    found = _last_object(text) or _last_object(_TRAILING_COMMA.sub("", text))
-    if found is None:
-        raise Unusable(f"it holds no JSON object but begins with {' '.join(text.split())[:80]!r}")
-    return found
-
-
-def _last_object(text: str) -> Mapping[str, Any] | None:
-    found: Mapping[str, Any] | None = None
-    decoder = json.JSONDecoder(strict=False)  # Line breaks inside texts are common and harmless.
-    end = 0
-    for opening in _OPENING.finditer(text):
-        if opening.start() >= end:
-            with suppress(ValueError, RecursionError):
-                found, end = decoder.raw_decode(text, opening.start())
-    return found
+    raise Unusable(f"it holds no JSON object but begins with {' '.join(text.split())[:80]!r}")
 
 
 def text_field(answer: Mapping[str, Any], name: str, longest: int, required: bool = True) -> str:
-    """One line of text from an answer's field; a list of texts counts as joined by commas.
+    """One line of text from an answer's field; a list of texts counts as joined by commas, null as an empty text.
 
     Raises:
         Unusable: it is missing, no text, empty though required, or longer than `longest` characters.
     """
     value = answer.get(name, "" if not required else None)
+    if value is None and not required:
+        value = ""
     if isinstance(value, list) and all(isinstance(part, str) for part in value):
         value = ", ".join(value)
     if not isinstance(value, str):
         raise Unusable(f'"{name}" is missing' if value is None else f'"{name}" is not a text')
-    value = " ".join(_SURROGATES.sub("", value).split())
+    value = " ".join(_UNPRINTABLE.sub("", value).split())
     if required and not value:
         raise Unusable(f'"{name}" is empty')
     if len(value) > longest:

@@ -10,7 +10,7 @@ from ..errors import AtelierError
 from . import budget, offline
 from .answer_cache import AnswerCache
 from .budget import TokenCounter
-from .client import ChatClient, Message, host_of
+from .client import ChatClient, Message
 from .examples import Example
 from .fields import PromptFields, PromptStyle
 from .request import PromptRequest, WrittenPrompt
@@ -46,9 +46,9 @@ def write(request: PromptRequest, client: ChatClient, cache: AnswerCache | None 
     except AtelierError as error:
         if not fall_back:
             raise
-        return offline.write(request, counter, because=error.what)
+        return offline.write(request, counter, because=error.what.rstrip("."))
     positive, negative, title = answer.value
-    source = f"{client.llm.model} at {host_of(client.llm)}" + (", from the cache" if answer.cached else "")
+    source = client.name + (", from the cache" if answer.cached else "")
     short, short_negative = (budget.cut_to(text, request.budget, counter) for text in (positive, negative))
     return WrittenPrompt(positive=short, negative=short_negative, title=title, tokens=budget.count(short, counter),
                          cost=answer.usage, source=source,

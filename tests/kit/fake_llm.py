@@ -2,6 +2,7 @@
 
     with FakeLlm() as fake:
         fake.say(text="no JSON at all").say(status=429, headers={"Retry-After": "0"})   # then it answers well
+        fake.refuses = lambda body: refusal("no seed, please") if "seed" in body else None   # as often as it is asked
         client = ChatClient(LanguageModel(fake.base_url, "fake-model"))
         …
         assert fake.requests[0].body["model"] == "fake-model"
@@ -18,6 +19,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -43,6 +45,8 @@ class Turn:
     finish: str = "stop"
     usage: Any = None
     refusal: str | None = None
+    message: dict[str, Any] | None = None
+    """The whole message, in place of one with `text`."""
     endless: bool = False
     """Send an endless body until the client disconnects."""
 
@@ -63,6 +67,8 @@ class FakeLlm:
         self.given_up = threading.Event()
         """Set once a client closed its connection while waiting for an answer."""
         self.turns: deque[Turn] = deque()
+        self.refuses: Callable[[dict[str, Any]], Turn | None] = lambda body: None
+        """What the server does not take: the turn that refuses a request's body, before the queued ones; else None."""
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.fake = self
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -73,6 +79,14 @@ class FakeLlm:
 
     def say(self, text: str | None = None, **turn: Any) -> FakeLlm:
         self.turns.append(Turn(text=text, **turn))
+        return self
+
+    def forget(self) -> FakeLlm:
+        """As at the start, for the next test."""
+        self.requests.clear()
+        self.turns.clear()
+        self.given_up.clear()
+        self.refuses = lambda body: None
         return self
 
     def __enter__(self) -> FakeLlm:
@@ -101,7 +115,7 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.server.fake
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
-        turn = fake.turns.popleft() if fake.turns else Turn()
+        turn = fake.refuses(body) or (fake.turns.popleft() if fake.turns else Turn())
         fake.requests.append(request)
         if turn.delay and not self._wait(turn.delay):
             fake.given_up.set()
@@ -167,7 +181,20 @@ def completion(turn: Turn, body: dict[str, Any]) -> dict[str, Any]:
                                                        "total_tokens": 150}
     return {"id": "fake", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage,
             "choices": [{"index": 0, "finish_reason": turn.finish,
-                         "message": {"role": "assistant", "content": text, "refusal": turn.refusal}}]}
+                         "message": turn.message or {"role": "assistant", "content": text, "refusal": turn.refusal}}]}
+
+
+def refusal(message: str, status: int = 400, **error: Any) -> Turn:
+    """A turn with an error in OpenAI's form."""
+    return Turn(status=status, error={"error": {"message": message, **error}})
+
+
+def streamed(pieces: Iterable[dict[str, Any]], finish: str = "stop", usage: Any = None) -> bytes:
+    """The body of a completion as server-sent events, one for each delta."""
+    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in pieces]
+    chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}, {"choices": [], "usage": usage}]
+    lines = [": still working", *(f"data: {json.dumps(chunk)}" for chunk in chunks), "data: [DONE]"]
+    return "".join(f"{line}\n\n" for line in lines).encode()
 
 
 def best_answer(body: dict[str, Any]) -> str:

@@ -17,10 +17,13 @@ from kit.fake_llm import GOOD, FakeLlm
 
 from atelier.errors import AtelierError
 from atelier.progress import Interrupted, Progress
-from atelier.prompts import failures
-from atelier.prompts.client import PLACEHOLDER, ChatClient, FormatRefused
+from atelier.prompts import problem
+from atelier.prompts.client import PLACEHOLDER, ChatClient
 from atelier.prompts.credentials import ANONYMOUS, CredentialStore
 from atelier.prompts.endpoints import LanguageModel
+from atelier.prompts.openai_package import LEAST_VERSION
+from atelier.prompts.request import PromptRequest
+from atelier.prompts.write import write
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -33,10 +36,7 @@ def server() -> Iterator[FakeLlm]:
 
 @pytest.fixture
 def fake(server: FakeLlm) -> FakeLlm:
-    server.requests.clear()
-    server.turns.clear()
-    server.given_up.clear()
-    return server
+    return server.forget()
 
 
 def client(fake: FakeLlm, **settings: object) -> ChatClient:
@@ -81,7 +81,7 @@ def test_waits_as_long_as_the_server_says() -> None:
         names = {name.replace("_", "-"): value for name, value in headers.items()}
         error = SimpleNamespace(status_code=429, message="slow down", body=None, code=None, type=None, param=None,
                                 response=SimpleNamespace(headers=names))
-        return failures.seconds_to_wait(failures.read(error, ANONYMOUS), backoff=0.7)
+        return problem.seconds_to_wait(problem.read(error, ANONYMOUS), backoff=0.7)
 
     soon = email.utils.format_datetime(datetime.now(timezone.utc) + timedelta(seconds=55), usegmt=True)
     assert wait(retry_after="2.5") == 2.5 and wait(retry_after_ms="250") == 0.25
@@ -162,10 +162,10 @@ def test_other_bad_requests_are_final(fake: FakeLlm) -> None:
 @pytest.mark.parametrize("message", ["response_format is not supported", "invalid schema for strict mode",
                                      "bad request", "JSON mode is not supported for this model.",
                                      "This model takes no structured output; say it in the messages."])
-def test_a_refused_format_has_its_own_error(fake: FakeLlm, message: str) -> None:
+def test_a_refused_format_is_replaced_by_none(fake: FakeLlm, message: str) -> None:
     fake.say(status=400, error={"error": {"message": message}})
-    with pytest.raises(FormatRefused):
-        client(fake).ask(HELLO, 0, {"type": "json_object"})
+    client(fake).ask(HELLO, 0, {"type": "json_object"})
+    assert ["response_format" in request.body for request in fake.requests] == [True, False]
 
 
 @pytest.mark.parametrize("drop", ["before", "during"])
@@ -230,6 +230,53 @@ def test_a_key_in_the_environments_proxy_is_not_repeated(monkeypatch: pytest.Mon
         ChatClient(llm=LanguageModel(base_url="https://api.openai.com/v1", model="m", credential="OPENAI_API_KEY"),
                    pause=0.01).ask(HELLO, 0)
     assert "canary" not in str(caught.value) and "[OPENAI_API_KEY]" in str(caught.value)
+
+
+def test_a_key_in_a_connections_error_is_not_repeated(monkeypatch: pytest.MonkeyPatch) -> None:
+    import openai
+
+    secret = "sk-canary-in-an-error"
+    monkeypatch.setenv("OPENAI_API_KEY", secret)
+    chat = ChatClient(llm=LanguageModel(base_url="https://api.openai.com/v1", model="m", credential="OPENAI_API_KEY"),
+                      pause=0.001)
+
+    async def lost(*_: object) -> bytes:
+        raise openai.APIConnectionError(message=f"lost {secret}", request=None)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(chat, "_post", lost)
+    with pytest.raises(AtelierError, match=r"connection to .* failed: lost \[OPENAI_API_KEY\]\.") as caught:
+        chat.ask(HELLO, 0)
+    assert "canary" not in str(caught.value) and caught.value.__context__ is None
+
+
+@pytest.mark.parametrize("old", [{"__version__": "0.28.1", "ChatCompletion": object},
+                                 {"__version__": "1.6.1", "AsyncOpenAI": object, "APIStatusError": Exception}])
+def test_an_old_package_is_named_with_the_way_to_a_newer_one(monkeypatch: pytest.MonkeyPatch, old: dict[str, object]
+                                                             ) -> None:
+    monkeypatch.setitem(sys.modules, "openai", SimpleNamespace(**old))
+    wanted = (rf"in version {old['__version__']}; .* 1\.50 or newer\. "
+              r'Update it with: pip install -U "openai>=1\.50"')
+    chat = ChatClient(llm=LanguageModel(base_url="http://127.0.0.1:9/v1", model="m"))
+    with pytest.raises(AtelierError, match=wanted):
+        chat.ask(HELLO, 0)
+    written = write(PromptRequest(idea="a cat"), chat, fall_back=True)
+    assert written.positive.startswith("a cat, ") and "1.50 or newer" in written.source
+
+
+def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for broken in ("import no_such_package_at_all", "None.nothing"):
+        folder = tmp_path / broken[:4]
+        folder.mkdir()
+        (folder / "openai.py").write_text(broken, encoding="utf-8")
+        monkeypatch.syspath_prepend(str(folder))
+        monkeypatch.delitem(sys.modules, "openai", raising=False)
+        with pytest.raises(AtelierError, match=r"cannot be imported: .*\. Update it with: pip install"):
+            ChatClient(llm=LanguageModel(base_url="http://127.0.0.1:9/v1", model="m")).ask(HELLO, 0)
+
+
+def test_the_oldest_version_is_the_one_that_is_installed_by_default() -> None:
+    lines = (Path(__file__).parents[2] / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    assert f"openai>={LEAST_VERSION}" in lines
 
 
 def test_a_slow_server_is_abandoned_after_the_timeout(fake: FakeLlm) -> None:

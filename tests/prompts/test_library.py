@@ -6,7 +6,9 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +17,7 @@ from hypothesis import strategies as st
 from atelier.errors import AtelierError
 from atelier.models.tokenizer import load_tokenizer
 from atelier.prompts import budget, offline
-from atelier.prompts.art_request import CATEGORIES, ArtRequest
+from atelier.prompts.art_request import CATEGORIES, ArtRequest, category_in
 from atelier.prompts.credentials import Credential, CredentialStore
 from atelier.prompts.distinct import repeats
 from atelier.prompts.endpoints import ENDPOINTS, LanguageModel, plain_url
@@ -119,6 +121,47 @@ def test_a_file_that_others_can_read_is_not_used(tmp_path: Path, mode: int) -> N
     if os.name == "posix":
         with pytest.raises(AtelierError, match="chmod 600"):
             store.get("MINE", "https://x.example")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="there are no modes")
+@pytest.mark.parametrize("cause", ["modes are fixed", "read-only", "someone else's"])
+def test_a_file_whose_mode_cannot_be_set_is_used_with_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                                cause: str, caplog: pytest.LogCaptureFixture) -> None:
+    """As on Windows' drives in WSL, in shared folders of Docker, and for secrets that are mounted read-only."""
+    store = keys(tmp_path, f'[MINE]\nkey = "{SECRET}"\nbase_urls = ["https://x.example"]\n')
+    (tmp_path / "credentials.toml").chmod(0o644)
+    if cause == "modes are fixed":
+        stat_of = Path.stat
+
+        def with_all_modes(self: Path, **options: Any) -> os.stat_result:
+            found = stat_of(self, **options)
+            return os.stat_result((found.st_mode | 0o777, *found[1:]))
+
+        monkeypatch.setattr(Path, "stat", with_all_modes)
+    elif cause == "read-only":
+        def refused(*_: object, **__: object) -> None:
+            raise OSError(30, "Read-only file system")
+
+        monkeypatch.setattr(tempfile, "NamedTemporaryFile", refused)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1000)
+    assert store.get("MINE", "https://x.example").secret == SECRET
+    assert "MINE" in store.names()
+    assert caplog.text.count("its mode cannot be changed here") == 1 and SECRET not in caplog.text
+
+
+@pytest.mark.parametrize("text", ["[MINE", f'[MINE]\nkey = "{SECRET}"'], ids=["broken", "open to others"])
+def test_a_file_that_cannot_be_used_is_not_in_the_way_of_the_environment(tmp_path: Path, text: str,
+                                                                         caplog: pytest.LogCaptureFixture) -> None:
+    store = keys(tmp_path, text, OPENAI_API_KEY=f"{SECRET}-of-the-environment", MINE=SECRET)
+    (tmp_path / "credentials.toml").chmod(0o644 if "key" in text else 0o600)
+    if os.name != "posix" and "key" in text:
+        pytest.skip("there are no modes")
+    assert store.get("OPENAI_API_KEY", OPENAI).secret == f"{SECRET}-of-the-environment"
+    assert "is taken from the environment" in caplog.text and "canary" not in caplog.text
+    for name, address in (("MINE", "https://x.example"), ("OPENAI_API_KEY", "https://x.example")):
+        with pytest.raises(AtelierError, match=r"chmod 600|not valid TOML"):
+            store.get(name, address)
 
 
 def test_a_credentials_file_that_cannot_be_read_does_not_break_the_list(tmp_path: Path) -> None:
@@ -338,6 +381,14 @@ def test_seeds_and_categories_of_offline_prompts() -> None:
     assert {p.category for p in offline_prompts(ArtRequest(9, ("space", "animal"))).prompts} == {"space", "animal"}
     with pytest.raises(AtelierError, match="knows 40 different prompts of the category space, not 41"):
         offline_prompts(ArtRequest(41, ("space",)))
+
+
+@pytest.mark.parametrize(("text", "category"), [
+    ("animal", "animal"), (" Animals", "animal"), ("Abstract art", "abstract"), ("cityscapes", "cityscape"),
+    ("dogs", None), ("", None), ("animals in a landscape", None),
+])
+def test_a_category_is_known_in_other_words(text: str, category: str | None) -> None:
+    assert category_in(text, CATEGORIES) == category
 
 
 @pytest.mark.parametrize("wrong", [{"count": 0}, {"count": 2000}, {"count": 1, "categories": ()},

@@ -21,7 +21,6 @@ from atelier.prompts.examples import ExampleLibrary
 from atelier.prompts.fields import PromptFields, PromptStyle
 from atelier.prompts.random_art import written_prompts
 from atelier.prompts.request import PromptRequest, WrittenPrompt
-from atelier.prompts.structured import Unusable, find_object
 from atelier.prompts.write import write
 
 REQUEST = PromptRequest(idea="a cat wearing neon-glasses", seed=3)
@@ -36,9 +35,7 @@ def server() -> Iterator[FakeLlm]:
 
 @pytest.fixture
 def fake(server: FakeLlm) -> FakeLlm:
-    server.requests.clear()
-    server.turns.clear()
-    return server
+    return server.forget()
 
 
 def client(fake: FakeLlm, **settings: object) -> ChatClient:
@@ -132,10 +129,9 @@ def test_an_answer_cut_at_the_token_limit_says_so(fake: FakeLlm) -> None:
         write(REQUEST, client(fake))
 
 
-def test_the_last_object_counts() -> None:
-    assert find_object('{"a": 1} and then {"a": {"b": 2}}') == {"a": {"b": 2}}
-    with pytest.raises(Unusable):
-        find_object("[1, 2]")
+def test_the_last_object_counts(fake: FakeLlm) -> None:
+    fake.say(f'{json.dumps({**GOOD, "positive": "a draft"})} and then {json.dumps(GOOD)}')
+    assert good(write(REQUEST, client(fake)))
 
 
 def test_tokens_and_cost_add_up_over_the_repair(fake: FakeLlm) -> None:
@@ -261,6 +257,11 @@ ECHOES = {
     "in a bad answer": {"text": f"your key is {CANARY}"},
     "in a refusal": {"refusal": f"not with {CANARY}"},
     "in a good answer": {"text": json.dumps({**GOOD, "positive": f"a cat, {CANARY}", "title": CANARY})},
+    "in an address to type": {"status": 301, "error": {}, "headers": {
+        "Location": f"https://example.org/{CANARY}/chat/completions"}},
+    "in an error inside an answer": {"error": {"error": {"code": 418, "message": f"no {CANARY}"}}},
+    "in a stream": {"error": f'data: {{"error": {{"message": "{CANARY}"}}}}\n\n'.encode()},
+    "in thoughts": {"message": {"content": "", "reasoning_content": f"the key {CANARY}"}},
     "in a redirect": {"status": 302, "error": {}, "headers": {"Location": f"https://example.org/{CANARY}"}},
 }
 
@@ -322,6 +323,35 @@ def test_a_model_that_repeats_itself_is_an_error_or_filled_offline(fake: FakeLlm
     found = written_prompts(ArtRequest(4, ("animal",)), client(fake), fall_back=True)
     assert len({p.subject for p in found.prompts}) == 4
     assert "(1) and the offline writer (3), because: fake-model repeats itself" in found.source
+
+
+def test_categories_are_taken_in_the_plural_and_with_other_words(fake: FakeLlm) -> None:
+    fake.say(art(("Animals", "otter", "otter floating in kelp, watercolour"),
+                 ("abstract art", "spiral", "red spiral on black, screen print"), ("food", "soup", "a soup in a bowl")))
+    found = written_prompts(ArtRequest(2, ("animal", "abstract")), client(fake))
+    assert {(p.category, p.subject) for p in found.prompts} == {("animal", "otter"), ("abstract", "spiral")}
+    assert len(fake.requests) == 1
+
+
+def test_a_model_with_categories_of_its_own_is_told_so(fake: FakeLlm) -> None:
+    for _ in range(3):
+        fake.say(art(("food", "soup", "a soup in a bowl, oil"), ("toys", "robot", "a tin robot, photograph")))
+    with pytest.raises(AtelierError, match="gave no prompt of the categories animal, space, but of food, toys"):
+        written_prompts(ArtRequest(4, ("animal", "space")), client(fake))
+
+
+def test_a_fruitless_answer_is_not_taken_from_the_cache_again(fake: FakeLlm, tmp_path: Path) -> None:
+    leopard = ("animal", "snow leopard", "a snow leopard in falling snow")
+    fake.say(art(leopard)).say(art(leopard)).say(art(("animal", "otter", "otter floating in kelp, watercolour")))
+    found = written_prompts(ArtRequest(2, ("animal",)), client(fake), AnswerCache(tmp_path))
+    assert {p.subject for p in found.prompts} == {"snow leopard", "otter"} and len(fake.requests) == 3
+
+
+def test_the_offline_writers_reason_ends_without_a_full_stop(fake: FakeLlm) -> None:
+    """The sentence that it stands in goes on."""
+    fake.say("nonsense").say("nonsense").say("nonsense").say("nonsense")
+    assert write(REQUEST, client(fake), fall_back=True).source.endswith("asking again did not help")
+    assert written_prompts(ArtRequest(2), client(fake), fall_back=True).source.endswith("asking again did not help")
 
 
 def test_art_prompts_are_cached_whole(fake: FakeLlm, tmp_path: Path) -> None:

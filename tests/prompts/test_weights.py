@@ -93,6 +93,9 @@ def fragments(text: str) -> list[tuple[str, float]]:
     ("f1.8++", [("f1.8", 1.21)]),
     ("a--b c+d --ar + ++", [("a--b c+d --ar + ++", 1.0)]),
     ("(a b)2nd", [("a b 2nd", 1.0)]),
+    ("(cat)1.2dog", [("cat 1.2dog", 1.0)]),
+    ("(cat)1.2.3 (dog)1.2, x", [("cat 1.2.3", 1.0), ("dog", 1.2), (", x", 1.0)]),
+    ("(cat)1.2. (dog)2.", [("cat", 1.2), (".", 1.0), ("dog", 2.0), (".", 1.0)]),
     ("wow!++, yes--.", [("wow!", 1.21), (",", 1.0), ("yes", 0.81), (".", 1.0)]),
     ('5" tall, 6" wide', [('5" tall, 6" wide', 1.0)]),
     ("embedding:neg-v1.1++ cat", [("embedding:neg-v1.1", 1.21), ("cat", 1.0)]),
@@ -164,6 +167,14 @@ def test_half_a_word_is_half_way_to_the_prompt_without_it() -> None:
     result = weighted("(2)0.5 4", Toy())
     expected = [[1 + 2 * 0.5, 1 + (6 + 4) / 2 * 0.5], [5, 1 + (6 + 4) / 2], [1, 6], [1, 6]]
     assert torch.allclose(result.embeds[0], torch.tensor(expected))
+
+
+def test_hidden_words_stay_in_the_pooled_vector() -> None:
+    # The variant without the word 2 has the sum 1 + 4; the prompt's own is 1 + 2 + 4.
+    for text, pooled in (("1 (2)0.5 4", [[7.0]]), ("(1)0 2 (4)0.3", [[7.0]]),
+                         ('("1 (2)0.5", "4").blend(1, 1)', [[3.5]])):
+        found = weighted(text, Toy()).pooled
+        assert found is not None and found.tolist() == pooled
 
 
 def test_blends_and_conjunctions() -> None:

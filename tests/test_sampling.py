@@ -1,0 +1,47 @@
+"""The denoising loop: where its noise comes from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import diffusers
+import pytest
+import torch
+from kit.training import WIDTH, scheduler_config, tiny_unet
+
+from atelier.models.text import TextBatch
+from atelier.progress import Progress
+from atelier.sampling import SamplingOptions, sample
+
+STEPS = 3
+
+
+def draw(sampler: str, seeds: list[int], global_seed: int = 0) -> torch.Tensor:
+    texts = TextBatch(torch.zeros(len(seeds), 77, WIDTH), None)
+    torch.manual_seed(global_seed)
+    return sample(tiny_unet(), scheduler_config(), texts, texts, seeds, SamplingOptions(64, 64, STEPS, 1.0, sampler),
+                  Progress())
+
+
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral"])
+def test_noise_depends_on_each_pictures_seed_alone(sampler: str) -> None:
+    both, swapped = draw(sampler, [1, 2], 0), draw(sampler, [2, 1], 99)
+    torch.testing.assert_close(both, swapped.flip(0), rtol=0, atol=1e-5)
+    torch.manual_seed(5)
+    untouched = torch.rand(3)
+    draw(sampler, [1], 5)
+    assert torch.equal(torch.rand(3), untouched), "the global stream was read"
+
+
+def test_ancestral_noise_goes_on_in_the_stream_of_the_seed() -> None:
+    """By hand: first the latents, then the noise of each step, all from one generator."""
+    scheduler: Any = diffusers.EulerAncestralDiscreteScheduler.from_config(scheduler_config())
+    scheduler.set_timesteps(STEPS)
+    stream = torch.Generator().manual_seed(7)
+    latents = torch.randn(1, 4, 8, 8, generator=stream) * scheduler.init_noise_sigma
+    unet, text = tiny_unet(), torch.zeros(1, 77, WIDTH)
+    with torch.no_grad():
+        for t in scheduler.timesteps:
+            prediction = unet(scheduler.scale_model_input(latents, t), t, text).sample
+            latents = scheduler.step(prediction, t, latents, generator=stream).prev_sample
+    torch.testing.assert_close(draw("euler_ancestral", [7]), latents, rtol=1e-4, atol=1e-4)
