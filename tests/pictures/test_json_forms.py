@@ -104,14 +104,14 @@ def hidden(path: Path, mark: bytes, content: bytes, size: tuple[int, int] = (90,
 
 def test_text_in_the_transparency(tmp_path: Path) -> None:
     fields = json.dumps({"Software": "NovelAI", "Description": "a boat", "Comment": json.dumps(NOVELAI)}).encode()
-    has(read_prompt(hidden(tmp_path / "a.png", b"stealth_pngcomp", gzip.compress(fields))), **NOVELAI_READ)
+    has(read_prompt(hidden(tmp_path / "a.png", b"stealth_pngcomp", gzip.compress(fields, mtime=0))), **NOVELAI_READ)
     web_ui = "ein Boot für 猫\nNegative prompt: fog\nSteps: 5, Seed: 1".encode()
     has(read_prompt(hidden(tmp_path / "b.png", b"stealth_pnginfo", web_ui)), positive="ein Boot für 猫", seed=1)
 
 
 @pytest.mark.parametrize(("mark", "content"), [
     (b"stealth_pngcomp", b"not packed"), (b"stealth_pnginfo", b""), (b"stealth_pnginfx", b"a\nSteps: 5, Seed: 1"),
-    (b"stealth_pngcomp", gzip.compress(b"x" * 1000)[:20])])
+    (b"stealth_pngcomp", gzip.compress(b"x" * 1000, mtime=0)[:20])])
 def test_a_damaged_hidden_text_is_none(tmp_path: Path, mark: bytes, content: bytes) -> None:
     with pytest.raises(AtelierError, match=r"a\.png holds no metadata"):
         read_prompt(hidden(tmp_path / "a.png", mark, content))
