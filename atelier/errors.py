@@ -16,6 +16,13 @@ class AtelierError(Exception):
         do: One sentence saying what to do. It ends the message.
     """
 
+    # ComfyUI shows module and name before the text: where the pack lies there would push the sentence out of sight.
+    __module__ = "atelier"
+
+    def __init_subclass__(cls) -> None:
+        """Give subclasses the same short name."""
+        cls.__module__ = AtelierError.__module__
+
     def __init__(self, what: str, do: str) -> None:
         self.what = what if what.rstrip().endswith(_SENTENCE_ENDS) else f"{what.rstrip()}."
         self.do = do

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from comfy_api.latest import ComfyExtension, io
 
 from .add_prompt_example import AddPromptExample
@@ -18,7 +20,7 @@ from .convert_lora import ConvertLora
 from .denoising_steps import DenoisingSteps
 from .export_checkpoint import ExportCheckpoint
 from .filler_images import FillerImages
-from .host import folders
+from .host import folders, packages
 from .hub_dataset import HubDataset
 from .image_folder import ImageFolder
 from .images_to_training_set import ImagesToTrainingSet
@@ -56,14 +58,21 @@ NODES: list[type[io.ComfyNode]] = [
 ]
 """Every node, in the order in which the host lists them."""
 
+for _node in NODES:
+    packages.explain_missing(_node)
+
 
 class AtelierExtension(ComfyExtension):
     """Registers the pack with the host."""
 
     async def on_load(self) -> None:
-        """Use the host's copy of CLIP's vocabulary, and add the routes of the training panel."""
+        """Use the host's copy of CLIP's vocabulary, add the routes of the training panel, and say what is missing."""
         folders.use_host_tokenizer()
         routes.add_routes()
+        if missing := packages.missing_packages():
+            logging.getLogger("atelier").warning(
+                "Atelier needs %s, which this Python does not find. Stop ComfyUI, run %s and start it again.",
+                " and ".join(missing), packages.install_command())
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         """Every node of the pack."""

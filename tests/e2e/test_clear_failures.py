@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 import urllib.error
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.checkpoints import write_sd1
 from kit.graphs import Graph
 from kit.host import Host
 from kit.pictures import write_pictures
@@ -114,3 +116,39 @@ def test_a_hostile_graph_reaches_nothing(host: Host, tmp_path: Path) -> None:
                               llm=("AtelierLLM", {**model, "base_url": ["text", 0]}),
                               write=("AtelierWritePrompt", {"llm": ["llm", 0]})).fill(host))
     assert linked.status == "error" and "A graph may not send requests to" in linked.error, linked.error
+
+
+HIDE = """
+import importlib.machinery
+
+plain = importlib.machinery.PathFinder.find_spec
+
+def find_spec(cls, name, path=None, target=None):
+    return None if name == "diffusers" else plain(name, path, target)
+
+importlib.machinery.PathFinder.find_spec = classmethod(find_spec)
+"""
+
+
+@pytest.mark.slow
+def test_without_a_package_the_pack_loads_and_says_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever copied the folder and forgot `pip install`."""
+    (tmp_path / "hidden").mkdir()
+    (tmp_path / "hidden" / "sitecustomize.py").write_text(HIDE, encoding="utf-8")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "hidden"))
+    command = f'"{sys.executable}" -m pip install -r "'
+    with Host(tmp_path / "base") as host:
+        log = host.log()
+        assert "Atelier needs diffusers" in log and command in log
+        write_sd1(host.base / "models" / "checkpoints" / "tiny.safetensors", "tiny")
+        write_pictures(host.base / "input" / "cats", [(64, 64)])
+        done = host.queue(Graph(
+            model=("AtelierOpenModel", {"model": "tiny.safetensors"}),
+            pictures=("AtelierImageFolder", {"folder": "cats", "resolution": 64}),
+            train=("AtelierTrainLora", {"model": ["model", 0], "training_set": ["pictures", 0], "name": "never",
+                                        "preset": "quick look", "length": 1}),
+            show=("PreviewAny", {"source": ["train", 4]})).fill(host))
+        assert done.status == "error"
+        assert "'diffusers' is not installed" in done.error and command in done.error
+        failed, = done.kinds("execution_error")
+        assert failed["exception_type"] == "atelier.AtelierError"

@@ -4,7 +4,7 @@ import { setFlagsFromString } from "node:v8";
 import { test } from "node:test";
 import { runInNewContext } from "node:vm";
 
-import { counts, listeners, loadExtension, makeNode } from "./stub-editor.mjs";
+import { counts, listeners, loadExtension, makeNode, refused } from "./stub-editor.mjs";
 
 const { extension, app } = await loadExtension();
 const SCORES = { bars: [{ label: "a cat", value: 0.3 }], text: ["table"] };
@@ -78,4 +78,31 @@ test("after a lost connection the panels ask what they missed", async () => {
   listeners.get("reconnected")();
   await pass(0);
   assert.equal(counts.asked, asked + 1);
+});
+
+test("an error's words stand on the node until the graph is queued again", async () => {
+  app.rootGraph.nodes = [];
+  const score = makeNode(extension, "AtelierCLIPScore", app.rootGraph, 4);
+  const core = makeNode(extension, "KSampler", app.rootGraph, 5);
+  listeners.get("execution_error")({ detail: { node_id: "4", exception_message: "There is no file 'x'. Choose one." } });
+  listeners.get("execution_error")({ detail: { node_id: "5", exception_message: "not ours" } });
+  assert.deepEqual([names(score), names(core)], [["atelier_error"], []]);
+  assert.equal(score.widgets[0].shown.textContent, "There is no file 'x'. Choose one.");
+  assert.equal(score.widgets[0].options.serialize, false);
+  await stub.api.queuePrompt(0, {});
+  assert.deepEqual(names(score), []);
+});
+
+test("a refused prompt's reasons stand on their nodes, whole or in part refused", async () => {
+  app.rootGraph.nodes = [];
+  const score = makeNode(extension, "AtelierCLIPScore", app.rootGraph, 4);
+  const errors = { 4: { errors: [{ message: "Custom validation failed", details: "model - There is no CLIP model" }] } };
+  refused.response = { node_errors: errors };
+  await assert.rejects(stub.api.queuePrompt(0, {}));
+  assert.equal(score.widgets[0].shown.textContent, "model - There is no CLIP model");
+  refused.response = undefined;
+  refused.answer = { node_errors: errors };
+  await stub.api.queuePrompt(0, {});
+  assert.equal(score.widgets.length, 1);
+  refused.answer = undefined;
 });

@@ -32,6 +32,8 @@ function element() {
 }
 
 export const counts = { themes: 0, listeners: 0, asked: 0 };
+/** What the server answers to a prompt: an error with a `response`, or the `answer`. */
+export const refused = { answer: undefined, response: undefined };
 /** What listens to the server, by event. */
 export const listeners = new Map();
 
@@ -53,6 +55,10 @@ export async function loadExtension() {
       return { ok: true, json: async () => ({ sessions: [] }) };
     },
     apiURL: (url) => url,
+    queuePrompt: async () => {
+      if (refused.response) throw refused;
+      return refused.answer;
+    },
   };
   Object.assign(globalThis, {
     stub: { app, api },

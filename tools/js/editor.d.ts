@@ -45,6 +45,16 @@ interface NodeOutput {
   text?: string[];
 }
 
+/** Why the server refuses to run a node. */
+interface NodeRefusal {
+  errors: { message: string; details: string }[];
+}
+
+/** The error that the editor throws for a refused prompt. */
+interface Refused {
+  response?: { node_errors?: Record<string, NodeRefusal> };
+}
+
 interface EditorExtension {
   name: string;
   setup?(): unknown;
@@ -67,6 +77,7 @@ declare module "*/scripts/api.js" {
   export const api: {
     fetchApi(route: string, options?: RequestInit): Promise<Response>;
     apiURL(route: string): string;
+    queuePrompt(this: unknown, ...args: unknown[]): Promise<{ node_errors?: Record<string, NodeRefusal> } | undefined>;
     addEventListener(type: string, listener: (event: CustomEvent) => void): void;
   };
 }

@@ -5,6 +5,7 @@
 
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { clearError, refusalTexts, showError } from "./errors.js";
 import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
 import { resultView } from "./results/view.js";
 import { Feed } from "./training/feed.js";
@@ -179,6 +180,36 @@ function setArrows(node) {
   }
 }
 
+/**
+ * Show errors on those nodes of the pack that they are about.
+ *
+ * @param {Record<string, string>} texts by execution id
+ */
+function showErrors(texts) {
+  for (const node of allNodes(app.rootGraph)) {
+    const id = executionIds(app.rootGraph, node).find((each) => texts[each]);
+    if (id && node.comfyClass?.startsWith("Atelier")) showError(node, texts[id]);
+  }
+}
+
+/** Show why nodes fail or are refused, until the graph is queued again. */
+function followErrors() {
+  api.addEventListener("execution_error", ({ detail }) => showErrors({ [detail.node_id]: detail.exception_message }));
+  // There is no event for a refused prompt: its reasons stand in the answer, or in the error that is thrown.
+  const queue = api.queuePrompt;
+  api.queuePrompt = async function (...args) {
+    allNodes(app.rootGraph).forEach(clearError);
+    try {
+      const answer = await queue.apply(this, args);
+      showErrors(refusalTexts(answer?.node_errors));
+      return answer;
+    } catch (error) {
+      showErrors(refusalTexts(/** @type {Refused} */ (error)?.response?.node_errors));
+      throw error;
+    }
+  };
+}
+
 function addStyle() {
   for (const sheet of ["./training/panel.css", "./results/results.css"]) {
     const link = document.createElement("link");
@@ -193,6 +224,7 @@ app.registerExtension({
   setup() {
     addStyle();
     followTheme();
+    followErrors();
     feed.subscribe(showTrainings);
     api.addEventListener(EVENT, ({ detail }) => feed.receive(detail));
     api.addEventListener("reconnected", () => feed.refresh());

@@ -1,0 +1,62 @@
+/** An error's own words on the node that it is about, where the editor itself shows a general sentence. */
+
+import { element } from "./element.js";
+
+const HEIGHT = 72;
+
+/**
+ * The element that shows each node's error.
+ *
+ * @type {WeakMap<EditorNode, HTMLElement>}
+ */
+const shown = new WeakMap();
+
+/**
+ * The texts of a refused prompt by node, as the server answers it.
+ *
+ * @param {Record<string, NodeRefusal> | undefined} refusals
+ * @returns {Record<string, string>}
+ */
+export function refusalTexts(refusals) {
+  return Object.fromEntries(Object.entries(refusals ?? {}).map(([node, { errors }]) => [
+    node, errors.map(({ message, details }) => details || message).join("\n"),
+  ]));
+}
+
+/**
+ * Show an error below a node's widgets.
+ *
+ * @param {EditorNode} node
+ * @param {string} text
+ */
+export function showError(node, text) {
+  const present = shown.get(node);
+  if (present) {
+    present.textContent = text;
+    return;
+  }
+  const note = element("p", { class: "atelier-error", role: "alert", tabindex: "0" }, text);
+  shown.set(node, note);
+  const widget = node.addDOMWidget("atelier_error", "atelier_error", note, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => HEIGHT,
+  });
+  widget.serialize = false;
+}
+
+/**
+ * Take a node's error away, as a new run begins.
+ *
+ * @param {EditorNode} node
+ */
+export function clearError(node) {
+  if (!shown.delete(node)) return;
+  const widgets = node.widgets ?? [];
+  const index = widgets.findIndex(({ name }) => name === "atelier_error");
+  if (index >= 0) {
+    widgets[index].onRemove?.();
+    widgets.splice(index, 1);
+  }
+  node.setSize([node.size[0], Math.max(0, node.size[1] - HEIGHT)]);
+}
