@@ -107,12 +107,13 @@ def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.d
     config = model.noise_schedule.as_config()
     starts = range(0, len(request.prompts), request.batch_size)
     latents = []
-    progress.phase("generating", len(request.prompts))
-    for start in starts:
+    steps = request.options.steps
+    progress.phase("generating", len(starts) * steps)
+    for number, start in enumerate(starts):
         rows = slice(start, start + request.batch_size)
         latents.append(sample(unet, config, _rows(positive, rows), _rows(negative, rows), request.seeds[rows],
-                              request.options, progress))
-        progress.advance(min(start + request.batch_size, len(request.prompts)))
+                              request.options, progress,
+                              lambda done, before=number * steps: progress.advance(before + done)))
     del unet
     vae = load_vae(model, dtype=torch.float32 if dtype == torch.float16 else dtype, device=device)
     images = decode(vae, torch.cat(latents))

@@ -7,7 +7,7 @@ classifier-free guidance (Ho & Salimans 2022, https://arxiv.org/abs/2207.12598):
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,7 +97,8 @@ def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int, device: 
 
 @torch.no_grad()
 def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], positive: TextBatch, negative: TextBatch,
-           seeds: Sequence[int], options: SamplingOptions, progress: Progress) -> Tensor:
+           seeds: Sequence[int], options: SamplingOptions, progress: Progress,
+           on_step: Callable[[int], None] = lambda done: None) -> Tensor:
     """Latents for each row of `positive`.
 
     Args:
@@ -108,6 +109,7 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
         seeds: B seeds. The noise is drawn on the CPU for each seed alone, so a picture does not depend on its batch.
         options: Size, steps, guidance, sampler.
         progress: Asked before every step.
+        on_step: Called after every step with the number of those that are done.
 
     Returns:
         [B, 4, height / 8, width / 8], float32, multiplied by the VAE's scaling factor.
@@ -121,7 +123,7 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
     guided = options.cfg != 1
     embeds = torch.cat([negative.embeds, positive.embeds] if guided else [positive.embeds]).to(device, dtype)
     added = _added_conditions(positive, negative, options, guided, device, dtype)
-    for t in scheduler.timesteps:
+    for done, t in enumerate(scheduler.timesteps, 1):
         progress.check()
         inputs = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, t)
         prediction = unet(inputs.to(dtype), t, embeds, added_cond_kwargs=added, return_dict=False)[0].float()
@@ -131,6 +133,7 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
         # Samplers that add noise draw it from the first picture's stream; the others ignore the generator.
         extra = {"generator": streams} if options.sampler == "euler_ancestral" else {}
         latents = scheduler.step(prediction, t, latents, return_dict=False, **extra)[0]
+        on_step(done)
     return latents
 
 

@@ -11,7 +11,7 @@ from kit.training import WIDTH, scheduler_config, tiny_unet
 
 from atelier.models.text import TextBatch
 from atelier.progress import Progress
-from atelier.sampling import SamplingOptions, sample
+from atelier.sampling import SAMPLERS, SamplingOptions, sample
 
 STEPS = 3
 
@@ -45,3 +45,11 @@ def test_ancestral_noise_goes_on_in_the_stream_of_the_seed() -> None:
             prediction = unet(scheduler.scale_model_input(latents, t), t, text).sample
             latents = scheduler.step(prediction, t, latents, generator=stream).prev_sample
     torch.testing.assert_close(draw("euler_ancestral", [7]), latents, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_every_step_is_told(sampler: str) -> None:
+    texts, told = TextBatch(torch.zeros(1, 77, WIDTH), None), []
+    sample(tiny_unet(), scheduler_config(), texts, texts, [1], SamplingOptions(64, 64, STEPS, 1.0, sampler), Progress(),
+           told.append)
+    assert told == [1, 2, 3]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -159,7 +160,7 @@ class Loop:
         self._checkpoints.save_state(state)  # drawing needs the most memory; what was learnt is safe before it starts
         fits = True
         try:
-            with unify_memory_errors():
+            with unify_memory_errors(), self._off_the_clock():
                 draw(state.step, weights)
         except OutOfMemory:
             fits = False
@@ -173,6 +174,15 @@ class Loop:
             self.undrawn.append(state.step)
             log.warning("The sample picture of step %d did not fit in memory; training goes on without it.", state.step)
             self.progress.advance(state.step, "no memory for a sample picture; training goes on without it")
+
+    @contextmanager
+    def _off_the_clock(self) -> Iterator[None]:
+        """Keep what is no training step out of the rate."""
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self._rate.leave_out(self._clock() - began)
 
     def _read(self) -> None:
         """Fetch the losses of the steps since the last reading, and check them."""
@@ -236,7 +246,7 @@ class Loop:
         state = self.state
         self._read()
         try:
-            with explain_out_of_memory(
+            with self._off_the_clock(), explain_out_of_memory(
                     f"validating after step {state.step}",
                     "Choose a smaller batch size or resolution, or let early stopping watch the training loss (monitor "
                     "\"epoch\"). What was learnt is saved."):

@@ -56,7 +56,7 @@ class SampleDrawer:
         try:
             positive, negative = self.cached or encode_prompts(denoiser.text, trainer.request.samples)
             latents = sample(denoiser.unet, denoiser.scheduler_config, positive, negative, [trainer.request.seed],
-                             self.options, self.progress)
+                             self.options, self.progress, self.progress.advance)
             picture = decode(self.load_vae(), latents)[0]
         finally:
             adapters.load(kept)

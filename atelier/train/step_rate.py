@@ -15,8 +15,8 @@ not count."""
 class StepRate:
     """Steps a second over the last `WINDOW` seconds, or since the last step before them where steps take that long.
 
-    What happens between steps, such as validation and sample pictures, counts as far as it lies within the window. The
-    first step, which compiles, allocates and warms up, counts only as long as nothing else is known.
+    Validation and sample pictures are left out by whoever does them (`leave_out`). The first step, which compiles,
+    allocates and warms up, counts only as long as nothing else is known.
 
     Args:
         step: Steps done when the clock starts.
@@ -39,6 +39,10 @@ class StepRate:
             self._marks.popleft()
         (began, before), *_ = self._marks
         return (step - before) / max(now - began, 1e-9)
+
+    def leave_out(self, seconds: float) -> None:
+        """Take as not passed the last `seconds`, in which no step was done."""
+        self._marks = deque((at + seconds, step) for at, step in self._marks)
 
 
 def format_speed(rate: float) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 EVENT = "atelier.training"
 """Name of the event for the editor; its data is `Session.news`."""
+_log = logging.getLogger("atelier")
+
+LOG_INTERVAL = 30.0
+"""Seconds between two lines in the host's log, for whoever looks at its window and not at the editor."""
 MEMORY_INTERVAL = 1.0
 """Minimum seconds between two queries of the device's memory."""
 SAMPLE_SIDE = 512
@@ -30,9 +35,10 @@ sessions = Sessions()
 class TrainingProgress(HostProgress):
     """Also records a session for the panel, sends its news to every open editor, and reads its buttons."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
-        self._session = session
+        self._session, self._clock = session, clock
+        self._logged = clock() - LOG_INTERVAL
         self._memory_time = 0.0
         self._news = Throttle(lambda: web_server.send_event(EVENT, session.news()))
 
@@ -47,6 +53,9 @@ class TrainingProgress(HostProgress):
         super().advance(done, text)
         self._session.advance(done)
         self._news.notify()
+        if text and self._clock() - self._logged >= LOG_INTERVAL:
+            self._logged = self._clock()
+            _log.info("Train LoRA: %s", text)
 
     def preview(self, image: Image) -> None:
         """Show a sample picture in the panel; the host's preview on the node would be a second copy."""

@@ -41,7 +41,7 @@ def test_the_reason_of_a_failure_stands_on_its_node_until_the_next_run(editor: E
         "4": ("PreviewImage", {"images": ["3", 0]}),
     })
     done = ended(host, editor.run())
-    failed = [data for kind, data in done["status"]["messages"] if kind == "execution_error"][0]
+    failed = next(data for kind, data in done["status"]["messages"] if kind == "execution_error")
     assert failed["exception_type"] == "atelier.AtelierError"
     note = editor.page.locator(".atelier-error")
     editor.show(3)

@@ -147,6 +147,29 @@ def test_a_slow_first_step_does_not_stay_in_the_rate(tmp_path: Path) -> None:
     assert rates == pytest.approx([1 / 300, 10, 10, 10, 10])
 
 
+def test_pictures_and_validations_are_not_in_the_rate(tmp_path: Path) -> None:
+    now, progress = [0.0], StopAt()
+    options = dict(QUIET, sample_every=2, monitor="validation", patience=9, validate_every=2)
+
+    def draw(step: int, weights: Any = None) -> None:
+        now[0] += 500
+
+    loop = loop_in(tmp_path, request(dict(rank=4), options, steps=8), progress, clock=lambda: now[0], draw=draw)
+    plain, validate = loop.trainer.train_step, loop.trainer.validate
+
+    def timed(step: int, loss_scale: float) -> StepResult:
+        now[0] += 0.5
+        return plain(step, loss_scale)
+
+    def slow(check: Any) -> float:
+        now[0] += 300
+        return validate(check)
+
+    loop.trainer.train_step, loop.trainer.validate = timed, slow
+    loop.run()
+    assert [values["steps_per_second"] for values in progress.measured if "loss" in values] == pytest.approx([2] * 8)
+
+
 class Pressing(Progress):
     """Asks for a sample after some steps; notes what it is shown."""
 

@@ -54,6 +54,14 @@ def test_several_steps_may_be_counted_at_once() -> None:
     assert Run()(0.25, 0.25, 0.25, steps=5) == pytest.approx(20)
 
 
+def test_what_is_left_out_changes_nothing() -> None:
+    run = Run()
+    run(1, 1, 1)
+    run.now += 500
+    run.rate.leave_out(500)
+    assert run(1) == pytest.approx(1)
+
+
 def test_what_is_remembered_is_bounded() -> None:
     run = Run()
     run(*[0.01] * 20_000)
