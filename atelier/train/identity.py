@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ..dataset.types import TrainingSet
-from ..models.handle import DiffusersModel
 from .request.request import TrainRequest
 
 if TYPE_CHECKING:
     import torch
+
+    from .trainable import TrainableModel
 
 _VERSION = "5"
 """Grows when training the same request would give other weights."""
@@ -35,19 +36,17 @@ class RunIdentity:
         return f"{self.lineage}-{self.length}"
 
 
-def run_identity(request: TrainRequest, model: DiffusersModel, data: TrainingSet, dtype: torch.dtype) -> RunIdentity:
+def run_identity(request: TrainRequest, model: TrainableModel, data: TrainingSet, dtype: torch.dtype) -> RunIdentity:
     """The identity of training `request` on `data`.
 
     Args:
         request: Its adapter, recipe, length and seed count.
-        model: Its weights count, and what training takes from its configuration: prediction type, betas, zero terminal
-            SNR, latent scale and shift.
+        model: What it calls its identity counts: its weights, and what training takes from its configuration.
         data: Its content counts.
         dtype: The precision that the request and the device come to.
     """
     recipe = (request.lora, request.optimizer, request.loss, request.captions, request.validation)
     content = {"version": _VERSION, "recipe": [asdict(part) for part in recipe], "seed": request.seed,
-               "precision": str(dtype), "training set": data.digest, "weights": model.fingerprint,
-               "noise schedule": model.noise_schedule.digest, "latents": [model.latent_scale, model.latent_shift]}
+               "precision": str(dtype), "training set": data.digest, **model.identity()}
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return RunIdentity(digest[:16], f"{request.steps}-steps" if request.steps else f"{request.epochs}-epochs")

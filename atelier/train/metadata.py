@@ -13,23 +13,16 @@ from dataclasses import asdict
 
 from .. import __version__
 from ..dataset.types import TrainingSet
-from ..models.families import family_of
-from ..models.handle import DiffusersModel
 from .identity import RunIdentity
 from .request.request import TrainRequest
+from .trainable import TrainableModel
 
-_BASE_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 
-
-def lora_metadata(name: str, run: RunIdentity, model: DiffusersModel, data: TrainingSet, request: TrainRequest,
+def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: TrainingSet, request: TrainRequest,
                   step: int) -> Mapping[str, str]:
     """The header of the LoRA file `name` whose weights are those after optimiser step `step` of run `run`."""
     lora, optimizer, loss, captions = request.lora, request.optimizer, request.loss, request.captions
     size = data.resolution.size
-    velocity = model.prediction_type == "v_prediction"
-    architecture = family_of(model.family).modelspec
-    if model.family == "sd2" and velocity:
-        architecture = "stable-diffusion-v2-768-v"  # the standard has a name for this one
     tags = Counter(part.strip() for s in data.samples for part in s.captions[0].split(",") if part.strip())
     values: dict[str, object] = {
         "ss_output_name": name,
@@ -38,11 +31,7 @@ def lora_metadata(name: str, run: RunIdentity, model: DiffusersModel, data: Trai
         "ss_network_alpha": lora.alpha * (lora.rank ** 0.5 if lora.rslora else 1.0),
         "ss_network_dropout": lora.dropout,
         "ss_network_args": json.dumps({"targets": lora.targets, "kind": lora.kind, "rslora": lora.rslora}),
-        "ss_base_model_version": _BASE_VERSION.get(model.family, model.family),
-        "ss_v2": model.family == "sd2",
-        "ss_v_parameterization": velocity,
-        "ss_sd_model_name": model.path.name,
-        "ss_sd_model_hash": model.fingerprint,
+        **model.header(),
         "ss_learning_rate": optimizer.learning_rate,
         "ss_unet_lr": optimizer.learning_rate,
         "ss_text_encoder_lr": optimizer.text_learning_rate if lora.train_text_encoder else 0,
@@ -68,11 +57,8 @@ def lora_metadata(name: str, run: RunIdentity, model: DiffusersModel, data: Trai
         "ss_seed": request.seed,
         "ss_tag_frequency": json.dumps({"training set": dict(tags.most_common(200))}, ensure_ascii=False),
         "modelspec.sai_model_spec": "1.0.0",
-        "modelspec.architecture": f"{architecture}/lora",
-        "modelspec.implementation": "diffusers",
         "modelspec.title": name,
         "modelspec.resolution": f"{size}x{size}",
-        "modelspec.prediction_type": model.prediction_type,
         "modelspec.trigger_phrase": data.trigger or None,
         "atelier.version": __version__,
         "atelier.run": run,

@@ -11,30 +11,25 @@ from functools import partial
 
 import torch
 
-from ..dataset.cache import EncodedSet
 from ..dataset.types import TrainingSet
 from ..device_memory import explain_out_of_memory, free_cache
-from ..errors import AtelierError
 from ..files import atomic_file
-from ..models.families import family_of
 from ..models.handle import DiffusersModel
-from ..models.load import load_scheduler_config, load_text, load_tokenizers, load_unet, load_vae
-from ..models.text import TextBatch
 from ..progress import Progress
 from .devices import RunPaths, pick_device, pick_dtype
+from .diffusers_trainable import DiffusersTrainable
 from .extension import extend_shorter_run
 from .identity import RunIdentity, run_identity
 from .loop import Loop
-from .memory import needs_checkpointing
 from .metadata import lora_metadata
 from .plot import loss_plot
-from .preparation import check_masks, cut_captions, encode_in_room
+from .preparation import check_masks
 from .report import RunResult, TrainReport
 from .request.request import TrainRequest
 from .run_folder import LoraOutput, RunFolder
-from .samples import SampleDrawer, encode_prompts, settings_digest
+from .samples import settings_digest
+from .trainable import TrainableModel
 from .trainer import Trainer
-from .unet_denoiser import UNetDenoiser
 
 log = logging.getLogger("atelier")
 
@@ -42,7 +37,7 @@ log = logging.getLogger("atelier")
 @dataclass(frozen=True, kw_only=True)
 class _Job:
     name: str
-    model: DiffusersModel
+    model: TrainableModel
     data: TrainingSet
     request: TrainRequest
     paths: RunPaths
@@ -64,7 +59,7 @@ class _Job:
         return LoraOutput(self.paths.loras, self.name, str(self.identity), output.lora_format, output.save_dtype)
 
 
-def train(name: str, model: DiffusersModel, data: TrainingSet, request: TrainRequest, paths: RunPaths,
+def train(name: str, model: DiffusersModel | TrainableModel, data: TrainingSet, request: TrainRequest, paths: RunPaths,
           progress: Progress, *, continue_stopped: bool = True) -> TrainReport:
     """Train a LoRA on `data` and write it to `paths.loras`.
 
@@ -75,7 +70,7 @@ def train(name: str, model: DiffusersModel, data: TrainingSet, request: TrainReq
     Args:
         name: Of the LoRA file, without ending; a subfolder is allowed. A file of another run is never overwritten:
             the new one gets a number.
-        model: The model to fine-tune.
+        model: The model to fine-tune: one on disk, or another that brings what a run needs.
         data: Pictures and captions.
         request: What to do.
         paths: Folders and device.
@@ -88,7 +83,8 @@ def train(name: str, model: DiffusersModel, data: TrainingSet, request: TrainReq
         Interrupted: (or what else `progress` raises) state and partial LoRA are saved; run again to go on.
     """
     device = pick_device(paths.device)
-    job = _Job(name=name, model=model, data=data, request=request, paths=paths, progress=progress, device=device,
+    trainable = DiffusersTrainable(model) if isinstance(model, DiffusersModel) else model
+    job = _Job(name=name, model=trainable, data=data, request=request, paths=paths, progress=progress, device=device,
                dtype=pick_dtype(request.device.precision, device))
     folder = job.folder
     finished = _finished(folder)
@@ -123,37 +119,23 @@ def _finished(folder: RunFolder) -> RunResult | None:
     return None
 
 
-def _check_trainable(model: DiffusersModel) -> None:
-    family = family_of(model.family)
-    if family.in_channels != 4:
-        raise AtelierError(f"{model.path.name} takes {family.in_channels} latent channels: an inpainting or upscaling "
-                           "model.", "Train on the ordinary version of the model.")
-    if family.key == "sdxl-refiner":
-        raise AtelierError(f"{model.path.name} is a refiner, which only finishes what a base model began.",
-                           "Train on the base model.")
-
-
 def _train(job: _Job) -> RunResult:
-    _check_trainable(job.model)
-    cut = cut_captions(job.data, load_tokenizers(job.model))
+    job.model.check()
+    cut = job.model.cut_captions(job.data)
     if cut:
         log.warning(cut)
-    encoded = encode_in_room(job.data, job.model, job.request.captions, job.paths, device=job.device, dtype=job.dtype,
-                             progress=job.progress)
+    encoded = job.model.encode(job.data, job.request, job.paths, device=job.device, dtype=job.dtype,
+                               progress=job.progress)
     with explain_out_of_memory("loading the model", "Close other programs that use the device, or choose precision "
                                "bf16 or fp16. What was learnt before is kept."):
-        conditions = _sample_conditions(job)
         job.progress.phase("loading", 1)
-        denoiser, checkpointing = _load_denoiser(job, encoded)
-        trainer = Trainer(denoiser, encoded, job.request)
+        loaded = job.model.load(encoded, job.request, device=job.device, dtype=job.dtype)
+        trainer = Trainer(loaded.denoiser, encoded, job.request)
     check_masks(trainer.sampler.items, encoded)
     extended = extend_shorter_run(job.paths.runs, job.identity, trainer.total, job.request.optimizer)
     if extended:
         log.info(extended)
-    draw = None
-    if job.request.samples.sample_prompt:
-        open_vae = partial(load_vae, job.model, dtype=_vae_dtype(job), device=job.device)
-        draw = SampleDrawer(trainer, denoiser, conditions, open_vae, job.folder, job.progress)
+    draw = loaded.drawer(trainer, job.folder, job.progress) if loaded.drawer else None
     metadata = partial(lora_metadata, job.name, job.identity, job.model, job.data, job.request)
     loop = Loop(trainer, job.folder, job.progress, metadata=metadata, draw=draw)
     began = time.monotonic()
@@ -169,14 +151,14 @@ def _train(job: _Job) -> RunResult:
         best_loss=stopping.best if stopping.best_step else None, seconds=seconds,
         seconds_per_step=seconds / max(1, step - ended.began_step), pictures=len(trainer.sampler.items),
         held_out=len(held_out), held_out_names=held_out,
-        precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=checkpointing,
+        precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=loaded.checkpointing,
         samples=job.folder.sample_settings, history=ended.state.history,
         warnings=[sentence for sentence in (cut, extended, _undrawn(loop.undrawn)) if sentence])
     plot = loss_plot(result.history, title=f"{job.name} · {result.status}", best_step=result.best_step,
                      steps_per_epoch=trainer.steps_per_epoch)
     with atomic_file(job.folder.plot) as part:
         plot.save(part, "PNG")
-    del trainer, denoiser, loop, draw
+    del trainer, loaded, loop, draw
     free_cache(job.device)
     return result
 
@@ -186,32 +168,6 @@ def _undrawn(steps: list[int]) -> str:
         return ""
     return (f"No memory was left for the sample pictures of the steps {', '.join(map(str, steps))}: choose a smaller "
             "resolution, or train without a sample prompt.")
-
-
-def _load_denoiser(job: _Job, encoded: EncodedSet) -> tuple[UNetDenoiser, bool]:
-    unet = load_unet(job.model, dtype=job.dtype, device=job.device)
-    text = load_text(job.model, dtype=job.dtype, device=job.device) if job.request.lora.train_text_encoder else None
-    checkpointing = needs_checkpointing(unet, encoded, job.request, job.device)
-    if checkpointing:
-        unet.enable_gradient_checkpointing()
-    return UNetDenoiser(unet, load_scheduler_config(job.model), text, job.device, job.dtype), checkpointing
-
-
-def _sample_conditions(job: _Job) -> tuple[TextBatch, TextBatch] | None:
-    """Encode the sample prompt before the UNet needs the memory; not when the text encoder itself changes."""
-    if not job.request.samples.sample_prompt or job.request.lora.train_text_encoder:
-        return None
-    text = load_text(job.model, dtype=_vae_dtype(job), device=job.device)
-    with torch.no_grad():
-        conditions = encode_prompts(text, job.request.samples)
-    del text
-    free_cache(job.device)
-    return conditions
-
-
-def _vae_dtype(job: _Job) -> torch.dtype:
-    # float16 overflows in SDXL's VAE; float32 costs little for one picture.
-    return torch.float32 if job.dtype == torch.float16 else job.dtype
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from atelier.lora.file import read_metadata
 from atelier.models.load import load_unet
 from atelier.models.open import open_model
 from atelier.progress import Interrupted, Progress
-from atelier.train import run as run_module
+from atelier.train import diffusers_trainable as trainable_module
 from atelier.train.batch_loader import BatchLoader
 from atelier.train.bucket_sampler import SampleUse
 from atelier.train.devices import RunPaths
@@ -164,7 +164,7 @@ def watch_unet(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
                                    with_kwargs=True)
         return unet
 
-    monkeypatch.setattr(run_module, "load_unet", load)
+    monkeypatch.setattr(trainable_module, "load_unet", load)
     return calls
 
 

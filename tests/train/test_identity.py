@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from atelier.models.handle import DiffusersModel
 from atelier.models.noise_schedule import NoiseSchedule
 from atelier.models.open import open_model
+from atelier.train.diffusers_trainable import DiffusersTrainable
 from atelier.train.identity import run_identity
 from atelier.train.request.request import FIELDS, TrainRequest
 
@@ -94,7 +95,7 @@ class Pictures:
 
 
 def identity(model: DiffusersModel, wanted: TrainRequest, dtype: torch.dtype = torch.float32) -> str:
-    return str(run_identity(wanted, model, Pictures(), dtype))  # type: ignore[arg-type]
+    return str(run_identity(wanted, DiffusersTrainable(model), Pictures(), dtype))  # type: ignore[arg-type]
 
 
 def test_every_field_is_in_one_of_the_tables() -> None:
@@ -144,7 +145,7 @@ def test_of_the_device_only_the_arithmetic_type_counts(name: str, model: Diffuse
 
 
 def test_the_length_is_kept_apart(model: DiffusersModel) -> None:
-    one, other = (run_identity(request(BASE, steps=steps), model, Pictures(), torch.float32)  # type: ignore[arg-type]
+    one, other = (run_identity(request(BASE, steps=steps), DiffusersTrainable(model), Pictures(), torch.float32)  # type: ignore[arg-type]
                   for steps in (8, 16))
     assert one.lineage == other.lineage and str(one) != str(other)
 
@@ -174,7 +175,7 @@ def test_how_a_model_is_sampled_or_called_does_not_count(model: DiffusersModel, 
 
 
 def test_other_pictures_are_another_run(model: DiffusersModel) -> None:
-    one, other = (run_identity(request(BASE), model, Pictures(digest), torch.float32)  # type: ignore[arg-type]
+    one, other = (run_identity(request(BASE), DiffusersTrainable(model), Pictures(digest), torch.float32)  # type: ignore[arg-type]
                   for digest in ("a", "b"))
     assert str(one) != str(other)
 

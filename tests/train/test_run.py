@@ -245,7 +245,7 @@ def test_a_model_that_does_not_fit_says_what_to_do(run, monkeypatch: pytest.Monk
     def full(*args: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("atelier.train.run.load_unet", full)
+    monkeypatch.setattr("atelier.train.diffusers_trainable.load_unet", full)
     with pytest.raises(AtelierError, match=r"loading the model.*precision"):
         run()
 

@@ -1,0 +1,105 @@
+"""Stable Diffusion models on disk as what a run trains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+from ..dataset.cache import EncodedSet
+from ..dataset.types import TrainingSet
+from ..device_memory import free_cache
+from ..errors import AtelierError
+from ..models.families import family_of
+from ..models.handle import DiffusersModel
+from ..models.load import load_scheduler_config, load_text, load_tokenizers, load_unet, load_vae
+from ..models.text import TextBatch
+from ..progress import Progress
+from .devices import RunPaths
+from .memory import needs_checkpointing
+from .preparation import cut_captions, encode_in_room
+from .request.request import TrainRequest
+from .run_folder import RunFolder
+from .samples import SampleDrawer, encode_prompts
+from .trainable import LoadedModel
+from .trainer import Trainer
+from .unet_denoiser import UNetDenoiser
+
+_BASE_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
+"""kohya's name of each family, by its key."""
+
+
+@dataclass(frozen=True)
+class DiffusersTrainable:
+    """A `TrainableModel` (see `atelier.train.trainable`)."""
+
+    model: DiffusersModel
+
+    def check(self) -> None:
+        """Refuse inpainting and upscaling models, and the refiner."""
+        family, name = family_of(self.model.family), self.model.path.name
+        if family.in_channels != 4:
+            raise AtelierError(f"{name} takes {family.in_channels} latent channels: an inpainting or upscaling model.",
+                               "Train on the ordinary version of the model.")
+        if family.key == "sdxl-refiner":
+            raise AtelierError(f"{name} is a refiner, which only finishes what a base model began.",
+                               "Train on the base model.")
+
+    def identity(self) -> Mapping[str, object]:
+        """Weights, noise schedule with prediction type, latent scale and shift."""
+        model = self.model
+        return {"weights": model.fingerprint, "noise schedule": model.noise_schedule.digest,
+                "latents": [model.latent_scale, model.latent_shift]}
+
+    def header(self) -> Mapping[str, object]:
+        """The keys of kohya and of the modelspec standard that describe the model."""
+        model = self.model
+        velocity = model.prediction_type == "v_prediction"
+        architecture = family_of(model.family).modelspec
+        if model.family == "sd2" and velocity:
+            architecture = "stable-diffusion-v2-768-v"  # the standard has a name for this one
+        return {
+            "ss_base_model_version": _BASE_VERSION.get(model.family, model.family), "ss_v2": model.family == "sd2",
+            "ss_v_parameterization": velocity, "ss_sd_model_name": model.path.name,
+            "ss_sd_model_hash": model.fingerprint, "modelspec.architecture": f"{architecture}/lora",
+            "modelspec.implementation": "diffusers", "modelspec.prediction_type": model.prediction_type}
+
+    def cut_captions(self, data: TrainingSet) -> str:
+        """By the model's own tokenizers."""
+        return cut_captions(data, load_tokenizers(self.model))
+
+    def encode(self, data: TrainingSet, request: TrainRequest, paths: RunPaths, *, device: torch.device,
+               dtype: torch.dtype, progress: Progress) -> EncodedSet:
+        """With the VAE and the text encoders, in as large batches as there is memory for."""
+        return encode_in_room(data, self.model, request.captions, paths, device=device, dtype=dtype, progress=progress)
+
+    def load(self, data: EncodedSet, request: TrainRequest, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
+        """The UNet, and the text encoders where they are trained."""
+        model, samples = self.model, request.samples
+        # float16 overflows in SDXL's VAE; float32 costs little for one picture.
+        exact = torch.float32 if dtype == torch.float16 else dtype
+        drawn = None
+        if samples.sample_prompt and not request.lora.train_text_encoder:
+            drawn = self._prompts(request, exact, device)
+        unet = load_unet(model, dtype=dtype, device=device)
+        text = load_text(model, dtype=dtype, device=device) if request.lora.train_text_encoder else None
+        checkpointing = needs_checkpointing(unet, data, request, device)
+        if checkpointing:
+            unet.enable_gradient_checkpointing()
+        denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype)
+        open_vae = partial(load_vae, model, dtype=exact, device=device)
+
+        def drawer(trainer: Trainer, folder: RunFolder, progress: Progress) -> SampleDrawer:
+            return SampleDrawer(trainer, denoiser, drawn, open_vae, folder, progress)
+
+        return LoadedModel(denoiser, checkpointing, drawer if samples.sample_prompt else None)
+
+    def _prompts(self, request: TrainRequest, dtype: torch.dtype, device: torch.device) -> tuple[TextBatch, TextBatch]:
+        text = load_text(self.model, dtype=dtype, device=device)
+        with torch.no_grad():
+            conditions = encode_prompts(text, request.samples)
+        del text
+        free_cache(device)
+        return conditions
