@@ -67,11 +67,10 @@ class ImageFolder(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, folder: str | None = None, masks: str | None = None, prior: str | None = None
-                        ) -> bool | str:
-        """Report before the run that a folder is missing or not allowed."""
-        checked = (check(folders.input_folder, text) for text in (folder, masks or None, prior or None))
-        return next((problem for problem in checked if problem is not True), True)
+    def validate_inputs(cls, folder: str | None = None) -> bool | str:
+        """Report before the run that the folder is missing or not allowed. Of the others the run reports it first of
+        all: the host would say an answer about one widget of each that is asked about."""
+        return check(folders.input_folder, folder)
 
     @classmethod
     def fingerprint_inputs(cls, folder: str | None = None, masks: str | None = None, prior: str | None = None,

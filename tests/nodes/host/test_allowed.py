@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from kit.node_calls import run_node
 from kit.pack import pack_module
+from kit.pictures import write_pictures
 
 pytestmark = pytest.mark.host
 
@@ -117,8 +118,8 @@ def test_a_listed_address_covers_the_paths_below_it(allowed: ModuleType, tmp_pat
 
 
 # Folders and addresses that a person types, by node. The test below fails for one that is not told apart.
-_FOLDERS = {("AtelierImageFolder", "folder"), ("AtelierImageFolder", "masks"), ("AtelierImageFolder", "prior"),
-            ("AtelierFillerImages", "folder"), ("AtelierHubDataset", "dataset")}
+_FOLDERS = {("AtelierImageFolder", "folder"), ("AtelierFillerImages", "folder"), ("AtelierHubDataset", "dataset")}
+_OTHER_FOLDERS = {("AtelierImageFolder", "masks"), ("AtelierImageFolder", "prior")}
 _ADDRESSES = {("AtelierLLM", "base_url")}
 _BELOW_OUTPUT = {("AtelierSaveTitled", "folder"), ("AtelierDenoisingSteps", "animation")}
 _NAMES = {("AtelierTrainLora", "name"), ("AtelierExportCheckpoint", "name"), ("AtelierConvertLora", "name"),
@@ -132,23 +133,26 @@ def test_every_widget_that_names_a_folder_or_address_is_known(nodes: dict[str, A
     found = {(node_id, widget.id) for node_id, node in nodes.items() for widget in node.GET_SCHEMA().inputs
              if widget.io_type == "STRING"
              and (widget.id in _SOUNDS_LIKE_ONE or widget.id.split("_")[-1] in _SOUNDS_LIKE_ONE)}
-    assert found - _NAMES == _FOLDERS | _ADDRESSES | _BELOW_OUTPUT
+    assert found - _NAMES == _FOLDERS | _OTHER_FOLDERS | _ADDRESSES | _BELOW_OUTPUT
 
 
 @pytest.mark.parametrize(("node", "widget"), sorted(_FOLDERS | _ADDRESSES))
 @pytest.mark.parametrize("value", ["/etc", "../..", "~", "http://10.0.0.1/v1"])
 def test_each_of_them_refuses_before_the_run(allowed: ModuleType, nodes: dict[str, Any], node: str, widget: str,
                                              value: str) -> None:
-    given = {"folder": None} if widget in ("masks", "prior") else {"credential": "none"} if widget == "base_url" else {}
+    given = {"credential": "none"} if widget == "base_url" else {}
     answer = nodes[node].validate_inputs(**{**given, widget: value})
     assert isinstance(answer, str) and re.search("may not|is not a folder|no http or https address", answer)
 
 
-def test_each_of_them_refuses_when_a_link_gives_it(allowed: ModuleType, nodes: dict[str, Any], tmp_path: Path) -> None:
+def test_each_of_them_refuses_when_a_link_gives_it(allowed: ModuleType, nodes: dict[str, Any], in_input: Path,
+                                                   tmp_path: Path) -> None:
     """The host validates no linked value, so the run has to."""
-    outside = str(tmp_path / "elsewhere")
+    write_pictures(in_input, [(64, 64)])
+    outside, inside = str(tmp_path / "elsewhere"), in_input.name
     for node, given in (("AtelierImageFolder", {"folder": outside}), ("AtelierFillerImages", {"folder": outside}),
-                        ("AtelierHubDataset", {"dataset": outside})):
+                        ("AtelierHubDataset", {"dataset": outside}),
+                        *(("AtelierImageFolder", {"folder": inside, widget: outside}) for _, widget in _OTHER_FOLDERS)):
         with pytest.raises(Exception, match="may not read"):
             run_node(nodes[node], **given)
 
