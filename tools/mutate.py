@@ -162,6 +162,16 @@ class Places(ast.NodeVisitor):
         """No error; its words stay."""
         self.add(*self.span(node), "pass")
 
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        """Without decorators."""
+        for statement in node.body:
+            self.visit(statement)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        """The value; but no constant such as a limit, of which one more or less means nothing."""
+        if not (len(node.targets) == 1 and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper()):
+            self.visit(node.value)
+
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         """The value alone."""
         if node.value is not None:
