@@ -76,7 +76,11 @@ class FlowObjective:
     def loss(self, prediction: Tensor, target: Tensor, levels: Tensor, *, weights: Tensor, mask: Tensor | None = None
              ) -> Tensor:
         """Mean over the batch of each sample's (masked) mean squared error times its weight. A scalar."""
-        return (squared_error(prediction, target, mask) * weights).mean()
+        return (self.errors(prediction, target, levels, mask) * weights).mean()
+
+    def errors(self, prediction: Tensor, target: Tensor, levels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Each sample's mean squared error, [B]."""
+        return squared_error(prediction, target, mask)
 
     def _shifted(self, sigma: Tensor) -> Tensor:
         return self.shift * sigma / (1 + (self.shift - 1) * sigma)

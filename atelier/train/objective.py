@@ -42,9 +42,13 @@ class Objective(Protocol):
         """What the network should predict there."""
         ...
 
+    def errors(self, prediction: Tensor, target: Tensor, levels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Each sample's (masked) error, [B], without weighting: what validation compares."""
+        ...
+
     def loss(self, prediction: Tensor, target: Tensor, levels: Tensor, *, weights: Tensor, mask: Tensor | None = None
              ) -> Tensor:
-        """Mean over the batch of each sample's (masked) weighted error. A scalar."""
+        """Mean over the batch of each sample's weighted error. A scalar."""
         ...
 
 
@@ -108,7 +112,11 @@ class DiffusionObjective:
         """
         if self.min_snr_gamma > 0:
             weights = weights * self._snr_weight(levels)
-        return (squared_error(prediction, target, mask) * weights).mean()
+        return (self.errors(prediction, target, levels, mask) * weights).mean()
+
+    def errors(self, prediction: Tensor, target: Tensor, levels: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Each sample's mean squared error, [B]."""
+        return squared_error(prediction, target, mask)
 
     def _levels(self, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
         level = broadcast(self.alphas_cumprod[t], like)

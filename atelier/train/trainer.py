@@ -17,7 +17,6 @@ from .compiled_unet import CompiledUNet
 from .denoiser import Denoiser
 from .early_stopping import ValidationPlan
 from .mkldnn_prepack import prepack_frozen
-from .objective import squared_error
 from .optimizers import make_optimizer, rate_factor, set_rate, update_average
 from .request.request import TrainRequest
 
@@ -158,7 +157,7 @@ class Trainer:
         # The plain network: other batches without dropout would only be compiled once more.
         prediction = self._predict(self.denoiser.network, inputs, self.objective.noisy(inputs.mean, noise, levels),
                                    levels)
-        return squared_error(prediction, self.objective.target(inputs.mean, noise, levels), inputs.mask)
+        return self.objective.errors(prediction, self.objective.target(inputs.mean, noise, levels), levels, inputs.mask)
 
     def _loss(self, inputs: TrainBatch, seed: int) -> Tensor:
         stream = torch.Generator(self.device).manual_seed(seed)
