@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 from kit.editor import ARTEFACTS, EMPTY, Editor
@@ -14,16 +14,18 @@ from playwright.sync_api import Browser, expect
 pytestmark = [pytest.mark.host, pytest.mark.browser, pytest.mark.slow]
 
 
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One of its own: a renderer that was chosen once stays chosen."""
+    with Host(tmp_path_factory.mktemp("renderers")) as running:
+        yield running
+
+
 @pytest.fixture(scope="module", params=[False, True], ids=["classic", "vue"])
-def editor(chromium: Browser, host: Host, put_checkpoint: Callable[..., str],
-           request: pytest.FixtureRequest) -> Iterator[Editor]:
-    put_checkpoint(host, "errors.safetensors")
+def editor(chromium: Browser, host: Host, request: pytest.FixtureRequest) -> Iterator[Editor]:
     host.post("/settings/Comfy.VueNodes.Enabled", request.param)
-    try:
-        with Editor(chromium, host) as running:
-            yield running
-    finally:
-        host.post("/settings/Comfy.VueNodes.Enabled", False)
+    with Editor(chromium, host) as running:
+        yield running
 
 
 def show(editor: Editor, host: Host, **nodes: tuple[str, dict]) -> None:
