@@ -55,7 +55,7 @@ def test_a_users_path(editor: Editor, host: Host) -> None:
     page.evaluate("app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.get_by_text("ComfyUI-Atelier", exact=True).click()
     # The dialog draws its first cards alone, in the order in which the disk lists the files.
-    page.get_by_placeholder("Search ...").fill(MAIN)
+    page.get_by_role("dialog").get_by_placeholder("Search ...").fill(MAIN)
     page.get_by_test_id(f"template-workflow-{MAIN}").click()
     page.wait_for_function("() => app.rootGraph.nodes.some(node => node.type === 'AtelierTrainLora')")
     assert editor.missing() == []
