@@ -7,7 +7,6 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,17 +25,6 @@ from atelier.prompts.request import PromptRequest
 from atelier.prompts.write import write
 
 HELLO = [{"role": "user", "content": "hello"}]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeLlm]:
-    with FakeLlm() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeLlm) -> FakeLlm:
-    return server.forget()
 
 
 def client(fake: FakeLlm, **settings: object) -> ChatClient:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,17 +19,6 @@ from atelier.prompts.write import write
 
 REQUEST = PromptRequest(idea="a cat wearing neon-glasses", seed=3)
 HELLO = [{"role": "user", "content": "hello"}]
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeLlm]:
-    with FakeLlm() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeLlm) -> FakeLlm:
-    return server.forget()
 
 
 def client(fake: FakeLlm, progress: Progress | None = None, **settings: Any) -> ChatClient:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import logging
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,17 +24,6 @@ from atelier.prompts.write import write
 
 REQUEST = PromptRequest(idea="a cat wearing neon-glasses", seed=3)
 CANARY = "sk-canary-7f3a91c2d5e84b06-do-not-show"
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[FakeLlm]:
-    with FakeLlm() as fake:
-        yield fake
-
-
-@pytest.fixture
-def fake(server: FakeLlm) -> FakeLlm:
-    return server.forget()
 
 
 def client(fake: FakeLlm, **settings: object) -> ChatClient:
