@@ -33,8 +33,6 @@ class RunResult:
     """Spent training in the process that finished the run, encoding not counted."""
     seconds_per_step: float
     pictures: int
-    held_out: int
-    """Pictures kept for validation."""
     precision: str
     gradient_checkpointing: bool
     samples: str = ""
@@ -94,10 +92,9 @@ class TrainReport:
         if losses:
             first, last = _mean(losses, 0, 0.1), _mean(losses, 0.9, 1)
             lines.append(f"training loss: first tenth {first:.4f}, last tenth {last:.4f}")
-        if o.held_out:
+        if o.held_out_names:
             names = ", ".join(o.held_out_names[:10]) + ", …" * (len(o.held_out_names) > 10)
-            lines.append(f"{o.held_out} pictures were kept out of training to validate on"
-                         + (f": {names}" if names else ""))
+            lines.append(f"{len(o.held_out_names)} pictures were kept out of training to validate on: {names}")
         lines.append(f"{o.seconds_per_step:.3f} s a step in {o.precision}"
                      + (", with gradient checkpointing" if o.gradient_checkpointing else ""))
         return "\n".join([*lines, *o.warnings, f"LoRA: {self.lora}"])

@@ -150,7 +150,7 @@ def _train(job: _Job) -> RunResult:
         steps_per_epoch=trainer.steps_per_epoch, best_step=stopping.best_step,
         best_loss=stopping.best if stopping.best_step else None, seconds=seconds,
         seconds_per_step=seconds / max(1, step - ended.began_step), pictures=len(trainer.sampler.items),
-        held_out=len(held_out), held_out_names=held_out,
+        held_out_names=held_out,
         precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=loaded.checkpointing,
         samples=job.folder.sample_settings, history=ended.state.history,
         warnings=[sentence for sentence in (cut, extended, _undrawn(loop.undrawn)) if sentence])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from kit.training import MemorySet
@@ -11,6 +12,8 @@ from kit.training_loop import request
 
 from atelier.dataset.cache import EncodedItem
 from atelier.train.early_stopping import ValidationPlan
+from atelier.train.report import RunResult, TrainReport
+from atelier.train.run_folder import RunFolder
 
 OPTIONS = dict(monitor="validation", patience=3, validation_pictures=4)
 
@@ -54,3 +57,15 @@ def test_a_set_of_one_folder_is_drawn_from_as_before() -> None:
 
     expected = sorted(random.Random("atelier validation/7").sample(range(60), 4))
     assert [use.index for use in plan(MemorySet.of(60).items, 7).uses] == expected
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_the_report_names_what_was_kept_out(count: int, tmp_path: Path) -> None:
+    names = [f"{number}.png" for number in range(count)]
+    result = RunResult(status="complete", weights="last.safetensors", step=4, total=4, steps_per_epoch=4, best_step=0,
+                       best_loss=None, seconds=1.0, seconds_per_step=0.25, pictures=20, held_out_names=names,
+                       precision="float32", gradient_checkpointing=False)
+    text = TrainReport("x", tmp_path / "x.safetensors", RunFolder(tmp_path), result, reused=False).text()
+    shown = ", ".join(names[:10]) + (", …" if count > 10 else "")
+    assert f"{count} pictures were kept out of training to validate on: {shown}" in text.splitlines()
+    assert RunResult.from_dict(result.as_dict()) == result
