@@ -2,8 +2,11 @@
 
 interface EditorWidget {
   name: string;
+  label?: string;
+  /** Not drawn on the canvas. */
+  hidden?: boolean;
   serialize?: boolean;
-  options: { step2?: number };
+  options: { step2?: number; advanced?: boolean };
   onRemove?(): void;
 }
 
@@ -18,11 +21,17 @@ interface EditorNode {
   comfyClass?: string;
   constructor: Function & { nodeData?: { input?: Record<"required" | "optional", Record<string, InputSpec> | undefined> } };
   size: [number, number];
+  inputs?: { name: string; link: number | null; widget?: { name: string } }[];
   widgets?: EditorWidget[];
   hideOutputImages?: boolean;
   onDrawBackground?(): void;
+  onConnectionsChange?(this: EditorNode, ...change: unknown[]): void;
   onExecuted?(this: EditorNode, output: NodeOutput, ...rest: unknown[]): void;
+  computeSize(): [number, number];
   setSize(size: [number, number]): void;
+  /** With `canvasOnly`, the widget is not shown where nodes are drawn as page elements. */
+  addWidget(type: "button", name: string, value: null, press: () => void,
+    options: { serialize: boolean; canvasOnly: boolean }): EditorWidget;
   addDOMWidget(name: string, type: string, element: HTMLElement,
     options: { serialize: boolean; hideOnZoom: boolean; getMinHeight(): number }): EditorWidget;
 }

@@ -6,6 +6,7 @@
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { clearError, refusalTexts, showError } from "./errors.js";
+import { addFold } from "./fold.js";
 import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
 import { resultView } from "./results/view.js";
 import { Feed } from "./training/feed.js";
@@ -232,7 +233,10 @@ app.registerExtension({
   },
   nodeCreated(node) {
     nameGraph(app.rootGraph, LiteGraph.uuidv4);
-    if (node.comfyClass?.startsWith("Atelier")) setArrows(node);
+    if (node.comfyClass?.startsWith("Atelier")) {
+      setArrows(node);
+      addFold(node);
+    }
     if (node.comfyClass === TRAINER) addPanel(node);
     else if (node.comfyClass?.startsWith("Atelier")) addResults(node);
   },

@@ -1,0 +1,137 @@
+"""What the editor shows in both of its renderers: errors on their nodes, and few widgets at first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+import pytest
+from kit.editor import ARTEFACTS, EMPTY, Editor
+from kit.graphs import Graph
+from kit.host import Host
+from kit.main_workflow import ended
+from playwright.sync_api import Browser, expect
+
+pytestmark = [pytest.mark.host, pytest.mark.browser, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    """One of its own: a renderer that was chosen once stays chosen."""
+    with Host(tmp_path_factory.mktemp("renderers")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["classic", "vue"])
+def editor(chromium: Browser, host: Host, request: pytest.FixtureRequest) -> Iterator[Editor]:
+    host.post("/settings/Comfy.VueNodes.Enabled", request.param)
+    with Editor(chromium, host) as running:
+        yield running
+
+
+def show(editor: Editor, host: Host, **nodes: tuple[str, dict]) -> None:
+    graph = Graph(**nodes).fill(host)
+    editor.load(EMPTY)
+    editor.page.evaluate("graph => app.loadApiJson(graph, 'errors')", graph)
+    editor.page.wait_for_function("count => app.rootGraph.nodes.length === count", arg=len(graph))
+
+
+def test_the_reason_of_a_failure_stands_on_its_node_until_the_next_run(editor: Editor, host: Host) -> None:
+    show(editor, host, **{
+        "1": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 3, "color": 0}),
+        "2": ("EmptyImage", {"width": 64, "height": 64, "batch_size": 2, "color": 255}),
+        "3": ("AtelierBlockGrid", {"images": ["1", 0], "fillers": ["2", 0], "block": 2}),
+        "4": ("PreviewImage", {"images": ["3", 0]}),
+    })
+    done = ended(host, editor.run())
+    failed = next(data for kind, data in done["status"]["messages"] if kind == "execution_error")
+    assert failed["exception_type"] == "atelier.AtelierError"
+    note = editor.page.locator(".atelier-error")
+    editor.show(3)
+    expect(note).to_have_count(1)
+    expect(note).to_have_text(failed["exception_message"].strip())
+    ARTEFACTS.mkdir(exist_ok=True)
+    editor.page.screenshot(path=ARTEFACTS / "error-on-a-node.png")
+    editor.set_widget(2, "batch_size", 9)
+    assert ended(host, editor.run())["status"]["status_str"] == "success"
+    expect(note).to_have_count(0)
+
+
+def test_the_reason_of_a_refusal_stands_on_its_node(editor: Editor, host: Host) -> None:
+    show(editor, host, **{"1": ("AtelierImageFolder", {"folder": "no such folder"})})
+    editor.page.get_by_test_id("queue-button").click()
+    note = editor.page.locator(".atelier-error")
+    editor.show(1)
+    expect(note).to_contain_text("no such folder is not a folder")
+    workflow = editor.page.evaluate("() => JSON.stringify(app.rootGraph.serialize())")
+    assert "is not a folder" not in workflow
+
+
+def on_canvas(editor: Editor) -> bool:
+    """Whether nodes are drawn on the canvas, and not as elements of the page."""
+    return not editor.page.evaluate("() => LiteGraph.vueNodesMode")
+
+
+def press_more(editor: Editor, node: int) -> None:
+    """Press the button that shows a node's advanced widgets, or folds them again."""
+    if not on_canvas(editor):
+        editor.page.locator(f"[data-node-id='{node}']").get_by_test_id("advanced-inputs-button").click()
+        return
+    editor.page.evaluate("() => new Promise(requestAnimationFrame)")
+    x, y = editor.page.evaluate("""number => {
+        const node = app.rootGraph.getNodeById(number);
+        const { last_y } = node.widgets.find(({ name }) => name === "atelier_more");
+        return app.canvas.ds.convertOffsetToCanvas([node.pos[0] + node.size[0] / 2, node.pos[1] + last_y + 10]);
+    }""", node)
+    box = editor.page.locator("#graph-canvas").bounding_box()
+    assert box
+    editor.page.mouse.click(box["x"] + x, box["y"] + y)
+
+
+def drawn(editor: Editor, node: int) -> list[str]:
+    """The names of the widgets that are drawn, in the order of the page."""
+    if on_canvas(editor):
+        return editor.page.evaluate("""number => {
+            const node = app.rootGraph.getNodeById(number);
+            return node.widgets.filter(widget => node.isWidgetVisible(widget)).map(({ name }) => name)
+                .filter(name => name !== "atelier_more");
+        }""", node)
+    names = set(editor.page.evaluate("number => app.rootGraph.getNodeById(number).widgets.map(({ name }) => name)",
+                                     node))
+    shown = editor.page.locator(f"[data-node-id='{node}']").inner_text().split("\n")
+    return [name for line in shown if (name := line.strip().replace(" ", "_")) in names]
+
+
+def wait_until_drawn(editor: Editor, node: int, count: int) -> list[str]:
+    """Wait for a number of widgets; their names."""
+    end = time.monotonic() + 60
+    while len(names := drawn(editor, node)) != count:
+        assert time.monotonic() < end, names
+        editor.page.wait_for_timeout(100)
+    return names
+
+
+def test_few_widgets_are_shown_at_first_and_the_others_at_a_press(editor: Editor, host: Host) -> None:
+    """What a link leads to is always among them. Folding changes nothing of the workflow."""
+    graph = Graph(**{"1": ("AtelierTrainingOptions", {"beta2": ["2", 0]}), "2": ("PrimitiveFloat", {"value": 0.9}),
+                     "3": ("AtelierImageFolder", {}), "4": ("AtelierWritePrompt", {}),
+                     "5": ("AtelierBlockGrid", {"images": ["6", 0]}), "6": ("EmptyImage", {})})
+    show(editor, host, **graph.nodes)
+    editor.show(1, 0.5)
+    names = wait_until_drawn(editor, 1, 12)
+    assert {"learning_rate", "beta2"} <= set(names) and "beta1" not in names, names
+    saved = editor.page.evaluate("() => app.rootGraph.serialize()")
+    values = {node["type"]: len(node["widgets_values"]) for node in saved["nodes"]}
+    sent = editor.api_graph()
+    press_more(editor, 1)
+    names = wait_until_drawn(editor, 1, values["AtelierTrainingOptions"])
+    assert {"beta1", "beta2", "save_dtype"} <= set(names)
+    editor.screenshot("unfolded")
+    press_more(editor, 1)
+    wait_until_drawn(editor, 1, 12)
+    assert editor.api_graph() == sent
+    for node in (3, 4, 5):
+        editor.show(node, 0.5)
+        assert len(drawn(editor, node)) <= 9, drawn(editor, node)
+    editor.load(saved)
+    assert editor.api_graph() == sent
