@@ -20,7 +20,7 @@ from .convert_lora import ConvertLora
 from .denoising_steps import DenoisingSteps
 from .export_checkpoint import ExportCheckpoint
 from .filler_images import FillerImages
-from .host import folders, packages
+from .host import folders, output_targets, packages
 from .hub_dataset import HubDataset
 from .image_folder import ImageFolder
 from .images_to_training_set import ImagesToTrainingSet
@@ -66,9 +66,10 @@ class AtelierExtension(ComfyExtension):
     """Registers the pack with the host."""
 
     async def on_load(self) -> None:
-        """Use the host's copy of CLIP's vocabulary, add the routes of the training panel, and say what is missing."""
+        """Use the host's copy of CLIP's vocabulary, join its server, and say what is missing."""
         folders.use_host_tokenizer()
         routes.add_routes()
+        output_targets.limit_targets()
         if missing := packages.missing_packages():
             logging.getLogger("atelier").warning(
                 "Atelier needs %s, which this Python does not find. Stop ComfyUI, run %s and start it again.",

@@ -1,7 +1,8 @@
-"""The host's web server: texts on nodes, events for the editor, and routes."""
+"""The host's web server: texts on nodes, events for the editor, routes, and prompts."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 
@@ -23,6 +24,13 @@ def route_table() -> Any:
     """The host's aiohttp route table, which a pack may extend while it loads; None where there is no server."""
     server = _server()
     return None if server is None else server.routes
+
+
+def on_prompt(change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    """Have the server apply `change` to the body of every request to queue a prompt."""
+    server = _server()
+    if server is not None:
+        server.add_on_prompt_handler(change)
 
 
 def _server() -> Any:

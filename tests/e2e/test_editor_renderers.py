@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from kit.editor import ARTEFACTS, EMPTY, Editor
 from kit.graphs import Graph
 from kit.host import Host
 from kit.main_workflow import ended
+from kit.shapes import draw_shapes
 from playwright.sync_api import Browser, expect
 
 pytestmark = [pytest.mark.host, pytest.mark.browser, pytest.mark.slow]
@@ -19,6 +21,7 @@ pytestmark = [pytest.mark.host, pytest.mark.browser, pytest.mark.slow]
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     """One of its own: a renderer that was chosen once stays chosen."""
     with Host(tmp_path_factory.mktemp("renderers")) as running:
+        draw_shapes(running.base / "input" / "editor", count=5)
         yield running
 
 
@@ -65,6 +68,27 @@ def test_the_reason_of_a_refusal_stands_on_its_node(editor: Editor, host: Host) 
     expect(note).to_contain_text("no such folder is not a folder")
     workflow = editor.page.evaluate("() => JSON.stringify(app.rootGraph.serialize())")
     assert "is not a folder" not in workflow
+
+
+def test_a_training_without_its_model_runs_nothing_and_says_so(editor: Editor, host: Host) -> None:
+    """Image Folder is an output node, which the host would run alone and call the job completed."""
+    show(editor, host, **first_training("gone.safetensors", "editor"))
+    before = host.get_json("/history").keys()
+    editor.run_refused()
+    notes = editor.page.locator(".atelier-error")
+    expect(notes).to_have_count(2)
+    editor.show(1)
+    expect(notes.filter(has_text="There is no file 'gone.safetensors'").first).to_be_visible()
+    editor.show(3)
+    expect(notes.filter(has_text="This did not run, because of node 1")).to_be_visible()
+    editor.screenshot("training-refused")
+    assert host.get_json("/history").keys() == before
+
+
+def first_training(model: str, folder: str, **trainer: Any) -> dict[str, tuple[str, dict[str, Any]]]:
+    """The nodes of a first training: a model, pictures, and the trainer."""
+    return {"1": ("AtelierOpenModel", {"model": model}), "2": ("AtelierImageFolder", {"folder": folder}),
+            "3": ("AtelierTrainLora", {"model": ["1", 0], "training_set": ["2", 0], **trainer})}
 
 
 def on_canvas(editor: Editor) -> bool:

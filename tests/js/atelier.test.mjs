@@ -106,3 +106,16 @@ test("a refused prompt's reasons stand on their nodes, whole or in part refused"
   assert.equal(score.widgets.length, 1);
   refused.answer = undefined;
 });
+
+test("what is not run because of another node says so", async () => {
+  app.rootGraph.nodes = [];
+  const [trainer, grid] = [["AtelierTrainLora", 5], ["AtelierBlockGrid", 6]]
+    .map(([kind, id]) => makeNode(extension, kind, app.rootGraph, id));
+  const gone = { errors: [{ message: "Value not in list", details: "There is no file 'x'" }], dependent_outputs: ["5", "4"] };
+  refused.answer = { node_errors: { 4: gone } };
+  await stub.api.queuePrompt(0, {});
+  refused.answer = undefined;
+  assert.deepEqual([trainer, grid].map((node) => node.widgets.at(-1)?.shown.textContent?.includes("because of node 4")),
+    [true, undefined]);
+  assert.match(trainer.widgets.at(-1).shown.textContent, /There is no file 'x'/);
+});

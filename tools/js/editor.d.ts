@@ -57,6 +57,8 @@ interface NodeOutput {
 /** Why the server refuses to run a node. */
 interface NodeRefusal {
   errors: { message: string; details: string }[];
+  /** Output nodes that are not run because of it. */
+  dependent_outputs?: string[];
 }
 
 /** The error that the editor throws for a refused prompt. */

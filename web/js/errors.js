@@ -12,15 +12,22 @@ const HEIGHT = 72;
 const shown = new WeakMap();
 
 /**
- * The texts of a refused prompt by node, as the server answers it.
+ * The texts of a refused prompt by node, as the server answers it: why each node is refused, and of what is not run
+ * because of that, the reason.
  *
  * @param {Record<string, NodeRefusal> | undefined} refusals
  * @returns {Record<string, string>}
  */
-export function refusalTexts(refusals) {
-  return Object.fromEntries(Object.entries(refusals ?? {}).map(([node, { errors }]) => [
-    node, errors.map(({ message, details }) => details || message).join("\n"),
-  ]));
+export function refusalTexts(refusals = {}) {
+  /** @type {Record<string, string>} */
+  const texts = {};
+  for (const [node, { errors }] of Object.entries(refusals)) {
+    texts[node] = errors.map(({ message, details }) => details || message).join("\n");
+  }
+  for (const [node, { dependent_outputs: dependents = [] }] of Object.entries(refusals)) {
+    for (const output of dependents) texts[output] ??= `This did not run, because of node ${node}: ${texts[node]}`;
+  }
+  return texts;
 }
 
 /**

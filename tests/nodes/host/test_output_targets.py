@@ -1,0 +1,44 @@
+"""Which nodes a prompt is run for."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import pytest
+from kit.pack import pack_module
+
+pytestmark = pytest.mark.host
+
+
+def node(kind: str, **inputs: Any) -> dict[str, Any]:
+    return {"class_type": kind, "inputs": inputs}
+
+
+PROMPT = {
+    "1": node("AtelierConvertCheckpoint", checkpoint="a"), "2": node("AtelierImageFolder", folder="b"),
+    "3": node("AtelierTrainLora", model=["1", 0], training_set=["2", 0], name="c"),
+    "4": node("SaveImage", images=["3", 3]), "5": node("AtelierImageFolder", folder="d"),
+    "6": node("PreviewAny", source=["2", 0]), "7": node("Text"), "8": node("AtelierTokens", text=["7", 0]),
+}
+
+
+@pytest.fixture
+def without_sources(pack: ModuleType) -> Any:
+    return pack_module(pack, "nodes.host.output_targets").without_sources
+
+
+def test_what_a_training_depends_on_is_run_for_it_alone(without_sources: Any) -> None:
+    request = {"prompt": PROMPT, "client_id": "x"}
+    changed = without_sources(request)
+    assert changed == {**request, "partial_execution_targets": ["3", "4", "5", "6", "7", "8"]}
+    assert "partial_execution_targets" not in request
+
+
+def test_other_prompts_are_left_as_they_are(without_sources: Any) -> None:
+    alone = {name: PROMPT[name] for name in ("1", "2", "5", "7", "8")}
+    chosen = {"prompt": PROMPT, "partial_execution_targets": ["2"]}
+    loop = {"a": node("AtelierTrainLora", model=["a", 0], x=[], y=[["b"]], z=["gone", 0])}
+    for request in ({"prompt": alone}, chosen, {}, {"prompt": None}, {"prompt": {"1": 3}}, {"prompt": loop},
+                    {"prompt": {"1": {}, "2": {"class_type": "AtelierTrainLora", "inputs": []}}}):
+        assert without_sources(request) == request
