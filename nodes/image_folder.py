@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..atelier.dataset.folder import CaptionSource, FolderOptions, read_folder
-from ..atelier.dataset.types import Crop, Resolution
+from ..atelier.dataset.types import Crop, Resolution, TrainingSet
 from . import sockets
 from .host import folders
 from .host.images import to_image_tensor
@@ -38,9 +38,9 @@ class ImageFolder(io.ComfyNode):
                                         "user/atelier/allowed.toml lists. Folders called N_name in it are used N times "
                                         "an epoch."),
                 io.Combo.Input("captions", options=CaptionSource, default=_OPTIONS.captions,
-                               tooltip="From text files beside the pictures (sidecar), from a template, one fixed text "
-                                       "for all, or the prompts that the pictures say they were made with (metadata; "
-                                       "a text file comes first)."),
+                               tooltip="From text files beside the pictures (sidecar; without any, the trigger or the "
+                                       "folder's name), from a template, one fixed text for all, or the prompts that "
+                                       "the pictures say they were made with (metadata; a text file comes first)."),
                 io.String.Input("caption", default="", multiline=True,
                                 placeholder="{trigger}, a photo of {stem}",
                                 tooltip="The template, with {stem}, {trigger} and {folder}; or the fixed text; or what "
@@ -83,6 +83,7 @@ class ImageFolder(io.ComfyNode):
                 flip: bool, bucket_step: int, max_aspect: float, recursive: bool, unreadable: str, caption_lines: bool,
                 masks: str, prior: str, prior_caption: str) -> io.NodeOutput:
         """Read the folder and show a preview."""
+        from ..atelier.dataset.advice import advice
         from ..atelier.dataset.preview import contact_sheet
 
         options = FolderOptions(
@@ -93,4 +94,12 @@ class ImageFolder(io.ComfyNode):
             prior=folders.input_folder(prior) if prior.strip() else None, prior_text=prior_caption.strip())
         data = read_folder(folders.input_folder(folder), options, HostProgress())
         sheet = to_image_tensor([contact_sheet(data)])
-        return io.NodeOutput(data, sheet, ui=ui.PreviewImage(sheet, cls=cls))
+        text = "\n".join([_count(data), *advice(data)])
+        return io.NodeOutput(data, sheet, ui={**ui.PreviewImage(sheet, cls=cls).as_dict(), "text": (text,)})
+
+
+def _count(data: TrainingSet) -> str:
+    prior = sum(sample.prior for sample in data.samples)
+    count = len(data.samples) - prior
+    return (f"{count} picture{'s' * (count != 1)}" + (f", {prior} to preserve what the model knows" if prior else "")
+            + (f", {len(data.skipped)} left out" if data.skipped else ""))

@@ -17,6 +17,13 @@ from .panel.monitor import TrainingProgress, sessions, training_progress
 from .trigger_warning import trigger_warning
 from .validation import check
 
+LENGTHS = {name: f"{preset.steps} steps" if preset.steps else f"{preset.epochs} epochs"
+           for name, preset in PRESETS.items()}
+"""How long each preset trains."""
+
+NO_SAMPLES = "none"
+"""A sample prompt for which no pictures are drawn."""
+
 
 class TrainLora(io.ComfyNode):
     """Train a LoRA and hand it on."""
@@ -26,11 +33,11 @@ class TrainLora(io.ComfyNode):
         """Describe the node."""
         return io.Schema(
             node_id="AtelierTrainLora",
-            display_name="Train LoRA",
+            display_name="Train LoRA (Atelier)",
             category="Atelier/training",
             description="Trains a LoRA on a training set and writes it to models/loras. Cancelling keeps what was "
                         "learnt; running again goes on where it stopped. A finished run is not repeated.",
-            search_aliases=["fine-tune", "finetune", "train", "lora training", "dreambooth"],
+            search_aliases=["train lora", "fine-tune", "finetune", "lora training", "dreambooth", "kohya"],
             is_output_node=True,
             inputs=[
                 sockets.DiffusersModel.Input("model", tooltip="The model to fine-tune. It stays as it is."),
@@ -38,11 +45,12 @@ class TrainLora(io.ComfyNode):
                 io.String.Input("name", default="my-lora",
                                 tooltip="Name of the LoRA file, without ending. A file of another run is never "
                                         "overwritten: the new one gets a number."),
-                io.Combo.Input("preset", options=list(PRESETS),
+                io.Combo.Input("preset", options=list(PRESETS), extra_dict={"lengths": LENGTHS},
                                tooltip="A starting point for everything that is not set here: for a subject, a style, "
                                        "a quick look, or the published reference recipe."),
                 io.Int.Input("length", default=0, min=0, max=1_000_000,
-                             tooltip="How long to train. 0: as long as the preset says."),
+                             tooltip="How long to train. 0: as long as the preset says, "
+                                     + ", ".join(f"{length} for {name}" for name, length in LENGTHS.items()) + "."),
                 io.Combo.Input("unit", options=["steps", "epochs"],
                                tooltip="What length counts: optimiser steps, or passes over all pictures."),
                 # No new seed after each run: that would train anew.
@@ -53,15 +61,17 @@ class TrainLora(io.ComfyNode):
                 sockets.TrainingOptions.Input("options", optional=True,
                                               tooltip="How to train, where it differs from the preset."),
                 io.String.Input("sample_prompt", default="", multiline=True, optional=True,
+                                placeholder="what to draw meanwhile; empty: the first picture's caption",
                                 tooltip="Draw a picture of this now and then, and one with the finished LoRA. Empty: "
-                                        "as the options or the preset have it."),
+                                        "as the options or the preset have it, else the caption of the first picture. "
+                                        f"{NO_SAMPLES}: no pictures."),
             ],
             outputs=[
                 sockets.LoraModel.Output(display_name="lora", tooltip="For Apply LoRA, or core's Load LoRA Model."),
                 io.String.Output(display_name="lora name", tooltip="As core's Load LoRA lists the written file."),
                 io.Image.Output(display_name="loss plot", tooltip="Training and validation loss by step."),
                 io.Image.Output(display_name="samples",
-                                tooltip="Pictures drawn while training. Nothing comes out without a sample prompt."),
+                                tooltip="Pictures drawn while training. Nothing comes out where none were drawn."),
                 io.String.Output(display_name="report", tooltip="What was done, in a few lines."),
             ],
         )
@@ -81,6 +91,7 @@ class TrainLora(io.ComfyNode):
                 lora_config: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None,
                 sample_prompt: str = "") -> io.NodeOutput:
         """Train, or find the finished run, and show its curve and pictures."""
+        from ..atelier.dataset.captions import typical_caption
         from ..atelier.train.devices import RunPaths
         from ..atelier.train.run import train
 
@@ -89,8 +100,10 @@ class TrainLora(io.ComfyNode):
         check_written(paths.loras / f"{file_name(name)}.safetensors")
         own: dict[str, Any] = {unit: length, "seed": seed}
         if sample_prompt.strip():
-            own["sample_prompt"] = sample_prompt
+            own["sample_prompt"] = "" if sample_prompt.strip() == NO_SAMPLES else sample_prompt
         request = build_request(preset, lora_config or {}, options or {}, own)
+        if "sample_prompt" not in own and not request.samples.sample_prompt:
+            request = request.override({"sample_prompt": typical_caption(training_set)})
         warning = trigger_warning(training_set.trigger)
         with training_progress(cls, can_sample=bool(request.samples.sample_prompt)) as progress:
             with device.exclusive_device():

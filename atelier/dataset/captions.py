@@ -48,6 +48,11 @@ def with_trigger(caption: str, trigger: str) -> str:
     return f"{trigger}, {caption}" if caption else trigger
 
 
+def typical_caption(data: TrainingSet) -> str:
+    """The caption of the first picture that is trained on, to try a LoRA with; empty where it has none."""
+    return next((sample.captions[0] for sample in data.samples if not sample.prior), "").strip()
+
+
 def variants(caption: str, count: int, keep_tokens: int, seed: int) -> tuple[str, ...]:
     """Up to `count` different orders of a comma-separated caption, itself first.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from .metadata_table import MetadataTables
 from .parallel import in_order
 from .scan import PictureFile, find_pictures
 from .sidecar import Sidecars, read_sidecar
+from .stand_in import has_caption_files, stand_in_captions
 from .types import Resolution, Sample, TrainingSet
 
 _log = logging.getLogger("atelier")
@@ -32,7 +33,8 @@ class CaptionSource(str, Enum):
     """Where captions come from."""
 
     SIDECAR = "sidecar"
-    """A text file beside each picture, else its row of a table (see `atelier.dataset.metadata_table`)."""
+    """A text file beside each picture, else its row of a table (see `atelier.dataset.metadata_table`). In a folder
+    without any, the trigger or the folder's name is every caption, and a note says so."""
     TEMPLATE = "template"
     """One template, filled for each picture."""
     FIXED = "fixed"
@@ -108,7 +110,7 @@ def read_folder(folder: Path, options: FolderOptions = FolderOptions(), progress
     progress = progress or Progress()
     found = _pictures(folder, options.recursive, options.masks,
                       [*leave_out, *([options.prior] if options.prior else [])])
-    captions = _captions(folder, found, options, progress)
+    captions, notes = _captions(folder, found, options, progress)
     entries = [_Entry(picture, caption, False) for picture, caption in zip(found, captions, strict=True)]
     if options.masks and not any(picture.mask for picture in found):
         raise AtelierError(f"The masks folder {options.masks} holds no mask for any picture of {folder}.",
@@ -117,7 +119,7 @@ def read_folder(folder: Path, options: FolderOptions = FolderOptions(), progress
         prior = _pictures(options.prior, options.recursive, None, leave_out)
         texts = _own_captions(options.prior, prior, options.caption_lines, options.prior_text, _PRIOR_TEXT, progress)
         entries += [_Entry(picture, caption, True) for picture, caption in zip(prior, texts, strict=True)]
-    return _checked(entries, options, progress)
+    return replace(_checked(entries, options, progress), notes=notes)
 
 
 @dataclass(frozen=True)
@@ -140,8 +142,13 @@ def _pictures(folder: Path, recursive: bool, masks: Path | None, leave_out: Sequ
 
 
 def _captions(folder: Path, found: Sequence[PictureFile], options: FolderOptions,
-              progress: Progress) -> list[tuple[str, ...]]:
-    if options.captions in (CaptionSource.SIDECAR, CaptionSource.METADATA):
+              progress: Progress) -> tuple[list[tuple[str, ...]], tuple[str, ...]]:
+    """The captions of each picture, and notes on them."""
+    notes: tuple[str, ...] = ()
+    if options.captions is CaptionSource.SIDECAR and not options.text and not has_caption_files(folder, found):
+        captions, note = stand_in_captions(folder, found, options.trigger)
+        notes = (note,)
+    elif options.captions in (CaptionSource.SIDECAR, CaptionSource.METADATA):
         captions = _own_captions(folder, found, options.caption_lines, options.text, _TEXT, progress,
                                  prompts=options.captions is CaptionSource.METADATA)
     elif options.captions is CaptionSource.FIXED:
@@ -149,7 +156,7 @@ def _captions(folder: Path, found: Sequence[PictureFile], options: FolderOptions
     else:
         captions = [(fill_template(options.template, {"stem": picture.path.stem, "trigger": options.trigger,
                                                       "folder": picture.folder}),) for picture in found]
-    return [tuple(with_trigger(text, options.trigger) for text in texts) for texts in captions]
+    return [tuple(with_trigger(text, options.trigger) for text in texts) for texts in captions], notes
 
 
 def _own_captions(folder: Path, found: Sequence[PictureFile], by_lines: bool, fallback: str, option: str,
@@ -228,8 +235,8 @@ def _checked(entries: Sequence[_Entry], options: FolderOptions, progress: Progre
                            "Replace or remove them, or set unreadable to skip.")
     for fault in faults:
         _log.warning("Left out %s: %s", fault.path, fault.why)
-    return TrainingSet(tuple(samples), options.resolution, options.flip, options.trigger,
-                       skipped=tuple(fault.path for fault in faults))
+    return TrainingSet(samples=tuple(samples), resolution=options.resolution, flip=options.flip,
+                       trigger=options.trigger, skipped=tuple(fault.path for fault in faults))
 
 
 def _names(paths: Sequence[Path]) -> str:

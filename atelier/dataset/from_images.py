@@ -47,7 +47,7 @@ def from_images(images: Sequence[Image.Image], captions: Sequence[str], folder: 
             with atomic_file(path) as part:
                 rgb.save(part, format="PNG", compress_level=1)
         samples.append(make_sample(path, (with_trigger(text.strip(), trigger),), repeats=repeats))
-    return TrainingSet(tuple(samples), resolution or Resolution(), flip, trigger)
+    return TrainingSet(samples=tuple(samples), resolution=resolution or Resolution(), flip=flip, trigger=trigger)
 
 
 def _pixel_digest(image: Image.Image) -> str:

@@ -107,7 +107,7 @@ def read_hub(query: HubQuery, cache: Path, *, trigger: str = "", resolution: Res
 
     samples = tuple(make_sample(item.path, tuple(with_trigger(text, trigger) for text in item.captions),
                                 repeats=repeats) for item in fetch(query, cache, progress))
-    return TrainingSet(samples, resolution, flip, trigger)
+    return TrainingSet(samples=samples, resolution=resolution, flip=flip, trigger=trigger)
 
 
 @contextmanager

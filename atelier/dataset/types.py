@@ -89,7 +89,7 @@ class Sample:
                                "Give both or neither.")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainingSet:
     """Pictures with captions and their size policy. Immutable; equal content has an equal digest."""
 
@@ -101,6 +101,8 @@ class TrainingSet:
     """The rare word the captions use for the new subject or style; recorded in the LoRA's metadata."""
     skipped: tuple[Path, ...] = ()
     """Files left out because they could not be read. Not part of the digest."""
+    notes: tuple[str, ...] = ()
+    """Sentences on what was assumed in reading, for a person. Not part of the digest."""
 
     def __post_init__(self) -> None:
         if not self.samples:

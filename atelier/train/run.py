@@ -11,6 +11,7 @@ from functools import partial
 
 import torch
 
+from ..dataset.advice import advice
 from ..dataset.types import TrainingSet
 from ..device_memory import explain_out_of_memory, free_cache
 from ..files import atomic_file
@@ -153,7 +154,7 @@ def _train(job: _Job) -> RunResult:
         held_out_names=held_out,
         precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=loaded.checkpointing,
         samples=job.folder.sample_settings, history=ended.state.history,
-        warnings=[sentence for sentence in (cut, extended, _undrawn(loop.undrawn)) if sentence])
+        warnings=[sentence for sentence in (*advice(job.data), cut, extended, _undrawn(loop.undrawn)) if sentence])
     plot = loss_plot(result.history, title=f"{job.name} · {result.status}", best_step=result.best_step,
                      steps_per_epoch=trainer.steps_per_epoch)
     with atomic_file(job.folder.plot) as part:

@@ -67,7 +67,8 @@ async def _post_sample(request: web.Request) -> web.Response:
     for session in sampling:
         session.request_sample()
     return _answer(sampling, "A picture is drawn after the running step." if sampling else
-                    "Train LoRA has no sample prompt." if running else "Nothing is being trained.")
+                    "Train LoRA draws no pictures: its sample prompt is none." if running else
+                    "Nothing is being trained.")
 
 
 async def _post_continue(request: web.Request) -> web.Response:

@@ -72,7 +72,8 @@ def test_another_seed_gives_other_orders() -> None:
 
 def test_a_training_set_gets_variants(tmp_path_factory: pytest.TempPathFactory) -> None:
     path = tmp_path_factory.mktemp("a") / "a.png"
-    data = TrainingSet((Sample(image=path, captions=("a, b, c", "one sentence"), digest="00", size=(8, 8)),))
+    sample = Sample(image=path, captions=("a, b, c", "one sentence"), digest="00", size=(8, 8))
+    data = TrainingSet(samples=(sample,))
     more = with_variants(data, 3, 0, seed=0)
     assert more.samples[0].captions == (*variants("a, b, c", 3, 0, 0), "one sentence")
     assert with_variants(data, 1, 0, seed=0) == data

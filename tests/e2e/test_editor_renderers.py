@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,12 +16,16 @@ from playwright.sync_api import Browser, expect
 
 pytestmark = [pytest.mark.host, pytest.mark.browser, pytest.mark.slow]
 
+MODEL = "small.safetensors"
+
 
 @pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+def host(tmp_path_factory: pytest.TempPathFactory, put_checkpoint: Callable[..., str]) -> Iterator[Host]:
     """One of its own: a renderer that was chosen once stays chosen."""
     with Host(tmp_path_factory.mktemp("renderers")) as running:
-        draw_shapes(running.base / "input" / "editor", count=5)
+        for name in ("editor", "plain"):
+            draw_shapes(running.base / "input" / name, count=5)
+        put_checkpoint(running, MODEL)
         yield running
 
 
@@ -83,6 +87,33 @@ def test_a_training_without_its_model_runs_nothing_and_says_so(editor: Editor, h
     expect(notes.filter(has_text="This did not run, because of node 1")).to_be_visible()
     editor.screenshot("training-refused")
     assert host.get_json("/history").keys() == before
+
+
+def test_a_first_training_needs_no_wiring_and_no_captions_to_draw_samples(editor: Editor, host: Host) -> None:
+    """A model, pictures and the trainer, found by its own name; everything else as it is."""
+    for file in (host.base / "input" / "plain").glob("*.txt"):
+        file.unlink()
+    steps = 4 if on_canvas(editor) else 5  # the second renderer's is another run
+    show(editor, host, **first_training(MODEL, "plain", name="first", preset="quick look"))
+    titles = editor.page.evaluate("() => Object.values(LiteGraph.registered_node_types).map(({ title }) => title)")
+    assert [titles.count(title) for title in ("Train LoRA", "Train LoRA (Atelier)")] == [1, 1]
+    editor.set_widget(2, "resolution", 64)
+    editor.show(3)
+    expect(editor.panel).to_contain_text("Press Run to train 200 steps, as the preset has it.")
+    editor.set_widget(3, "length", steps)
+    expect(editor.panel).to_contain_text(f"Press Run to train {steps} steps.")
+    done = ended(host, editor.run())
+    assert done["status"]["status_str"] == "success"
+    expect(editor.panel.get_by_role("status").first).to_have_text("Finished")
+    samples = editor.panel.get_by_role("img", name=f"Sample picture after step {steps}")
+    expect(samples).to_be_visible()
+    editor.screenshot("first-training")
+    header = host.get_json(f"/atelier/training?prompt={done['prompt'][1]}")["sessions"][0]
+    assert header["can_sample"] and header["samples"] == list(range(1, steps + 1))
+    editor.show(2)
+    told = editor.page.locator("pre.atelier-result")
+    expect(told).to_contain_text("5 pictures")
+    expect(told).to_contain_text("the caption of each picture is its folder's name, such as 'plain'")
 
 
 def first_training(model: str, folder: str, **trainer: Any) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -28,7 +28,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "KSampler": {"steps": 2}, "KSamplerAdvanced": {"steps": 4}, "BasicScheduler": {"steps": 3},
     "AtelierModelToCompare": {"steps": 2, "cfg": 5.0, "sampler": "euler", "scheduler": "normal"},
     "AtelierCompareModels": {"width": SIZE, "height": SIZE, "seeds": 1},
-    "AtelierImageFolder": {"resolution": SIZE}, "AtelierTrainLora": {"length": 8, "unit": "epochs"},
+    "AtelierImageFolder": {"resolution": SIZE},
+    "AtelierTrainLora": {"length": 8, "unit": "epochs", "sample_prompt": "none"},
     "ImagePadForOutpaint": {"left": 32, "right": 32, "feathering": 8},
 }
 """Smaller values for widgets that are not linked, by node class."""

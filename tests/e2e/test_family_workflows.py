@@ -72,7 +72,7 @@ def small(name: str) -> dict[str, Any]:
         elif node["class_type"] == "AtelierImageFolder":
             inputs["resolution"] = SIZE
         elif node["class_type"] == "AtelierTrainLora":
-            inputs |= {"length": 3, "unit": "epochs"}
+            inputs |= {"length": 3, "unit": "epochs", "sample_prompt": "none"}
     return graph
 
 

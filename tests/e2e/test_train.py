@@ -34,7 +34,8 @@ def training(checkpoint: str, pictures: Path, name: str, steps: int, **options: 
         lora=("AtelierLoraConfig", {"rank": 4}),
         options=("AtelierTrainingOptions", {"monitor": "off", "patience": 0, **options}),
         train=("AtelierTrainLora", {"model": ["model", 0], "training_set": ["data", 0], "lora_config": ["lora", 0],
-                                    "options": ["options", 0], "name": name, "length": steps}))
+                                    "options": ["options", 0], "name": name, "length": steps,
+                                    "sample_prompt": "" if "sample_prompt" in options else "none"}))
 
 
 def steps_shown(result: Result, total: int) -> list[int]:

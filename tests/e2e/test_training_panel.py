@@ -45,7 +45,8 @@ def training(checkpoint: str, pictures: Path, name: str, steps: int, *, node: st
         "lora": ("AtelierLoraConfig", {"rank": 4}),
         "options": ("AtelierTrainingOptions", {"monitor": "off", "patience": 0, **options}),
         node: ("AtelierTrainLora", {"model": ["model", 0], "training_set": ["data", 0], "lora_config": ["lora", 0],
-                                    "options": ["options", 0], "name": name, "length": steps}),
+                                    "options": ["options", 0], "name": name, "length": steps,
+                                    "sample_prompt": "" if "sample_prompt" in options else "none"}),
         "after": ("PreviewImage", {"images": [node, 2]}),
     })
 
@@ -193,12 +194,12 @@ def test_sample_now_draws_one_picture(host: Host, checkpoint: str, pictures: Pat
         assert picture.std() > 1
 
 
-def test_no_picture_without_a_sample_prompt(host: Host, checkpoint: str, pictures: Path) -> None:
+def test_no_picture_where_none_are_wanted(host: Host, checkpoint: str, pictures: Path) -> None:
     answers: list[Any] = []
     result = host.queue(training(checkpoint, pictures, "unsampled", LONG, learning_rate=2e-4).fill(host),
                         at_step(2, lambda news: answers.extend(host.post(path, {}) for path in (SAMPLE, STOP))))
     assert result.status == "success", result.error
-    assert answers[0] == {"message": "Train LoRA has no sample prompt.", "reached": []}
+    assert answers[0] == {"message": "Train LoRA draws no pictures: its sample prompt is none.", "reached": []}
     assert session(host, node="train")["samples"] == []
 
 

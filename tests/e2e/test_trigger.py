@@ -21,7 +21,7 @@ def test_a_common_trigger_is_reported_and_a_rare_one_is_not(host: Host, checkpoi
                                          "caption": "a photo of {trigger}", "trigger": word}),
             options=("AtelierTrainingOptions", {"monitor": "off", "patience": 0, "holdout": False}),
             train=("AtelierTrainLora", {"model": ["model", 0], "training_set": ["data", 0], "options": ["options", 0],
-                                        "name": f"trigger {word}", "length": 1}),
+                                        "name": f"trigger {word}", "length": 1, "sample_prompt": "none"}),
             report=("PreviewAny", {"source": ["train", 4]})).fill(host))
         assert result.status == "success", result.error
         reports.append((result.text("report"), host.log()[before:]))

@@ -2,16 +2,18 @@
 
 interface EditorWidget {
   name: string;
+  value?: unknown;
   label?: string;
   /** Not drawn on the canvas. */
   hidden?: boolean;
   serialize?: boolean;
   options: { step2?: number; advanced?: boolean };
+  callback?(this: EditorWidget, ...values: unknown[]): void;
   onRemove?(): void;
 }
 
 /** The declaration of one input as the server sends it: its type, then its options. */
-type InputSpec = [type: unknown, options?: { arrow_step?: number }];
+type InputSpec = [type: unknown, options?: { arrow_step?: number; lengths?: Record<string, string> }];
 
 interface EditorNode {
   id: number | string;

@@ -11,6 +11,7 @@ import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
 import { resultView } from "./results/view.js";
 import { Feed } from "./training/feed.js";
 import { Panel } from "./training/panel.js";
+import { plannedLength } from "./training/plan.js";
 
 /** @typedef {import("./training/session.js").Session} Session */
 
@@ -90,6 +91,14 @@ function addPanel(node) {
   // For a new node; a node of a saved workflow gets its own size after this.
   node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
   hidePictures(node); // the plot and the samples are in the panel already
+  // A new length is told in the panel. The callback comes after the value is set.
+  for (const each of node.widgets ?? []) {
+    const { callback } = each;
+    each.callback = function (...values) {
+      showTrainings();
+      return callback?.apply(this, values);
+    };
+  }
   // The editor gives the graph its id, and puts the node into it, after the node is created.
   requestAnimationFrame(showTrainings);
 }
@@ -97,7 +106,12 @@ function addPanel(node) {
 /** Show in every panel the latest session of its node. */
 function showTrainings() {
   const root = app.rootGraph;
-  for (const node of allNodes(root)) panels.get(node)?.show(feed.find(root.id, executionIds(root, node)));
+  for (const node of allNodes(root)) {
+    const panel = panels.get(node);
+    if (!panel) continue;
+    panel.plan = plannedLength(node);
+    panel.show(feed.find(root.id, executionIds(root, node)));
+  }
 }
 
 /** Redraw every panel when the editor changes its theme, which is a class and variables on these two elements. */

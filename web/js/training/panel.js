@@ -10,7 +10,7 @@ import { element } from "../element.js";
 
 /** @type {[CurveName, string][]} */
 const CURVES = [["training", "training"], ["smoothed", "smoothed"], ["validation", "validation"], ["best", "★ best"]];
-const IDLE = "Press Run to train. The loss curve appears here.";
+const IDLE = "The loss curve appears here.";
 const EARLY = "The loss curve begins with the first step.";
 
 /**
@@ -37,6 +37,8 @@ export class Panel {
     this.pictureUrl = pictureUrl;
     /** @type {Session | undefined} */
     this.session = undefined;
+    /** How long a training will be, in words; empty where that is not known. */
+    this.plan = "";
     /** The animation frame that will draw the curve; 0 for none. */
     this.frame = 0;
 
@@ -109,7 +111,8 @@ export class Panel {
     this.element.dataset.status = session?.status ?? "idle";
     set(this.title, session ? headline(session) : "Not trained yet");
     set(this.position, session ? position(session.values) : "");
-    set(this.hint, !session ? IDLE : running && !session.losses.length ? EARLY : "");
+    const idle = `Press Run to train${this.plan && ` ${this.plan}`}. ${IDLE}`;
+    set(this.hint, !session ? idle : running && !session.losses.length ? EARLY : "");
     this.showBar(session, running);
     this.showNumbers(session, running);
     this.showPictures(session);
@@ -118,7 +121,7 @@ export class Panel {
     this.resume.disabled = false;
     this.stop.hidden = !this.resume.hidden;
     this.sample.disabled = !running || !session.can_sample || session.sample_asked;
-    this.sample.title = running && !session.can_sample ? "Give Train LoRA a sample prompt first." : "";
+    this.sample.title = running && !session.can_sample ? "Its sample prompt is none: no pictures are drawn." : "";
     if (session?.message) set(this.note, session.message);
     this.redraw();
   }

@@ -1,0 +1,57 @@
+"""Train LoRA: what it asks the trainer for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from kit.pack import node_classes, pack_module
+
+pytestmark = pytest.mark.host
+
+
+class Asked(Exception):
+    """Ends the node once it has asked."""
+
+
+def asked(pack: ModuleType, monkeypatch: pytest.MonkeyPatch, **inputs: Any) -> Any:
+    """The training request of a node with these inputs, and pictures captioned "a red fox"."""
+    requests: list[Any] = []
+
+    def train(name: str, model: Any, data: Any, request: Any, *_: Any, **__: Any) -> None:
+        requests.append(request)
+        raise Asked
+
+    monkeypatch.setattr(pack_module(pack, "atelier.train.run"), "train", train)
+    types = pack_module(pack, "atelier.dataset.types")
+    sample = types.Sample(image=Path("a.png"), captions=("a red fox", "another"), digest="00", size=(8, 8))
+    node: Any = node_classes(pack)["AtelierTrainLora"]
+    node.hidden = SimpleNamespace(extra_pnginfo=None)
+    with pytest.raises(Asked):
+        node.execute(model=None, training_set=types.TrainingSet(samples=(sample,)), name="x", seed=0,
+                     **{"preset": "subject", "length": 0, "unit": "steps", **inputs})
+    return requests[0]
+
+
+@pytest.mark.parametrize(("inputs", "prompt"), [
+    ({}, "a red fox"),
+    ({"options": {"sample_prompt": "of the options"}}, "of the options"),
+    ({"preset": "demo model"}, "a pencil sketch of a large red star, in the centre"),
+    ({"sample_prompt": "my own", "options": {"sample_prompt": "of the options"}}, "my own"),
+    ({"sample_prompt": " none ", "options": {"sample_prompt": "of the options"}}, ""),
+])
+def test_a_picture_is_drawn_without_further_wiring(pack: ModuleType, monkeypatch: pytest.MonkeyPatch,
+                                                   inputs: dict[str, Any], prompt: str) -> None:
+    assert asked(pack, monkeypatch, **inputs).samples.sample_prompt == prompt
+
+
+def test_length_0_is_what_the_node_tells_of_the_preset(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    node: Any = node_classes(pack)["AtelierTrainLora"]
+    inputs = {each.id: each for each in node.GET_SCHEMA().inputs}
+    preset, length = inputs["preset"], inputs["length"]
+    for name, told in preset.as_dict()["lengths"].items():
+        request = asked(pack, monkeypatch, preset=name)
+        assert told == (f"{request.steps} steps" if request.steps else f"{request.epochs} epochs")
+        assert f"{told} for {name}" in length.tooltip
