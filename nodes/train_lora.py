@@ -130,4 +130,5 @@ def _output(cls: type[io.ComfyNode], report: Any, progress: TrainingProgress, wa
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)
     return io.NodeOutput(state, str(report.lora.relative_to(folders.model_folder("loras"))), plot,
-                         graph.blocked_output() if samples is None else samples, text, ui={**shown, "text": (text,)})
+                         graph.blocked_output() if samples is None else samples, text,
+                         ui={**shown, "text": (text,), "run": (progress.run,)})

@@ -80,6 +80,11 @@ class TrainingProgress(HostProgress):
         """Write nothing on the node: the panel shows the same."""
 
     @property
+    def run(self) -> str:
+        """Names the session among all, for the node's output: the panel of a copy finds it by that."""
+        return self._session.key.run
+
+    @property
     def continues(self) -> bool:
         """True after "Go on": a run that the user stopped is trained to its end."""
         return self._session.continues

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from kit.editor import ARTEFACTS, EMPTY, Editor
 from kit.graphs import Graph
 from kit.host import Host
 from kit.main_workflow import ended
+from kit.panel import wait_for_steps
 from kit.shapes import draw_shapes
 from playwright.sync_api import Browser, expect
 
@@ -114,6 +116,24 @@ def test_a_first_training_needs_no_wiring_and_no_captions_to_draw_samples(editor
     told = editor.page.locator("pre.atelier-result")
     expect(told).to_contain_text("5 pictures")
     expect(told).to_contain_text("the caption of each picture is its folder's name, such as 'plain'")
+    progress_texts_are_gone(editor)
+
+    # A copy of the workflow: the host has the result in its cache and runs nothing.
+    editor.page.evaluate("() => app.loadGraphData({ ...app.rootGraph.serialize(), id: crypto.randomUUID() })")
+    editor.show(3)
+    expect(editor.panel.get_by_role("status").first).to_have_text("Not trained yet")
+    copied = ended(host, editor.run())
+    assert host.get_json(f"/atelier/training?prompt={copied['prompt'][1]}")["sessions"] == []
+    expect(editor.panel.get_by_role("status").first).to_have_text("Taken from an earlier run")
+    wait_for_steps(editor.panel, steps)
+    expect(samples).to_be_visible()
+
+
+def progress_texts_are_gone(editor: Editor) -> None:
+    """Such as "reading 5/5", which the editor itself leaves on a node that is done."""
+    editor.page.wait_for_function("""() => app.rootGraph.nodes.every(
+        ({ widgets = [] }) => widgets.every(({ name }) => name !== "$$node-text-preview"))""")
+    expect(editor.page.get_by_text(re.compile(r"^reading\b"))).to_have_count(0)
 
 
 def first_training(model: str, folder: str, **trainer: Any) -> dict[str, tuple[str, dict[str, Any]]]:

@@ -119,3 +119,16 @@ test("what is not run because of another node says so", async () => {
     [true, undefined]);
   assert.match(trainer.widgets.at(-1).shown.textContent, /There is no file 'x'/);
 });
+
+test("progress texts go from nodes that run no longer, and from all at the end", () => {
+  const inner = { id: "s", isRootGraph: false, nodes: [] };
+  app.rootGraph.nodes = [{ id: 5, subgraph: inner, graph: app.rootGraph }];
+  const text = () => ({ name: "$$node-text-preview", options: {} });
+  const [first, second] = [[app.rootGraph, 4], [inner, 7]].map(([graph, id]) => (
+    makeNode(extension, "AtelierOpenModel", graph, id, { widgets: [text()] })));
+  const other = makeNode(extension, "KSampler", app.rootGraph, 9, { widgets: [text()] });
+  listeners.get("executing")({ detail: "5:7" });
+  assert.deepEqual([first, second, other].map((node) => node.widgets.length), [0, 1, 1]);
+  listeners.get("executing")({ detail: null });
+  assert.deepEqual([first, second, other].map((node) => node.widgets.length), [0, 0, 1]);
+});

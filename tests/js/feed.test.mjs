@@ -151,3 +151,22 @@ test("listeners hear of changes until they leave", () => {
   feed.receive(session(2, []));
   assert.equal(heard, 1);
 });
+
+test("a result that was trained in another workflow is shown until the node trains itself", async () => {
+  const feed = new Feed(async () => [session(9, [[1, 1], [2, 1]], { status: "complete" })]);
+  await feed.refresh();
+  const output = { run: "r", report: "done", after: undefined };
+  const shown = feed.show("copy", ["4"], output);
+  assert.deepEqual([shown.status, shown.losses.length, shown.workflow], ["reused", 2, "w"]);
+  assert.equal(feed.show("w", ["4"], { ...output, after: "r" }).status, "complete", "its own stays as it ended");
+  assert.equal(feed.show("copy", ["4"], undefined), undefined);
+  feed.receive(session(1, [], { workflow: "copy", run: "s", status: "failed" }));
+  assert.equal(feed.show("copy", ["4"], output).status, "failed", "its own came later");
+  const again = feed.show("copy", ["4"], { ...output, after: "s" });
+  assert.deepEqual([again.status, again.run], ["reused", "r"]);
+});
+
+test("of a result whose session the server has dropped, the report is shown", () => {
+  const shown = new Feed(async () => []).show("w", ["4"], { run: "gone", report: "complete after 5 steps", after: undefined });
+  assert.deepEqual([shown.status, shown.message, shown.losses], ["reused", "complete after 5 steps", []]);
+});

@@ -79,6 +79,7 @@ export function makeNode(extension, comfyClass, graph, id, { nodeData = {}, widg
   const node = {
     id, comfyClass, size: [100, 100], widgets, constructor: { nodeData },
     setSize() {},
+    computeSize: () => [100, 100],
     addDOMWidget(name, type, shown, options) {
       const widget = { name, shown, options };
       this.widgets.push(widget);

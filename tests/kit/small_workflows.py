@@ -100,8 +100,9 @@ def small(name: str, fake: FakeLlm, graph: dict[str, Any] | None = None) -> dict
     graph = copy.deepcopy(graph or read_api(name))
     for node in graph.values():
         inputs = node["inputs"]
-        inputs |= {widget: change(inputs[widget]) for widget, change in CHANGES.get(node["class_type"], {}).items()
-                   if not isinstance(inputs[widget], list)}
+        # Graphs of the first release lack the widgets that came later.
+        inputs |= {widget: change(inputs.get(widget)) for widget, change in CHANGES.get(node["class_type"], {}).items()
+                   if not isinstance(inputs.get(widget), list)}
         if node["class_type"] == "AtelierLLM":
             inputs |= {"endpoint": "custom", "base_url": fake.base_url, "credential": KEYS[inputs["endpoint"]]}
     return graph

@@ -7,6 +7,8 @@ interface EditorWidget {
   /** Not drawn on the canvas. */
   hidden?: boolean;
   serialize?: boolean;
+  /** On the canvas. */
+  computedHeight?: number;
   options: { step2?: number; advanced?: boolean };
   callback?(this: EditorWidget, ...values: unknown[]): void;
   onRemove?(): void;
@@ -54,6 +56,8 @@ interface NodeOutput {
   cells?: { x: number; y: number; width: number; height: number; label: string }[];
   images?: ServedImage[];
   text?: string[];
+  /** The training whose result it is. */
+  run?: string[];
 }
 
 /** Why the server refuses to run a node. */

@@ -8,6 +8,7 @@ import { api } from "../../../scripts/api.js";
 import { clearError, refusalTexts, showError } from "./errors.js";
 import { addFold } from "./fold.js";
 import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
+import { removeProgressText } from "./progress_text.js";
 import { resultView } from "./results/view.js";
 import { Feed } from "./training/feed.js";
 import { Panel } from "./training/panel.js";
@@ -39,7 +40,14 @@ const feed = new Feed(async () => {
  */
 const panels = new WeakMap();
 /**
- * How each other node shows its output.
+ * The run whose result each trainer put out. It may be one of another node or workflow: the host gives a result that it
+ * has in its cache to every copy of a graph.
+ *
+ * @type {WeakMap<EditorNode, import("./training/session.js").Output>}
+ */
+const putOut = new WeakMap();
+/**
+ * What each node does with its output.
  *
  * @type {WeakMap<EditorNode, (output: NodeOutput | null | undefined) => void>}
  */
@@ -91,6 +99,14 @@ function addPanel(node) {
   // For a new node; a node of a saved workflow gets its own size after this.
   node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
   hidePictures(node); // the plot and the samples are in the panel already
+  results.set(node, (output) => {
+    const run = output?.run?.at(-1); // a list is trained run by run
+    if (!run || putOut.get(node)?.run === run) return;
+    const own = feed.find(app.rootGraph.id, executionIds(app.rootGraph, node));
+    putOut.set(node, { run, report: output?.text?.join("\n") ?? "", after: own?.run });
+    showTrainings();
+  });
+  followOutput(node);
   // A new length is told in the panel. The callback comes after the value is set.
   for (const each of node.widgets ?? []) {
     const { callback } = each;
@@ -110,7 +126,7 @@ function showTrainings() {
     const panel = panels.get(node);
     if (!panel) continue;
     panel.plan = plannedLength(node);
-    panel.show(feed.find(root.id, executionIds(root, node)));
+    panel.show(feed.show(root.id, executionIds(root, node), putOut.get(node)));
   }
 }
 
@@ -161,24 +177,16 @@ function addResults(node) {
   };
   results.set(node, show);
   if (node.comfyClass === GRID) hidePictures(node);
-  const onExecuted = node.onExecuted;
-  node.onExecuted = function (output, ...rest) {
-    show(output);
-    return onExecuted?.apply(this, [output, ...rest]);
-  };
+  followOutput(node);
 }
 
-/**
- * Remove a node's progress text ("encoding 4/4") once there is a result; the next run brings it back.
- *
- * @param {EditorNode} node
- */
-function removeProgressText({ widgets = [] }) {
-  const index = widgets.findIndex(({ name }) => name === "$$node-text-preview");
-  if (index >= 0) {
-    widgets[index].onRemove?.();
-    widgets.splice(index, 1);
-  }
+/** @param {EditorNode} node */
+function followOutput(node) {
+  const { onExecuted } = node;
+  node.onExecuted = function (output, ...rest) {
+    results.get(node)?.(output);
+    return onExecuted?.apply(this, [output, ...rest]);
+  };
 }
 
 /**
@@ -225,6 +233,17 @@ function followErrors() {
   };
 }
 
+/** Remove the progress texts of nodes that run no longer: the editor keeps them. The event's node is null at the end. */
+function followProgress() {
+  api.addEventListener("executing", ({ detail }) => {
+    for (const node of allNodes(app.rootGraph)) {
+      if (node.comfyClass?.startsWith("Atelier") && !executionIds(app.rootGraph, node).includes(String(detail))) {
+        removeProgressText(node);
+      }
+    }
+  });
+}
+
 function addStyle() {
   for (const sheet of ["./training/panel.css", "./results/results.css"]) {
     const link = document.createElement("link");
@@ -240,6 +259,7 @@ app.registerExtension({
     addStyle();
     followTheme();
     followErrors();
+    followProgress();
     feed.subscribe(showTrainings);
     api.addEventListener(EVENT, ({ detail }) => feed.receive(detail));
     api.addEventListener("reconnected", () => feed.refresh());

@@ -3,7 +3,7 @@
  * in the numbers.
  */
 
-import { applySnapshot, applyUpdate } from "./session.js";
+import { applySnapshot, applyUpdate, reused } from "./session.js";
 
 /** @typedef {import("./session.js").Session} Session */
 
@@ -51,6 +51,20 @@ export class Feed {
   find(workflow, ids) {
     return [...this.sessions.values()]
       .filter((session) => session.workflow === workflow && ids.includes(session.node)).at(-1);
+  }
+
+  /**
+   * The session to show on a node: its own, or that of a result which it put out since then and which was trained
+   * elsewhere.
+   *
+   * @param {string} workflow the graph's id
+   * @param {string[]} ids the node's execution ids
+   * @param {import("./session.js").Output | undefined} output
+   */
+  show(workflow, ids, output) {
+    const own = this.find(workflow, ids);
+    if (!output || own?.run !== output.after || own?.run === output.run) return own;
+    return reused([...this.sessions.values()].find(({ run }) => run === output.run), output);
   }
 
   /**

@@ -34,6 +34,12 @@ const MOST_POINTS = 4096;
  */
 
 /**
+ * What a trainer put out: the run whose result it is, its report, and the node's own run at that time, if any.
+ *
+ * @typedef {{ run: string, report: string, after: string | undefined }} Output
+ */
+
+/**
  * Apply an update.
  *
  * @param {Session | undefined} session what is known; undefined for a training not heard of before
@@ -68,6 +74,22 @@ export function applySnapshot(session, snapshot) {
     losses: thinned(join(snapshot.losses, after(snapshot.losses, session.losses))),
     validation: join(snapshot.validation, after(snapshot.validation, session.validation)),
   };
+}
+
+/**
+ * A session of another node or workflow, whose result is used again; or what is known of it where the server has dropped
+ * it.
+ *
+ * @param {Session | undefined} session
+ * @param {Output} output
+ * @returns {Session}
+ */
+export function reused(session, { run, report }) {
+  const nothing = {
+    prompt: "", node: "", workflow: "", run, number: 0, message: report, phase: { name: "saving", done: 0, total: 1 },
+    values: {}, losses: [], validation: [], samples: [], can_sample: false, stopping: false, sample_asked: false,
+  };
+  return { ...(session ?? nothing), status: "reused" };
 }
 
 /**
