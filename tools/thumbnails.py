@@ -102,6 +102,8 @@ def suited(name: str) -> bool:
     nodes = read_api(name).values()
     named = {value for node in nodes for value in node["inputs"].values()
              if isinstance(value, str) and value.endswith(MODELS)}
+    if name == MADE_FOR_IT:
+        return True
     return bool(named & SUITED) and named <= SUITED | {LORA} and not UNSUITED & {n["class_type"] for n in nodes}
 
 
