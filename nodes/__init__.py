@@ -17,6 +17,7 @@ from .comparison_picture import ComparisonPicture
 from .comparison_result import ComparisonResult
 from .convert_checkpoint import ConvertCheckpoint
 from .convert_lora import ConvertLora
+from .demo_model import DemoModel
 from .denoising_steps import DenoisingSteps
 from .export_checkpoint import ExportCheckpoint
 from .filler_images import FillerImages
@@ -43,7 +44,7 @@ from .weighted_prompt import WeightedPromptNode
 from .write_prompt import WritePrompt
 
 NODES: list[type[io.ComfyNode]] = [
-    ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadForSampling,
+    DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadForSampling,
     ImageFolder, HubDataset, ImagesToTrainingSet,
     LoraConfigNode, TrainingOptionsNode, TrainLora,
     ApplyLora, ConvertLora,

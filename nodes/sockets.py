@@ -27,3 +27,6 @@ ComparedModels = io.Custom("COMPARED_MODELS")
 
 Llm = io.Custom("LLM")
 """Endpoint, model and the *name* of a credential; never a key."""
+
+Choice = io.Custom("COMBO,STRING")
+"""A name for an input that is a list of names, or a text."""

@@ -22,7 +22,7 @@ from kit.host import Host  # noqa: E402
 from kit.panel import wait_for_steps  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from atelier.demo.folders import fill_folders  # noqa: E402
+from atelier.demo.folders import DemoFolders, fill_folders  # noqa: E402
 from tools.workflows import FOLDER, TITLES  # noqa: E402
 
 PICTURE = ROOT / "docs" / "images" / "training-panel.png"
@@ -48,7 +48,7 @@ def main() -> int:
     arguments = parser.parse_args()
     graph = json.loads((FOLDER / f"{TITLES['try_it_without_downloads']}.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
-        fill_folders(Path(folder))
+        fill_folders(DemoFolders.below(Path(folder)))
         with Host(Path(folder)) as host, browser() as chromium, Editor(chromium, host) as editor:
             editor.page.set_default_timeout(900_000)
             editor.load(graph)

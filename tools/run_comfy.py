@@ -52,9 +52,9 @@ def main() -> int:
 def _offer_demo(base: Path) -> None:
     """The small model and the pictures that come with the pack, so that the first workflow can run."""
     sys.path.append(str(comfyui.ROOT))
-    from atelier.demo.folders import fill_folders
+    from atelier.demo.folders import DemoFolders, fill_folders
 
-    fill_folders(base)
+    fill_folders(DemoFolders.below(base))
 
 
 def _shared_models(host: Path, base: Path) -> Path:

@@ -102,6 +102,8 @@ def suited(name: str) -> bool:
     nodes = read_api(name).values()
     named = {value for node in nodes for value in node["inputs"].values()
              if isinstance(value, str) and value.endswith(MODELS)}
+    if name == MADE_FOR_IT:
+        return True
     return bool(named & SUITED) and named <= SUITED | {LORA} and not UNSUITED & {n["class_type"] for n in nodes}
 
 
@@ -212,13 +214,13 @@ def main() -> int:
     parser.add_argument("--base", type=Path, help="ComfyUI's base folder; a new one by default")
     parser.add_argument("--out", type=Path, default=FOLDER, help="where to write them")
     arguments = parser.parse_args()
-    from atelier.demo.folders import fill_folders
+    from atelier.demo.folders import DemoFolders, fill_folders
 
     names = sorted(arguments.names or filter(suited, TITLES), key=lambda name: name != TRAINER)
     failed = 0
     with tempfile.TemporaryDirectory() as folder:
         base = arguments.base or Path(folder)
-        fill_folders(base)
+        fill_folders(DemoFolders.below(base))
         draw_mask(base)
         save_data_set(base)
         with FakeLlm() as llm, Host(base) as host:

@@ -49,9 +49,9 @@ def run(arguments: argparse.Namespace) -> None:
 
 def run_model(arguments: argparse.Namespace) -> None:
     """Write what the template "Try it without downloads" needs."""
-    from ..demo.folders import fill_folders
+    from ..demo.folders import DemoFolders, fill_folders
 
     progress = ShellProgress()
-    written = fill_folders(arguments.base, progress)
+    written = fill_folders(DemoFolders.below(arguments.base), progress)
     progress.close()
     show(arguments, "\n".join(map(str, written)), written)

@@ -73,6 +73,11 @@ def clip_score_names() -> list[str]:
     return sorted(_clip_models())
 
 
+def clip_score_folder() -> Path:
+    """The folder for new CLIP models: the first that the host lists."""
+    return _clip_score_folders()[0]
+
+
 def clip_score_path(name: str) -> Path:
     """Path of a folder or file listed by `clip_score_names`.
 
@@ -148,6 +153,18 @@ def input_folder(text: str) -> Path:
         raise AtelierError(f"{path} is not a folder.",
                            "Type an existing folder: an absolute path, or one relative to ComfyUI's input folder.")
     return path
+
+
+def new_input_folder(name: str) -> Path:
+    """Path of a folder that is to be written, or that was written, in the host's input folder.
+
+    Args:
+        name: A name that the pack itself chose, never one from a graph.
+
+    Raises:
+        AtelierError: a link leads out of ComfyUI's folders.
+    """
+    return check_read(Path(folder_paths.get_input_directory()) / name)
 
 
 def is_input_folder(name: str) -> bool:

@@ -1,19 +1,20 @@
-"""The template "Try it without downloads", with the files that `make comfy` puts in place."""
+"""The template "Try it without downloads" in a ComfyUI that has nothing yet."""
 
 from __future__ import annotations
 
 import copy
 import json
+import shutil
 from typing import Any
 
 import numpy as np
 import pytest
-from kit.host import Host, Result
+from kit.host import Event, Host, Result
 from kit.small_workflows import node_of
 from PIL import Image
 
 from atelier.demo.drawing import held_out_prompts, pencil_caption
-from atelier.demo.folders import fill_folders
+from atelier.demo.folders import DemoFolders
 from tools.workflows import read_api
 
 pytestmark = [pytest.mark.host, pytest.mark.slow]
@@ -25,9 +26,22 @@ SHIPPED = read_api("try_it_without_downloads")
 
 
 @pytest.fixture(scope="module")
-def graph(host: Host) -> dict[str, Any]:
-    """The workflow that ships with its real model and pictures, cut short: what it learns is tested elsewhere."""
-    _, _, sketches, plain, _ = fill_folders(host.base)
+def first_run(host: Host) -> Result:
+    """The workflow exactly as it ships, cancelled once the files are there."""
+    node = node_of(SHIPPED, "AtelierDemoModel")
+    assert not any(path.exists() for path in DemoFolders.below(host.base).files())
+
+    def cancel(event: Event) -> None:
+        if event.kind == "executed" and event.data["node"] == node:
+            host.interrupt()
+
+    return host.queue(SHIPPED, cancel)
+
+
+@pytest.fixture(scope="module")
+def graph(host: Host, first_run: Result) -> dict[str, Any]:
+    """The workflow with what its first run wrote, cut short: what it learns is tested elsewhere."""
+    _, _, sketches, plain, _ = DemoFolders.below(host.base).files()
     for folder in (sketches, plain):
         for picture in sorted(folder.glob("*.png"))[PICTURES:]:
             picture.unlink()
@@ -60,6 +74,12 @@ def test_it_is_the_story_that_make_demo_tells() -> None:
     assert SHIPPED[node_of(SHIPPED, "AtelierTrainLora")]["inputs"]["preset"] == "demo model"
 
 
+def test_the_first_run_finds_nothing_and_writes_what_it_needs(host: Host, first_run: Result) -> None:
+    assert first_run.status == "interrupted", first_run.error
+    assert DemoFolders.below(host.base).complete()
+    assert "atelier-demo.safetensors" in first_run.text(node_of(SHIPPED, "AtelierDemoModel"))
+
+
 def test_both_rows_are_drawn_and_differ(graph: dict[str, Any], result: Result) -> None:
     without, tuned = (np.stack(result.pictures(name)).astype(int) for name in of_class(graph, "PreviewImage"))
     assert without.shape == tuned.shape == (DRAWN, SIZE, SIZE, 3)
@@ -82,3 +102,14 @@ def test_the_grid_is_saved_under_its_title(host: Host, graph: dict[str, Any], re
     about = json.loads((folder / f"{title}.json").read_text(encoding="utf-8"))
     kinds = [cell["kind"] for cell in about["grid"]["cells"]]
     assert (kinds.count("unique"), kinds.count("filler")) == (DRAWN, 3 * DRAWN)
+
+
+def test_it_writes_again_what_was_removed_and_only_then(host: Host, graph: dict[str, Any], result: Result) -> None:
+    node = node_of(graph, "AtelierDemoModel")
+    alone = {node: graph[node]}
+    fillers = DemoFolders.below(host.base).files()[-1]
+    shutil.rmtree(fillers)
+    again, unchanged = host.queue(alone), host.queue(alone)
+    assert again.status == unchanged.status == "success"
+    assert fillers.is_dir()
+    assert (node in again.ran(), node in unchanged.ran()) == (True, False)

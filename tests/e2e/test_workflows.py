@@ -52,7 +52,8 @@ def test_every_input_is_given_and_known(nodes: dict[str, Any], name: str) -> Non
             spec = known[key]
             if isinstance(value, list):
                 source = nodes[api[value[0]]["class_type"]]["output"][value[1]]
-                assert source in spec[0].split(",") or {source, spec[0]} & ANY, f"{number}.{key}"
+                kinds = set(source.split(",")) & set(spec[0].split(","))
+                assert kinds or {source, spec[0]} & ANY, f"{number}.{key}"
             elif spec[0] == "COMBO" or isinstance(spec[0], list):
                 options = spec[1]["options"] if spec[0] == "COMBO" else spec[0]
                 assert value in options or key in NAMED.get(node["class_type"], ()), f"{number}.{key}"

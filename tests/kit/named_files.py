@@ -31,8 +31,8 @@ def named_files(base: Path) -> Iterator[None]:
     for name in TITLES:
         for node in read_api(name).values():
             for widget, folder in NAMED.get(node["class_type"], {}).items():
-                if node["inputs"][widget] == "none":
-                    continue
+                if node["inputs"][widget] == "none" or isinstance(node["inputs"][widget], list):
+                    continue  # the graph itself provides what a link names
                 file = base / folder / node["inputs"][widget]
                 file = file if file.suffix else file / "config.json"
                 if not file.exists() and not (file.parent.is_dir() and file.name == "config.json"):
