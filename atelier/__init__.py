@@ -6,4 +6,4 @@ need (`from atelier.models.open import open_model`): the package re-exports noth
 grid never imports training code.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -81,7 +81,8 @@ class Result:
 class Host:
     """One ComfyUI process in a base folder of its own, on a free port of 127.0.0.1."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *, install: bool = True) -> None:
+        """`install` puts the pack into `base`; without it, `base` already has a pack."""
         checkout = comfyui.find()
         assert checkout is not None, "mark tests that need ComfyUI with `host`"
         self.base = base
@@ -89,7 +90,8 @@ class Host:
         self._log = base / "host.log"
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
-        comfyui.install_pack(base)
+        if install:
+            comfyui.install_pack(base)
         shallow_text_encoders.add_to(base)
 
     def __enter__(self) -> Host:
