@@ -30,7 +30,7 @@ from .load_for_sampling import LoadForSampling
 from .lora_config import LoraConfigNode
 from .model_to_compare import ModelToCompare
 from .open_model import OpenModel
-from .panel import routes
+from .panel import folder_routes, routes
 from .pick_best import PickBest
 from .prompt_list import PromptList
 from .random_art_prompts import RandomArtPrompts
@@ -70,6 +70,7 @@ class AtelierExtension(ComfyExtension):
         """Use the host's copy of CLIP's vocabulary, join its server, and say what is missing."""
         folders.use_host_tokenizer()
         routes.add_routes()
+        folder_routes.add_routes()
         output_targets.limit_targets()
         if missing := packages.missing_packages():
             logging.getLogger("atelier").warning(

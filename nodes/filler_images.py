@@ -11,6 +11,7 @@ from .host import folders
 from .host.images import to_image_tensor
 from .host.progress import HostProgress
 from .validation import check
+from .widgets import FOLDER_LIST
 
 if TYPE_CHECKING:
     from ..atelier.dataset.types import TrainingSet
@@ -30,7 +31,7 @@ class FillerImages(io.ComfyNode):
                         "twice, copies of a file included.",
             search_aliases=["random images", "load images", "fillers", "flickr8k"],
             inputs=[
-                io.String.Input("folder", default="", placeholder="a folder in ComfyUI's input",
+                io.String.Input("folder", default="", placeholder="a folder in ComfyUI's input", extra_dict=FOLDER_LIST,
                                 tooltip="Where the pictures are; folders below count too. Not needed with a training "
                                         "set."),
                 io.Int.Input("count", default=48, min=1, max=10_000,

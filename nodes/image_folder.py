@@ -14,6 +14,7 @@ from .host.images import to_image_tensor
 from .host.progress import HostProgress
 from .training_set_widgets import bucket_inputs, size_inputs, trigger_input, use_inputs
 from .validation import check
+from .widgets import FOLDER_LIST
 
 _OPTIONS = FolderOptions()
 
@@ -33,7 +34,7 @@ class ImageFolder(io.ComfyNode):
             search_aliases=["dataset", "training images", "captions", "load folder"],
             is_output_node=True,
             inputs=[
-                io.String.Input("folder", default="", placeholder="a folder in ComfyUI's input",
+                io.String.Input("folder", default="", placeholder="a folder in ComfyUI's input", extra_dict=FOLDER_LIST,
                                 tooltip="Folder of pictures in ComfyUI's input folder, or the full path of one that "
                                         "user/atelier/allowed.toml lists. Folders called N_name in it are used N times "
                                         "an epoch."),

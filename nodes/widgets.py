@@ -1,9 +1,15 @@
-"""Widget options: number widgets that keep all typed digits while their arrows move by a useful step."""
+"""Widget options that the pack's own scripts read: number widgets that keep all typed digits while their arrows move by
+a useful step, and lists of folders."""
 
 from __future__ import annotations
 
 ARROW_STEP = "arrow_step"
 """An entry of this pack in a widget's options, read by web/js/atelier.js."""
+
+
+FOLDER_LIST = {"folder_list": True}
+"""For `extra_dict` of a text widget that names a folder of pictures: web/js/atelier.js adds a list of them to the node,
+and a button to upload pictures into one. The widget stays a text, which a link or a full path can give."""
 
 
 def arrow_step(step: float) -> dict[str, float]:

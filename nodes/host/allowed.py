@@ -54,6 +54,25 @@ def check_written(path: Path) -> Path:
     return _check(path, [folder_paths.get_output_directory(), *_model_folders(), str(work_folder(""))], "write to")
 
 
+def check_added(path: Path) -> Path:
+    """`path`, if the browser may add a file of that path: below ComfyUI's input folder, and listed ones. A link on the
+    way may lead out of them.
+
+    Raises:
+        AtelierError: it lies elsewhere, or the owner's list cannot be read.
+    """
+    return _check(path, [folder_paths.get_input_directory()], "write to")
+
+
+def listed_folders() -> list[str]:
+    """The folders on the owner's list, as they are written there.
+
+    Raises:
+        AtelierError: the list cannot be read.
+    """
+    return _listed("folders")
+
+
 def check_address(url: str) -> str:
     """`url` in its plain spelling, if a graph may send requests there: built-in services, loopback, and listed ones.
 

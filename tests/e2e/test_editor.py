@@ -129,7 +129,9 @@ def test_results_are_shown_on_their_nodes(editor: Editor, host: Host, fake: Fake
     editor.show(7)
     expect(texts.filter(has_text="ohwx")).to_contain_text("one rare token")
     editor.show(8)
-    editor.page.wait_for_function("() => app.rootGraph.getNodeById(8).imgs?.length === 1")
+    sheet = editor.page.locator(".atelier-sheet")
+    expect(sheet).to_contain_text("5 pictures")
+    assert sheet.locator("img").evaluate("async image => { await image.decode(); return image.naturalWidth; }") > 100
     assert host.picture(done["outputs"]["8"]["images"][0]).std() > 10
 
     # Another tab and back, and a change undone: each time the editor makes the nodes anew.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from kit.graphs import Graph
 from kit.host import Host
 from kit.main_workflow import ended
 from kit.panel import wait_for_steps
+from kit.pictures import write_pictures
 from kit.shapes import draw_shapes
 from playwright.sync_api import Browser, expect
 
@@ -127,6 +129,35 @@ def test_a_first_training_needs_no_wiring_and_no_captions_to_draw_samples(editor
     expect(editor.panel.get_by_role("status").first).to_have_text("Taken from an earlier run")
     wait_for_steps(editor.panel, steps)
     expect(samples).to_be_visible()
+
+
+def test_a_folder_is_chosen_from_a_list_and_filled_from_the_browser(editor: Editor, host: Host, tmp_path: Path) -> None:
+    graph = Graph(**{"1": ("AtelierImageFolder", {"folder": ""})})
+    show(editor, host, **graph.nodes)
+    values = len(editor.page.evaluate("() => app.rootGraph.serialize()")["nodes"][0]["widgets_values"])
+    assert values == len(graph.fill(host)["1"]["inputs"]), "the list is no value of the workflow"
+    editor.show(1)
+    choice = editor.page.get_by_label("Folders with pictures")
+    choice.focus()
+    expect(choice.get_by_role("option", name="plain (5 pictures)", exact=True)).to_have_count(1)
+    choice.select_option("plain")
+    assert editor.api_graph()["1"]["inputs"]["folder"] == "plain"
+
+    name = "uploaded classic" if on_canvas(editor) else "uploaded vue"
+    editor.set_widget(1, "folder", name)
+    good = sorted(write_pictures(tmp_path, [(32, 24)] * 2).iterdir())
+    (tmp_path / "notes.html").write_text("<p>", encoding="utf-8")
+    editor.page.locator(".atelier-folders input[type=file]").set_input_files(
+        [*good, tmp_path / "notes.html"])
+    note = editor.page.locator(".atelier-folders p")
+    expect(note).to_contain_text(f"4 of 5 files are in {name}. notes.html is neither a picture nor a caption file.")
+    editor.screenshot("folder-list")
+    expect(choice.get_by_role("option", name=f"{name} (2 pictures)", exact=True)).to_have_count(1)
+    assert {path.name: path.read_bytes() for path in (host.base / "input" / name).iterdir()} == {
+        path.name: path.read_bytes() for path in good}
+    done = ended(host, editor.run())
+    assert done["status"]["status_str"] == "success"
+    assert "2 pictures" in done["outputs"]["1"]["text"][0]
 
 
 def progress_texts_are_gone(editor: Editor) -> None:

@@ -7,15 +7,13 @@ interface EditorWidget {
   /** Not drawn on the canvas. */
   hidden?: boolean;
   serialize?: boolean;
-  /** On the canvas. */
-  computedHeight?: number;
   options: { step2?: number; advanced?: boolean };
   callback?(this: EditorWidget, ...values: unknown[]): void;
   onRemove?(): void;
 }
 
 /** The declaration of one input as the server sends it: its type, then its options. */
-type InputSpec = [type: unknown, options?: { arrow_step?: number; lengths?: Record<string, string> }];
+type InputSpec = [type: unknown, options?: { arrow_step?: number; lengths?: Record<string, string>; folder_list?: boolean }];
 
 interface EditorNode {
   id: number | string;
@@ -37,7 +35,7 @@ interface EditorNode {
   addWidget(type: "button", name: string, value: null, press: () => void,
     options: { serialize: boolean; canvasOnly: boolean }): EditorWidget;
   addDOMWidget(name: string, type: string, element: HTMLElement,
-    options: { serialize: boolean; hideOnZoom: boolean; getMinHeight(): number }): EditorWidget;
+    options: { serialize: boolean; hideOnZoom: boolean; getMinHeight(): number; getMaxHeight?(): number }): EditorWidget;
 }
 
 interface EditorGraph {

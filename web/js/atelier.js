@@ -5,6 +5,7 @@
 
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { FolderPicker } from "./dataset/folder_picker.js";
 import { clearError, refusalTexts, showError } from "./errors.js";
 import { addFold } from "./fold.js";
 import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
@@ -20,9 +21,17 @@ const TRAINER = "AtelierTrainLora";
 const EVENT = "atelier.training";
 const ROUTE = "/atelier/training";
 const [WIDTH, HEIGHT] = [400, 390];
+const FOLDERS = "/atelier/folders";
+const PICKER_HEIGHT = 64;
 const GRID = "AtelierBlockGrid";
+const SHEET = "AtelierImageFolder";
 const RESULT_HEIGHT = 160;
-const GRID_HEIGHT = 320;
+/**
+ * Heights of results with pictures, which the editor itself would draw below them.
+ *
+ * @type {Record<string, number>}
+ */
+const HEIGHTS = { [GRID]: 320, [SHEET]: 200 };
 
 const feed = new Feed(async () => {
   const answer = await api.fetchApi(ROUTE);
@@ -164,19 +173,22 @@ function addResults(node) {
   /** @param {NodeOutput | null | undefined} output */
   const show = (output) => {
     // A node whose result was cached in an earlier run may have no output.
-    const view = output && resultView(output, (image) => api.apiURL(`/view?${new URLSearchParams(image)}`));
+    const url = (/** @type {ServedImage} */ image) => api.apiURL(`/view?${new URLSearchParams(image)}`);
+    const view = output && resultView(output, url, node.comfyClass === SHEET);
     if (!view) return;
     removeProgressText(node);
     frame.replaceChildren(view);
-    widget ??= node.addDOMWidget("atelier_result", "atelier_result", frame, {
+    if (widget) return;
+    widget = node.addDOMWidget("atelier_result", "atelier_result", frame, {
       serialize: false,
       hideOnZoom: false,
-      getMinHeight: () => (node.comfyClass === GRID ? GRID_HEIGHT : RESULT_HEIGHT),
+      getMinHeight: () => HEIGHTS[node.comfyClass ?? ""] ?? RESULT_HEIGHT,
     });
     widget.serialize = false;
+    node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
   };
   results.set(node, show);
-  if (node.comfyClass === GRID) hidePictures(node);
+  if (HEIGHTS[node.comfyClass ?? ""]) hidePictures(node);
   followOutput(node);
 }
 
@@ -201,6 +213,43 @@ function setArrows(node) {
     const step = inputs[widget.name]?.[1]?.arrow_step;
     if (step) widget.options.step2 = step;
   }
+}
+
+/**
+ * Add the list of folders, and the button to upload pictures, to a node that asks for a folder; see nodes/widgets.py.
+ *
+ * @param {EditorNode} node
+ */
+function addFolderPicker(node) {
+  const { required, optional } = node.constructor.nodeData?.input ?? {};
+  const inputs = { ...required, ...optional };
+  const folder = node.widgets?.find(({ name }) => inputs[name]?.[1]?.folder_list);
+  if (!folder) return;
+  const { element } = new FolderPicker({
+    list: async () => {
+      const answer = await (await api.fetchApi(FOLDERS)).json();
+      if (answer.error) throw new Error(answer.error);
+      return answer.folders;
+    },
+    upload: async (name, file) => {
+      const body = new FormData();
+      body.append("file", file);
+      const answer = await api.fetchApi(`${FOLDERS}?${new URLSearchParams({ folder: name })}`, { method: "POST", body });
+      return answer.status === 413 ? `${file.name} is too large.` : (await answer.json()).error;
+    },
+    get: () => String(folder.value ?? ""),
+    set: (name) => {
+      folder.value = name;
+      folder.callback?.(name);
+    },
+  });
+  const widget = node.addDOMWidget("atelier_folders", "atelier_folders", element, {
+    serialize: false,
+    hideOnZoom: false,
+    getMinHeight: () => PICKER_HEIGHT,
+    getMaxHeight: () => PICKER_HEIGHT,
+  });
+  widget.serialize = false;
 }
 
 /**
@@ -245,7 +294,7 @@ function followProgress() {
 }
 
 function addStyle() {
-  for (const sheet of ["./training/panel.css", "./results/results.css"]) {
+  for (const sheet of ["./training/panel.css", "./results/results.css", "./dataset/folder_picker.css"]) {
     const link = document.createElement("link");
     link.rel = "stylesheet";
     link.href = new URL(sheet, import.meta.url).href;
@@ -270,6 +319,7 @@ app.registerExtension({
     if (node.comfyClass?.startsWith("Atelier")) {
       setArrows(node);
       addFold(node);
+      addFolderPicker(node);
     }
     if (node.comfyClass === TRAINER) addPanel(node);
     else if (node.comfyClass?.startsWith("Atelier")) addResults(node);

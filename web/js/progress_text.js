@@ -7,12 +7,9 @@ const NAME = "$$node-text-preview";
  *
  * @param {EditorNode} node
  */
-export function removeProgressText(node) {
-  const { widgets = [] } = node;
+export function removeProgressText({ widgets = [] }) {
   const index = widgets.findIndex(({ name }) => name === NAME);
   if (index < 0) return;
-  const [text] = widgets.splice(index, 1);
-  text.onRemove?.();
-  const [width, height] = node.size;
-  node.setSize([width, Math.max(node.computeSize()[1], height - (text.computedHeight ?? 0))]);
+  widgets[index].onRemove?.();
+  widgets.splice(index, 1);
 }

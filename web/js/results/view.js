@@ -1,17 +1,21 @@
-/** The result of a node as page elements: scores as bars, a grid with its unique cells outlined, or a text. */
+/** The result of a node as page elements: scores as bars, a grid with its unique cells outlined, a contact sheet, or a
+ * text. */
 
 import { element } from "../element.js";
 
 /**
  * @param {NodeOutput} output what the node gave the editor
  * @param {(image: ServedImage) => string} pictureUrl
+ * @param {boolean} [withPicture] whether a text is shown with the output's first picture
  * @returns {HTMLElement | undefined} undefined where there is nothing to show
  */
-export function resultView(output, pictureUrl) {
+export function resultView(output, pictureUrl, withPicture = false) {
   if (output.bars?.length) return bars(output.bars, output.text?.[0]);
   if (output.cells && output.images?.length) return grid(output.cells, pictureUrl(output.images[0]));
   const text = output.text?.join("\n");
-  return text ? element("pre", { class: "atelier-result", tabindex: "0" }, text) : undefined;
+  if (!text) return undefined;
+  const note = element("pre", { class: "atelier-result", tabindex: "0" }, text);
+  return withPicture && output.images?.length ? sheet(note, pictureUrl(output.images[0])) : note;
 }
 
 /**
@@ -62,6 +66,18 @@ function grid(cells, url) {
     });
     view.append(outline);
   }
+  return view;
+}
+
+/**
+ * @param {HTMLElement} note
+ * @param {string} url of the picture, which opens in a page of its own: its writing is small
+ */
+function sheet(note, url) {
+  const view = element("figure", { class: "atelier-sheet" });
+  const link = element("a", { href: url, target: "_blank", rel: "noopener" });
+  link.append(element("img", { src: url, alt: "The pictures as the trainer will see them" }));
+  view.append(note, link);
   return view;
 }
 
