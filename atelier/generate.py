@@ -17,6 +17,7 @@ from .fields import check_text
 from .files import atomic_file
 from .lora.file import load_lora
 from .lora.merge import merge_into
+from .lora.names import of_other_network
 from .lora.weights import select
 from .models.handle import DiffusersModel
 from .models.load import load_text, load_unet, load_vae
@@ -97,6 +98,9 @@ def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.d
         AtelierError: the LoRA does not fit the model, or memory ran out.
     """
     adapters = load_lora(request.lora) if request.lora else {}
+    if foreign := next(filter(of_other_network, adapters), ""):
+        raise AtelierError(f"{request.lora} is a LoRA of a network that is not Stable Diffusion's (first layer: "
+                           f"{foreign}).", "Choose a LoRA that was trained on a model of this family.")
     text = load_text(model, dtype=dtype, device=device)
     for name, encoder in text.encoders.items():
         merge_into(encoder, select(adapters, name), request.strength)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,9 +52,10 @@ class Cache:
     """
 
     latents: PackStore
-    """Rows `mean`, `std` ([4, h, w] float32, scaled), `ids` ([6] int32) and maybe `mask` ([1, h, w] float32, 0..1)."""
+    """Rows `mean`, `std` ([C, …, h, w] float32, scaled), `ids` ([6] int32) and maybe `mask` ([1, …, h, w] float32,
+    0..1)."""
     texts: PackStore
-    """Rows `embeds` ([77, D]) and maybe `pooled` ([P])."""
+    """Rows of a model's own names; for CLIP `embeds` ([77, D]) and maybe `pooled` ([P])."""
 
     @classmethod
     def open(cls, folder: Path, model: DiffusersModel, device: torch.device, dtype: torch.dtype) -> Cache:
@@ -62,8 +64,13 @@ class Cache:
         # The fingerprint covers weights alone. The family's own scale adds nothing: older caches stay valid.
         scale = (model.latent_scale, model.latent_shift)
         scale_parts = [] if scale == (family_of(model.family).latent_scale, 0.0) else [*scale]
-        return cls(PackStore(folder / "latents" / _digest(LATENTS_VERSION, *parts, *scale_parts)[:16]),
-                   PackStore(folder / "text" / _digest(TEXT_VERSION, *parts)[:16]))
+        return cls.of(folder, [*parts, *scale_parts], parts)
+
+    @classmethod
+    def of(cls, folder: Path, latents: Sequence[object], texts: Sequence[object]) -> Cache:
+        """Open, or create, the sub-folders of `folder` for latents and captions that these JSON values decide."""
+        return cls(PackStore(folder / "latents" / _digest(LATENTS_VERSION, *latents)[:16]),
+                   PackStore(folder / "text" / _digest(TEXT_VERSION, *texts)[:16]))
 
 
 def latent_key(sample: Sample, resolution: Resolution, flip: bool) -> str:
@@ -94,7 +101,7 @@ class EncodedSet:
         self._load_into_memory()
 
     def moments(self, index: int, flip: bool) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the latents' Gaussian, each [4, h, w] float32, times the scaling factor.
+        """Mean and standard deviation of the latents' Gaussian, each [C, …, h, w] float32, times the scaling factor.
 
         `mean + std * noise` is a sample of the VAE's posterior, as a loop that encodes at every step would draw it.
         """
@@ -102,7 +109,7 @@ class EncodedSet:
         return row["mean"], row["std"]
 
     def mask(self, index: int, flip: bool) -> Tensor | None:
-        """[1, h, w] float32: weight of each latent pixel in the loss, from 0 to 1. None where all weigh 1."""
+        """[1, …, h, w] float32: weight of each latent pixel in the loss, from 0 to 1. None where all weigh 1."""
         return self._latents(index, flip).get("mask")
 
     def time_ids(self, index: int, flip: bool = False) -> Tensor:
@@ -132,7 +139,7 @@ class EncodedSet:
         key, latents = latent_key(sample, self._data.resolution, False), self._cache.latents
         shape = latents.shape(key, "mean")
         assert shape is not None
-        return EncodedItem(index=index, height=shape[1], width=shape[2], repeats=sample.repeats, prior=sample.prior,
+        return EncodedItem(index=index, height=shape[-2], width=shape[-1], repeats=sample.repeats, prior=sample.prior,
                            captions=len(sample.captions), flips=self._data.flip, digest=sample.digest,
                            group=f"{sample.repeats}/{sample.image.parent}")
 

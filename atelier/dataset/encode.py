@@ -2,49 +2,47 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TypeVar
 
 import torch
-from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d
 
 from ..device_memory import free_cache
 from ..errors import AtelierError
 from ..models import load
 from ..models.handle import DiffusersModel
-from ..models.text import TextStack
 from ..pictures.decode import strict_decoding
 from ..progress import Progress
 from .cache import Cache, EncodedSet, latent_key, text_key
 from .captions import with_variants
+from .encoders import CaptionEncoder, LatentEncoder, PictureEncoder, TextEncoder, finite
 from .parallel import in_order
-from .prepare import Prepared, prepare
+from .prepare import prepare
 from .sizing import target_size
 from .store import PackStore, Row
 from .types import Sample, TrainingSet
 
-if TYPE_CHECKING:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-
-_log = logging.getLogger("atelier")
 T = TypeVar("T")
 
 TEXT_BATCH = 32
 """Captions per forward pass; they are all 77 tokens long, so a batch wastes nothing."""
 
 
+@dataclass(frozen=True)
+class Encoders:
+    """What encodes for a model. Each part is loaded only where something is missing, and let go before the next."""
+
+    pictures: Callable[[], PictureEncoder]
+    captions: Callable[[], CaptionEncoder]
+
+
 def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: torch.device | str, dtype: torch.dtype,
            batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0) -> EncodedSet:
-    """Encode the part of `data` that the folder `cache` lacks, and return the encoded set.
-
-    VAE and text encoders are loaded one after the other, and only when something is missing. Each batch is written
-    at once: an interrupted or killed run loses at most one. Batches are formed over the whole set, not over its
-    missing part, so that a resumed run gives the same bits as an uninterrupted one.
+    """Encode the part of `data` that the folder `cache` lacks with a model on disk, and return the encoded set.
 
     Args:
         data: Pictures and captions.
@@ -54,31 +52,55 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
         dtype: Precision to compute in. A VAE that overflows in half precision continues in float32.
         batch_size: Pictures per forward pass.
         progress: Reports the phase "encoding"; may interrupt between batches.
+        variants: As `encode_with`.
+        keep_tokens: As `encode_with`.
+
+    Raises:
+        AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
+    """
+    device = torch.device(device)
+    encoders = Encoders(lambda: LatentEncoder(model, load.load_vae(model, dtype=dtype, device=device), device),
+                        lambda: TextEncoder(load.load_text(model, dtype=dtype, device=device)))
+    return encode_with(encoders, data, Cache.open(cache, model, device, dtype), device=device, batch_size=batch_size,
+                       progress=progress, variants=variants, keep_tokens=keep_tokens)
+
+
+def encode_with(encoders: Encoders, data: TrainingSet, store: Cache, *, device: torch.device, batch_size: int,
+                progress: Progress, variants: int = 1, keep_tokens: int = 0) -> EncodedSet:
+    """Encode the part of `data` that `store` lacks, and return the encoded set.
+
+    Each batch is written at once: an interrupted or killed run loses at most one. Batches are formed over the whole
+    set, not over its missing part, so that a resumed run gives the same bits as an uninterrupted one.
+
+    Args:
+        encoders: The model's.
+        data: Pictures and captions.
+        store: The model's rows.
+        device: Where is computed; its cached memory is freed after each encoder.
+        batch_size: Pictures per forward pass.
+        progress: Reports the phase "encoding"; may interrupt between batches.
         variants: Orders of each comma-separated caption to encode, the original included (see `captions.variants`).
         keep_tokens: Leading parts of a caption that stay in place in all of them.
 
     Raises:
         AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
     """
-    device = torch.device(device)
     data = with_variants(data, variants, keep_tokens, seed=0)
-    store = Cache.open(cache, model, device, dtype)
     pictures = _missing_pictures(data, store.latents, batch_size)
     captions = _missing_captions(data, store.texts)
     counted = _Progress(progress, sum(map(len, pictures)) + sum(map(len, captions)))
     if pictures:
-        encode_pictures(pictures, data, LatentEncoder(model, load.load_vae(model, dtype=dtype, device=device), device),
-                        store.latents, counted.of("pictures", sum(map(len, pictures))))
+        encode_pictures(pictures, data, encoders.pictures(), store.latents,
+                        counted.of("pictures", sum(map(len, pictures))))
         free_cache(device)
     if captions:
-        encode_captions(captions, load.load_text(model, dtype=dtype, device=device), store.texts,
-                        counted.of("captions", sum(map(len, captions))))
+        encode_captions(captions, encoders.captions(), store.texts, counted.of("captions", sum(map(len, captions))))
         free_cache(device)
     return EncodedSet(data, store)
 
 
 @torch.no_grad()
-def encode_pictures(batches: Sequence[Sequence[Sample]], data: TrainingSet, encoder: LatentEncoder, store: PackStore,
+def encode_pictures(batches: Sequence[Sequence[Sample]], data: TrainingSet, encoder: PictureEncoder, store: PackStore,
                     advance: Callable[[int], None]) -> None:
     """Encode each batch of same-sized pictures, also mirrored if `data.flip`, and add it to `store`.
 
@@ -105,66 +127,19 @@ def encode_pictures(batches: Sequence[Sequence[Sample]], data: TrainingSet, enco
 
 
 @torch.no_grad()
-def encode_captions(batches: Sequence[Sequence[str]], text: TextStack, store: PackStore,
+def encode_captions(batches: Sequence[Sequence[str]], encoder: CaptionEncoder, store: PackStore,
                     advance: Callable[[int], None]) -> None:
     """Encode each batch of captions and add it to `store`."""
     for batch in batches:
         advance(0)
-        encoded = text.encode(batch)
-        pooled = [None] * len(batch) if encoded.pooled is None else encoded.pooled.unbind()
         rows: dict[str, Row] = {}
-        for caption, embeds, vector in zip(batch, encoded.embeds.unbind(), pooled, strict=True):
-            row = {"embeds": embeds} if vector is None else {"embeds": embeds, "pooled": vector}
-            if not all(bool(torch.isfinite(tensor).all()) for tensor in row.values()):
+        for caption, row in zip(batch, encoder(batch), strict=True):
+            if not finite(*(tensor for tensor in row.values() if tensor.is_floating_point())):
                 raise AtelierError(f"The text encoder gives numbers that are not finite for {caption!r}.",
                                    "Choose the precision fp32, or check the model file.")
             rows[text_key(caption)] = row
         store.add(rows)
         advance(len(batch))
-
-
-class LatentEncoder:
-    """Encodes prepared pictures with the VAE of a model.
-
-    Latents are (encoded - `latent_shift`) * `latent_scale`, as diffusers' pipelines compute them.
-    """
-
-    def __init__(self, model: DiffusersModel, vae: AutoencoderKL, device: torch.device) -> None:
-        self.vae: Any = vae  # diffusers' decorators hide its methods' types
-        self.device = device
-        self.scale, self.shift = model.latent_scale, model.latent_shift
-
-    def __call__(self, samples: Sequence[Sample], pictures: Sequence[Prepared], flip: bool) -> list[Row]:
-        """The cache rows of `samples`, whose prepared `pictures` have one size; mirrored where `flip` is set.
-
-        Raises:
-            AtelierError: latents are not finite in float32 either.
-        """
-        pixels = torch.stack([torch.tensor(picture.pixels) for picture in pictures]).permute(0, 3, 1, 2)
-        pixels = (pixels.flip(-1) if flip else pixels).to(self.device, torch.float32) / 127.5 - 1
-        mean, std = self._moments(pixels)
-        if not _finite(mean, std) and self.vae.dtype != torch.float32:
-            # SDXL's first VAE overflows in float16 on nearly every picture, so it stays in float32 from here on.
-            _log.warning("The VAE overflows in %s; going on in float32.", self.vae.dtype)
-            self.vae.to(dtype=torch.float32)
-            mean, std = self._moments(pixels)
-        rows = []
-        for i, (sample, picture) in enumerate(zip(samples, pictures, strict=True)):
-            if not _finite(mean[i], std[i]):
-                raise AtelierError(f"The VAE gives latents that are not finite for {sample.image}.",
-                                   "Remove the picture if it is the only one; otherwise the model's VAE is damaged.")
-            row = {"mean": mean[i], "std": std[i],
-                   "ids": torch.tensor(picture.geometry.time_ids(flip), dtype=torch.int32)}
-            if picture.mask is not None:
-                mask = torch.tensor(picture.mask)[None].float() / 255
-                row["mask"] = adaptive_avg_pool2d(mask.flip(-1) if flip else mask, (mean.shape[2], mean.shape[3]))
-            rows.append(row)
-        return rows
-
-    def _moments(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation [B, 4, h, w] of the scaled latents, float32 on the CPU."""
-        posterior = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
-        return (posterior.mean.float().cpu() - self.shift) * self.scale, posterior.std.float().cpu() * self.scale
 
 
 class _Progress:
@@ -216,7 +191,3 @@ def _chunks(items: Sequence[T], size: int) -> list[list[T]]:
 def _filtered(batches: Iterable[Sequence[T]], keep: Callable[[T], bool]) -> list[list[T]]:
     remaining = ([item for item in batch if keep(item)] for batch in batches)
     return [batch for batch in remaining if batch]
-
-
-def _finite(*tensors: Tensor) -> bool:
-    return all(bool(torch.isfinite(tensor).all()) for tensor in tensors)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
 from ..files import check_apart
-from .names import COMPONENTS, FORMATS
+from .names import COMPONENTS, FORMATS, OTHER_NETWORK
 
 if TYPE_CHECKING:
     import torch
@@ -98,7 +98,7 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya") -> Lora
     return LoraConversion(
         source=source, destination=destination, format=format, family=_family(weights), matched=found.matched,
         total=found.keys, unmatched=found.unmatched, left_out=found.left_out(),
-        layers={name: counts[name] for name in COMPONENTS if name in counts},
+        layers={name: counts[name] for name in (*COMPONENTS, OTHER_NETWORK) if name in counts},
         ranks=tuple(sorted({module.rank for module in weights.values()})),
         scales=tuple(sorted({module.alpha / module.rank for module in weights.values()})),
         dtype=str(dtype).removeprefix("torch."))

@@ -19,7 +19,7 @@ from ..errors import AtelierError
 from ..files import atomic_file, atomic_folder, write_json
 from .formats import diffusers_state, kohya_state, peft_path, peft_state, read_state, unmatched
 from .keys import BUNDLED_PREFIX, other_kinds
-from .names import COMPONENTS, FORMATS, with_text_model
+from .names import COMPONENTS, FORMATS, of_other_network, with_text_model
 from .peft_config import read_peft_config, scaled_by_header
 from .weights import LoraWeights, check_usable, select
 
@@ -79,6 +79,10 @@ def save_lora(path: Path, weights: LoraWeights, *, format: str = "kohya", metada
     if format != "kohya" and any(module.by_input for module in weights.values()):
         raise AtelierError(f"{path.name} would hold a DoRA that scales input channels, which the {format} format has "
                            "no place for.", "Keep it in kohya's format.")
+    if format != "kohya" and any(map(of_other_network, weights)):
+        raise AtelierError(f"{path.name} would hold layers of a network that is not Stable Diffusion's, whose names in "
+                           f"the {format} format are not known here.",
+                           "Keep the format \"kohya\": its keys (diffusion_model.…) are ComfyUI's own.")
     if format == "peft":
         return _save_peft(path, weights, header, dtype)
     if path.is_dir():

@@ -1,7 +1,8 @@
 """LoRA state dicts: the neutral `LoraWeights` to and from the key formats that programs read.
 
 kohya      `<kohya name>.lora_down.weight`, `.lora_up.weight`, `.alpha`, `.dora_scale`: ComfyUI, A1111, Forge. Layers
-           of SDXL's UNet are named as in checkpoints, those of other families as by diffusers
+           of SDXL's UNet are named as in checkpoints, those of SD1 and SD2 as by diffusers. Networks other than Stable
+           Diffusion's: `diffusion_model.<path>.lora_A.weight`, `.lora_B.weight`, `.alpha`, as all programs write them
 diffusers  `<component>.<path>.lora_A.weight`, `.lora_B.weight`: has no place for alpha, so alpha / r is folded into B
 peft       `base_model.model.<path>.lora_A.weight`: one component; alpha stands in `adapter_config.json`
 
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from ..errors import AtelierError
 from .keys import whole_adapters
-from .names import to_kohya, with_text_model
+from .names import of_other_network, to_kohya, with_text_model
 from .weights import LoraModule, LoraWeights
 
 _PEFT_PREFIX = "base_model.model."
@@ -32,9 +33,11 @@ def kohya_state(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> dic
     sdxl = is_sdxl(weights)
     state: dict[str, Tensor] = {}
     for name, module in weights.items():
-        key = to_kohya(with_text_model(name), sdxl=sdxl)
-        state[f"{key}.lora_down.weight"] = _plain(module.down, dtype)
-        state[f"{key}.lora_up.weight"] = _plain(module.up, dtype)
+        other = of_other_network(name)
+        key = name if other else to_kohya(with_text_model(name), sdxl=sdxl)
+        down, up = ("lora_A", "lora_B") if other else ("lora_down", "lora_up")
+        state[f"{key}.{down}.weight"] = _plain(module.down, dtype)
+        state[f"{key}.{up}.weight"] = _plain(module.up, dtype)
         state[f"{key}.alpha"] = torch.tensor(module.alpha, dtype=torch.float32)
         if module.magnitude is not None:
             magnitude = _plain(module.magnitude, dtype)

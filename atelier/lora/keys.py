@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from .names import COMPONENT_PREFIX, COMPONENTS, LYCORIS_PREFIX, from_kohya, known_layer
+from .names import COMPONENT_PREFIX, COMPONENTS, LYCORIS_PREFIX, OTHER_NETWORK, from_kohya, known_layer
 
 _ENDINGS = {
     "down": (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", ".lora_linear_layer.down.weight",
@@ -22,6 +22,9 @@ _ADAPTER_NAME = re.compile(r"(\.lora_(?:A|B|magnitude_vector))\.(?!weight$)[^.]+
 
 _OWNERS = {**COMPONENT_PREFIX, **{f"{name}.": name for name in COMPONENTS}}
 _WRAPPERS = ("base_model.model.", "model.")
+
+_OTHER_LAYER = re.compile(rf"{OTHER_NETWORK}(\.\w+)*\.\d+(\.\w+)+")
+"""A layer in a numbered block of a network that is not Stable Diffusion's, as ComfyUI names it."""
 
 BUNDLED_PREFIX = "bundle_emb."
 """In front of the textual inversion embeddings that kohya's and OneTrainer's files may bring along."""
@@ -73,6 +76,8 @@ def _layer_name(stem: str, component: str) -> str | None:
     (`unet.base_model.model.…`, `unet.unet.…`), or none."""
     if stem.startswith(("lora_", LYCORIS_PREFIX)):
         return from_kohya(stem)
+    if _OTHER_LAYER.fullmatch(stem) and known_layer("unet", stem.split(".", 1)[1]) is None:
+        return stem
     found = True
     while found:
         found = False

@@ -22,6 +22,10 @@ FORMATS = ("kohya", "diffusers", "peft")
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 """What a LoRA may stand on, by diffusers' folder names."""
 
+OTHER_NETWORK = "diffusion_model"
+"""The component of networks other than Stable Diffusion's: their layers bear the names of ComfyUI's modules, which are
+those of the published files, and stand in LoRA files as they are (`diffusion_model.double_blocks.0.img_attn.qkv`)."""
+
 KOHYA_PREFIX = {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"}
 """With two text encoders. A model with one names it `lora_te_` (below)."""
 
@@ -58,6 +62,21 @@ _LAYER = {
     "text": re.compile(r"text_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])|text_projection"),
 }
 """Every linear and convolution layer of Stable Diffusion's UNet and text encoders, by module path."""
+
+
+def of_other_network(name: str) -> bool:
+    """Whether a layer's name is one of a network other than Stable Diffusion's."""
+    return name.startswith(f"{OTHER_NETWORK}.")
+
+
+def canonical(name: str) -> str:
+    """The one name of a layer that ComfyUI names: diffusers' where it is Stable Diffusion's, else its own.
+
+    `diffusion_model.middle_block.1.proj_in` → `unet.mid_block.attentions.0.proj_in`.
+    """
+    if not of_other_network(name):
+        return name
+    return known_layer("unet", name.split(".", 1)[1]) or name
 
 
 def to_kohya(name: str, *, sdxl: bool) -> str:

@@ -13,26 +13,30 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AtelierError
+from ..lora.names import canonical
 from ..lora.weights import LoraModule
 from .bucket_sampler import derived_seed
-from .request.lora import TARGETS, TEXT_TARGETS, LoraConfig
+from .request.lora import LoraConfig, layer_pattern
 
 _ADAPTER = "default"
 
 
-def put_adapters(component: str, module: nn.Module, config: LoraConfig) -> list[tuple[str, nn.Parameter]]:
-    """Freeze a module and wrap those of its layers that the configuration names.
+def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: str, dtype: torch.dtype
+                 ) -> list[tuple[str, nn.Parameter]]:
+    """Freeze a module and wrap some of its layers.
 
     Args:
-        component: "unet" or a text encoder's name; decides which layers.
+        component: Its name, for messages.
         module: Changed in place; may be on the meta device.
-        config: Rank, alpha, layers.
+        config: Rank, alpha and kind.
+        layers: PEFT's `target_modules`: a pattern that the whole path of a layer matches.
+        dtype: The arithmetic type. Frozen weights may be stored in another one, such as float8.
 
     Returns:
-        The new parameters by name, in the module's arithmetic type, with the initial values that PEFT draws.
+        The new parameters by name, in `dtype`, with the initial values that PEFT draws.
 
     Raises:
-        AtelierError: no layer matches the chosen targets.
+        AtelierError: no layer matches `layers`.
     """
     from peft import LoraConfig as PeftLoraConfig
     from peft import inject_adapter_in_model
@@ -42,7 +46,7 @@ def put_adapters(component: str, module: nn.Module, config: LoraConfig) -> list[
     peft = PeftLoraConfig(
         r=config.rank, lora_alpha=config.alpha,  # type: ignore[arg-type]  # a float works as well
         lora_dropout=config.dropout, bias="none", use_dora=config.kind == "dora", use_rslora=config.rslora,
-        target_modules=TARGETS[config.targets] if component == "unet" else TEXT_TARGETS)
+        target_modules=layers)
     try:
         with torch.random.fork_rng(devices=[]):  # initial values are drawn, but not from the caller's stream
             # On meta, PEFT would leave its own parameters on the CPU.
@@ -52,7 +56,7 @@ def put_adapters(component: str, module: nn.Module, config: LoraConfig) -> list[
                            "Choose other targets; this model may lack attention layers.") from error
     parameters = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     for _, parameter in parameters:
-        parameter.data = parameter.data.to(first.dtype)
+        parameter.data = parameter.data.to(first.device, dtype)
     return parameters
 
 
@@ -64,18 +68,23 @@ class Adapters:
             They are frozen, and their layers named by the configuration are wrapped.
         config: Rank, alpha, layers.
         seed: Of the initial A matrices; B starts at zero, so the untrained adapter changes nothing.
+        layers: A pattern of each component's layers, where they are not diffusers' UNet and CLIP.
+        dtype: The arithmetic type, where the weights are stored in another one.
 
     Raises:
         AtelierError: no layer of a component matches the chosen targets.
     """
 
-    def __init__(self, components: Mapping[str, nn.Module], config: LoraConfig, seed: int) -> None:
+    def __init__(self, components: Mapping[str, nn.Module], config: LoraConfig, seed: int, *,
+                 layers: Mapping[str, str] | None = None, dtype: torch.dtype | None = None) -> None:
         self.config = config
         self.components = dict(components)
+        layers = layers or {component: layer_pattern(component, config) for component in components}
         self.names: list[str] = []
         self.parameters: list[nn.Parameter] = []
         for component, module in self.components.items():
-            for name, parameter in put_adapters(component, module, config):
+            arithmetic = dtype or next(module.parameters()).dtype
+            for name, parameter in put_adapters(component, module, config, layers[component], arithmetic):
                 self.names.append(f"{component}.{name}")
                 self.parameters.append(parameter)
         self.masters: list[Tensor] = [
@@ -158,7 +167,7 @@ class Adapters:
                 stem, found, _ = name.partition(f".{role}.")
                 if found:
                     parts.setdefault(stem, {})[role] = tensor.detach().float().cpu()
-        return {stem: LoraModule(part["lora_A"], part["lora_B"], alpha, part.get("lora_magnitude_vector"))
+        return {canonical(stem): LoraModule(part["lora_A"], part["lora_B"], alpha, part.get("lora_magnitude_vector"))
                 for stem, part in parts.items()}
 
     def tensors_of(self, weights: Mapping[str, LoraModule]) -> list[Tensor]:
@@ -168,7 +177,7 @@ class Adapters:
             for role, part in (("lora_A", "down"), ("lora_B", "up"), ("lora_magnitude_vector", "magnitude")):
                 stem, found, _ = name.partition(f".{role}.")
                 if found:
-                    tensors.append(getattr(weights[stem], part).to(master).reshape(master.shape))
+                    tensors.append(getattr(weights[canonical(stem)], part).to(master).reshape(master.shape))
         return tensors
 
     def train(self, mode: bool) -> None:

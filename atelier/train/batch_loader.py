@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..dataset.cache import EncodedSet
 from .bucket_sampler import Batch, SampleUse
+from .denoiser import stacked
 
 Key = tuple[object, ...]
 Piece = Mapping[str, Tensor]
@@ -23,11 +24,12 @@ class TrainBatch:
     """[B, C, …] of the latents' distribution, scaled."""
     std: Tensor
     """As `mean`."""
-    conditions: Piece
-    """Cached conditioning by name, each [B, …]; without the text's where the denoiser encodes `captions` itself."""
+    conditions: tuple[Piece, ...]
+    """Cached conditioning of each picture by name, of any length; without the text's where the denoiser encodes
+    `captions` itself."""
     captions: tuple[str, ...]
     mask: Tensor | None
-    """[B, 1, h, w]; None when no picture has one."""
+    """[B, 1, …, h, w]; None when no picture has one."""
     weights: Tensor
     """[B] loss weights: prior-preservation pictures have their own."""
 
@@ -53,17 +55,17 @@ class BatchLoader:
 
     def __call__(self, batch: Batch) -> TrainBatch:
         """The tensors of `batch`."""
-        moments = _stacked([self._keep(("moments", use.index, use.flip), lambda use=use: self._moments(use))
+        moments = stacked([self._keep(("moments", use.index, use.flip), lambda use=use: self._moments(use))
                             for use in batch])
         masks = [self._keep(("mask", use.index, use.flip), lambda use=use: self._mask(use)).get("mask")
                  for use in batch]
-        conditions = [{**(self._text(use) if self.cached_text else {}),
-                       **self._keep(("size", use.index, use.flip), lambda use=use: self._size(use))} for use in batch]
+        conditions = tuple({**(self._text(use) if self.cached_text else {}),
+                       **self._keep(("size", use.index, use.flip), lambda use=use: self._size(use))} for use in batch)
         weights = [self.prior_weight if self.data.items[use.index].prior else 1.0 for use in batch]
         mean, mask = moments["mean"], None
         if any(one is not None for one in masks):
             mask = torch.stack([torch.ones_like(mean[0, :1]) if one is None else one for one in masks])
-        return TrainBatch(mean=mean, std=moments["std"], conditions=_stacked(conditions), mask=mask,
+        return TrainBatch(mean=mean, std=moments["std"], conditions=conditions, mask=mask,
                           captions=tuple(self._caption(use) for use in batch),
                           weights=torch.tensor(weights, device=self.device))
 
@@ -99,8 +101,3 @@ class BatchLoader:
                 self._room -= size
                 self._kept[key] = found
         return found
-
-
-def _stacked(rows: Sequence[Piece]) -> dict[str, Tensor]:
-    """The rows of a batch under each name, which all of them have."""
-    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}

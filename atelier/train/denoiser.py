@@ -5,18 +5,25 @@ Trainer, loop, cache and validation know this protocol alone; see docs/decisions
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .objective import Objective
+from .request.levels import LevelConfig
+from .request.lora import LoraConfig
 from .request.recipe import LossConfig
 
-Conditions = Mapping[str, Tensor]
-"""What a prediction depends on beside latent and noise level, by name, with the batch as first dimension. Only the
-denoiser knows the names."""
+Conditions = Sequence[Mapping[str, Tensor]]
+"""What the prediction of each sample depends on beside latent and noise level, by name and without a batch dimension:
+texts may be of different lengths. Only the denoiser knows the names."""
+
+
+def stacked(rows: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The samples' tensors of each name, which all of them have in one shape, as a batch [B, …]."""
+    return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
 
 
 class Denoiser(Protocol):
@@ -47,7 +54,15 @@ class Denoiser(Protocol):
         """Whether `predict` encodes the captions itself, as it must where a text encoder is trained."""
         ...
 
-    def objective(self, loss: LossConfig) -> Objective:
+    def adapted_layers(self, config: LoraConfig) -> Mapping[str, str]:
+        """A pattern of the layers that get an adapter, over module paths, for each of the components.
+
+        Raises:
+            AtelierError: it has none of the kind that is asked for.
+        """
+        ...
+
+    def objective(self, loss: LossConfig, levels: LevelConfig) -> Objective:
         """Its noise process, and the loss of a prediction."""
         ...
 
@@ -59,7 +74,7 @@ class Denoiser(Protocol):
             network: `self.network`, or what stands for it (compiled).
             noisy: [B, …], float32.
             levels: [B], as the objective draws them.
-            conditions: Of the cache, on the device; floating point in `dtype`.
+            conditions: B rows of the cache, on the device; floating point in `dtype`.
             captions: B captions; only for a denoiser that `encodes_captions`.
         """
         ...

@@ -19,8 +19,7 @@ from torch import Tensor
 
 from ..errors import AtelierError
 from .objective import broadcast, squared_error
-
-DISTRIBUTIONS = ("uniform", "logit_normal")
+from .request.levels import DISTRIBUTIONS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +50,7 @@ class FlowObjective:
         if not 0 < self.shift < math.inf:
             raise AtelierError(f"shift is {self.shift}.", "Choose a number above 0; 1 shifts nothing.")
 
-    def draw_levels(self, count: int, stream: torch.Generator) -> Tensor:
+    def draw_levels(self, count: int, stream: torch.Generator, size: tuple[int, int] = (0, 0)) -> Tensor:
         """`count` levels σ, float32, on the stream's device."""
         if self.distribution == "uniform":
             plain = torch.rand(count, generator=stream, device=stream.device)

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from ..dataset.types import TrainingSet
+from .request.levels import LevelConfig
 from .request.request import TrainRequest
 
 if TYPE_CHECKING:
@@ -48,5 +49,7 @@ def run_identity(request: TrainRequest, model: TrainableModel, data: TrainingSet
     recipe = (request.lora, request.optimizer, request.loss, request.captions, request.validation)
     content = {"version": _VERSION, "recipe": [asdict(part) for part in recipe], "seed": request.seed,
                "precision": str(dtype), "training set": data.digest, **model.identity()}
+    if request.levels != LevelConfig():  # runs from before there was a choice keep their names
+        content["levels"] = asdict(request.levels)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return RunIdentity(digest[:16], f"{request.steps}-steps" if request.steps else f"{request.epochs}-epochs")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..dataset.cache import EncodedSet
 from .adapters import put_adapters
-from .request.lora import LoraConfig
+from .request.lora import LoraConfig, layer_pattern
 from .request.request import TrainRequest
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def step_memory(unet: Mapping[str, Any], lora: LoraConfig, *, dtype: torch.dtype
     """
     ghost = _ghost(unet, dtype)
     weights = sum(p.numel() for p in ghost.parameters())
-    trained = sum(p.numel() for _, p in put_adapters("unet", ghost, lora))
+    trained = sum(p.numel() for _, p in put_adapters("unet", ghost, lora, layer_pattern("unet", lora), dtype))
     outer, inner = _Kept(ghost), [0]
 
     def redone(block: nn.Module, *given: Any) -> Any:

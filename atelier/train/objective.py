@@ -26,8 +26,9 @@ class Objective(Protocol):
     """A noise process, and the loss of a network's prediction in it. What a noise level is (a timestep, a σ) only the
     objective and the network know."""
 
-    def draw_levels(self, count: int, stream: torch.Generator) -> Tensor:
-        """Random noise levels for training, [count], on the stream's device."""
+    def draw_levels(self, count: int, stream: torch.Generator, size: tuple[int, int]) -> Tensor:
+        """Random noise levels for training, [count], on the stream's device; for latents of `size` (height, width),
+        where that matters."""
         ...
 
     def fixed_levels(self, count: int) -> Sequence[float]:
@@ -83,7 +84,7 @@ class DiffusionObjective:
         """T, the number of timesteps of the schedule."""
         return self.alphas_cumprod.shape[0]
 
-    def draw_levels(self, count: int, stream: torch.Generator) -> Tensor:
+    def draw_levels(self, count: int, stream: torch.Generator, size: tuple[int, int] = (0, 0)) -> Tensor:
         """`count` timesteps, all equally likely; int64."""
         return torch.randint(self.timesteps, (count,), generator=stream, device=stream.device)
 
@@ -126,8 +127,14 @@ class DiffusionObjective:
         level = self.alphas_cumprod[t]
         # At zero terminal SNR the epsilon weight is 0 / 0; its limit is 1.
         snr = (level / (1 - level)).clamp(min=1e-12)
-        capped = snr.clamp(max=self.min_snr_gamma)
-        return capped / snr if self.prediction_type == "epsilon" else capped / (snr + 1)
+        return min_snr_weight(snr, self.min_snr_gamma, velocity=self.prediction_type == "v_prediction")
+
+
+def min_snr_weight(snr: Tensor, gamma: float, *, velocity: bool) -> Tensor:
+    """min(SNR, γ) / SNR, or of a v-prediction min(SNR, γ) / (SNR + 1): section 3.4 of
+    https://arxiv.org/abs/2303.09556."""
+    capped = snr.clamp(max=gamma)
+    return capped / (snr + 1) if velocity else capped / snr
 
 
 def broadcast(values: Tensor, like: Tensor) -> Tensor:

@@ -47,12 +47,13 @@ class Trainer:
 
     def __init__(self, denoiser: Denoiser, data: EncodedSet, request: TrainRequest) -> None:
         self.denoiser, self.request, self.device = denoiser, request, denoiser.device
-        self.adapters = Adapters(denoiser.components, request.lora, request.seed)
+        self.adapters = Adapters(denoiser.components, request.lora, request.seed,
+                                 layers=denoiser.adapted_layers(request.lora), dtype=denoiser.dtype)
         if request.device.compile == "off":  # the compiler arranges weights itself
             prepack_frozen(denoiser.network)
         self.unet = CompiledUNet(denoiser.network, request.device.compile == "on")
         self.optimizer = make_optimizer(self.adapters.names, self.adapters.masters, request.optimizer)
-        self.objective = denoiser.objective(request.loss)
+        self.objective = denoiser.objective(request.loss, request.levels)
         self.loader = BatchLoader(data, denoiser.device, denoiser.dtype, prior_weight=request.loss.prior_weight,
                                   cached_text=not denoiser.encodes_captions)
         self.validation = ValidationPlan.of(data.items, request)
@@ -170,7 +171,7 @@ class Trainer:
         noise = normal(*shape)
         if noise_offset:
             noise = noise + noise_offset * normal(*shape[:2], *[1] * (len(shape) - 2))
-        levels = self.objective.draw_levels(shape[0], stream)
+        levels = self.objective.draw_levels(shape[0], stream, (shape[-2], shape[-1]))
         if self.request.lora.dropout:
             torch.manual_seed(seed)  # PEFT's dropout draws from the global stream, which `Loop` restores
         prediction = self._predict(self.unet, inputs, self.objective.noisy(latents, noise, levels), levels)

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ..models.text import TextBatch, TextStack
-from .denoiser import Conditions
+from .denoiser import Conditions, stacked
 from .objective import DiffusionObjective
+from .request.levels import LevelConfig
+from .request.lora import LoraConfig, layer_pattern
 from .request.recipe import LossConfig
 
 if TYPE_CHECKING:
@@ -44,16 +46,20 @@ class UNetDenoiser:
         """Whether the text encoder is trained."""
         return self.text is not None
 
-    def objective(self, loss: LossConfig) -> DiffusionObjective:
-        """The model's own noise schedule and prediction type."""
+    def adapted_layers(self, config: LoraConfig) -> Mapping[str, str]:
+        """Those of diffusers' UNet and of CLIP."""
+        return {component: layer_pattern(component, config) for component in self.components}
+
+    def objective(self, loss: LossConfig, levels: LevelConfig) -> DiffusionObjective:
+        """The model's own noise schedule and prediction type; all timesteps are equally likely."""
         return DiffusionObjective.of(self.scheduler_config, self.device, min_snr_gamma=loss.min_snr_gamma)
 
     def predict(self, network: Callable[..., Any], noisy: Tensor, levels: Tensor, conditions: Conditions,
                 captions: tuple[str, ...]) -> Tensor:
         """The UNet's output, from "embeds" [B, 77, D] and for SDXL "pooled" [B, P] and "time_ids" [B, 6]."""
-        text = TextBatch(conditions["embeds"], conditions.get("pooled")) if self.text is None else self.text.encode(
-            captions)
+        given = stacked(conditions)
+        text = TextBatch(given["embeds"], given.get("pooled")) if self.text is None else self.text.encode(captions)
         added = None
         if text.pooled is not None:
-            added = {"text_embeds": text.pooled, "time_ids": conditions["time_ids"]}
+            added = {"text_embeds": text.pooled, "time_ids": given["time_ids"]}
         return network(noisy.to(self.dtype), levels, text.embeds, added_cond_kwargs=added, return_dict=False)[0]

@@ -198,9 +198,9 @@ def test_a_mirrored_picture_has_the_mirrored_crop(checkpoint: Callable[[str], Pa
     encoded = encode(data, open_model(checkpoint("sdxl")), tmp_path / "cache", device="cpu", dtype=torch.bfloat16,
                      batch_size=1, progress=Progress())
     source = BatchLoader(encoded, torch.device("cpu"), torch.bfloat16, prior_weight=1.0, cached_text=True)
-    ids = [source((SampleUse(0, flip=flip),)).conditions["time_ids"] for flip in (False, True)]
+    ids = [source((SampleUse(0, flip=flip),)).conditions[0]["time_ids"] for flip in (False, True)]
     # Scaled to 97 x 64, of which 33 columns on the right are cut, or mirrored on the left. In bfloat16 there is no 303.
-    assert [i.tolist() for i in ids if i is not None] == [[[200, 303, 0, 0, 64, 64]], [[200, 303, 0, 33, 64, 64]]]
+    assert [i.tolist() for i in ids if i is not None] == [[200, 303, 0, 0, 64, 64], [200, 303, 0, 33, 64, 64]]
 
 
 def test_the_published_recipe_runs_on_sd_turbo_as_it_stands(checkpoint: Callable[[str], Path], pictures: TrainingSet,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from atelier.lora.file import load_lora
 from atelier.progress import Progress
 from atelier.train.flow_objective import FlowObjective, shift_for
 from atelier.train.loop import Loop
+from atelier.train.request.levels import LevelConfig
+from atelier.train.request.lora import TARGETS, LoraConfig
 from atelier.train.request.recipe import LossConfig
 from atelier.train.run_folder import RunFolder
 from atelier.train.trainer import Trainer
@@ -104,12 +106,15 @@ class FlowUNet:
     def components(self) -> Mapping[str, nn.Module]:
         return {"unet": self.unet}
 
-    def objective(self, loss: LossConfig) -> FlowObjective:
+    def adapted_layers(self, config: LoraConfig) -> Mapping[str, str]:
+        return {"unet": TARGETS["attention"]}
+
+    def objective(self, loss: LossConfig, levels: LevelConfig) -> FlowObjective:
         return FlowObjective(shift=2.0)
 
-    def predict(self, network: Callable[..., Any], noisy: Tensor, levels: Tensor, conditions: Mapping[str, Tensor],
-                captions: tuple[str, ...]) -> Tensor:
-        return network(noisy, levels * 1000, conditions["words"], return_dict=False)[0]
+    def predict(self, network: Callable[..., Any], noisy: Tensor, levels: Tensor,
+                conditions: Sequence[Mapping[str, Tensor]], captions: tuple[str, ...]) -> Tensor:
+        return network(noisy, levels * 1000, torch.stack([row["words"] for row in conditions]), return_dict=False)[0]
 
 
 class Words(MemorySet):

@@ -21,6 +21,12 @@ TEXT_TARGETS = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 KINDS = ("lora", "dora")
 
 
+def layer_pattern(component: str, config: LoraConfig) -> str:
+    """The pattern of the layers that get an adapter in diffusers' UNet ("unet") or in a text encoder of CLIP."""
+    return TARGETS[config.targets] if component == "unet" else TEXT_TARGETS
+
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
     """The adapter: W' = W + (alpha / rank) · B · A on the chosen layers (https://arxiv.org/abs/2106.09685).

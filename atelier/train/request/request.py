@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import AtelierError
 from .checks import check_types, require, require_not_negative
 from .device import DeviceConfig
+from .levels import LevelConfig
 from .lora import LoraConfig
 from .outputs import OutputConfig, SampleConfig
 from .recipe import CaptionConfig, LossConfig, OptimizerConfig, ValidationConfig
@@ -30,6 +31,7 @@ class TrainRequest:
     lora: LoraConfig = field(default_factory=LoraConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loss: LossConfig = field(default_factory=LossConfig)
+    levels: LevelConfig = field(default_factory=LevelConfig)
     captions: CaptionConfig = field(default_factory=CaptionConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
@@ -72,8 +74,9 @@ class TrainRequest:
 
 
 PARTS: dict[str, type] = {
-    "lora": LoraConfig, "optimizer": OptimizerConfig, "loss": LossConfig, "captions": CaptionConfig,
-    "validation": ValidationConfig, "samples": SampleConfig, "output": OutputConfig, "device": DeviceConfig}
+    "lora": LoraConfig, "optimizer": OptimizerConfig, "loss": LossConfig, "levels": LevelConfig,
+    "captions": CaptionConfig, "validation": ValidationConfig, "samples": SampleConfig, "output": OutputConfig,
+    "device": DeviceConfig}
 """Dataclasses of the parts by their field in `TrainRequest`."""
 
 FIELDS: dict[str, str] = {**dict.fromkeys((*LENGTH, "seed"), ""),
