@@ -21,10 +21,8 @@ from .devices import RunPaths
 from .memory import needs_checkpointing
 from .preparation import cut_captions, encode_in_room
 from .request.request import TrainRequest
-from .run_folder import RunFolder
-from .samples import SampleDrawer, encode_prompts
+from .samples import UNetPainter, encode_prompts
 from .trainable import LoadedModel
-from .trainer import Trainer
 from .unet_denoiser import UNetDenoiser
 
 _BASE_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
@@ -89,12 +87,9 @@ class DiffusersTrainable:
         if checkpointing:
             unet.enable_gradient_checkpointing()
         denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype)
-        open_vae = partial(load_vae, model, dtype=exact, device=device)
-
-        def drawer(trainer: Trainer, folder: RunFolder, progress: Progress) -> SampleDrawer:
-            return SampleDrawer(trainer, denoiser, drawn, open_vae, folder, progress)
-
-        return LoadedModel(denoiser, checkpointing, drawer if samples.sample_prompt else None)
+        paint = UNetPainter(denoiser, samples, request.seed, drawn,
+                            partial(load_vae, model, dtype=exact, device=device))
+        return LoadedModel(denoiser, checkpointing, paint if samples.sample_prompt else None)
 
     def _prompts(self, request: TrainRequest, dtype: torch.dtype, device: torch.device) -> tuple[TextBatch, TextBatch]:
         text = load_text(self.model, dtype=dtype, device=device)

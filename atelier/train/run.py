@@ -28,7 +28,7 @@ from .preparation import check_masks
 from .report import RunResult, TrainReport
 from .request.request import TrainRequest
 from .run_folder import LoraOutput, RunFolder
-from .samples import settings_digest
+from .samples import SampleDrawer, settings_digest
 from .trainable import TrainableModel
 from .trainer import Trainer
 
@@ -136,7 +136,7 @@ def _train(job: _Job) -> RunResult:
     extended = extend_shorter_run(job.paths.runs, job.identity, trainer.total, job.request.optimizer)
     if extended:
         log.info(extended)
-    draw = loaded.drawer(trainer, job.folder, job.progress) if loaded.drawer else None
+    draw = SampleDrawer(trainer, loaded.paint, job.folder, job.progress) if loaded.paint else None
     metadata = partial(lora_metadata, job.name, job.identity, job.model, job.data, job.request)
     loop = Loop(trainer, job.folder, job.progress, metadata=metadata, draw=draw)
     began = time.monotonic()
@@ -154,7 +154,8 @@ def _train(job: _Job) -> RunResult:
         held_out_names=held_out,
         precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=loaded.checkpointing,
         samples=job.folder.sample_settings, history=ended.state.history,
-        warnings=[sentence for sentence in (*advice(job.data), cut, extended, _undrawn(loop.undrawn)) if sentence])
+        warnings=[sentence for sentence in (*advice(job.data), cut, *loaded.notes, extended, _undrawn(loop.undrawn))
+                  if sentence])
     plot = loss_plot(result.history, title=f"{job.name} · {result.status}", best_step=result.best_step,
                      steps_per_epoch=trainer.steps_per_epoch)
     with atomic_file(job.folder.plot) as part:

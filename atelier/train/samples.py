@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,6 +22,12 @@ from .unet_denoiser import UNetDenoiser
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from PIL.Image import Image
+
+
+Paint = Callable[[tuple[int, int], Progress], "Image"]
+"""Draws the sample picture with the weights as they are, for latents of a size (height, width); tells its denoising
+steps, from 1 to `sample_steps`."""
 
 
 class SampleDrawer:
@@ -29,40 +35,53 @@ class SampleDrawer:
 
     Args:
         trainer: Its weights are used.
-        denoiser: What it trains.
-        cached: Conditioning of (sample prompt, negative), or None when the text encoder is trained.
-        load_vae: The VAE is loaded for each picture and let go, so that training does not carry it along.
+        paint: The model's way to draw.
         folder: Where pictures go.
         progress: Shown the picture.
     """
 
-    def __init__(self, trainer: Trainer, denoiser: UNetDenoiser, cached: tuple[TextBatch, TextBatch] | None,
-                 load_vae: Callable[[], AutoencoderKL], folder: RunFolder, progress: Progress) -> None:
-        self.trainer, self.denoiser, self.cached = trainer, denoiser, cached
-        self.load_vae, self.folder, self.progress = load_vae, folder, progress
-        item, config = trainer.sampler.items[0], trainer.request.samples
-        # Small pictures can be trained on, but none below 64 pixels are drawn.
-        width, height = max(64, item.width * 8), max(64, item.height * 8)
-        self.options = SamplingOptions(width, height, config.sample_steps, config.sample_cfg)
+    def __init__(self, trainer: Trainer, paint: Paint, folder: RunFolder, progress: Progress) -> None:
+        self.trainer, self.paint, self.folder, self.progress = trainer, paint, folder, progress
 
     @torch.no_grad()
     def __call__(self, step: int, weights: list[Tensor] | None = None) -> None:
         """Draw the picture of optimiser step `step`, with the trainer's current weights if none are given."""
-        trainer, denoiser, adapters = self.trainer, self.denoiser, self.trainer.adapters
-        self.progress.phase("sampling", self.options.steps)
+        trainer, adapters, item = self.trainer, self.trainer.adapters, self.trainer.sampler.items[0]
+        self.progress.phase("sampling", trainer.request.samples.sample_steps)
         adapters.train(False)
         kept = adapters.snapshot()
         adapters.load(trainer.current if weights is None else weights)
         try:
-            positive, negative = self.cached or encode_prompts(denoiser.text, trainer.request.samples)
-            latents = sample(denoiser.unet, denoiser.scheduler_config, positive, negative, [trainer.request.seed],
-                             self.options, self.progress, self.progress.advance)
-            picture = decode(self.load_vae(), latents)[0]
+            picture = self.paint((item.height, item.width), self.progress)
         finally:
             adapters.load(kept)
         with atomic_file(self.folder.sample(step)) as part:
             picture.save(part, "PNG")
         self.progress.preview(picture)
+
+
+@dataclass(frozen=True)
+class UNetPainter:
+    """Draws the sample picture of Stable Diffusion: a `Paint`."""
+
+    denoiser: UNetDenoiser
+    config: SampleConfig
+    seed: int
+    cached: tuple[TextBatch, TextBatch] | None
+    """Conditioning of (sample prompt, negative), or None when the text encoder is trained."""
+    load_vae: Callable[[], AutoencoderKL]
+    """The VAE is loaded for each picture and let go, so that training does not carry it along."""
+
+    def __call__(self, size: tuple[int, int], progress: Progress) -> Image:
+        """The picture."""
+        config, denoiser = self.config, self.denoiser
+        # Small pictures can be trained on, but none below 64 pixels are drawn.
+        height, width = (max(64, side * 8) for side in size)
+        options = SamplingOptions(width, height, config.sample_steps, config.sample_cfg)
+        positive, negative = self.cached or encode_prompts(denoiser.text, config)
+        latents = sample(denoiser.unet, denoiser.scheduler_config, positive, negative, [self.seed], options, progress,
+                         progress.advance)
+        return decode(self.load_vae(), latents)[0]
 
 
 def encode_prompts(text: TextStack | None, config: SampleConfig) -> tuple[TextBatch, TextBatch]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,10 +13,8 @@ from ..dataset.types import TrainingSet
 from ..progress import Progress
 from .denoiser import Denoiser
 from .devices import RunPaths
-from .loop import Draw
 from .request.request import TrainRequest
-from .run_folder import RunFolder
-from .trainer import Trainer
+from .samples import Paint
 
 
 @dataclass(frozen=True)
@@ -26,8 +24,10 @@ class LoadedModel:
     denoiser: Denoiser
     checkpointing: bool
     """Whether gradient checkpointing was switched on."""
-    drawer: Callable[[Trainer, RunFolder, Progress], Draw] | None
-    """Makes what draws sample pictures; None where none are wanted."""
+    paint: Paint | None
+    """Draws sample pictures; None where none are wanted."""
+    notes: tuple[str, ...] = ()
+    """Sentences for the report: what of the request does not apply to this model."""
 
 
 class TrainableModel(Protocol):

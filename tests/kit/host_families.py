@@ -1,0 +1,147 @@
+"""Small random models of the host's own classes, with a file behind each, and stand-ins for CLIP and VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+FLUX = {"hidden_size": 64, "num_heads": 4, "depth": 2, "depth_single_blocks": 2, "axes_dim": [4, 6, 6],
+        "context_in_dim": 64, "vec_in_dim": 32, "in_channels": 16, "out_channels": 16, "patch_size": 2,
+        "mlp_ratio": 4.0, "theta": 10000, "qkv_bias": True, "guidance_embed": True, "txt_ids_dims": []}
+
+CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
+    "flux": ("Flux", FLUX),
+    "z-image": ("ZImage", {"patch_size": 2, "in_channels": 16, "dim": 256, "n_layers": 2, "n_refiner_layers": 1,
+                           "n_heads": 16, "n_kv_heads": 16, "cap_feat_dim": 64, "axes_dims": [4, 6, 6],
+                           "axes_lens": [64, 64, 64], "rope_theta": 256.0, "qk_norm": True, "multiple_of": 32,
+                           "ffn_dim_multiplier": 4.0, "z_image_modulation": True, "time_scale": 1000.0,
+                           "pad_tokens_multiple": 32}),
+    "qwen-image": ("QwenImage", {"patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 2,
+                                 "attention_head_dim": 16, "num_attention_heads": 4, "joint_attention_dim": 64,
+                                 "axes_dims_rope": (4, 6, 6)}),
+    "anima": ("Anima", {"max_img_h": 64, "max_img_w": 64, "max_frames": 4, "in_channels": 16, "out_channels": 16,
+                        "patch_spatial": 2, "patch_temporal": 1, "concat_padding_mask": True, "model_channels": 64,
+                        "num_blocks": 2, "num_heads": 4, "crossattn_emb_channels": 64, "pos_emb_cls": "rope3d",
+                        "pos_emb_learnable": True, "pos_emb_interpolation": "crop", "use_adaln_lora": True,
+                        "adaln_lora_dim": 16}),
+    "krea2": ("Krea2", {"features": 64, "tdim": 32, "txtdim": 64, "heads": 4, "kvheads": 2, "multiplier": 1,
+                        "layers": 2, "patch": 2, "channels": 16, "txtlayers": 1, "txtheads": 4, "txtkvheads": 4}),
+    "sd3": ("SD3", {"patch_size": 2, "in_channels": 16, "depth": 2, "input_size": None, "adm_in_channels": 32,
+                    "pos_embed_scaling_factor": None, "pos_embed_max_size": 16, "num_patches": 256, "qk_norm": "rms",
+                    "context_embedder_config": {"target": "torch.nn.Linear",
+                                                "params": {"in_features": 64, "out_features": 128}}}),
+}
+"""Class of the host's `supported_models` and its `unet_config`, by the family's name."""
+
+TEXT_WIDTH, POOLED_WIDTH = 64, 32
+
+
+@dataclass(frozen=True)
+class FakeClip:
+    """Gives each caption its own random embedding, as long as it has words, and a pooled vector."""
+
+    patcher: Any
+    layer_idx: None = None
+    cond_stage_model: Any = field(default_factory=lambda: SimpleNamespace())
+    encoded: list[str] = field(default_factory=list)
+
+    def tokenize(self, text: str) -> str:
+        return text
+
+    def encode_from_tokens(self, text: str, return_pooled: bool, return_dict: bool) -> dict[str, Any]:
+        assert return_pooled and return_dict
+        self.encoded.append(text)
+        stream = torch.Generator().manual_seed(sum(text.encode()))
+        words = max(1, len(text.split()))
+        return {"cond": torch.randn(1, words, TEXT_WIDTH, generator=stream),
+                "pooled_output": torch.randn(1, POOLED_WIDTH, generator=stream)}
+
+
+@dataclass(frozen=True)
+class FakeVae:
+    """Averages blocks of 8 pixels, and repeats the three colours over the latent's channels."""
+
+    patcher: Any
+    latent_channels: int = 16
+    dimensions: int = 2
+    first_stage_model: Any = field(default_factory=lambda: SimpleNamespace())
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        assert len(pixels) == 1
+        small = torch.nn.functional.avg_pool2d(pixels.permute(0, 3, 1, 2) * 2 - 1, 8)
+        latents = small.repeat(1, -(-self.latent_channels // 3), 1, 1)[:, :self.latent_channels]
+        return latents.unsqueeze(2) if self.dimensions == 3 else latents
+
+    def decode(self, latents: Tensor) -> Tensor:
+        colours = latents.flatten(2, -3)[:, :3].squeeze(2) if latents.dim() == 5 else latents[:, :3]
+        return (torch.nn.functional.interpolate(colours.float(), scale_factor=8) / 2 + 0.5).permute(0, 2, 3, 1)
+
+
+def small_model(family: str, folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
+    """A `ModelPatcher` of a small model of a family (a key of `CONFIGS`), which its file rebuilds."""
+    path = folder / f"{family}.safetensors"
+    model = _build(family)
+    torch.manual_seed(0)
+    for name, parameter in sorted(model.diffusion_model.named_parameters()):
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+        else:
+            torch.nn.init.normal_(parameter, mean=0.0 if "bias" in name else 0.5, std=0.1)
+    save_file({name: tensor.to(dtype).contiguous() for name, tensor in model.diffusion_model.state_dict().items()},
+              path)
+    return _load(family, str(path), str(dtype))
+
+
+def _build(family: str) -> Any:
+    import comfy.ldm.anima.model as anima
+    import comfy.supported_models
+
+    kind, config = CONFIGS[family]
+    chosen = getattr(comfy.supported_models, kind)
+    made = chosen({**{key: value for key, value in chosen.unet_config.items() if key == "image_model"}, **config})
+    made.set_inference_dtype(torch.float32, None)
+    adapter = partial(anima.LLMAdapter, source_dim=TEXT_WIDTH, target_dim=TEXT_WIDTH, model_dim=TEXT_WIDTH,
+                      num_layers=1, num_heads=4)
+    with mock.patch.object(anima, "LLMAdapter", adapter):
+        return made.get_model({}, "")
+
+
+def _load(family: str, path: str, dtype: str, disable_dynamic: bool = False) -> Any:
+    import comfy.model_patcher
+
+    model = _build(family)
+    weights = load_file(path)
+    model.diffusion_model.load_state_dict(weights)
+    stored = getattr(torch, dtype.removeprefix("torch."))
+    if stored != torch.float32:
+        for module in model.diffusion_model.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.weight.data = module.weight.data.to(stored)
+                module.comfy_cast_weights = True
+    patcher = comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu"))
+    patcher.cached_patcher_init = (partial(_load), (family, path, dtype))
+    return patcher
+
+
+def fake_parts(folder: Path, model: Any) -> tuple[FakeClip, FakeVae]:
+    """A CLIP and a VAE for `small_model`, each with a file of its own."""
+    def patcher(name: str) -> Any:
+        path = folder / f"{name}.safetensors"
+        path.write_bytes(name.encode())
+        return SimpleNamespace(cached_patcher_init=(None, (str(path),)), model_options={}, patches={}, hook_patches={},
+                               weight_wrapper_patches={}, injections={}, wrappers={}, object_patches={})
+
+    latents = model.model.latent_format
+    return (FakeClip(patcher("clip")), FakeVae(patcher("vae"), latents.latent_channels, latents.latent_dimensions))
+
+
+Builder = Callable[[str], Any]
