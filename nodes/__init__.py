@@ -27,6 +27,7 @@ from .image_folder import ImageFolder
 from .images_to_training_set import ImagesToTrainingSet
 from .llm import LanguageModelNode
 from .load_for_sampling import LoadForSampling
+from .loaded_model import LoadedModel
 from .lora_config import LoraConfigNode
 from .model_to_compare import ModelToCompare
 from .open_model import OpenModel
@@ -44,7 +45,7 @@ from .weighted_prompt import WeightedPromptNode
 from .write_prompt import WritePrompt
 
 NODES: list[type[io.ComfyNode]] = [
-    DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadForSampling,
+    DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadedModel, LoadForSampling,
     ImageFolder, HubDataset, ImagesToTrainingSet,
     LoraConfigNode, TrainingOptionsNode, TrainLora,
     ApplyLora, ConvertLora,

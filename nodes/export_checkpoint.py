@@ -53,6 +53,7 @@ class ExportCheckpoint(io.ComfyNode):
         from ..atelier.lora.file import parse_lora
         from ..atelier.models.layout import read_layout
 
+        model = sockets.on_disk(model)
         merged = lora if strength else None
         folder = folders.model_folder("checkpoints")
         result = find_or_reserve(folder / f"{file_name(name)}.safetensors", "file", model.fingerprint,

@@ -33,4 +33,4 @@ class LoadForSampling(io.ComfyNode):
     @classmethod
     def execute(cls, model: Any) -> io.NodeOutput:
         """Load the weights with the host's own loader."""
-        return io.NodeOutput(*weights.load_model(model))
+        return io.NodeOutput(*weights.load_model(sockets.on_disk(model)))

@@ -31,8 +31,8 @@ class LoraConfigNode(io.ComfyNode):
                 number("dropout", "Share of inputs left out at random in training, against overfitting.", step=0.001,
                        by=0.05, high=0.95),
                 choice("targets", tuple(TARGETS),
-                       "Layers of the UNet to adapt: attention, only the attention to the text, attention with "
-                       "feed-forward, or these with convolutions."),
+                       "Layers to adapt: attention, only the attention to the text, attention with feed-forward, these "
+                       "with convolutions, or every linear layer."),
                 choice("kind", KINDS,
                        "DoRA also learns the length of each weight: often closer to full fine-tuning, slower."),
                 switch("rslora", "Scale by alpha / √rank, which keeps high ranks useful.", advanced=True),

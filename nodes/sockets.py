@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from comfy_api.latest import io
 
+from ..atelier.errors import AtelierError
+
+if TYPE_CHECKING:
+    from ..atelier.models.handle import DiffusersModel as DiffusersModelHandle
+
 DiffusersModel = io.Custom("DIFFUSERS_MODEL")
-"""`atelier.models.handle.DiffusersModel`: path and description of a model, without weights."""
+"""`atelier.models.handle.DiffusersModel`: path and description of a model, without weights; or what Loaded Model gives,
+the host's own model, for training alone."""
 
 TrainingSet = io.Custom("TRAINING_SET")
 """`atelier.dataset.types.TrainingSet`."""
@@ -15,6 +23,21 @@ LoraConfig = io.Custom("LORA_CONFIG")
 
 TrainingOptions = io.Custom("TRAINING_OPTIONS")
 """The trainer's dataclass for everything that is not the LoRA's own shape."""
+
+
+def on_disk(model: Any) -> DiffusersModelHandle:
+    """The handle of a Stable Diffusion model on disk, for nodes that read its parts.
+
+    Raises:
+        AtelierError: it comes from Loaded Model.
+    """
+    from ..atelier.models.handle import DiffusersModel as Handle
+
+    if not isinstance(model, Handle):
+        raise AtelierError("This model comes from Loaded Model, which is for Train LoRA alone.",
+                           "Connect Open Model or Convert Checkpoint here; to sample, use the loaders' own MODEL.")
+    return model
+
 
 LoraModel = io.LoraModel
 """The host's own type: a state dict in kohya keys with alphas, on CPU."""

@@ -7,6 +7,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..atelier.train.request.device import PRECISIONS
+from ..atelier.train.request.levels import DISTRIBUTIONS, SHIFTS
 from ..atelier.train.request.outputs import LORA_FORMATS, SAVE_DTYPES
 from ..atelier.train.request.recipe import MONITORS, OPTIMIZERS, SCHEDULES
 from . import sockets
@@ -88,6 +89,14 @@ class TrainingOptionsNode(io.ComfyNode):
                        "cannot be compiled, training goes on without.", advanced=True),
                 choice("save_dtype", SAVE_DTYPES,
                        "Storage type of the LoRA file: fp16 and bf16 make it half as large.", advanced=True),
+                choice("level_distribution", DISTRIBUTIONS,
+                       "Flow models: which noise levels are trained most. logit_normal prefers the middle.",
+                       advanced=True),
+                choice("level_shift", SHIFTS,
+                       "Flow models: levels moved towards noise as the model is sampled, by the pictures' resolution, "
+                       "or by shift_value.", advanced=True),
+                number("shift_value", "Flow models, level_shift value: 1 moves nothing, 3 is usual.", step=0.01, by=0.5,
+                       high=100, low=0.01, advanced=True),
             ],
             outputs=[sockets.TrainingOptions.Output(display_name="options", tooltip="For Train LoRA.")],
         )

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 from unittest import mock
 
 import torch
+from kit.pack import pack_module
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -144,4 +144,60 @@ def fake_parts(folder: Path, model: Any) -> tuple[FakeClip, FakeVae]:
     return (FakeClip(patcher("clip")), FakeVae(patcher("vae"), latents.latent_channels, latents.latent_dimensions))
 
 
-Builder = Callable[[str], Any]
+@dataclass(frozen=True)
+class Opened:
+    """A small model, opened as Loaded Model does, in the pack's own modules."""
+
+    pack: ModuleType
+    patcher: Any
+    clip: FakeClip
+    vae: FakeVae
+    host: Any
+    """The `HostModel`."""
+
+    def module(self, name: str) -> Any:
+        """A module of the pack."""
+        return pack_module(self.pack, name)
+
+    def request(self, **values: Any) -> Any:
+        """A training request with the defaults but for these values."""
+        made = self.module("atelier.train.request.request").TrainRequest(steps=1)
+        return made.override({"targets": "attention_ff", "rank": 4, "alpha": 4, **values})
+
+    @property
+    def latents(self) -> tuple[int, ...]:
+        """The shape of one latent of 8 × 8."""
+        latents = self.patcher.model.latent_format
+        return (latents.latent_channels, *[1] * (latents.latent_dimensions - 2), 8, 8)
+
+    def denoiser(self, request: Any, dtype: torch.dtype = torch.float32) -> Any:
+        """The network, built anew for training."""
+        data = SimpleNamespace(moments=lambda index, flip: (torch.zeros(self.latents),) * 2, items=[])
+        return self.host.load(data, request, device=torch.device("cpu"), dtype=dtype).denoiser
+
+    def adapters(self, denoiser: Any, request: Any) -> Any:
+        """Adapters on the network, of random values."""
+        made = self.module("atelier.train.adapters").Adapters(
+            denoiser.components, request.lora, 0, layers=denoiser.adapted_layers(request.lora), dtype=denoiser.dtype)
+        with torch.no_grad():
+            for master, seed in zip(made.masters, range(1000), strict=False):
+                master.copy_(torch.randn(master.shape, generator=torch.Generator().manual_seed(seed)) * 0.1)
+            made.sync_to_model()
+        return made
+
+    def rows(self, *captions: str) -> list[Any]:
+        """Conditions, as the cache gives them."""
+        encode = self.module("nodes.host.loaded.conditions").encode_caption
+        ids = torch.tensor([64, 64, 0, 0, 64, 64])
+        return [{**encode(self.clip, caption), "time_ids": ids} for caption in captions]
+
+
+def open_small(pack: ModuleType, family: str, folder: Path, dtype: torch.dtype = torch.float32) -> Opened:
+    """A small model with its CLIP and VAE, opened for training."""
+    with torch.inference_mode():  # as the host's loaders run
+        patcher = small_model(family, folder, dtype=dtype)
+    clip, vae = fake_parts(folder, patcher)
+    progress = pack_module(pack, "atelier.progress").Progress()
+    host = pack_module(pack, "nodes.host.loaded.model").open_loaded(patcher, clip, vae, guidance=None,
+                                                                    progress=progress)
+    return Opened(pack, patcher, clip, vae, host)

@@ -12,8 +12,10 @@ TARGETS = {
     "attention_ff": r".*\.(attn[12]\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2))",
     "attention_ff_conv": (r".*\.(attn[12]\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out|"
                           r"conv1|conv2|conv_shortcut|time_emb_proj|downsamplers\.0\.conv|upsamplers\.0\.conv)"),
+    "all_linear": (r".*\.(attn[12]\.(to_q|to_k|to_v|to_out\.0)|ff\.net\.(0\.proj|2)|proj_in|proj_out|time_emb_proj)"),
 }
-"""UNet layers that get an adapter, as PEFT's `target_modules`: patterns over diffusers' module paths."""
+"""UNet layers that get an adapter, as PEFT's `target_modules`: patterns over diffusers' module paths. In other networks
+the layers of the same role get one (`atelier.train.blocks`)."""
 
 TEXT_TARGETS = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 """Text-encoder layers that get an adapter when the text encoder is trained."""

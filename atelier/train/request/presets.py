@@ -27,6 +27,12 @@ PRESETS: dict[str, TrainRequest] = {
     "reference recipe": _preset(rank=8, alpha=16, dropout=0.1, targets="attention", optimizer="adamw",
                                 learning_rate=1e-4, beta1=0.9, beta2=0.999, weight_decay=0.01, max_grad_norm=0,
                                 schedule="constant", batch_size=1, monitor="epoch", patience=2, epochs=30),
+    # The same for models of flow matching (Flux, Qwen-Image, Z-Image, Anima, Krea 2, SD 3.5): rank and rate that
+    # sd-scripts gives for FLUX.1 (docs/flux_train_network.md), levels as the model is sampled, guidance as usual there.
+    "flow subject": _preset(rank=16, alpha=16, targets="attention_ff", learning_rate=1e-4, caption_dropout=0.05,
+                            sample_cfg=4.0, steps=1500),
+    "flow style": _preset(rank=32, alpha=32, targets="attention_ff", learning_rate=1e-4, caption_dropout=0.1,
+                          sample_cfg=4.0, steps=2500),
     # A style for the small model that ships, in three minutes on two cores. Pictures of 128 pixels need high rates, and
     # a weight on noisy steps, where backgrounds are decided.
     "demo model": _preset(rank=16, alpha=16, targets="attention_ff_conv", learning_rate=2e-3, batch_size=4,

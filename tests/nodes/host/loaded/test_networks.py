@@ -1,0 +1,143 @@
+"""The host's networks in training: their loss against the papers, their output against the host's own sampling, their
+gradients with and without checkpointing, and their LoRA in the host's loader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from kit.host_families import CONFIGS, Opened, open_small
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.host
+
+FAMILIES = sorted(CONFIGS)
+
+
+@pytest.fixture(params=FAMILIES)
+def opened(request: pytest.FixtureRequest, pack: ModuleType, tmp_path: Path) -> Opened:
+    return open_small(pack, request.param, tmp_path)
+
+
+def noise(opened: Opened, seed: int) -> torch.Tensor:
+    return torch.randn(2, *opened.latents, generator=torch.Generator().manual_seed(seed))
+
+
+def test_the_loss_is_that_of_the_papers_velocity(opened: Opened) -> None:
+    request = opened.request()
+    denoiser = opened.denoiser(request)
+    objective = denoiser.objective(request.loss, request.levels)
+    clean, random, sigma = noise(opened, 1), noise(opened, 2), torch.tensor([0.3, 0.8])
+    outputs: list[torch.Tensor] = []
+    denoiser.network.register_forward_hook(lambda module, given, output: outputs.append(output))
+    noisy = objective.noisy(clean, random, sigma)
+    prediction = denoiser.predict(denoiser.network, noisy, sigma, opened.rows("a red fox", "one two fox"), ())
+    loss = objective.loss(prediction, objective.target(clean, random, sigma), sigma, weights=torch.ones(2))
+    by_sample = sigma.reshape(-1, *[1] * (clean.dim() - 1))
+    # Lipman et al. 2022: on the way x_σ = (1 − σ) x₀ + σ ε the velocity is ε − x₀.
+    assert torch.allclose(noisy, (1 - by_sample) * clean + by_sample * random, atol=1e-6)
+    (velocity,) = outputs
+    expected = (velocity - (random - clean)).square().mean()
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_texts_of_different_lengths_in_a_batch_give_what_each_gives_alone(opened: Opened) -> None:
+    denoiser = opened.denoiser(opened.request())
+    clean, sigma = noise(opened, 1), torch.tensor([0.3, 0.8])
+    rows = opened.rows("a red fox in the snow", "a fox")
+    together = denoiser.predict(denoiser.network, clean, sigma, rows, ())
+    alone = [denoiser.predict(denoiser.network, clean[i:i + 1], sigma[i:i + 1], rows[i:i + 1], ()) for i in (0, 1)]
+    assert torch.allclose(together, torch.cat(alone), atol=1e-5)
+
+
+def test_training_computes_what_the_host_samples_with(opened: Opened) -> None:
+    denoiser = opened.denoiser(opened.request())
+    noisy, sigma, rows = noise(opened, 3)[:1], torch.tensor([0.6]), opened.rows("a red fox")
+    trained = denoiser.predict(denoiser.network, noisy, sigma, rows, ())
+    inputs = opened.module("nodes.host.loaded.conditions").network_inputs
+    with torch.inference_mode():
+        model = opened.patcher.model
+        sampled = model.apply_model(noisy, sigma, **{
+            name: condition.cond for name, condition in inputs(model, rows[0], noisy, None).items()})
+    assert torch.allclose(trained, sampled, atol=1e-4)
+
+
+def test_checkpointing_changes_no_gradient(opened: Opened) -> None:
+    gradients = []
+    for checkpointing in ("off", "on"):
+        request = opened.request(gradient_checkpointing=checkpointing)
+        denoiser = opened.denoiser(request)
+        adapters = opened.adapters(denoiser, request)
+        objective = denoiser.objective(request.loss, request.levels)
+        clean, random, sigma = noise(opened, 1), noise(opened, 2), torch.tensor([0.3, 0.8])
+        prediction = denoiser.predict(denoiser.network, objective.noisy(clean, random, sigma), sigma,
+                                      opened.rows("a red fox", "one two fox"), ())
+        objective.loss(prediction, clean, sigma, weights=torch.ones(2)).backward()
+        gradients.append({name: master.grad for name, master in zip(adapters.names, adapters.masters, strict=True)})
+    plain, redone = gradients
+    reached = {name for name, gradient in plain.items() if gradient is not None and bool(gradient.any())}
+    # The text's half of a last block, and attention within a single token, reach no pixel.
+    assert len(reached) >= 0.8 * len(plain)
+    for name in reached:
+        assert torch.allclose(plain[name], redone[name], rtol=1e-4, atol=1e-6), name
+
+
+def test_its_lora_file_does_in_the_host_what_the_adapters_did(opened: Opened, tmp_path: Path,
+                                                              caplog: pytest.LogCaptureFixture) -> None:
+    import comfy.sd
+    from comfy import model_management
+
+    request = opened.request()
+    denoiser = opened.denoiser(request)
+    before = {name: tensor.clone() for name, tensor in denoiser.network.state_dict().items()}
+    adapters = opened.adapters(denoiser, request)
+    noisy, sigma, rows = noise(opened, 3)[:1], torch.tensor([0.6]), opened.rows("a red fox")
+    with torch.no_grad():
+        adapted = denoiser.predict(denoiser.network, noisy, sigma, rows, ())
+    files = opened.module("atelier.lora.file")
+    path = files.save_lora(tmp_path / "lora.safetensors", adapters.weights())
+    state = load_file(path)
+    again = files.load_lora(path)
+    assert all(torch.equal(module.up, again[name].up) for name, module in adapters.weights().items())
+    patched, _ = comfy.sd.load_lora_for_models(opened.patcher, None, state, 1.0, 0.0)
+    assert "not loaded" not in caplog.text.lower()
+    inputs = opened.module("nodes.host.loaded.conditions").network_inputs
+    with torch.inference_mode():
+        model_management.load_models_gpu([patched])
+        given = {name: condition.cond for name, condition in inputs(patched.model, rows[0], noisy, None).items()}
+        in_host = patched.model.apply_model(noisy, sigma, **given)
+        patched.unpatch_model()
+        plain = opened.patcher.model.apply_model(noisy, sigma, **given)
+    assert not torch.allclose(plain, in_host, atol=1e-2)
+    assert torch.allclose(adapted, in_host, atol=1e-3)
+    frozen = {name.replace(".base_layer", ""): tensor for name, tensor in denoiser.network.state_dict().items()
+              if ".lora_" not in name}
+    assert frozen.keys() == before.keys()
+    assert all(torch.equal(frozen[name], tensor) for name, tensor in before.items())
+
+
+def test_frozen_float8_weights_stay_as_they_are_and_pass_gradients_on(pack: ModuleType, tmp_path: Path) -> None:
+    opened = open_small(pack, "flux", tmp_path, torch.float8_e4m3fn)
+    request = opened.request()
+    denoiser = opened.denoiser(request, torch.bfloat16)
+    adapters = opened.adapters(denoiser, request)
+
+    def weights() -> dict[str, Any]:
+        return {name: tensor.view(torch.uint8).clone() for name, tensor in denoiser.network.state_dict().items()
+                if tensor.dtype == torch.float8_e4m3fn}
+
+    before = weights()
+    clean, random, sigma = noise(opened, 1), noise(opened, 2), torch.tensor([0.3, 0.8])
+    objective = denoiser.objective(request.loss, request.levels)
+    prediction = denoiser.predict(denoiser.network, objective.noisy(clean, random, sigma), sigma,
+                                  opened.rows("a red fox", "one two fox"), ())
+    objective.loss(prediction, clean, sigma, weights=torch.ones(2)).backward()
+    adapters.accumulate_gradients()
+    assert all(parameter.dtype == torch.bfloat16 for parameter in adapters.parameters)
+    assert all(bool(master.grad.any()) for master in adapters.masters if master.grad is not None)
+    assert sum(master.grad is not None for master in adapters.masters) == len(adapters.masters)
+    assert len(before) >= 20
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights().items())
