@@ -78,8 +78,8 @@ def extract_lora(tuned: Path, base: Path, destination: Path, *, rank: int = 32, 
         raise AtelierError(f"rank is {rank}.", "Choose 1 or more; 32 to 128 is usual.")
     if not 0 < share <= 1:
         raise AtelierError(f"share is {share}.", "Choose a number above 0, up to 1: 0.9 keeps nine tenths.")
-    layouts = read_layout(tuned), read_layout(base)
     written.check(destination, [tuned, base])
+    layouts = read_layout(tuned), read_layout(base)
     if layouts[0].family != layouts[1].family:
         raise AtelierError(f"{tuned.name} is {layouts[0].family.name} and {base.name} is {layouts[1].family.name}.",
                            "Choose the model that the tuned one was made from.")
