@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io, ui
 
-from ..atelier.captions.request import MOST_AT_ONCE, CaptionRequest, CaptionStyle, Existing, word_list
-from ..atelier.captions.run import AT_ONCE
-from ..atelier.captions.training_set import CaptionedSet
+from ..atelier.captions.request import AT_ONCE, MOST_AT_ONCE, CaptionRequest, CaptionStyle, Existing, word_list
 from ..atelier.dataset.types import Crop, Resolution, TrainingSet
 from ..atelier.errors import AtelierError
 from ..atelier.prompts.endpoints import LanguageModel
@@ -23,6 +21,9 @@ from .language_model import answer_cache, chat_client, seed_input, usage_text
 from .training_set_widgets import size_inputs, trigger_input
 from .validation import check
 from .widgets import CAPTION_EDITS, FOLDER_LIST
+
+if TYPE_CHECKING:
+    from ..atelier.captions.training_set import CaptionedSet
 
 
 class CaptionPictures(io.ComfyNode):

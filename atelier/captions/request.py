@@ -10,6 +10,8 @@ from ..prompts.fields import CLIP_BUDGET
 
 LONGEST_INSTRUCTION = 4000
 """Characters."""
+AT_ONCE = 4
+"""Questions at a time unless told otherwise."""
 MOST_AT_ONCE = 32
 """Questions that wait for the server at a time."""
 

@@ -18,13 +18,10 @@ from ..prompts.structured import ask
 from .ask_many import WorkerProgress, ask_many
 from .caption_files import check_own_files, write_caption, written_captions
 from .question import question
-from .request import MOST_AT_ONCE, CaptionRequest, Existing
+from .request import AT_ONCE, MOST_AT_ONCE, CaptionRequest, Existing
 from .wording import caption
 
 _log = logging.getLogger("atelier")
-
-AT_ONCE = 4
-"""Questions at a time unless told otherwise."""
 
 
 @dataclass(frozen=True)

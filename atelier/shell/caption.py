@@ -19,8 +19,7 @@ ANSWERS = ".atelier-answers"
 
 def add(verbs: Any) -> None:
     """Add the verb to the command line."""
-    from ..captions.request import CaptionRequest, CaptionStyle, Existing
-    from ..captions.run import AT_ONCE
+    from ..captions.request import AT_ONCE, CaptionRequest, CaptionStyle, Existing
     from ..prompts.endpoints import ENDPOINTS, LanguageModel
 
     parser = verbs.add_parser("caption", help="describe pictures with a language model, in text files beside them")
