@@ -19,8 +19,8 @@ from .validation import check
 if TYPE_CHECKING:
     from ..atelier.compare.compared_model import ComparedModel
 
-_VALUES = ("One a line, or with commas; prompts one a line. In names of files * stands for anything: fox-* are all that "
-           "begin with fox-. For LoRAs, none is the checkpoint alone.")
+_VALUES = ("One a line, or with commas; prompts one a line. In names of files * stands for anything: fox-* are all "
+           "that begin with fox-. For LoRAs, none is the checkpoint alone.")
 
 
 class XYGrid(io.ComfyNode):

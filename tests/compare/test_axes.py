@@ -56,7 +56,8 @@ def test_one_axis_may_vary_nothing() -> None:
 
 
 @pytest.mark.parametrize(("field", "text", "values"), [
-    (Field.STEPS, "10, 20\n30,", (10, 20, 30)), (Field.CFG, "1, 7.5", (1.0, 7.5)), (Field.STRENGTH, "-1,0", (-1.0, 0.0)),
+    (Field.STEPS, "10, 20\n30,", (10, 20, 30)), (Field.CFG, "1, 7.5", (1.0, 7.5)),
+    (Field.STRENGTH, "-1,0", (-1.0, 0.0)),
     (Field.PROMPT, "a cat, lit\n\na dog", ("a cat, lit", "a dog")), (Field.SEED, "0,18446744", (0, 18446744)),
     (Field.LORA, "none, fox-*", ("none", "fox-20.safetensors", "fox-100.safetensors")),
     (Field.LORA, "people/ann", ("people\\ann.safetensors",)), (Field.LORA, "fox", ("fox.safetensors",)),
