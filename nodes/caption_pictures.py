@@ -166,7 +166,7 @@ def _report(result: CaptionedSet, llm: LanguageModel) -> str:
               "were there": result.run.count("file"), "edited": sum(item.edited for item in result.reviewed)}
     left_out = sum(item.left_out for item in result.reviewed)
     told = ", ".join(f"{count} {what}" for what, count in counts.items() if count)
-    missing = f"; {left_out} pictures left out" if left_out else ""
+    missing = f"; {left_out} left out" if left_out else ""
     return f"{len(result.reviewed) - left_out} captions: {told}{missing}{usage_text(result.run.usage)}"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,17 +19,17 @@ def test_faults_are_told_and_left_out_where_asked(nodes: dict[str, Any], in_inpu
     for name, size in (("a", (200, 200)), ("b", (300, 300)), ("c", (40, 40))):
         noise_picture(300, 300).resize(size).save(in_input / f"{name}.png")
     data, _ = run_node(nodes["AtelierImageFolder"], folder=in_input.name, resolution=128)
-    node = nodes["AtelierCheckTrainingSet"]
-    kept, sheet, report = run_node(node, training_set=data)
+    check = partial(run_node, nodes["AtelierCheckTrainingSet"], training_set=data, sharpness=1)
+    kept, sheet, report = check()
     assert kept is data
     assert sheet.shape[0] == 1
     assert report.splitlines()[0] == "2 of 3 pictures are faulty, 0 left out"
     assert "a.png: duplicate (like b.png)" in report
     assert "tiny (enlarged 3.2 times)" in report
-    kept, _, report = run_node(node, training_set=data, drop_tiny=True)
+    kept, _, report = check(drop_tiny=True)
     assert [sample.image.stem for sample in kept.samples] == ["a", "b"]
     assert report.splitlines()[0].endswith("1 left out")
-    kept, *_ = run_node(node, training_set=data, drop_duplicates=True)
+    kept, *_ = check(drop_duplicates=True)
     assert [sample.image.stem for sample in kept.samples] == ["b"]
 
 

@@ -58,13 +58,14 @@ export class CaptionReview {
    * @param {string} text what the node says
    */
   show(items, sheet, columns, text) {
+    // A line of its own, and never a second one: it is written between the press and the release of a click on another
+    // picture, which must not move away meanwhile.
     this.note = element("p", { role: "status" });
-    this.text = text;
     const list = element("ul");
     const rows = Math.max(1, Math.ceil(items.length / columns));
     items.forEach((item, index) => list.append(this.row(item, sheet, [index % columns, Math.floor(index / columns)],
       [columns, rows])));
-    this.element.replaceChildren(this.note, list);
+    this.element.replaceChildren(element("p", {}, text), this.note, list);
     this.tell();
   }
 
@@ -109,12 +110,12 @@ export class CaptionReview {
     return row;
   }
 
-  /** Say what the node said, and how much was changed since. */
+  /** Say how much is changed. */
   tell() {
     const edits = Object.values(readEdits(this.get()));
     const out = edits.filter((edit) => edit === null).length;
     const changed = edits.length - out;
     const told = [changed && `${changed} changed`, out && `${out} left out`].filter(Boolean).join(", ");
-    if (this.note) this.note.textContent = told ? `${this.text} | In this list: ${told}. Run again to use it.` : this.text ?? "";
+    if (this.note) this.note.textContent = told ? `${told}. Run again to use it.` : "";
   }
 }
