@@ -9,6 +9,7 @@ from comfy_api.latest import ComfyExtension, io
 from .add_prompt_example import AddPromptExample
 from .apply_lora import ApplyLora
 from .block_grid import BlockGrid
+from .caption_pictures import CaptionPictures
 from .check_trigger import CheckTrigger
 from .clip_score import ClipScore
 from .compare_models import CompareModels
@@ -48,7 +49,7 @@ from .write_prompt import WritePrompt
 
 NODES: list[type[io.ComfyNode]] = [
     DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadForSampling,
-    ImageFolder, HubDataset, ImagesToTrainingSet,
+    ImageFolder, HubDataset, ImagesToTrainingSet, CaptionPictures,
     LoraConfigNode, TrainingOptionsNode, TrainLora,
     ApplyLora, ConvertLora, ResizeLora, MergeLoras, ExtractLora,
     LanguageModelNode, WritePrompt, RandomArtPrompts, WeightedPromptNode, PromptList,

@@ -16,6 +16,7 @@ from .. import __version__
 from ..errors import AtelierError
 from ..progress import Interrupted
 from . import (
+    caption,
     convert,
     demo,
     generate,
@@ -31,7 +32,8 @@ from . import (
 from .output import VerbParser
 from .progress import graceful_interrupts
 
-VERBS = (inspect, convert, lora_convert, lora_resize, lora_merge, lora_extract, train, generate, score, grid, demo)
+VERBS = (inspect, convert, lora_convert, lora_resize, lora_merge, lora_extract, caption, train, generate, score, grid,
+         demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
