@@ -73,12 +73,12 @@ def _xy_result(cls: type[io.ComfyNode], xy: dict[str, Any], comparison: Comparis
                pictures: dict[tuple[int, int, int], Image], cell: int) -> io.NodeOutput:
     """The result of XY Grid, whose plan says which picture is which cell."""
     from ..atelier.compare.table import csv_text
-    from ..atelier.compare.xy_grid import XYGrid, draw_xy
+    from ..atelier.compare.xy_grid import ScoredGrid, draw_xy
 
     cells = {(i, j): (m, p, s) for i, j, m, p, s in xy["cells"]}
     scores = {place: score for place, position in cells.items()
               if (score := comparison.image(*position).score) is not None}
-    made = XYGrid(x_name=xy["x_name"], y_name=xy["y_name"], columns=tuple(xy["columns"]), rows=tuple(xy["rows"]),
+    made = ScoredGrid(x_name=xy["x_name"], y_name=xy["y_name"], columns=tuple(xy["columns"]), rows=tuple(xy["rows"]),
                   scores=scores, scored_by=comparison.scored_by)
     grid = to_image_tensor([draw_xy(made, {place: pictures[position] for place, position in cells.items()}, cell)])
     text = made.table()

@@ -22,7 +22,7 @@ Cell = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class XYGrid:
+class ScoredGrid:
     """Labels of columns and rows, and the score of each cell.
 
     Raises:
@@ -67,7 +67,7 @@ class XYGrid:
         return "\n".join([*_aligned([head, *body, foot]), "", *told, "", self.scored_by])
 
 
-def draw_xy(grid: XYGrid, pictures: Mapping[Cell, Image], cell: int = 0) -> Image:
+def draw_xy(grid: ScoredGrid, pictures: Mapping[Cell, Image], cell: int = 0) -> Image:
     """The pictures in columns and rows with their labels; with scores, each below its picture, and the means at the
     right and below.
 

@@ -13,7 +13,7 @@ from PIL import Image
 from atelier.compare.axes import Axis, Field, parse_axis, plan
 from atelier.compare.compared_model import ComparedModel
 from atelier.compare.picture import CAPTION, GAP, HEADER, SIDE
-from atelier.compare.xy_grid import XYGrid, draw_xy
+from atelier.compare.xy_grid import ScoredGrid, draw_xy
 from atelier.errors import AtelierError
 
 MODEL = ComparedModel(checkpoint="sd.safetensors", sampler="euler", scheduler="normal", steps=20, cfg=7.0,
@@ -90,9 +90,9 @@ def test_axes_that_make_no_grid_are_told() -> None:
     assert plan(replace(MODEL, lora=""), "", 0, strengths, Axis(Field.LORA, ("fox.safetensors",))).models[0].lora
 
 
-def grid(**settings: Any) -> XYGrid:
+def grid(**settings: Any) -> ScoredGrid:
     scores = {(0, 0): 0.1, (1, 0): 0.2, (2, 0): 0.6, (0, 1): 0.3, (1, 1): 0.2, (2, 1): 0.0}
-    return XYGrid(**{"x_name": "steps", "y_name": "seed", "columns": ("a", "b", "c"), "rows": ("r", "s"),
+    return ScoredGrid(**{"x_name": "steps", "y_name": "seed", "columns": ("a", "b", "c"), "rows": ("r", "s"),
                      "scores": scores, "scored_by": "tiny clip", **settings})
 
 
@@ -121,5 +121,5 @@ def test_each_picture_lies_in_its_cell_untouched(scored: bool) -> None:
         left, top = SIDE + i * (60 + GAP), HEADER + j * step
         assert np.array_equal(drawn[top:top + 40, left:left + 60], np.asarray(picture))
     right = drawn[HEADER:, SIDE + 3 * (60 + GAP):]
-    assert (right.size > 0 and right.min() < 128) is scored, "the rows' means"
+    assert bool(right.size and right.min() < 128) is scored, "the rows' means"
     assert np.asarray(draw_xy(made, pictures, cell=30)).shape[0] < drawn.shape[0]
