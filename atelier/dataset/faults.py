@@ -53,7 +53,7 @@ class FaultyPicture:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Traits:
     """What is compared of a picture."""
 
     bits: int
@@ -81,22 +81,22 @@ def find_faults(data: TrainingSet, progress: Progress | None = None, *, sharpnes
                            "Choose a sharpness from 0 on and a factor from 1 on.")
     progress = progress or Progress()
     samples = list({sample.image: sample for sample in data.samples if not sample.prior}.values())
-    looks: list[_Look] = []
+    traits: list[_Traits] = []
     progress.phase("checking pictures", len(samples))
-    with strict_decoding(), closing(in_order(lambda s: _look(read_picture(s.image)), samples, ahead=16)) as results:
-        for done, look in enumerate(results, 1):
+    with strict_decoding(), closing(in_order(lambda s: _traits(read_picture(s.image)), samples, ahead=16)) as results:
+        for done, one in enumerate(results, 1):
             progress.check()
-            looks.append(look)
+            traits.append(one)
             progress.advance(done)
-    copies = _copies(samples, looks)
+    copies = _copies(samples, traits)
     found: list[FaultyPicture] = []
-    for index, (sample, look) in enumerate(zip(samples, looks, strict=True)):
+    for index, (sample, one) in enumerate(zip(samples, traits, strict=True)):
         scale = max(fit(sample.size, data.resolution_of(sample)).scale)
         faults = []
         if index in copies:
             faults.append((Fault.DUPLICATE, f"like {samples[copies[index]].image.name}"))
-        if look.sharpness < sharpness:
-            faults.append((Fault.BLURRED, f"sharpness {look.sharpness:.1f}"))
+        if one.sharpness < sharpness:
+            faults.append((Fault.BLURRED, f"sharpness {one.sharpness:.1f}"))
         if scale > enlarged:
             faults.append((Fault.TINY, f"enlarged {scale:.1f} times"))
         found += [FaultyPicture(sample.image, sample.digest, fault, detail) for fault, detail in faults]
@@ -117,12 +117,12 @@ def without(data: TrainingSet, found: Sequence[FaultyPicture], faults: Sequence[
     return replace(data, samples=samples) if out else data
 
 
-def _look(picture: Image.Image) -> _Look:
+def _traits(picture: Image.Image) -> _Traits:
     grey = picture.convert("L")
     small = np.asarray(grey.resize((9, 8), Image.Resampling.BOX), dtype=np.int16)
     darker = (small[:, :-1] < small[:, 1:]).flatten()
     colours = np.asarray(picture.resize((_COLOURS, _COLOURS), Image.Resampling.BOX), dtype=np.int16).flatten()
-    return _Look(int("".join("01"[int(bit)] for bit in darker), 2), colours, _sharpness(grey))
+    return _Traits(int("".join("01"[int(bit)] for bit in darker), 2), colours, _sharpness(grey))
 
 
 def _sharpness(grey: Image.Image) -> float:
@@ -137,10 +137,10 @@ def _sharpness(grey: Image.Image) -> float:
     return float(laplacian.std())
 
 
-def _copies(samples: Sequence[Sample], looks: Sequence[_Look]) -> dict[int, int]:
+def _copies(samples: Sequence[Sample], traits: Sequence[_Traits]) -> dict[int, int]:
     """By number of each picture that is a near-duplicate: the number of the one that stays, which has most pixels."""
-    bits = np.array([look.bits for look in looks], dtype=np.uint64)
-    colours = np.array([look.colours for look in looks])
+    bits = np.array([one.bits for one in traits], dtype=np.uint64)
+    colours = np.array([one.colours for one in traits])
     order = sorted(range(len(samples)), key=lambda index: (-samples[index].size[0] * samples[index].size[1], index))
     copies: dict[int, int] = {}
     for place, index in enumerate(order):

@@ -30,7 +30,7 @@ def test_faults_are_told_and_left_out_where_asked(nodes: dict[str, Any], in_inpu
     assert [sample.image.stem for sample in kept.samples] == ["a", "b"]
     assert report.splitlines()[0].endswith("1 left out")
     kept, *_ = check(drop_duplicates=True)
-    assert [sample.image.stem for sample in kept.samples] == ["b"]
+    assert [sample.image.stem for sample in kept.samples] == ["b", "c"]
 
 
 def test_the_widgets_defaults_are_the_librarys(nodes: dict[str, Any], pack: ModuleType) -> None:
