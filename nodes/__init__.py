@@ -22,6 +22,7 @@ from .convert_lora import ConvertLora
 from .demo_model import DemoModel
 from .denoising_steps import DenoisingSteps
 from .export_checkpoint import ExportCheckpoint
+from .extract_lora import ExtractLora
 from .filler_images import FillerImages
 from .host import folders, output_targets, packages
 from .hub_dataset import HubDataset
@@ -31,6 +32,7 @@ from .join_training_sets import JoinTrainingSets
 from .llm import LanguageModelNode
 from .load_for_sampling import LoadForSampling
 from .lora_config import LoraConfigNode
+from .merge_loras import MergeLoras
 from .model_to_compare import ModelToCompare
 from .open_model import OpenModel
 from .panel import folder_routes, routes
@@ -38,6 +40,7 @@ from .pick_best import PickBest
 from .prompt_list import PromptList
 from .random_art_prompts import RandomArtPrompts
 from .read_prompt import ReadPrompt
+from .resize_lora import ResizeLora
 from .restore_faces import RestoreFaces
 from .save_titled import SaveTitled
 from .tokens import TokensNode
@@ -50,7 +53,7 @@ NODES: list[type[io.ComfyNode]] = [
     DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadForSampling,
     ImageFolder, HubDataset, ImagesToTrainingSet, CaptionPictures, CheckTrainingSet, JoinTrainingSets,
     LoraConfigNode, TrainingOptionsNode, TrainLora,
-    ApplyLora, ConvertLora,
+    ApplyLora, ConvertLora, ResizeLora, MergeLoras, ExtractLora,
     LanguageModelNode, WritePrompt, RandomArtPrompts, WeightedPromptNode, PromptList,
     TokensNode, CheckTrigger,
     ReadPrompt, AddPromptExample,
