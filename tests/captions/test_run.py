@@ -244,6 +244,7 @@ def test_threads_whose_request_is_refused_together_change_it_once(fake: FakeVisi
     result = run(fake, pictures, at_once=3, existing=Existing.REPLACE)
     assert [item.caption for item in result.items] == [description(number) for number in range(4)]
     assert len(fake.requests) == 1 + 3 + 3
+    assert {request.body["response_format"]["type"] for request in fake.requests} == {"json_schema"}, "and nothing else"
 
 
 @pytest.mark.parametrize("turn", [
