@@ -9,6 +9,7 @@ from comfy_api.latest import ComfyExtension, io
 from .add_prompt_example import AddPromptExample
 from .apply_lora import ApplyLora
 from .block_grid import BlockGrid
+from .caption_pictures import CaptionPictures
 from .check_trigger import CheckTrigger
 from .clip_score import ClipScore
 from .compare_models import CompareModels
@@ -20,6 +21,7 @@ from .convert_lora import ConvertLora
 from .demo_model import DemoModel
 from .denoising_steps import DenoisingSteps
 from .export_checkpoint import ExportCheckpoint
+from .extract_lora import ExtractLora
 from .filler_images import FillerImages
 from .host import folders, output_targets, packages
 from .hub_dataset import HubDataset
@@ -28,6 +30,7 @@ from .images_to_training_set import ImagesToTrainingSet
 from .llm import LanguageModelNode
 from .load_for_sampling import LoadForSampling
 from .lora_config import LoraConfigNode
+from .merge_loras import MergeLoras
 from .model_to_compare import ModelToCompare
 from .open_model import OpenModel
 from .panel import folder_routes, routes
@@ -35,6 +38,7 @@ from .pick_best import PickBest
 from .prompt_list import PromptList
 from .random_art_prompts import RandomArtPrompts
 from .read_prompt import ReadPrompt
+from .resize_lora import ResizeLora
 from .restore_faces import RestoreFaces
 from .save_titled import SaveTitled
 from .tokens import TokensNode
@@ -45,9 +49,9 @@ from .write_prompt import WritePrompt
 
 NODES: list[type[io.ComfyNode]] = [
     DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadForSampling,
-    ImageFolder, HubDataset, ImagesToTrainingSet,
+    ImageFolder, HubDataset, ImagesToTrainingSet, CaptionPictures,
     LoraConfigNode, TrainingOptionsNode, TrainLora,
-    ApplyLora, ConvertLora,
+    ApplyLora, ConvertLora, ResizeLora, MergeLoras, ExtractLora,
     LanguageModelNode, WritePrompt, RandomArtPrompts, WeightedPromptNode, PromptList,
     TokensNode, CheckTrigger,
     ReadPrompt, AddPromptExample,
