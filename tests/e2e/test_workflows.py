@@ -24,6 +24,11 @@ from tools.workflows import FOLDER, QUEUE_ONLY, TITLES, read_api, text_of
 
 pytestmark = pytest.mark.host
 
+WITHOUT_TEMPLATE = {
+    "AtelierComparisonGate", "AtelierComparisonPicture", "AtelierComparisonResult",  # Compare Models puts these in
+    "AtelierCaptionPictures", "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora", "AtelierLoadedModel",
+}
+"""Nodes of the pack that no template uses."""
 ANY = {"*", MATCHED}
 """Types that take or give whatever is linked."""
 
@@ -63,6 +68,11 @@ def test_a_template_has_nodes_of_the_pack_which_name_it(name: str) -> None:
     own = [node["properties"] for node in workflow["nodes"] if node["type"].startswith("Atelier")]
     assert own
     assert all((each["cnr_id"], each["ver"]) == ("atelier", version[1]) for each in own)
+
+
+def test_every_other_node_is_in_a_template(nodes: dict[str, Any]) -> None:
+    used = {node["class_type"] for name in TITLES for node in read_api(name).values()}
+    assert {name for name in nodes if name.startswith("Atelier")} - used <= WITHOUT_TEMPLATE
 
 
 @pytest.mark.parametrize("name", TITLES)
