@@ -80,13 +80,13 @@ def _wire(pen: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float
 
 
 def main() -> int:
-    """Write those that are wanted."""
+    """Write those that cannot be made by running, and those that have not been yet."""
     from tools.thumbnails import suited, write
     from tools.workflows import FOLDER, TITLES
 
     for name, title in TITLES.items():
-        if not suited(name):
-            path = FOLDER / f"{title}.jpg"
+        path = FOLDER / f"{title}.jpg"
+        if not suited(name) or not path.exists():
             write(diagram(json.loads((FOLDER / f"{title}.json").read_text(encoding="utf-8"))), path)
             print(path)
     return 0
