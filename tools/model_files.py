@@ -9,7 +9,6 @@ ADDRESSES = {
     "v1-5-pruned-emaonly-fp16.safetensors":
         f"{HUB}/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/v1-5-pruned-emaonly-fp16.safetensors",
     "sd-v1-4.ckpt": f"{HUB}/CompVis/stable-diffusion-v-1-4-original/resolve/main/sd-v1-4.ckpt",
-    "Deliberate_v2.safetensors": f"{HUB}/XpucT/Deliberate/resolve/main/Deliberate_v2.safetensors",
     "sd_turbo.safetensors": f"{HUB}/stabilityai/sd-turbo/resolve/main/sd_turbo.safetensors",
     "sd_xl_base_1.0.safetensors":
         f"{HUB}/stabilityai/stable-diffusion-xl-base-1.0/resolve/main/sd_xl_base_1.0.safetensors",

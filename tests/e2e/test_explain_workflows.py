@@ -231,7 +231,7 @@ def test_chapter_1_shows_tokens(studio: Host, graph: Callable[[str], dict[str, A
 def test_chapter_2_goes_from_one_text_to_the_other(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("embeddings_explained")
     run_graph(studio, made)
-    pictures, labels = cells(studio, "Chapter 2, embeddings")
+    pictures, labels = cells(studio, "Embeddings explained")
     check_varied(pictures)
     assert labels[0] == "0 of the first" and labels[-1] == "1 of the first"
     alone = copy.deepcopy(made)
