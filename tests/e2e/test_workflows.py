@@ -103,14 +103,15 @@ def test_every_input_is_given_and_known(nodes: dict[str, Any], name: str) -> Non
         listed = list(specs(nodes[node["class_type"]], node["inputs"]))
         known = {key: spec for key, spec, _ in listed}
         assert node["inputs"].keys() <= known.keys(), number
-        wanted = {key for key, spec, optional in listed if not optional or is_widget(spec)}
-        assert wanted <= node["inputs"].keys(), number
+        needed = {key for key, spec, optional in listed if not optional or is_widget(spec)}
+        assert needed <= node["inputs"].keys(), number
         for key, value in node["inputs"].items():
             spec = known[key]
             if isinstance(value, list):
                 source = nodes[api[value[0]]["class_type"]]["output"][value[1]]
-                kinds = set(source.split(",")) & set(spec[0].split(","))
-                assert kinds or {source, spec[0]} & ANY, f"{number}.{key}"
+                wanted = "COMBO" if isinstance(spec[0], list) else spec[0]
+                kinds = set(source.split(",")) & set(wanted.split(","))
+                assert kinds or {source, wanted} & ANY, f"{number}.{key}"
             elif spec[0] == "COMBO" or isinstance(spec[0], list):
                 options = spec[1]["options"] if spec[0] == "COMBO" else spec[0]
                 assert value in options or key in NAMED.get(node["class_type"], ()), f"{number}.{key}"
