@@ -87,17 +87,17 @@ def encode_pictures(batches: Sequence[Sequence[Sample]], data: TrainingSet, enco
     flips = (False, True) if data.flip else (False,)
     samples = [sample for batch in batches for sample in batch]
     ahead = 2 * max(map(len, batches))
-    with strict_decoding(), closing(in_order(lambda s: prepare(s, data.resolution), samples, ahead)) as prepared:
+    with strict_decoding(), closing(in_order(lambda s: prepare(s, data.resolution_of(s)), samples, ahead)) as prepared:
         for batch in batches:
             advance(0)
             together = list(zip(batch, islice(prepared, len(batch)), strict=True))
             rows: dict[str, Row] = {}
             for flip in flips:
                 missing = [(sample, picture) for sample, picture in together
-                           if latent_key(sample, data.resolution, flip) not in store]
+                           if latent_key(sample, data.resolution_of(sample), flip) not in store]
                 if missing:
                     encoded = encoder([sample for sample, _ in missing], [picture for _, picture in missing], flip)
-                    rows |= {latent_key(sample, data.resolution, flip): row
+                    rows |= {latent_key(sample, data.resolution_of(sample), flip): row
                              for (sample, _), row in zip(missing, encoded, strict=True)}
                 advance(0)
             store.add(rows)
@@ -193,11 +193,11 @@ def _missing_pictures(data: TrainingSet, store: PackStore, batch_size: int) -> l
     flips = (False, True) if data.flip else (False,)
     by_size: dict[tuple[int, int], dict[str, Sample]] = {}
     for sample in data.samples:
-        group = by_size.setdefault(target_size(sample.size, data.resolution), {})
-        group.setdefault(latent_key(sample, data.resolution, False), sample)
+        group = by_size.setdefault(target_size(sample.size, data.resolution_of(sample)), {})
+        group.setdefault(latent_key(sample, data.resolution_of(sample), False), sample)
 
     def is_missing(sample: Sample) -> bool:
-        return any(latent_key(sample, data.resolution, flip) not in store for flip in flips)
+        return any(latent_key(sample, data.resolution_of(sample), flip) not in store for flip in flips)
 
     batches = [chunk for size in sorted(by_size) for chunk in _chunks(list(by_size[size].values()), batch_size)]
     return _filtered(batches, is_missing)

@@ -22,7 +22,7 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
                   step: int) -> Mapping[str, str]:
     """The header of the LoRA file `name` whose weights are those after optimiser step `step` of run `run`."""
     lora, optimizer, loss, captions = request.lora, request.optimizer, request.loss, request.captions
-    size = data.resolution.size
+    size = data.largest
     tags = Counter(part.strip() for s in data.samples for part in s.captions[0].split(",") if part.strip())
     values: dict[str, object] = {
         "ss_output_name": name,

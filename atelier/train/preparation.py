@@ -56,7 +56,7 @@ def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionCon
     Raises:
         AtelierError: there is no memory for one picture; else as `encode`.
     """
-    batch = min(ENCODING_BATCH, max(1, ENCODING_BATCH * 512**2 // data.resolution.size**2))
+    batch = min(ENCODING_BATCH, max(1, ENCODING_BATCH * 512**2 // data.largest**2))
     while True:
         try:
             with unify_memory_errors():
