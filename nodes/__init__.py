@@ -48,6 +48,7 @@ from .train_lora import TrainLora
 from .training_options import TrainingOptionsNode
 from .weighted_prompt import WeightedPromptNode
 from .write_prompt import WritePrompt
+from .xy_grid import XYGrid
 
 NODES: list[type[io.ComfyNode]] = [
     DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadForSampling,
@@ -61,7 +62,7 @@ NODES: list[type[io.ComfyNode]] = [
     ClipScore, PickBest,
     RestoreFaces,
     FillerImages, BlockGrid, SaveTitled,
-    ModelToCompare, CompareModels, ComparisonGate, ComparisonPicture, ComparisonResult,
+    ModelToCompare, CompareModels, XYGrid, ComparisonGate, ComparisonPicture, ComparisonResult,
 ]
 """Every node, in the order in which the host lists them."""
 

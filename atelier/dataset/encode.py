@@ -39,7 +39,8 @@ TEXT_BATCH = 32
 
 
 def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: torch.device | str, dtype: torch.dtype,
-           batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0) -> EncodedSet:
+           batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0,
+           tag_dropout: float = 0.0) -> EncodedSet:
     """Encode the part of `data` that the folder `cache` lacks, and return the encoded set.
 
     VAE and text encoders are loaded one after the other, and only when something is missing. Each batch is written
@@ -56,12 +57,13 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
         progress: Reports the phase "encoding"; may interrupt between batches.
         variants: Orders of each comma-separated caption to encode, the original included (see `captions.variants`).
         keep_tokens: Leading parts of a caption that stay in place in all of them.
+        tag_dropout: Probability that another part is left out of a variant.
 
     Raises:
         AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
     """
     device = torch.device(device)
-    data = with_variants(data, variants, keep_tokens, seed=0)
+    data = with_variants(data, variants, keep_tokens, seed=0, tag_dropout=tag_dropout)
     store = Cache.open(cache, model, device, dtype)
     pictures = _missing_pictures(data, store.latents, batch_size)
     captions = _missing_captions(data, store.texts)

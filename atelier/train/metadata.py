@@ -50,6 +50,7 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
         "ss_caption_dropout_rate": captions.caption_dropout,
         "ss_shuffle_caption": captions.caption_variants > 1,
         "ss_keep_tokens": captions.keep_tokens,
+        "ss_caption_tag_dropout_rate": captions.tag_dropout,
         "ss_min_snr_gamma": loss.min_snr_gamma or None,
         "ss_noise_offset": loss.noise_offset or None,
         "ss_max_grad_norm": optimizer.max_grad_norm,

@@ -61,7 +61,8 @@ def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionCon
         try:
             with unify_memory_errors():
                 return encode(data, model, place.cache, device=device, dtype=dtype, batch_size=batch, progress=progress,
-                              variants=options.caption_variants, keep_tokens=options.keep_tokens)
+                              variants=options.caption_variants, keep_tokens=options.keep_tokens,
+                              tag_dropout=options.tag_dropout)
         except OutOfMemory as error:
             if batch == 1:
                 raise AtelierError("Memory ran out while encoding pictures and captions, one picture at a time.",
