@@ -10,6 +10,7 @@ from .add_prompt_example import AddPromptExample
 from .apply_lora import ApplyLora
 from .block_grid import BlockGrid
 from .caption_pictures import CaptionPictures
+from .check_training_set import CheckTrainingSet
 from .check_trigger import CheckTrigger
 from .clip_score import ClipScore
 from .compare_models import CompareModels
@@ -27,6 +28,7 @@ from .host import folders, output_targets, packages
 from .hub_dataset import HubDataset
 from .image_folder import ImageFolder
 from .images_to_training_set import ImagesToTrainingSet
+from .join_training_sets import JoinTrainingSets
 from .llm import LanguageModelNode
 from .load_for_sampling import LoadForSampling
 from .lora_config import LoraConfigNode
@@ -46,10 +48,11 @@ from .train_lora import TrainLora
 from .training_options import TrainingOptionsNode
 from .weighted_prompt import WeightedPromptNode
 from .write_prompt import WritePrompt
+from .xy_grid import XYGrid
 
 NODES: list[type[io.ComfyNode]] = [
     DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadForSampling,
-    ImageFolder, HubDataset, ImagesToTrainingSet, CaptionPictures,
+    ImageFolder, HubDataset, ImagesToTrainingSet, CaptionPictures, CheckTrainingSet, JoinTrainingSets,
     LoraConfigNode, TrainingOptionsNode, TrainLora,
     ApplyLora, ConvertLora, ResizeLora, MergeLoras, ExtractLora,
     LanguageModelNode, WritePrompt, RandomArtPrompts, WeightedPromptNode, PromptList,
@@ -59,7 +62,7 @@ NODES: list[type[io.ComfyNode]] = [
     ClipScore, PickBest,
     RestoreFaces,
     FillerImages, BlockGrid, SaveTitled,
-    ModelToCompare, CompareModels, ComparisonGate, ComparisonPicture, ComparisonResult,
+    ModelToCompare, CompareModels, XYGrid, ComparisonGate, ComparisonPicture, ComparisonResult,
 ]
 """Every node, in the order in which the host lists them."""
 
