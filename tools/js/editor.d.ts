@@ -97,6 +97,7 @@ declare module "*/scripts/api.js" {
   export const api: {
     fetchApi(route: string, options?: RequestInit): Promise<Response>;
     apiURL(route: string): string;
+    getWorkflowTemplates?(): Promise<Record<string, string[]>>;
     queuePrompt(this: unknown, ...args: unknown[]): Promise<{ node_errors?: Record<string, NodeRefusal> } | undefined>;
     addEventListener(type: string, listener: (event: CustomEvent) => void): void;
   };

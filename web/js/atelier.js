@@ -12,6 +12,7 @@ import { addFold } from "./fold.js";
 import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
 import { removeProgressText } from "./progress_text.js";
 import { resultView } from "./results/view.js";
+import { orderTemplates, packOf } from "./templates.js";
 import { Feed } from "./training/feed.js";
 import { Panel } from "./training/panel.js";
 import { plannedLength } from "./training/plan.js";
@@ -170,6 +171,8 @@ function hidePictures(node) {
 function addResults(node) {
   const frame = document.createElement("div");
   frame.className = "atelier-result-frame";
+  const height = HEIGHTS[node.comfyClass ?? ""] ?? RESULT_HEIGHT;
+  frame.style.setProperty("--atelier-result-height", `${height}px`);
   /** @type {EditorWidget | undefined} */
   let widget;
   const review = reviewOf(node);
@@ -185,7 +188,7 @@ function addResults(node) {
     widget = node.addDOMWidget("atelier_result", "atelier_result", frame, {
       serialize: false,
       hideOnZoom: false,
-      getMinHeight: () => HEIGHTS[node.comfyClass ?? ""] ?? RESULT_HEIGHT,
+      getMinHeight: () => height,
     });
     widget.serialize = false;
     node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
@@ -347,6 +350,7 @@ app.registerExtension({
     followTheme();
     followErrors();
     followProgress();
+    orderTemplates(api, packOf(import.meta.url));
     feed.subscribe(showTrainings);
     api.addEventListener(EVENT, ({ detail }) => feed.receive(detail));
     api.addEventListener("reconnected", () => feed.refresh());
