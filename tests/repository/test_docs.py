@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ENGLISH: dict[str, Any] = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 LANGUAGES = sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json") if path.parent.name != "en")
 # Characters that every text of the language has some of, unless it is a term that is the same everywhere.
-SCRIPTS = {"ja": "[\u3040-\u30ff\u4e00-\u9fff]", "zh": "[\u4e00-\u9fff]"}
+SCRIPTS = {"ja": "[\u3040-\u30ff\u4e00-\u9fff]", "ko": "[\uac00-\ud7a3]", "zh": "[\u4e00-\u9fff]"}
 SAME_EVERYWHERE = {"CLIP", "LoRA", "VAE", "CSV", "CFG", "Alpha", "RS-LoRA", "Beta1", "Beta2"}
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "web" / "docs").glob("*.md")}
 
@@ -47,7 +47,8 @@ def test_the_glossary_explains_what_beginners_meet_first() -> None:
 
 
 def test_every_language_is_one_that_the_editor_offers() -> None:
-    assert {"ja", "zh"} <= set(LANGUAGES) <= {"zh", "zh-TW", "ru", "ja", "ko", "fr", "es", "ar", "tr", "pt-BR", "fa", "he"}
+    offered = {"zh", "zh-TW", "ru", "ja", "ko", "fr", "es", "ar", "tr", "pt-BR", "fa", "he"}
+    assert {"ja", "ko", "zh"} <= set(LANGUAGES) <= offered
 
 
 def texts(node: dict[str, Any]) -> dict[str, str]:
@@ -87,7 +88,7 @@ def test_a_language_with_letters_of_its_own_is_written_in_them(language: str) ->
 def test_a_language_keeps_what_must_not_be_translated(language: str) -> None:
     """Numbers, file endings and words in braces are the same in every language."""
     translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
-    fixed = re.compile(r"\{[a-z|]+\}|models/\w+|\.(?:json|toml|txt|safetensors|ckpt)\b")
+    fixed = re.compile(r"\{[a-z|]+\}|models/\w+|\.(?:json|toml|txt|safetensors|ckpt)\b", re.ASCII)
     for node, english in ENGLISH.items():
         here = texts(translated[node])
         for place, text in texts(english).items():
