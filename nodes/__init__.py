@@ -9,6 +9,8 @@ from comfy_api.latest import ComfyExtension, io
 from .add_prompt_example import AddPromptExample
 from .apply_lora import ApplyLora
 from .block_grid import BlockGrid
+from .caption_pictures import CaptionPictures
+from .check_training_set import CheckTrainingSet
 from .check_trigger import CheckTrigger
 from .clip_score import ClipScore
 from .compare_models import CompareModels
@@ -20,15 +22,18 @@ from .convert_lora import ConvertLora
 from .demo_model import DemoModel
 from .denoising_steps import DenoisingSteps
 from .export_checkpoint import ExportCheckpoint
+from .extract_lora import ExtractLora
 from .filler_images import FillerImages
 from .host import folders, output_targets, packages
 from .hub_dataset import HubDataset
 from .image_folder import ImageFolder
 from .images_to_training_set import ImagesToTrainingSet
+from .join_training_sets import JoinTrainingSets
 from .llm import LanguageModelNode
 from .load_for_sampling import LoadForSampling
 from .loaded_model import LoadedModel
 from .lora_config import LoraConfigNode
+from .merge_loras import MergeLoras
 from .model_to_compare import ModelToCompare
 from .open_model import OpenModel
 from .panel import folder_routes, routes
@@ -36,6 +41,7 @@ from .pick_best import PickBest
 from .prompt_list import PromptList
 from .random_art_prompts import RandomArtPrompts
 from .read_prompt import ReadPrompt
+from .resize_lora import ResizeLora
 from .restore_faces import RestoreFaces
 from .save_titled import SaveTitled
 from .tokens import TokensNode
@@ -43,12 +49,13 @@ from .train_lora import TrainLora
 from .training_options import TrainingOptionsNode
 from .weighted_prompt import WeightedPromptNode
 from .write_prompt import WritePrompt
+from .xy_grid import XYGrid
 
 NODES: list[type[io.ComfyNode]] = [
     DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadedModel, LoadForSampling,
-    ImageFolder, HubDataset, ImagesToTrainingSet,
+    ImageFolder, HubDataset, ImagesToTrainingSet, CaptionPictures, CheckTrainingSet, JoinTrainingSets,
     LoraConfigNode, TrainingOptionsNode, TrainLora,
-    ApplyLora, ConvertLora,
+    ApplyLora, ConvertLora, ResizeLora, MergeLoras, ExtractLora,
     LanguageModelNode, WritePrompt, RandomArtPrompts, WeightedPromptNode, PromptList,
     TokensNode, CheckTrigger,
     ReadPrompt, AddPromptExample,
@@ -56,7 +63,7 @@ NODES: list[type[io.ComfyNode]] = [
     ClipScore, PickBest,
     RestoreFaces,
     FillerImages, BlockGrid, SaveTitled,
-    ModelToCompare, CompareModels, ComparisonGate, ComparisonPicture, ComparisonResult,
+    ModelToCompare, CompareModels, XYGrid, ComparisonGate, ComparisonPicture, ComparisonResult,
 ]
 """Every node, in the order in which the host lists them."""
 

@@ -9,11 +9,10 @@ from comfy_api.latest import io
 
 from ..atelier.errors import AtelierError
 from . import sockets
-from .comparison import NO_SCORE, ComparisonRequest
+from .comparison import NO_SCORE, ComparisonRequest, file_states
 from .comparison_graph import add_pictures
 from .host import folders
 from .host.graph import graph_builder
-from .host.peak_memory import compute_environment
 from .validation import check
 
 if TYPE_CHECKING:
@@ -87,7 +86,7 @@ class CompareModels(io.ComfyNode):
         if not texts:
             raise AtelierError("There are no prompts to compare with.", "Write at least one line.")
         request = ComparisonRequest(texts, negative, tuple(range(seed, seed + seeds)), (width, height))
-        states = [_file_states(model) for model in models]
+        states = [file_states(model) for model in models]
         keys = {(m, p, s): model.key(text, negative, s, request.size, states[m]) for m, model in enumerate(models)
                 for p, text in enumerate(texts) for s in request.seeds}
         graph = graph_builder()
@@ -97,9 +96,3 @@ class CompareModels(io.ComfyNode):
         result = graph.node("AtelierComparisonResult", plan=json.dumps(plan), score_model=score_model, cell=cell,
                             **({"after": last} if last else {}))
         return io.NodeOutput(*(result.out(slot) for slot in range(5)), expand=graph.finalize())
-
-
-def _file_states(model: ComparedModel) -> list[str]:
-    """Strings that change with the model's files or with the environment that computes the pictures."""
-    files = [("checkpoints", model.checkpoint), *([("loras", model.lora)] if model.tuned else [])]
-    return [*(folders.disk_state(folders.model_path(kind, name)) for kind, name in files), compute_environment()]

@@ -3,6 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from .host import folders
+from .host.peak_memory import compute_environment
+
+if TYPE_CHECKING:
+    from ..atelier.compare.compared_model import ComparedModel
 
 NO_LORA, NO_SCORE = "none", "none"
 
@@ -21,3 +28,9 @@ class ComparisonRequest:
     seeds: tuple[int, ...]
     size: tuple[int, int]
     """Width and height in pixels."""
+
+
+def file_states(model: ComparedModel) -> list[str]:
+    """Strings that change with the model's files or with the environment that computes the pictures."""
+    files = [("checkpoints", model.checkpoint), *([("loras", model.lora)] if model.tuned else [])]
+    return [*(folders.disk_state(folders.model_path(kind, name)) for kind, name in files), compute_environment()]

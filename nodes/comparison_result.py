@@ -59,12 +59,31 @@ class ComparisonResult(io.ComfyNode):
             with Image.open(folder / f"{key}.png") as picture:
                 pictures[tuple(position)] = to_rgb(picture)
         comparison = _score_pictures(request, pictures, folder, score_model)
+        if "xy" in request:
+            return _xy_result(cls, request["xy"], comparison, pictures, cell)
         grid = to_image_tensor([draw_grid(comparison, pictures, cell)])
         chart = to_image_tensor([draw_bars(comparison)])
         text = table(comparison)
         shown = ui.PreviewImage([*grid, *chart], cls=cls).as_dict()
         return io.NodeOutput(grid, chart, text, csv_text(comparison), to_image_tensor(list(pictures.values())),
                              ui={**shown, "text": (text,)})
+
+
+def _xy_result(cls: type[io.ComfyNode], xy: dict[str, Any], comparison: Comparison,
+               pictures: dict[tuple[int, int, int], Image], cell: int) -> io.NodeOutput:
+    """The result of XY Grid, whose plan says which picture is which cell."""
+    from ..atelier.compare.table import csv_text
+    from ..atelier.compare.xy_grid import ScoredGrid, draw_xy
+
+    cells = {(i, j): (m, p, s) for i, j, m, p, s in xy["cells"]}
+    scores = {place: score for place, position in cells.items()
+              if (score := comparison.image(*position).score) is not None}
+    made = ScoredGrid(x_name=xy["x_name"], y_name=xy["y_name"], columns=tuple(xy["columns"]), rows=tuple(xy["rows"]),
+                  scores=scores, scored_by=comparison.scored_by)
+    grid = to_image_tensor([draw_xy(made, {place: pictures[position] for place, position in cells.items()}, cell)])
+    text = made.table()
+    return io.NodeOutput(grid, grid, text, csv_text(comparison), to_image_tensor([pictures[p] for p in cells.values()]),
+                         ui={**ui.PreviewImage(grid, cls=cls).as_dict(), "text": (text,)})
 
 
 def _score_pictures(request: dict[str, Any], pictures: dict[tuple[int, int, int], Image], folder: Path,

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from comfy_api.latest import io
 
 from ..atelier.files import file_name
 from ..atelier.lora.names import FORMATS
-from . import sockets
 from .host import folders
 from .host.progress import HostProgress
+from .lora_files import FOLDER_PREFIX, lora_input, lora_outputs, lora_path
 from .result_cache import find_or_reserve
 from .validation import check
-
-_FOLDER_PREFIX = "PEFT: "
-"""Marks the PEFT folders among the names of LoRA files."""
 
 
 class ConvertLora(io.ComfyNode):
@@ -34,9 +31,7 @@ class ConvertLora(io.ComfyNode):
             search_aliases=["lora", "kohya", "peft", "diffusers", "convert lora"],
             is_output_node=True,
             inputs=[
-                io.Combo.Input("lora", options=[*folders.model_names("loras"),
-                                                *(_FOLDER_PREFIX + name for name in folders.peft_names())],
-                               tooltip="A file or a PEFT folder in models/loras."),
+                lora_input("lora"),
                 io.Combo.Input("form", options=list(FORMATS),
                                tooltip="kohya is one file for ComfyUI, A1111 and Forge; diffusers one file for its "
                                        "load_lora_weights; peft a folder for PEFT's from_pretrained."),
@@ -44,22 +39,18 @@ class ConvertLora(io.ComfyNode):
                                 tooltip="Name of the new file, without ending. Empty: the old name and the form. An "
                                         "existing file is never overwritten: the new one gets a number."),
             ],
-            outputs=[
-                io.String.Output(display_name="lora name", tooltip="As core's Load LoRA lists the file."),
-                sockets.LoraModel.Output(display_name="lora", tooltip="For Apply LoRA, or core's Load LoRA Model."),
-                io.String.Output(display_name="report", tooltip="How many keys matched, and what was left out."),
-            ],
+            outputs=lora_outputs("How many keys matched, and what was left out."),
         )
 
     @classmethod
     def validate_inputs(cls, lora: str | None = None) -> bool | str:
         """Report before the run that the LoRA is missing."""
-        return check(_path, lora)
+        return check(lora_path, lora)
 
     @classmethod
     def fingerprint_inputs(cls, lora: str | None = None, **_: Any) -> str:
         """Change when the file does."""
-        return folders.disk_state(_path(lora)) if lora else ""
+        return folders.disk_state(lora_path(lora)) if lora else ""
 
     @classmethod
     def execute(cls, lora: str, form: str, name: str) -> io.NodeOutput:
@@ -69,10 +60,10 @@ class ConvertLora(io.ComfyNode):
         from ..atelier.lora.formats import kohya_state
 
         format = form  # the widget's id is part of saved workflows
-        source, folder = _path(lora), folders.model_folder("loras")
+        source, folder = lora_path(lora), folders.model_folder("loras")
         # A graph saved on another system may have the other separator.
         lora = lora.replace("\\", "/")
-        old = lora.removeprefix(_FOLDER_PREFIX)
+        old = lora.removeprefix(FOLDER_PREFIX)
         stem = old if old != lora else str(PurePosixPath(old).with_suffix(""))
         new = file_name(name) if name.strip() else f"{stem}-{format}"
         ending = "" if format == "peft" else ".safetensors"
@@ -84,10 +75,3 @@ class ConvertLora(io.ComfyNode):
         HostProgress().say(report)
         state = kohya_state(read_lora(result.path).weights)
         return io.NodeOutput(str(result.path.relative_to(folder)), state, report, ui={"text": (report,)})
-
-
-def _path(name: str | None) -> Path:
-    name = name or ""  # None in a graph saved on a machine without LoRAs
-    if name.startswith(_FOLDER_PREFIX):
-        return folders.peft_path(name.removeprefix(_FOLDER_PREFIX))
-    return folders.model_path("loras", name)

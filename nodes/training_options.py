@@ -89,6 +89,8 @@ class TrainingOptionsNode(io.ComfyNode):
                        "cannot be compiled, training goes on without.", advanced=True),
                 choice("save_dtype", SAVE_DTYPES,
                        "Storage type of the LoRA file: fp16 and bf16 make it half as large.", advanced=True),
+                number("tag_dropout", "Share of the tags beyond keep_tokens that each variant of a caption leaves out. "
+                       "Needs caption_variants.", step=0.001, by=0.05, high=0.99, advanced=True),
                 choice("level_distribution", DISTRIBUTIONS,
                        "Flow models: which noise levels are trained most. logit_normal prefers the middle.",
                        advanced=True),

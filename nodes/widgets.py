@@ -1,5 +1,5 @@
 """Widget options that the pack's own scripts read: number widgets that keep all typed digits while their arrows move by
-a useful step, and lists of folders."""
+a useful step, lists of folders, and edited captions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,10 @@ ARROW_STEP = "arrow_step"
 FOLDER_LIST = {"folder_list": True}
 """For `extra_dict` of a text widget that names a folder of pictures: web/js/atelier.js adds a list of them to the node,
 and a button to upload pictures into one. The widget stays a text, which a link or a full path can give."""
+
+CAPTION_EDITS = {"caption_edits": True}
+"""For `extra_dict` of a text widget that the list of captions (web/js/dataset/caption_review.js) fills with what a
+person changes in it, as JSON."""
 
 
 def arrow_step(step: float) -> dict[str, float]:

@@ -14,6 +14,8 @@ from .host.progress import HostProgress
 from .language_model import answer_cache, chat_client, on_error_input, seed_input, usage_text
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..atelier.prompts.request import WrittenPrompt
 
 _FIELD_HELP = {
@@ -40,8 +42,8 @@ class WritePrompt(io.ComfyNode):
             node_id="AtelierWritePrompt",
             display_name="Write Prompt",
             category="Atelier/prompts",
-            description="Turns an idea into a positive prompt, a negative prompt and a title. Without a language model "
-                        "the offline writer does it.",
+            description="Turns an idea, or a picture, into a positive prompt, a negative prompt and a title. Without a "
+                        "language model the offline writer does it.",
             search_aliases=["prompt enhancer", "chatgpt", "llm", "embellish", "prompt generator", "title"],
             is_output_node=True,
             inputs=[
@@ -62,6 +64,9 @@ class WritePrompt(io.ComfyNode):
                 sockets.Llm.Input("llm", optional=True, tooltip="From Language Model."),
                 io.Clip.Input("clip", optional=True, tooltip="Counts tokens exactly; without it they are estimated."),
                 *fields,
+                io.Image.Input("picture", optional=True,
+                               tooltip="A reference: the prompt is for a picture like its first one. Needs a language "
+                                       "model that sees; the idea may then be empty, or say what shall differ."),
             ],
             outputs=[
                 io.String.Output(display_name="positive", tooltip="What shall be seen."),
@@ -77,7 +82,8 @@ class WritePrompt(io.ComfyNode):
 
     @classmethod
     def execute(cls, idea: str, example_set: str, style: str, form: str, token_budget: int, seed: int, on_error: str,
-                llm: LanguageModel | None = None, clip: Any = None, **fields: str) -> io.NodeOutput:
+                llm: LanguageModel | None = None, clip: Any = None, picture: Any = None,
+                **fields: str) -> io.NodeOutput:
         """Ask the language model, or write offline, and show the result."""
         from ..atelier.prompts import offline
         from ..atelier.prompts.request import PromptRequest
@@ -87,7 +93,8 @@ class WritePrompt(io.ComfyNode):
         progress = HostProgress()
         examples = None if example_set == NO_EXAMPLES else example_library().get(example_set)
         request = PromptRequest(idea=idea, style=style, prompt_style=PromptStyle(form), fields=PromptFields(**fields),
-                                budget=token_budget, examples=examples, seed=seed)
+                                budget=token_budget, examples=examples, seed=seed,
+                                picture=_reference(picture) if llm is not None or not idea.strip() else None)
         counter = token_counter(clip) if clip is not None else None
         if llm is None:
             written = offline.write(request, counter)
@@ -98,6 +105,14 @@ class WritePrompt(io.ComfyNode):
         text = _report(written)
         progress.say(text)
         return io.NodeOutput(written.positive, written.negative, written.title, ui={"text": (text,)})
+
+
+def _reference(images: Any) -> Image | None:
+    """The first picture of an IMAGE, mode RGB."""
+    from ..atelier.pictures.rgb import to_rgb
+    from .host.images import from_image_tensor
+
+    return None if images is None else to_rgb(from_image_tensor(images[:1])[0])
 
 
 def _report(written: WrittenPrompt) -> str:

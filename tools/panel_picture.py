@@ -2,7 +2,7 @@
 
     python tools/panel_picture.py [--step 200]
 
-Opens the template "Try it without downloads" in ComfyUI's editor, presses Run, and takes the picture of Train LoRA
+Opens the template "Whole pipeline without downloads" in the editor, presses Run, and takes the picture of Train LoRA
 when that many steps are done. It needs ComfyUI and Chromium, as the browser tests do.
 """
 
@@ -46,7 +46,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Write the README's picture of the training panel.")
     parser.add_argument("--step", type=int, default=200)
     arguments = parser.parse_args()
-    graph = json.loads((FOLDER / f"{TITLES['try_it_without_downloads']}.json").read_text(encoding="utf-8"))
+    graph = json.loads((FOLDER / f"{TITLES['whole_pipeline_without_downloads']}.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         fill_folders(DemoFolders.below(Path(folder)))
         with Host(Path(folder)) as host, browser() as chromium, Editor(chromium, host) as editor:

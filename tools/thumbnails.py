@@ -5,8 +5,8 @@
 Every file that a workflow names is taken from what `python -m atelier demo-model` writes, pictures are 128 pixels wide,
 prompts speak of shapes. The second checkpoint of a workflow is the demo's with the LoRA merged into it. In place of a
 language model a server answers with prompts of the demo, in place of a data set of the hub there is one of its
-sketches. What needs another family has no thumbnail: it could not be made by running it. A LoRA and the second
-checkpoint come from finetune_then_generate, so name that too.
+sketches. What needs another family could not be made by running it: tools/diagrams.py draws its thumbnail. A LoRA and
+the second checkpoint come from finetune_then_generate, so name that too.
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ from tools.workflows import FOLDER, TITLES, read_api  # noqa: E402
 DEMO = PRESETS["demo model"]
 SIZE, WIDTH, MOST_BYTES = 128, 384, 30_000
 CHECKPOINT, CLIP, LORA = "atelier-demo.safetensors", "atelier-demo-clip", "my-subject.safetensors"
+SHIPPED_CLIP = "open_clip_model.safetensors"
+"""The CLIP that workflows name, which the demo's own replaces."""
 MERGED = "atelier-demo-pencil.safetensors"
 SUITED = {CHECKPOINT, "sd_turbo.safetensors", "v1-5-pruned-emaonly-fp16.safetensors", "sd-v1-4.ckpt",
           "Deliberate_v2.safetensors"}
 """Checkpoints that the demo's replaces."""
 TRAINER = "finetune_then_generate"
 """The workflow that writes the LoRA that others use; it runs first."""
-MADE_FOR_IT = "try_it_without_downloads"
-"""Runs as it ships."""
+MADE_FOR_IT = {"try_it_without_downloads", "whole_pipeline_without_downloads"}
+"""These run as they ship."""
 TAUGHT = {"AtelierTrainLora", "ModelMergeSimple"}
 """Where these are, the pencil of the LoRA is what can be seen."""
 UNSUITED = {"ConditioningZeroOut", "ImagePadForOutpaint"}
@@ -102,15 +104,16 @@ def suited(name: str) -> bool:
     nodes = read_api(name).values()
     named = {value for node in nodes for value in node["inputs"].values()
              if isinstance(value, str) and value.endswith(MODELS)}
-    if name == MADE_FOR_IT:
+    if name in MADE_FOR_IT:
         return True
-    return bool(named & SUITED) and named <= SUITED | {LORA} and not UNSUITED & {n["class_type"] for n in nodes}
+    kinds = {node["class_type"] for node in nodes}
+    return bool(named & SUITED) and named <= SUITED | {LORA, SHIPPED_CLIP} and not UNSUITED & kinds
 
 
 def with_demo(name: str, base: Path, llm: str) -> dict[str, Any]:
     """A workflow in API format, for the demo's model in `base` and the language model at the address `llm`."""
     graph = copy.deepcopy(read_api(name))
-    if name == MADE_FOR_IT:
+    if name in MADE_FOR_IT:
         return graph
     kinds = {node["class_type"] for node in graph.values()}
     own = (base / "input" / PICTURE).with_suffix(".txt").read_text(encoding="utf-8").strip()

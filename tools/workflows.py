@@ -1,10 +1,11 @@
 """Write the editor's format of each workflow from its API format, so that the two never disagree.
 
-    python tools/workflows.py [--url http://127.0.0.1:8188]
+    python tools/workflows.py [NAME …] [--keep-heights]
 
 The API format is what a person edits. Beside `class_type` and `inputs`, a node's `_meta` (ignored by the queue) gives
-the editor its `title`, `pos`, `size`, `group` and a `note` to stand below it. The nodes' definitions come from a
-running ComfyUI; without --url one is started.
+the editor its `title`, its `group`, roughly its place (`pos`: the column, and the order in it), its width (`size`), and
+a `note` to stand below it. A ComfyUI is started for the nodes' definitions, and its editor in Chromium measures how
+high nodes are; with --keep-heights those that are recorded in tools/node_heights.json count.
 """
 
 from __future__ import annotations
@@ -13,203 +14,69 @@ import argparse
 import json
 import sys
 import tempfile
-import urllib.request
-from collections.abc import Iterator
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))
+
+from tools.measure_nodes import FILE, read_heights  # noqa: E402 - the path is set just above
+from tools.workflow_form import editor_form  # noqa: E402
+
 FOLDER = ROOT / "workflows"
 TITLES = {
-    "try_it_without_downloads": "Try it without downloads",
-    "finetune_then_generate": "Fine-tune then generate",
-    "approach_1_pretrained_with_photo_fillers": "Approach 1, pretrained with photo fillers",
-    "approach_2_lora_style": "Approach 2, LoRA style",
-    "approach_3_all_generated": "Approach 3, all generated",
-    "chatgpt_prompts_base_vs_lora": "ChatGPT prompts, base and LoRA",
-    "img2img_10_vs_40_steps": "Image to image, 10 and 40 steps",
-    "cfg_sweep": "Guidance sweep",
-    "sdxl_base": "SDXL",
-    "sdxl_turbo": "SDXL Turbo, 1 step",
-    "sdxl_lightning_unet_2_steps": "SDXL-Lightning UNet, 2 steps",
-    "sdxl_lightning_unet_4_steps": "SDXL-Lightning UNet, 4 steps",
-    "sdxl_lightning_unet_8_steps": "SDXL-Lightning UNet, 8 steps",
-    "sdxl_lightning_lora_2_steps": "SDXL-Lightning LoRA, 2 steps",
-    "sdxl_lightning_lora_4_steps": "SDXL-Lightning LoRA, 4 steps",
-    "sdxl_lightning_lora_8_steps": "SDXL-Lightning LoRA, 8 steps",
-    "sd_turbo_finetune_then_generate": "Fine-tune SD-Turbo then generate",
-    "model_merge_then_generate": "Merge models then generate",
-    "model_merge_sweep": "Merge sweep with scores",
-    "compare_lora_strengths": "LoRA at four strengths",
-    "finetune_then_compare_strengths": "Fine-tune then compare strengths",
-    "lms_vs_ddim": "LMS and DDIM in 10, 20 and 40 steps",
-    "inpainting": "Inpainting",
-    "outpainting": "Outpainting",
-    "similar_pictures": "Similar pictures",
-    "depth_to_image": "Depth to image",
-    "restore_faces": "Restore faces",
-    "upscale_real_esrgan": "Upscale with Real-ESRGAN",
-    "upscale_x4_tiles": "Upscale with the x4 upscaler, in tiles",
-    "sdxl_lightning_side_by_side": "SDXL-Lightning, 2, 4 and 8 steps side by side",
-    "chapter_1_tokens": "Chapter 1, tokens",
-    "chapter_2_embeddings": "Chapter 2, embeddings",
-    "chapter_3_noise": "Chapter 3, noise",
-    "chapter_4_unet": "Chapter 4, denoising",
-    "chapter_5_guidance": "Chapter 5, guidance",
-    "chapter_6_vae": "Chapter 6, the VAE",
+    "try_it_without_downloads":
+        "01 Try it without downloads - a small model learns a pencil style and draws in it",
+    "whole_pipeline_without_downloads":
+        "02 Whole pipeline without downloads - train, draw eight prompts, score, compose a grid",
+    "finetune_then_generate":
+        "03 Fine-tune then generate - a LoRA from your pictures, one prompt without and with it",
+    "lora_at_four_strengths": "04 LoRA at four strengths - which suits your prompts, by picture and by score",
+    "finetune_then_compare_strengths":
+        "05 Fine-tune then compare strengths - train once, then see and score four strengths",
+    "finetune_sd_turbo": "06 Fine-tune SD-Turbo - your subject in a model that draws in a few steps",
+    "finetune_and_export":
+        "07 Fine-tune and export - pictures of a graph, a small LoRA, files for other programs",
+    "learn_an_art_style": "08 Learn an art style - from a data set, scored, in a grid of photographs",
+    "prompts_by_a_language_model": "09 Prompts by a language model - drawn without and with a LoRA, scored",
+    "grid_of_generated_pictures":
+        "10 Grid of generated pictures - fillers from prompts that a language model invents",
+    "grid_among_photographs": "11 Grid among photographs - one generated picture in each block, scored",
+    "similar_pictures": "12 Similar pictures - six like yours, the two most alike kept",
+    "image_to_image": "13 Image to image - your picture redrawn in 10 and in 40 steps",
+    "guidance_sweep": "14 Guidance sweep - one picture for each guidance scale, scored",
+    "samplers_compared": "15 Samplers compared - LMS and DDIM in 10, 20 and 40 steps",
+    "merge_sweep": "16 Merge sweep - two models mixed in several shares, scored",
+    "sdxl_lightning": "17 SDXL-Lightning - 2, 4 and 8 steps side by side, with times",
+    "depth_to_image": "18 Depth to image - a new picture in the shape of yours",
+    "restore_faces": "19 Restore faces - small or blurred faces drawn anew",
+    "read_a_prompt": "20 Read a prompt - a picture's own prompt drawn again, the best two kept",
+    "tokens_explained": "21 Tokens explained - what the text encoder reads of a prompt",
+    "embeddings_explained": "22 Embeddings explained - pictures on the way from one text to another",
+    "noise_explained": "23 Noise explained - what the seed decides",
+    "denoising_explained": "24 Denoising explained - every step of the loop as a picture",
+    "guidance_explained": "25 Guidance explained - without it, with it, and with too much",
+    "vae_explained": "26 VAE explained - into a latent and back, and what is lost",
 }
-"""File names in the editor's format: the host shows them as the templates' titles."""
-
-CHOICE = "COMFY_DYNAMICCOMBO_V3"
-"""What the host calls a choice that brings inputs of its own: "output" brings "output.normalization", …"""
-WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", CHOICE}
-WIDTH, ROW, HEADER, TEXT_ROWS, GAP = 320, 24, 46, 4, 60
-OPTIONAL, LIST = 7, 6
-"""The editor's shape numbers: of a socket that may stay empty, and of one that gives a list."""
-GROWING, MATCHED = "COMFY_AUTOGROW_V3", "COMFY_MATCHTYPE_V3"
-"""What the host calls an input of as many sockets as are linked, and a socket of the type that is linked to it."""
-
-
-def editor_form(api: dict[str, Any], nodes: dict[str, Any]) -> dict[str, Any]:
-    """A graph in the editor's format (version 0.4).
-
-    Args:
-        api: The graph in API format, ids whole numbers as text.
-        nodes: The host's `/object_info`.
-    """
-    links: list[list[Any]] = []
-    built = [_node(int(name), node, nodes[node["class_type"]], api, nodes, links) for name, node in api.items()]
-    by_id = {node["id"]: node for node in built}
-    for number, source, slot, *_ in links:
-        by_id[source]["outputs"][slot]["links"].append(number)
-    for order, node in enumerate(sorted(built, key=lambda node: node["id"])):
-        node["order"] = order
-    noted = [name for name, node in api.items() if "note" in node["_meta"]]
-    notes = [_note(number, api[name], by_id[int(name)]) for number, name in enumerate(noted, max(by_id) + 1)]
-    return {"revision": 0, "last_node_id": max(by_id) + len(notes), "last_link_id": len(links), "nodes": built + notes,
-            "links": links, "groups": _groups(api, by_id, notes), "config": {}, "extra": {}, "version": 0.4}
-
-
-def _node(number: int, node: dict[str, Any], info: dict[str, Any], api: dict[str, Any], nodes: dict[str, Any],
-          links: list[list[Any]]) -> dict[str, Any]:
-    inputs: list[dict[str, Any]] = []
-    values: list[Any] = []
-    lines = 0
-    for name, spec, optional in specs(info, node["inputs"]):
-        kind = "COMBO" if isinstance(spec[0], list) else spec[0]
-        options = spec[1] if len(spec) > 1 else {}
-        given = node["inputs"].get(name)
-        linked = isinstance(given, list)
-        widget = kind in WIDGETS and not options.get("forceInput")
-        if linked or not widget:
-            if kind == MATCHED:
-                kind = _matched(node, api, nodes)
-            socket: dict[str, Any] = {"name": name, "type": kind, "link": None}
-            if "." in name:
-                socket["label"] = name.split(".")[1]
-            if optional:
-                socket["shape"] = OPTIONAL
-            if widget:
-                socket["widget"] = {"name": name}
-            if linked:
-                links.append([len(links) + 1, int(given[0]), given[1], number, len(inputs), _type(given, api, nodes)])
-                socket["link"] = len(links)
-            inputs.append(socket)
-        if widget:
-            values.append(_default(spec) if linked else given)
-            lines += 0 if options.get("advanced") else TEXT_ROWS if options.get("multiline") else 1
-            if options.get("control_after_generate"):
-                values.append("fixed")
-                lines += 1
-            if options.get("image_upload"):
-                values.append("image")
-                lines += 1
-    outputs = [{"name": name, "type": _type([str(number), slot], api, nodes), "links": [],
-                **({"shape": LIST} if is_list else {})}
-               for slot, (name, is_list) in enumerate(zip(info["output_name"], info["output_is_list"], strict=True))]
-    meta = node["_meta"]
-    height = HEADER + ROW * (max(len(inputs), len(outputs)) + lines)
-    return {"id": number, "type": node["class_type"], "pos": meta["pos"], "size": meta.get("size", [WIDTH, height]),
-            "flags": {}, "order": 0, "mode": 0, "inputs": inputs, "outputs": outputs, "title": meta["title"],
-            "properties": {"Node name for S&R": node["class_type"]}, "widgets_values": values}
-
-
-def specs(info: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
-    """Every input as (name, its definition by the host, optional), in the order of the editor's widgets."""
-    for part in ("required", "optional"):
-        for name in info["input_order"].get(part, []):
-            spec = info["input"][part][name]
-            if spec[0] == GROWING:
-                yield from _grown(name, spec[1]["template"], given)
-                continue
-            yield name, spec, part == "optional"
-            if spec[0] == CHOICE:
-                yield from _chosen(name, spec[1]["options"], given)
-
-
-def _grown(name: str, template: dict[str, Any], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
-    """The linked sockets of a growing input and one free one, as the editor shows it."""
-    (spec,) = next(part for part in template["input"].values() if part).values()
-    names = template.get("names") or [f"{template['prefix']}{number}" for number in range(template["max"])]
-    count = sum(f"{name}.{part}" in given for part in names)
-    for number, part in enumerate(names[:count + 1]):
-        yield f"{name}.{part}", spec, number >= template["min"]
-
-
-def _chosen(name: str, options: list[dict[str, Any]], given: dict[str, Any]) -> Iterator[tuple[str, list[Any], bool]]:
-    """The inputs that belong to the chosen option."""
-    inputs = next(option["inputs"] for option in options if option["key"] == given[name])
-    for part in ("required", "optional"):
-        for inner, spec in inputs.get(part, {}).items():
-            yield f"{name}.{inner}", spec, part == "optional"
-
-
-def _type(source: list[Any], api: dict[str, Any], nodes: dict[str, Any]) -> str:
-    """The type of a node's output, where `source` is [the node's id, the output's index]."""
-    node = api[source[0]]
-    kind = nodes[node["class_type"]]["output"][source[1]]
-    return _matched(node, api, nodes) if kind == MATCHED else kind
-
-
-def _matched(node: dict[str, Any], api: dict[str, Any], nodes: dict[str, Any]) -> str:
-    """The type that a node's matching sockets take from the first of them that is linked."""
-    return next(_type(given, api, nodes) for name, given in node["inputs"].items()
-                if "." in name and isinstance(given, list))
-
-
-def _default(spec: list[Any]) -> Any:
-    options = spec[1] if len(spec) > 1 else {}
-    empty = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
-    return options.get("default", empty.get(spec[0]) if isinstance(spec[0], str) else spec[0][0])
-
-
-def _note(number: int, node: dict[str, Any], below: dict[str, Any]) -> dict[str, Any]:
-    text = node["_meta"]["note"]
-    (x, y), (width, height) = below["pos"], below["size"]
-    rows = len(text) // (width // 8) + text.count("\n") + 2
-    return {"id": number, "type": "MarkdownNote", "pos": [x, y + height + GAP], "size": [width, HEADER + ROW * rows],
-            "flags": {}, "order": number - 1, "mode": 0, "inputs": [], "outputs": [], "title": "Note",
-            "properties": {}, "widgets_values": [text], "color": "#432", "bgcolor": "#653"}
-
-
-def _groups(api: dict[str, Any], by_id: dict[int, Any], notes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    noted = iter(notes)
-    for name, node in api.items():
-        members = groups.setdefault(node["_meta"]["group"], [])
-        members.append(by_id[int(name)])
-        if "note" in node["_meta"]:
-            members.append(next(noted))
-    return [{"id": index, "title": title, "bounding": _around(members), "color": "#3f789e", "font_size": 24,
-             "flags": {}} for index, (title, members) in enumerate(groups.items(), 1)]
-
-
-def _around(members: list[dict[str, Any]]) -> list[float]:
-    left = min(m["pos"][0] for m in members) - 20
-    top = min(m["pos"][1] for m in members) - 80
-    right = max(m["pos"][0] + m["size"][0] for m in members) + 20
-    bottom = max(m["pos"][1] + m["size"][1] for m in members) + 20
-    return [left, top, right - left, bottom - top]
+"""File names in the editor's format. The templates dialog shows them as title and description, and the pack's script
+lists them by their numbers (web/js/templates.js). An API file has the name of its title, before the dash."""
+QUEUE_ONLY = (
+    "sdxl_base",
+    "sdxl_turbo",
+    "sdxl_lightning_unet_2_steps",
+    "sdxl_lightning_unet_4_steps",
+    "sdxl_lightning_unet_8_steps",
+    "sdxl_lightning_lora_2_steps",
+    "sdxl_lightning_lora_4_steps",
+    "sdxl_lightning_lora_8_steps",
+    "model_merge_then_generate",
+    "inpainting",
+    "outpainting",
+    "upscale_real_esrgan",
+    "upscale_x4_tiles",
+)
+"""Workflows of the host's own nodes alone, for the queue: the editor has templates of its own for what they do."""
 
 
 def text_of(workflow: dict[str, Any]) -> str:
@@ -222,23 +89,45 @@ def read_api(name: str) -> dict[str, Any]:
     return json.loads((FOLDER / "api" / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def measure(host: Any, names: list[str], nodes: dict[str, Any]) -> None:
+    """Record the heights of workflows' nodes as a running host's editor draws them."""
+    from kit.editor import Editor, browser
+
+    from tools.measure_nodes import LOW, measured, write_heights
+
+    heights = read_heights() if FILE.exists() else {}
+    for name in names:
+        heights[name] = {}
+    with browser() as chromium:
+        for vue in (False, True):
+            host.post("/settings/Comfy.VueNodes.Enabled", vue)
+            with Editor(chromium, host) as editor:
+                for name in names:
+                    form = editor_form(read_api(name), nodes, defaultdict(lambda: LOW))
+                    for number, height in measured(editor, form).items():
+                        heights[name][number] = max(height, heights[name].get(number, LOW))
+    write_heights({name: heights[name] for name in TITLES if name in heights})
+
+
 def main() -> int:
     """Write the editor's workflows."""
     parser = argparse.ArgumentParser(description="Write the editor's format of each workflow from its API format.")
-    parser.add_argument("--url", help="a running ComfyUI with the pack; without it one is started")
+    parser.add_argument("names", nargs="*", help="API names; all by default")
+    parser.add_argument("--keep-heights", action="store_true", help="measure nothing")
     arguments = parser.parse_args()
-    if arguments.url:
-        with urllib.request.urlopen(f"{arguments.url}/object_info") as answer:
-            nodes = json.loads(answer.read())
-    else:
-        sys.path += [str(ROOT / "tests"), str(ROOT)]
-        from kit.host import Host
+    sys.path += [str(ROOT / "tests"), str(ROOT)]
+    from kit.host import Host
+    from kit.named_files import named_files
 
-        with tempfile.TemporaryDirectory() as folder, Host(Path(folder)) as host:
-            nodes = host.get_json("/object_info")
-    for name, title in TITLES.items():
-        path = FOLDER / f"{title}.json"
-        path.write_text(text_of(editor_form(read_api(name), nodes)), encoding="utf-8", newline="\n")
+    names = arguments.names or list(TITLES)
+    with tempfile.TemporaryDirectory() as folder, Host(Path(folder)) as host, named_files(host.base):
+        nodes = host.get_json("/object_info")
+        if not arguments.keep_heights:
+            measure(host, names, nodes)
+    heights = read_heights()
+    for name in names:
+        path = FOLDER / f"{TITLES[name]}.json"
+        path.write_text(text_of(editor_form(read_api(name), nodes, heights[name])), encoding="utf-8", newline="\n")
         print(path)
     return 0
 

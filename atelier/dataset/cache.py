@@ -130,13 +130,14 @@ class EncodedSet:
         return self._data.samples[index].captions[variant]
 
     def _latents(self, index: int, flip: bool) -> dict[str, Tensor]:
-        return self._cache.latents.read(latent_key(self._data.samples[index], self._data.resolution, flip))
+        sample = self._data.samples[index]
+        return self._cache.latents.read(latent_key(sample, self._data.resolution_of(sample), flip))
 
     def _text(self, caption: str) -> Row:
         return self._cache.texts.read(text_key(caption))
 
     def _item(self, index: int, sample: Sample) -> EncodedItem:
-        key, latents = latent_key(sample, self._data.resolution, False), self._cache.latents
+        key, latents = latent_key(sample, self._data.resolution_of(sample), False), self._cache.latents
         shape = latents.shape(key, "mean")
         assert shape is not None
         return EncodedItem(index=index, height=shape[-2], width=shape[-1], repeats=sample.repeats, prior=sample.prior,
@@ -146,7 +147,7 @@ class EncodedSet:
     def _load_into_memory(self) -> None:
         samples = self._data.samples
         flips = (False, True) if self._data.flip else (False,)
-        pictures = {latent_key(sample, self._data.resolution, flip) for sample in samples for flip in flips}
+        pictures = {latent_key(sample, self._data.resolution_of(sample), flip) for sample in samples for flip in flips}
         captions = {text_key(caption) for sample in samples for caption in (*sample.captions, "")}
         if self._cache.latents.size(pictures) + self._cache.texts.size(captions) <= IN_MEMORY_BYTES:
             self._cache.latents.hold(pictures)

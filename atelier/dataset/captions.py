@@ -53,8 +53,15 @@ def typical_caption(data: TrainingSet) -> str:
     return next((sample.captions[0] for sample in data.samples if not sample.prior), "").strip()
 
 
-def variants(caption: str, count: int, keep_tokens: int, seed: int) -> tuple[str, ...]:
+_DRAWS = 50
+"""Tries for each variant with tags left out: most repeat each other where a caption has few tags."""
+
+
+def variants(caption: str, count: int, keep_tokens: int, seed: int, tag_dropout: float = 0.0) -> tuple[str, ...]:
     """Up to `count` different orders of a comma-separated caption, itself first.
+
+    With `tag_dropout` every other variant also leaves out each of its free parts with that probability, but never all
+    parts of a caption.
 
     The first `keep_tokens` parts stay in place. The same arguments give the same variants on every machine. Fewer
     than `count` are returned where fewer exist: a sentence without commas has one.
@@ -62,6 +69,9 @@ def variants(caption: str, count: int, keep_tokens: int, seed: int) -> tuple[str
     parts = [part.strip() for part in caption.split(",") if part.strip()]
     kept, free = parts[:keep_tokens], parts[keep_tokens:]
     orders = math.factorial(len(free)) // math.prod(math.factorial(free.count(part)) for part in set(free))
+    if tag_dropout:
+        return _with_dropout(caption, kept, free, count, random.Random(f"{seed}/{keep_tokens}/{tag_dropout}/{caption}"),
+                             tag_dropout)
     rng = random.Random(f"{seed}/{keep_tokens}/{caption}")
     # Keyed by the parts, because the caption itself may have other spacing around its commas.
     orderings = {tuple(free): caption}
@@ -71,8 +81,21 @@ def variants(caption: str, count: int, keep_tokens: int, seed: int) -> tuple[str
     return tuple(orderings.values())
 
 
-def with_variants(data: TrainingSet, count: int, keep_tokens: int, seed: int) -> TrainingSet:
-    """The same training set with up to `count` orders of each caption (see `variants`), for tag shuffling.
+def _with_dropout(caption: str, kept: list[str], free: list[str], count: int, rng: random.Random,
+                  share: float) -> tuple[str, ...]:
+    found = {caption: None}
+    for _ in range(_DRAWS * count):
+        if len(found) >= count:
+            break
+        parts = kept + rng.sample(left := [part for part in free if rng.random() >= share], len(left))
+        if parts:
+            found.setdefault(", ".join(parts))
+    return tuple(found)
+
+
+def with_variants(data: TrainingSet, count: int, keep_tokens: int, seed: int, tag_dropout: float = 0.0) -> TrainingSet:
+    """The same training set with up to `count` variants of each caption (see `variants`), for tag shuffling and tag
+    dropout.
 
     The cache then holds an embedding of each, and the trainer picks one at every use.
     """
@@ -80,6 +103,7 @@ def with_variants(data: TrainingSet, count: int, keep_tokens: int, seed: int) ->
         return data
     samples = tuple(
         replace(sample, captions=tuple(dict.fromkeys(
-            variant for caption in sample.captions for variant in variants(caption, count, keep_tokens, seed))))
+            variant for caption in sample.captions
+            for variant in variants(caption, count, keep_tokens, seed, tag_dropout))))
         for sample in data.samples)
     return replace(data, samples=samples)

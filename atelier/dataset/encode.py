@@ -41,7 +41,8 @@ class Encoders:
 
 
 def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: torch.device | str, dtype: torch.dtype,
-           batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0) -> EncodedSet:
+           batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0,
+           tag_dropout: float = 0.0) -> EncodedSet:
     """Encode the part of `data` that the folder `cache` lacks with a model on disk, and return the encoded set.
 
     Args:
@@ -54,6 +55,7 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
         progress: Reports the phase "encoding"; may interrupt between batches.
         variants: As `encode_with`.
         keep_tokens: As `encode_with`.
+        tag_dropout: As `encode_with`.
 
     Raises:
         AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
@@ -62,11 +64,11 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
     encoders = Encoders(lambda: LatentEncoder(model, load.load_vae(model, dtype=dtype, device=device), device),
                         lambda: TextEncoder(load.load_text(model, dtype=dtype, device=device)))
     return encode_with(encoders, data, Cache.open(cache, model, device, dtype), device=device, batch_size=batch_size,
-                       progress=progress, variants=variants, keep_tokens=keep_tokens)
+                       progress=progress, variants=variants, keep_tokens=keep_tokens, tag_dropout=tag_dropout)
 
 
 def encode_with(encoders: Encoders, data: TrainingSet, store: Cache, *, device: torch.device, batch_size: int,
-                progress: Progress, variants: int = 1, keep_tokens: int = 0) -> EncodedSet:
+                progress: Progress, variants: int = 1, keep_tokens: int = 0, tag_dropout: float = 0.0) -> EncodedSet:
     """Encode the part of `data` that `store` lacks, and return the encoded set.
 
     Each batch is written at once: an interrupted or killed run loses at most one. Batches are formed over the whole
@@ -81,11 +83,12 @@ def encode_with(encoders: Encoders, data: TrainingSet, store: Cache, *, device: 
         progress: Reports the phase "encoding"; may interrupt between batches.
         variants: Orders of each comma-separated caption to encode, the original included (see `captions.variants`).
         keep_tokens: Leading parts of a caption that stay in place in all of them.
+        tag_dropout: Probability that another part is left out of a variant.
 
     Raises:
         AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
     """
-    data = with_variants(data, variants, keep_tokens, seed=0)
+    data = with_variants(data, variants, keep_tokens, seed=0, tag_dropout=tag_dropout)
     pictures = _missing_pictures(data, store.latents, batch_size)
     captions = _missing_captions(data, store.texts)
     counted = _Progress(progress, sum(map(len, pictures)) + sum(map(len, captions)))
@@ -109,17 +112,17 @@ def encode_pictures(batches: Sequence[Sequence[Sample]], data: TrainingSet, enco
     flips = (False, True) if data.flip else (False,)
     samples = [sample for batch in batches for sample in batch]
     ahead = 2 * max(map(len, batches))
-    with strict_decoding(), closing(in_order(lambda s: prepare(s, data.resolution), samples, ahead)) as prepared:
+    with strict_decoding(), closing(in_order(lambda s: prepare(s, data.resolution_of(s)), samples, ahead)) as prepared:
         for batch in batches:
             advance(0)
             together = list(zip(batch, islice(prepared, len(batch)), strict=True))
             rows: dict[str, Row] = {}
             for flip in flips:
                 missing = [(sample, picture) for sample, picture in together
-                           if latent_key(sample, data.resolution, flip) not in store]
+                           if latent_key(sample, data.resolution_of(sample), flip) not in store]
                 if missing:
                     encoded = encoder([sample for sample, _ in missing], [picture for _, picture in missing], flip)
-                    rows |= {latent_key(sample, data.resolution, flip): row
+                    rows |= {latent_key(sample, data.resolution_of(sample), flip): row
                              for (sample, _), row in zip(missing, encoded, strict=True)}
                 advance(0)
             store.add(rows)
@@ -168,11 +171,11 @@ def _missing_pictures(data: TrainingSet, store: PackStore, batch_size: int) -> l
     flips = (False, True) if data.flip else (False,)
     by_size: dict[tuple[int, int], dict[str, Sample]] = {}
     for sample in data.samples:
-        group = by_size.setdefault(target_size(sample.size, data.resolution), {})
-        group.setdefault(latent_key(sample, data.resolution, False), sample)
+        group = by_size.setdefault(target_size(sample.size, data.resolution_of(sample)), {})
+        group.setdefault(latent_key(sample, data.resolution_of(sample), False), sample)
 
     def is_missing(sample: Sample) -> bool:
-        return any(latent_key(sample, data.resolution, flip) not in store for flip in flips)
+        return any(latent_key(sample, data.resolution_of(sample), flip) not in store for flip in flips)
 
     batches = [chunk for size in sorted(by_size) for chunk in _chunks(list(by_size[size].values()), batch_size)]
     return _filtered(batches, is_missing)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -20,12 +22,12 @@ CELL = 224
 _LINES = 2
 _TEXT = 13
 _GAP = 10
-_PAPER, _INK, _SOFT, _FRAME = "#16181d", "#e8e6e1", "#9aa0aa", "#f2b134"
+_PAPER, _INK, _SOFT, _FRAME, _MARK = "#16181d", "#e8e6e1", "#9aa0aa", "#f2b134", "#b3261e"
 
 
 def size_counts(data: TrainingSet) -> dict[Size, int]:
     """How many pictures have each training size, the most frequent size first."""
-    counts = Counter(target_size(sample.size, data.resolution) for sample in data.samples)
+    counts = Counter(target_size(sample.size, data.resolution_of(sample)) for sample in data.samples)
     return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
@@ -33,7 +35,7 @@ def summary(data: TrainingSet) -> str:
     """The training set in one line: pictures, uses per epoch, sizes, and counts of enlarged and skipped pictures."""
     prior = sum(sample.prior for sample in data.samples)
     uses = sum(sample.repeats for sample in data.samples if not sample.prior)
-    small = sum(max(fit(sample.size, data.resolution).scale) > 1 for sample in data.samples)
+    small = sum(max(fit(sample.size, data.resolution_of(sample)).scale) > 1 for sample in data.samples)
     sizes = ", ".join(f"{width}x{height}: {count}" for (width, height), count in size_counts(data).items())
     parts = [f"{len(data.samples) - prior} pictures, {uses} uses an epoch", sizes]
     parts += [f"{prior} prior pictures"] * bool(prior) + [f"{small} enlarged"] * bool(small)
@@ -41,8 +43,9 @@ def summary(data: TrainingSet) -> str:
     return " | ".join(parts)
 
 
-def contact_sheet(data: TrainingSet, *, limit: int = 24, columns: int = 6) -> Image.Image:
-    """Thumbnails of the first `limit` pictures, RGB.
+def contact_sheet(data: TrainingSet, *, limit: int = 24, columns: int = 6,
+                  marks: Mapping[Path, str] | None = None) -> Image.Image:
+    """Thumbnails of the first `limit` pictures, RGB; those with a text in `marks`, by file, come first and bear it.
 
     Each shows the whole picture with a frame around the crop and the rest darkened, or a padded picture with the frame
     of its canvas; below it are training size, repeats and caption. The first line of the sheet is `summary`.
@@ -50,7 +53,8 @@ def contact_sheet(data: TrainingSet, *, limit: int = 24, columns: int = 6) -> Im
     Raises:
         AtelierError: a picture can no longer be read.
     """
-    shown = data.samples[:limit]
+    marks = marks or {}
+    shown = sorted(data.samples, key=lambda sample: sample.image not in marks)[:limit]
     columns = max(1, min(columns, len(shown)))
     rows = -(-len(shown) // columns)
     head, step = _TEXT + 2 * _GAP, CELL + (_LINES + 1) * (_TEXT + 4) + _GAP
@@ -63,9 +67,11 @@ def contact_sheet(data: TrainingSet, *, limit: int = 24, columns: int = 6) -> Im
     for index, sample in enumerate(shown):
         row, column = divmod(index, columns)
         x, y = _GAP + column * (CELL + _GAP), head + row * step
-        picture = _framed(sample, data.resolution)
+        picture = _framed(sample, data.resolution_of(sample))
         sheet.paste(picture, (x + (CELL - picture.width) // 2, y + (CELL - picture.height) // 2))
-        _label(pen, (x, y + CELL + 4), sample, target_size(sample.size, data.resolution))
+        _label(pen, (x, y + CELL + 4), sample, target_size(sample.size, data.resolution_of(sample)))
+        if sample.image in marks:
+            _mark(pen, (x, y), marks[sample.image])
     return sheet
 
 
@@ -108,6 +114,13 @@ def _label(pen: ImageDraw.ImageDraw, at: tuple[int, int], sample: Sample, size: 
     caption, font = _readable(sample.captions[0][:_LINES * CELL])
     for line, text in enumerate(_wrapped(caption, font), 1):
         pen.text((at[0], at[1] + line * (_TEXT + 4)), text, _INK, font)
+
+
+def _mark(pen: ImageDraw.ImageDraw, at: tuple[int, int], text: str) -> None:
+    """A band with `text` across the top of a cell."""
+    words, font = _readable(text)
+    pen.rectangle((*at, at[0] + CELL - 1, at[1] + _TEXT + 8), fill=_MARK)
+    pen.text((at[0] + 4, at[1] + 3), _cut(words, CELL - 8, font), "white", font)
 
 
 def _readable(text: str) -> tuple[str, Font]:

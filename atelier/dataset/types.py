@@ -76,6 +76,8 @@ class Sample:
     """Hex digest of the mask file's bytes; empty without a mask."""
     prior: bool = False
     """True for a prior-preservation (regularisation) picture, which has its own loss weight."""
+    resolution: Resolution | None = None
+    """Its own size policy; None is that of the training set."""
 
     def __post_init__(self) -> None:
         if not self.captions:
@@ -108,6 +110,15 @@ class TrainingSet:
         if not self.samples:
             raise AtelierError("The training set is empty.", "Choose a folder that holds pictures.")
 
+    def resolution_of(self, sample: Sample) -> Resolution:
+        """The size policy of one of the samples."""
+        return sample.resolution or self.resolution
+
+    @property
+    def largest(self) -> int:
+        """The largest size of any sample's policy, in pixels."""
+        return max(self.resolution_of(sample).size for sample in self.samples)
+
     @property
     def digest(self) -> str:
         """Hex digest over pictures, captions and policy. Paths are excluded, so moving a folder does not change it."""
@@ -115,4 +126,7 @@ class TrainingSet:
             "samples": [(s.digest, s.captions, s.repeats, s.mask_digest, s.prior) for s in self.samples],
             "resolution": asdict(self.resolution), "flip": self.flip, "trigger": self.trigger,
         }
+        own = [asdict(sample.resolution) if sample.resolution else None for sample in self.samples]
+        if any(own):
+            parts["resolutions"] = own
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

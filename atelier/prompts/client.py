@@ -12,6 +12,7 @@ import ipaddress
 import logging
 import random
 import ssl
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -20,7 +21,7 @@ from urllib.parse import urlsplit
 
 from ..errors import AtelierError
 from ..progress import Progress
-from . import completion, failures, interruptible
+from . import completion, failures, interruptible, picture_part
 from . import problem as problems
 from .concessions import LIMITS, Change, Parameters, concession
 from .credentials import Credential, CredentialStore
@@ -28,7 +29,7 @@ from .endpoints import ENDPOINTS, LanguageModel
 from .openai_package import openai_package, transport
 from .problem import Problem
 
-Message = dict[str, str]
+Message = dict[str, Any]
 ResponseFormat = dict[str, Any]
 
 _log = logging.getLogger("atelier")
@@ -78,6 +79,8 @@ class Reply:
 class ChatClient:
     """Asks one model. Remembers what its server refuses, and changes further requests (see `concessions`).
 
+    Several threads may ask at a time.
+
     Args:
         llm: the model and its endpoint.
         credentials: resolves its key at the first question.
@@ -90,6 +93,7 @@ class ChatClient:
     progress: Progress = field(default_factory=Progress)
     pause: float = 0.5
     _changes: list[Change] = field(default_factory=list)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
     _phase: str = ""
     """What is waited for; set in the waiting thread, reported from the caller's."""
 
@@ -166,9 +170,9 @@ class ChatClient:
                     raise failures.no_connection(self.llm, self.credential.redact(_root(error))) from None
                 problem = None
             if problem is not None:
-                if problem.filtered:
+                if problem.filtered or (problem.blind and picture_part.longest_side(messages)):
                     raise failures.explain(problem, self.llm)
-                if self._concede(problem, parameters):
+                if self._concede(problem, parameters, self._parameters(messages, seed, response_format)):
                     continue
                 if problem.loading and clock() - start < self.llm.timeout:
                     self._phase = f"{host_of(self.llm)} is loading {self.llm.model}"
@@ -180,12 +184,21 @@ class ChatClient:
             tries += 1
             await asyncio.sleep(wait)
 
-    def _concede(self, problem: Problem, sent: Parameters) -> bool:
-        """Change further requests as the server's refusal wants it; False if it names nothing that can be changed."""
-        change = concession(problem, sent, self._changes)
-        if change is None:
-            return False
-        self._changes.append(change)
+    def _concede(self, problem: Problem, sent: Parameters, now: Parameters) -> bool:
+        """Change further requests as the server's refusal wants it; False if it names nothing that can be changed.
+
+        Args:
+            problem: the refusal.
+            sent: the request that was refused.
+            now: the same request with what other threads have changed since.
+        """
+        with self._lock:
+            if now != sent:
+                return True
+            change = concession(problem, sent, self._changes)
+            if change is None:
+                return False
+            self._changes.append(change)
         _log.info("%s at %s: asked again, %s.", self.llm.model, self.llm.base_url, change.what)
         return True
 
@@ -241,8 +254,7 @@ class ChatClient:
         if answer.filtered:
             raise failures.answer_filtered(self.llm, answer.finish)
         if answer.refusal and not answer.text:
-            raise AtelierError(f"{self.llm.model} refused: {self.credential.redact(answer.refusal)[:300]}",
-                               "Word the idea differently or choose another model.")
+            raise failures.refused(self.llm, self.credential.redact(answer.refusal)[:300])
         return Reply(self.credential.redact(answer.text), self._usage(answer.usage), answer.finish == "length")
 
     def _usage(self, usage: Any) -> Usage:

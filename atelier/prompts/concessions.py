@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from . import picture_part
 from .problem import Problem
 
 Parameters = dict[str, Any]
@@ -36,6 +37,11 @@ _NO_SYSTEM = re.compile(r"system[' ]*(?:role|message|prompt|instruction)|role[^.
 _TOO_MANY = re.compile(r"context|too (?:large|long|high|many)|maximum|at most|less than or equal|range|exceed|<=")
 _CONTEXT = re.compile(r"(?:context (?:length|window|size)\D{0,20}|<= ?)(\d+)")
 _INPUT = re.compile(r"(\d+)\W{1,3}inputs?\W{1,3}tokens|(\d+) (?:tokens )?(?:in|from) the (?:input|messages|prompt)")
+_LARGE_PICTURE = re.compile(r"(?:image|picture|pixel|payload|request entity|request body|content)[^.]{0,60}"
+                            r"(?:too (?:large|big|many)|exceed|larger|maximum|limit)"
+                            r"|(?:too (?:large|big)|exceed|maximum|limit)[^.]{0,60}(?:image|picture|pixel|payload)")
+_STREAM_ONLY = re.compile(r"(?:only|must|need|please|require|enable|without)[^.]{0,40}\bstream|\bstream[^.]{0,40}"
+                          r"(?:must|only|required|to be true)")
 _FORMAT = re.compile(r"response_format|schema|json|structured output")
 """Most errors about the response format contain one of these."""
 
@@ -82,6 +88,31 @@ def _fold_system(problem: Problem, sent: Parameters) -> Found | None:
     return "system text in the first message", _folded
 
 
+def _smaller_picture(problem: Problem, sent: Parameters) -> Found | None:
+    if problem.status != 413 and not _LARGE_PICTURE.search(problem.text):
+        return None
+    return _halved(sent)
+
+
+def _fewer_picture_tokens(problem: Problem, sent: Parameters) -> Found | None:
+    """Pictures take tokens of the context; tried once the answer cannot be shorter."""
+    return _halved(sent) if problem.too_long else None
+
+
+def _halved(sent: Parameters) -> Found | None:
+    side = picture_part.longest_side(sent["messages"]) // 2
+    if side < picture_part.SMALLEST:
+        return None
+    return f"pictures of at most {side} pixels a side", lambda parameters: {
+        **parameters, "messages": picture_part.limited(parameters["messages"], side)}
+
+
+def _stream(problem: Problem, sent: Parameters) -> Found | None:
+    if not (_STREAM_ONLY.search(problem.text) or problem.parameter == "stream"):
+        return None
+    return "as a stream", lambda parameters: {**parameters, "stream": True}
+
+
 def _folded(parameters: Parameters) -> Parameters:
     messages = parameters["messages"]
     system = "\n\n".join(message["content"] for message in messages if message["role"] == "system")
@@ -90,7 +121,10 @@ def _folded(parameters: Parameters) -> Parameters:
         return parameters
     if not others or others[0]["role"] != "user":
         return {**parameters, "messages": [{"role": "user", "content": system}, *others]}
-    first = {**others[0], "content": f"{system}\n\n{others[0]['content']}"}
+    content = others[0]["content"]
+    folded = (f"{system}\n\n{content}" if isinstance(content, str)
+              else [picture_part.text_part(system), *content])
+    first = {**others[0], "content": folded}
     return {**parameters, "messages": [first, *others[1:]]}
 
 
@@ -156,7 +190,10 @@ def _names(problem: Problem, name: str) -> bool:
 
 RULES = (
     _Rule("system role", _TEMPLATE_ERROR, _fold_system, once=True),
+    _Rule("picture", _TEMPLATE_ERROR, _smaller_picture),
     _Rule("long answer", _TEMPLATE_ERROR, _lower_limit),
+    _Rule("picture", _TEMPLATE_ERROR, _fewer_picture_tokens),
+    _Rule("stream", _BAD_REQUEST, _stream, once=True),
     _Rule("name of the limit", _BAD_REQUEST, _rename_limit, once=True),
     _Rule("parameter", _BAD_REQUEST, _leave_out),
     _Rule("format", _BAD_REQUEST, _simpler_format),

@@ -9,6 +9,11 @@ from ..errors import AtelierError
 from .endpoints import NO_CREDENTIAL, QUESTIONS, LanguageModel, plain_url
 from .problem import RETRIED, Problem
 
+
+class NoAnswer(AtelierError):
+    """The model was reached, but gave nothing usable to this question; it may well answer another."""
+
+
 _OTHER_WORDS = "Word the idea differently, or choose another model."
 
 
@@ -16,8 +21,11 @@ def explain(problem: Problem, llm: LanguageModel) -> AtelierError:
     """The error for the user, with what to do about it."""
     what = f"{llm.model} at {llm.base_url} answered {problem.status}: {problem.shown}"
     if problem.filtered:
-        return AtelierError(f"A content filter stopped the question to {llm.model} at {llm.base_url}: {problem.shown}",
-                            _OTHER_WORDS)
+        return NoAnswer(f"A content filter stopped the question to {llm.model} at {llm.base_url}: {problem.shown}",
+                        _OTHER_WORDS)
+    if problem.blind and problem.status not in (401, 403):
+        return AtelierError(what, "This model takes no pictures: choose one that sees, such as gpt-4o-mini, "
+                                  "gemini-2.5-flash, or qwen2.5vl with Ollama.")
     if problem.out_of_quota:
         return AtelierError(what, "The account's quota is used up: top it up, or choose another model or endpoint.")
     if problem.status in (401, 403):
@@ -46,8 +54,13 @@ def explain(problem: Problem, llm: LanguageModel) -> AtelierError:
 
 def answer_filtered(llm: LanguageModel, finish: str) -> AtelierError:
     """The error for an answer that a content filter ended."""
-    return AtelierError(f"A content filter stopped the answer of {llm.model} at {llm.base_url} (finish_reason "
-                        f"{finish}).", _OTHER_WORDS)
+    return NoAnswer(f"A content filter stopped the answer of {llm.model} at {llm.base_url} (finish_reason {finish}).",
+                    _OTHER_WORDS)
+
+
+def refused(llm: LanguageModel, words: str) -> AtelierError:
+    """The error for a model that refuses to answer, in its own words."""
+    return NoAnswer(f"{llm.model} refused: {words}", "Word the idea differently or choose another model.")
 
 
 def _other_address(llm: LanguageModel) -> str:
@@ -91,5 +104,5 @@ def impossible(llm: LanguageModel, reason: str) -> AtelierError:
 
 def unusable(llm: LanguageModel, why: str) -> AtelierError:
     """The error for an answer that cannot be parsed."""
-    return AtelierError(f"The answer of {llm.model} at {llm.base_url} cannot be used: {why}.",
-                        "Try another seed or model, or check that the address speaks OpenAI's chat completions.")
+    return NoAnswer(f"The answer of {llm.model} at {llm.base_url} cannot be used: {why}.",
+                    "Try another seed or model, or check that the address speaks OpenAI's chat completions.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 
+from ..errors import AtelierError
 from . import budget
 from .budget import TokenCounter
 from .client import NOTHING_USED
@@ -20,8 +21,16 @@ _LOWER_CASE_WORDS = {"a", "an", "and", "at", "by", "in", "of", "on", "or", "the"
 def write(request: PromptRequest, counter: TokenCounter | None = None, because: str = "") -> WrittenPrompt:
     """A prompt made of the idea, the user's style and fields, and light, view and colour drawn by the seed.
 
-    Same request, same prompt, on every machine. `because` is appended to `WrittenPrompt.source`.
+    Same request, same prompt, on every machine. `because` is appended to `WrittenPrompt.source`. A reference picture is
+    not looked at.
+
+    Raises:
+        AtelierError: there is a picture and no idea.
     """
+    if not request.idea.strip():
+        raise AtelierError("There is a picture and no idea, and the offline writer cannot see"
+                           + (f" (it was to help out, because: {because})." if because else "."),
+                           "Type an idea, or connect a Language Model that sees pictures.")
     draw = random.Random(f"write {request.seed}")
     given = request.fields.given()
     parts = [given.pop("medium", ""), request.idea.strip().rstrip("."), given.pop("subject", ""), *given.values(),

@@ -20,6 +20,14 @@ OUT_OF_QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not
 FILTERED = ("content_filter", "content management policy", "responsibleaipolicy", "content_policy",
             "data_inspection_failed", "safety system", "was flagged")
 """What the errors of content filters contain."""
+_BLIND = re.compile(r"(?:image|vision|multi-?modal)[^.]{0,60}"
+                    r"(?:not (?:currently )?support|unsupported|only supported|not enabled)"
+                    r"|(?:not support|no endpoints found that support|does not (?:accept|have|take)|cannot see)"
+                    r"[^.]{0,40}(?:image|vision|multi-?modal)|not a multi-?modal model|unknown variant `?image_url"
+                    r"|image input is not supported|missing data required for image input")
+_OTHER_MATTER = re.compile(r"too (?:large|big|many)|larger|exceed|size|bytes|dimension|pixel|format|mime|schema|json"
+                           r"|temperature|seed|token|stream|system")
+"""Words of errors about one picture, or about another part of the request."""
 _LOADING = re.compile(r"\b(?:loading|being loaded|warming up|starting up)\b")
 _SHOWN = 300
 """Characters of a server's message that are displayed."""
@@ -45,6 +53,11 @@ class Problem:
     def filtered(self) -> bool:
         """Whether a content filter refused the question, so that asking again does not help."""
         return any(word in f"{self.parameter} {self.text}" for word in FILTERED)
+
+    @property
+    def blind(self) -> bool:
+        """Whether the model takes no pictures at all, if the question has one, so that asking again does not help."""
+        return self.status < 500 and _BLIND.search(self.text) is not None and _OTHER_MATTER.search(self.text) is None
 
     @property
     def loading(self) -> bool:

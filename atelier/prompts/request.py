@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
 from .budget import TokenCount
 from .client import Usage
 from .examples import ExampleSet
 from .fields import CLIP_BUDGET, NO_FIELDS, PromptFields, PromptStyle
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 LONGEST_IDEA = 4000
 """Characters."""
@@ -19,7 +23,7 @@ class PromptRequest:
     """An idea and the options of its prompt.
 
     Raises:
-        AtelierError: the idea is empty or too long, or the budget is out of range.
+        AtelierError: the idea is empty though there is no picture, or too long, or the budget is out of range.
     """
 
     idea: str
@@ -32,9 +36,11 @@ class PromptRequest:
     """Maximum tokens of the positive and of the negative prompt; 0 is no limit."""
     examples: ExampleSet | None = None
     seed: int = 0
+    picture: Image | None = None
+    """A reference, mode RGB: the prompt shall give a picture like it. Only a model that sees can use it."""
 
     def __post_init__(self) -> None:
-        if not self.idea.strip():
+        if not self.idea.strip() and self.picture is None:
             raise AtelierError("The idea is empty.", "Type in a few words what the picture shows.")
         if len(self.idea) > LONGEST_IDEA:
             raise AtelierError(f"The idea is {len(self.idea)} characters long.",

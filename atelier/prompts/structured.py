@@ -45,6 +45,8 @@ class Question(Generic[T]):
     schema: dict[str, Any]
     read: Callable[[Mapping[str, Any]], T]
     name: str = "answer"
+    read_plain: Callable[[str], T] | None = None
+    """Reads an answer without any object in it, as `read` does; None takes no such answer."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +117,14 @@ def read_answer(question: Question[T], text: str) -> T:
     text = without_thinking(text)
     if not text:
         raise Unusable("it is empty")
+    if question.read_plain is not None and not text.startswith(("{", "[")):
+        return question.read_plain(text)
     raise Unusable(f"it holds no JSON object but begins with {' '.join(text.split())[:80]!r}")
+
+
+def plain_line(text: str) -> str:
+    """The text in one line, without characters that cannot be printed."""
+    return " ".join(_UNPRINTABLE.sub("", text).split())
 
 
 def text_field(answer: Mapping[str, Any], name: str, longest: int, required: bool = True) -> str:
@@ -131,7 +140,7 @@ def text_field(answer: Mapping[str, Any], name: str, longest: int, required: boo
         value = ", ".join(value)
     if not isinstance(value, str):
         raise Unusable(f'"{name}" is missing' if value is None else f'"{name}" is not a text')
-    value = " ".join(_UNPRINTABLE.sub("", value).split())
+    value = plain_line(value)
     if required and not value:
         raise Unusable(f'"{name}" is empty')
     if len(value) > longest:

@@ -13,6 +13,7 @@ from .budget import TokenCounter
 from .client import ChatClient, Message
 from .examples import Example
 from .fields import PromptFields, PromptStyle
+from .picture_part import picture_part, text_part
 from .request import PromptRequest, WrittenPrompt
 from .structured import Question, Unusable, ask, object_schema, text_field
 
@@ -25,6 +26,10 @@ _STYLE_RULES = {
     PromptStyle.FIELDS: "short comma-separated tags, each in the field it belongs to; a field that does not apply "
                         "stays empty",
 }
+
+
+_LIKE_PICTURE = ("Write the prompt for a picture like this one: its subject, composition, light, colours and medium. "
+                 "Where the idea below says otherwise, the idea counts.")
 
 
 def write(request: PromptRequest, client: ChatClient, cache: AnswerCache | None = None,
@@ -90,7 +95,14 @@ def _messages(request: PromptRequest, keys: list[str]) -> list[Message]:
         for example in request.examples.examples:
             messages += [{"role": "user", "content": example.idea},
                          {"role": "assistant", "content": _example_answer(example)}]
-    return [*messages, {"role": "user", "content": _user_message(request)}]
+    return [*messages, {"role": "user", "content": _user_content(request)}]
+
+
+def _user_content(request: PromptRequest) -> str | list[dict[str, Any]]:
+    text = _user_message(request)
+    if request.picture is None:
+        return text
+    return [text_part(f"{_LIKE_PICTURE}\n{text}".strip()), picture_part(request.picture)]
 
 
 def _example_answer(example: Example) -> str:

@@ -79,9 +79,8 @@ def _pick(values: Any, names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _refuse_parts(shapes: Shapes, source: str) -> None:
-    whole = "Choose a whole CLIP model as transformers saves it (model.safetensors with its config.json)."
-    if any(name.startswith(("visual.", "transformer.resblocks.")) for name in shapes):
-        raise AtelierError(f"{source} names its tensors as OpenCLIP does, not as transformers' CLIPModel.", whole)
+    whole = ("Choose a whole CLIP model, as transformers saves it (model.safetensors with its config.json) or as "
+             "OpenCLIP does (open_clip_model.safetensors).")
     needed = {
         "a text encoder": _TEXT + "encoder.layers.0.mlp.fc1.weight",
         "a text projection": "text_projection.weight",

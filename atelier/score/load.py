@@ -16,6 +16,7 @@ from ..json_files import read_json_object
 from ..models.foreign_errors import explained
 from .config import STATED, config_of
 from .crop import ClipCrop
+from .open_clip_names import as_transformers, is_open_clip
 from .scorer import ClipScorer
 from .tokens import clip_tokenizer
 
@@ -33,8 +34,9 @@ def open_scorer(path: Path, *, device: torch.device | str = "cpu", dtype: torch.
     """A scorer with the CLIP model at `path`. ViT-B/32 up to bigG, LongCLIP and PickScore differ in shapes alone.
 
     Args:
-        path: A folder with model.safetensors (or its shards) and config.json, or one weights file. The configuration
-            of a single file is read from a file beside it of the same name, ending in `.json`.
+        path: A folder with model.safetensors (or its shards) and config.json, or one weights file, with the names of
+            transformers or of OpenCLIP. The configuration of a single file is read from a file beside it of the same
+            name, ending in `.json`.
         device: Device to compute on.
         dtype: Precision to compute in; cosines are always float32.
         crop: How pictures are made square.
@@ -101,9 +103,10 @@ def _folder_of(path: Path) -> Path | None:
 
 def _entries(path: Path) -> dict[str, Entry]:
     try:
-        return component_entries(path) if path.is_dir() else dict(open_file(path).entries)
+        entries = component_entries(path) if path.is_dir() else dict(open_file(path).entries)
     except AtelierError as error:
-        raise AtelierError(error.what, "Choose a CLIP model as transformers saves it, or download it again.") from error
+        raise AtelierError(error.what, "Choose a whole CLIP model, or download it again.") from error
+    return as_transformers(entries) if is_open_clip(entries) else entries
 
 
 def _known_config(path: Path) -> dict[str, Any] | None:

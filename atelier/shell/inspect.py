@@ -1,4 +1,4 @@
-"""`atelier inspect`: describe a model file or folder."""
+"""`atelier inspect`: describe a model or LoRA, file or folder."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from .output import add_json, show
 
 def add(verbs: Any) -> None:
     """Add the verb to the command line."""
-    parser = verbs.add_parser("inspect", help="say what a checkpoint or diffusers folder is and how to sample it")
+    parser = verbs.add_parser("inspect", help="say what a checkpoint, diffusers folder or LoRA is")
     parser.add_argument("file", type=Path, metavar="FILE")
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> None:
-    """Read the header only; nothing is loaded."""
+    """Of a model, read the header only; of a LoRA, the layers too."""
+    from ..lora.inspect import inspect_lora, is_lora
     from ..models.inspect import inspect
 
-    inspection = inspect(arguments.file)
+    inspection = inspect_lora(arguments.file) if is_lora(arguments.file) else inspect(arguments.file)
     show(arguments, inspection.text(), inspection.as_dict())

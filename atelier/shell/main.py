@@ -15,11 +15,25 @@ from collections.abc import Sequence
 from .. import __version__
 from ..errors import AtelierError
 from ..progress import Interrupted
-from . import convert, demo, generate, grid, inspect, lora_convert, score, train
+from . import (
+    caption,
+    convert,
+    demo,
+    generate,
+    grid,
+    inspect,
+    lora_convert,
+    lora_extract,
+    lora_merge,
+    lora_resize,
+    score,
+    train,
+)
 from .output import VerbParser
 from .progress import graceful_interrupts
 
-VERBS = (inspect, convert, lora_convert, train, generate, score, grid, demo)
+VERBS = (inspect, convert, lora_convert, lora_resize, lora_merge, lora_extract, caption, train, generate, score, grid,
+         demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

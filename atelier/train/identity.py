@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..dataset.types import TrainingSet
 from .request.levels import LevelConfig
@@ -47,9 +47,18 @@ def run_identity(request: TrainRequest, model: TrainableModel, data: TrainingSet
         dtype: The precision that the request and the device come to.
     """
     recipe = (request.lora, request.optimizer, request.loss, request.captions, request.validation)
-    content = {"version": _VERSION, "recipe": [asdict(part) for part in recipe], "seed": request.seed,
+    content = {"version": _VERSION, "recipe": [recipe_values(part) for part in recipe], "seed": request.seed,
                "precision": str(dtype), "training set": data.digest, **model.identity()}
     if request.levels != LevelConfig():  # runs from before there was a choice keep their names
         content["levels"] = asdict(request.levels)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return RunIdentity(digest[:16], f"{request.steps}-steps" if request.steps else f"{request.epochs}-epochs")
+
+
+_LATER = {"tag_dropout": 0.0}
+"""Fields that came after runs had been named, with the value that trains as those did."""
+
+
+def recipe_values(part: Any) -> dict[str, Any]:
+    """The fields of a part of the recipe that count, by name."""
+    return {name: value for name, value in asdict(part).items() if name not in _LATER or value != _LATER[name]}

@@ -22,7 +22,7 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
                   step: int) -> Mapping[str, str]:
     """The header of the LoRA file `name` whose weights are those after optimiser step `step` of run `run`."""
     lora, optimizer, loss, captions = request.lora, request.optimizer, request.loss, request.captions
-    size = data.resolution.size
+    size = data.largest
     tags = Counter(part.strip() for s in data.samples for part in s.captions[0].split(",") if part.strip())
     values: dict[str, object] = {
         "ss_output_name": name,
@@ -50,6 +50,7 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
         "ss_caption_dropout_rate": captions.caption_dropout,
         "ss_shuffle_caption": captions.caption_variants > 1,
         "ss_keep_tokens": captions.keep_tokens,
+        "ss_caption_tag_dropout_rate": captions.tag_dropout,
         "ss_min_snr_gamma": loss.min_snr_gamma or None,
         "ss_noise_offset": loss.noise_offset or None,
         "ss_max_grad_norm": optimizer.max_grad_norm,

@@ -56,12 +56,13 @@ def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionCon
     Raises:
         AtelierError: there is no memory for one picture; else as `encode`.
     """
-    batch = min(ENCODING_BATCH, max(1, ENCODING_BATCH * 512**2 // data.resolution.size**2))
+    batch = min(ENCODING_BATCH, max(1, ENCODING_BATCH * 512**2 // data.largest**2))
     while True:
         try:
             with unify_memory_errors():
                 return encode(data, model, place.cache, device=device, dtype=dtype, batch_size=batch, progress=progress,
-                              variants=options.caption_variants, keep_tokens=options.keep_tokens)
+                              variants=options.caption_variants, keep_tokens=options.keep_tokens,
+                              tag_dropout=options.tag_dropout)
         except OutOfMemory as error:
             if batch == 1:
                 raise AtelierError("Memory ran out while encoding pictures and captions, one picture at a time.",

@@ -16,10 +16,9 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import AtelierError, NameTaken
 from ..files import write_json
+from ..lora.dtypes import torch_dtype
 from ..lora.file import load_lora, read_metadata, save_lora
 
 
@@ -102,7 +101,6 @@ class RunFolder:
 log = logging.getLogger("atelier")
 
 _ENDING = ".safetensors"
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _STORED_AS = "kohya fp32"
 """What a file without the header `atelier.stored_as` is."""
 
@@ -162,7 +160,7 @@ class LoraOutput:
         header = {**read_metadata(source), "ss_output_name": self.name, "modelspec.title": self.name}
         if self._stored_as != _STORED_AS:
             header["atelier.stored_as"] = self._stored_as
-        return save_lora(path, load_lora(source), format=self.format, metadata=header, dtype=_DTYPES[self.dtype],
+        return save_lora(path, load_lora(source), format=self.format, metadata=header, dtype=torch_dtype(self.dtype),
                          replace=replace)
 
     @property

@@ -64,6 +64,16 @@ def check_added(path: Path) -> Path:
     return _check(path, [folder_paths.get_input_directory()], "write to")
 
 
+def check_beside_pictures(folder: Path) -> Path:
+    """`folder`, if a graph may write text files beside the pictures in it: ComfyUI's input and output folders, and
+    listed ones.
+
+    Raises:
+        AtelierError: it lies elsewhere, or the owner's list cannot be read.
+    """
+    return _check(folder, [folder_paths.get_input_directory(), folder_paths.get_output_directory()], "write to")
+
+
 def listed_folders() -> list[str]:
     """The folders on the owner's list, as they are written there.
 

@@ -69,7 +69,7 @@ def peft_path(name: str) -> Path:
 
 
 def clip_score_names() -> list[str]:
-    """CLIP models in `models/clip_score`: folders with a configuration, and single weight files."""
+    """CLIP models below `models/clip_score`: folders with a configuration, and single weight files."""
     return sorted(_clip_models())
 
 
@@ -85,7 +85,7 @@ def clip_score_path(name: str) -> Path:
         AtelierError: there is no such model.
     """
     return _lookup(_clip_models(), name, f"CLIP model {name!r} in models/clip_score",
-                   "one there, such as the files of openai/clip-vit-base-patch32 in a folder of that name,")
+                   "one there, such as the file open_clip_model.safetensors of timm/vit_base_patch32_clip_224.openai,")
 
 
 def _lookup(paths: dict[str, Path], name: str, what: str, put: str = "it there") -> Path:
@@ -126,8 +126,16 @@ def _peft_folders() -> dict[str, Path]:
 def _clip_models() -> dict[str, Path]:
     models: dict[str, Path] = {}
     for root in _clip_score_folders():
-        for path in (*(config.parent for config in root.glob("*/config.json")), *root.glob("*.safetensors")):
-            models.setdefault(path.name, path)
+        for parent, below, files in os.walk(root, followlinks=True):
+            folder = Path(parent)
+            below[:] = (name for name in below if not is_part(name))
+            if "config.json" in files and folder != root:
+                models.setdefault(folder.relative_to(root).as_posix(), folder)
+                below.clear()  # a model contains no other model
+                continue
+            for file in map(folder.joinpath, files):
+                if file.suffix == ".safetensors":
+                    models.setdefault(file.relative_to(root).as_posix(), file)
     return models
 
 

@@ -21,6 +21,7 @@ from atelier.dataset import store as store_module
 from atelier.dataset.captions import variants
 from atelier.dataset.encode import encode
 from atelier.dataset.folder import FolderOptions, read_folder
+from atelier.dataset.join import join
 from atelier.dataset.prepare import prepare
 from atelier.dataset.types import Crop, Resolution, TrainingSet
 from atelier.errors import AtelierError
@@ -301,6 +302,7 @@ import sys, time, torch
 from pathlib import Path
 from atelier.dataset.encode import encode
 from atelier.dataset.folder import FolderOptions, read_folder
+from atelier.dataset.join import join
 from atelier.dataset.types import Resolution
 from atelier.models.open import open_model
 from atelier.progress import Progress
@@ -428,3 +430,19 @@ def test_progress_counts_pictures_and_captions(data: TrainingSet, model: Diffuse
     again = Seen()
     encoded(data, model, tmp_path / "cache", again)
     assert again.said == []
+
+
+def test_pictures_of_two_resolutions_are_encoded_at_each(data: TrainingSet, model: DiffusersModel, tmp_path: Path
+                                                         ) -> None:
+    other = Resolution(96, Crop.BUCKET, bucket_step=8)
+    both = join([data, replace(data, resolution=other)])
+    got = encoded(both, model, tmp_path / "cache")
+    alone = [encoded(replace(data, resolution=size), model, tmp_path / f"alone {size.size}")
+             for size in (BUCKETS, other)]
+    count = len(data.samples)
+    for index, item in enumerate(got.items):
+        expected = alone[index // count]
+        assert (item.height, item.width) == (expected.items[index % count].height, expected.items[index % count].width)
+        means = [each.moments(number, True)[0] for each, number in ((got, index), (expected, index % count))]
+        assert torch.allclose(*means, atol=1e-5)  # batches differ
+        assert torch.equal(got.time_ids(index), expected.time_ids(index % count))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import permutations
 
 import pytest
@@ -68,6 +69,30 @@ def test_variants_are_the_same_everywhere() -> None:
 def test_another_seed_gives_other_orders() -> None:
     caption = ", ".join("abcdefgh")
     assert variants(caption, 4, 0, 1) != variants(caption, 4, 0, 2)
+
+
+@settings(deadline=None)
+@given(TAGS, st.integers(2, 12), st.integers(0, 6), st.floats(0.05, 0.95))
+def test_dropped_tags_are_free_ones_and_some_stay(tags: list[str], count: int, keep: int, share: float) -> None:
+    caption = ", ".join(tags)
+    found = variants(caption, count, keep, 0, share)
+    assert found[0] == caption
+    assert len(found) == len(set(found)) <= count
+    for variant in found[1:]:
+        parts = variant.split(", ")
+        assert parts[:keep] == tags[:keep][:len(parts)] and parts
+        assert not Counter(parts) - Counter(tags)
+    assert variants(caption, count, keep, 0, share) == found
+
+
+def test_tags_are_dropped_as_often_as_asked() -> None:
+    tags = [f"t{number}" for number in range(40)]
+    found = variants(", ".join(["sks", *tags]), 201, 1, 0, 0.25)[1:]
+    assert len(found) == 200
+    lengths = [len(variant.split(", ")) - 1 for variant in found]
+    assert sum(lengths) / len(lengths) == pytest.approx(30, abs=1)  # standard error 0.19
+    assert all(variant.startswith("sks, ") for variant in found)
+    assert len({variant.split(", ")[1] for variant in found}) > 10, "shuffled, too"
 
 
 def test_a_training_set_gets_variants(tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -183,3 +183,49 @@ def test_a_lora_from_another_node_and_one_that_changed(host: Host, models: dict[
 def test_mistakes_reach_the_user(host: Host, models: dict[str, str]) -> None:
     failed = host.queue(graph(models, prompts=" \n ").fill(host))
     assert failed.status == "error" and "no prompts to compare with" in failed.error
+
+
+def test_an_xy_grid_has_the_pictures_of_single_runs_and_draws_only_what_is_missing(host: Host, models: dict[str, str]
+                                                                                    ) -> None:
+    forget(host)
+    made = graph(models, prompts=PROMPTS[0], score_model="none", seed=7)
+    alone = Graph(plain=made.nodes["plain"], **{name: made.nodes[name] for name in ("compare", "pictures")})
+    alone.change("compare", models=["plain", 0])
+
+    def xy(**inputs: Any) -> dict[str, Any]:
+        return Graph(plain=made.nodes["plain"], xy=("AtelierXYGrid", {
+            "models": ["plain", 0], "x": "lora", "x_values": "none, loud*", "y": "cfg", "y_values": "5, 2",
+            "prompt": PROMPTS[0], "seed": 7, "width": 64, "height": 64, "score_model": models["clip"], "cell": 0,
+            **inputs}), grid=("PreviewImage", {"images": ["xy", 0]}), table=("PreviewAny", {"source": ["xy", 1]}),
+            pictures=("PreviewImage", {"images": ["xy", 3]})).fill(host)
+
+    single = host.queue(alone.fill(host))
+    assert single.status == "success", single.error
+    before = kept(host)
+    assert len(before) == 1
+
+    def cancel(event: Event) -> None:
+        if event.kind == "executing" and len(kept(host)) >= 3:
+            host.interrupt()
+
+    assert host.queue(xy(), on_event=cancel).status == "interrupted"
+    cut = kept(host)
+    assert 3 <= len(cut) < 4
+    result = host.queue(xy())
+    assert result.status == "success", result.error
+    assert len(kept(host)) == 4
+    assert {name: kept(host)[name] for name in cut} == cut, "no cell is drawn twice, nor one that a comparison has"
+    pictures = result.pictures("pictures")
+    assert np.array_equal(pictures[0], single.pictures("pictures")[0])
+    tuned = host.queue(alone.change("plain", lora=models["lora"], strength=1.0, cfg=2.0).fill(host))
+    assert np.array_equal(pictures[3], tuned.pictures("pictures")[0])
+    assert len(kept(host)) == 4
+    scorer = open_scorer(host.base / "models" / "clip_score" / "tiny clip")
+    values = [item.value for item in scorer.score([Image.fromarray(p) for p in pictures], PROMPTS[0]).items]
+    rows = [line.split() for line in result.text("table").splitlines()[:4]]
+    assert [[float(text) for text in row[-3:]] for row in rows[1:]] == [
+        pytest.approx(numbers, abs=6e-5) for numbers in (
+            [values[0], values[1], (values[0] + values[1]) / 2], [values[2], values[3], (values[2] + values[3]) / 2],
+            [(values[0] + values[2]) / 2, (values[1] + values[3]) / 2, sum(values) / 4])]
+    drawn, = result.pictures("grid")
+    assert np.abs(drawn[48:112, 170:234].astype(int) - pictures[0]).max() <= 1

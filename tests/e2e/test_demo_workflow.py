@@ -1,4 +1,4 @@
-"""The template "Try it without downloads" in a ComfyUI that has nothing yet."""
+"""The template "Whole pipeline without downloads" in a ComfyUI that has nothing yet."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.host, pytest.mark.slow]
 SIZE, DRAWN = 128, 2
 PICTURES = 8
 """So many of each kind are left to train on: encoding them all takes minutes."""
-SHIPPED = read_api("try_it_without_downloads")
+SHIPPED = read_api("whole_pipeline_without_downloads")
 
 
 @pytest.fixture(scope="module")

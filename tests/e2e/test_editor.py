@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from kit.clip_models import clip_config, random_clip, save_clip
-from kit.editor import EMPTY, Editor
+from kit.editor import ARTEFACTS, EMPTY, Editor
 from kit.fake_llm import GOOD, FakeLlm
 from kit.graphs import FIRST_RELEASE, Graph, load_graph
 from kit.host import Host
@@ -215,3 +215,31 @@ def test_a_bad_value_is_shown_on_its_node_and_not_trained_on(editor: Editor, hos
     expect(editor.page.get_by_text("no such folder is not a folder").first).to_be_visible()
     # Not even the conversion, which does not depend on it.
     assert host.get_json("/history").keys() == before
+
+
+def test_the_nodes_speak_the_language_of_the_editor(editor: Editor, host: Host) -> None:
+    """What the host hands out is shown: the node's name, and its inputs, widgets and outputs."""
+    words = json.loads((ROOT / "locales" / "zh" / "nodeDefs.json").read_text(encoding="utf-8"))["AtelierTrainLora"]
+    try:
+        host.post("/settings/Comfy.Locale", "zh")
+        editor.open()
+        shown = editor.page.evaluate("""() => {
+            const node = LiteGraph.createNode("AtelierTrainLora");
+            app.rootGraph.clear();
+            app.rootGraph.add(node);
+            const shownName = slot => slot.label ?? slot.localized_name;
+            const names = slots => Object.fromEntries(slots.map(slot => [slot.name, shownName(slot)]));
+            return { title: node.title, names: { ...names(node.inputs), ...names(node.widgets) },
+                     outputs: node.outputs.map(shownName) };
+        }""")
+        editor.page.evaluate("app.canvas.ds.scale = 0.8; app.canvas.ds.offset = [300, 100]")
+        editor.page.wait_for_function("() => app.canvas.ds.scale === 0.8")
+        editor.page.screenshot(path=ARTEFACTS / "chinese.png")
+    finally:
+        host.post("/settings/Comfy.Locale", "en")
+        editor.open()
+    assert shown["title"] == words["display_name"]
+    assert words["inputs"].keys() <= shown["names"].keys()
+    assert {name: shown["names"][name] for name in words["inputs"]} == \
+        {name: text["name"] for name, text in words["inputs"].items()}
+    assert shown["outputs"] == [text["name"] for text in words["outputs"].values()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from kit.editor import ARTEFACTS, EMPTY, Editor
+from kit.fake_vision import FakeVision, description, write_numbered
 from kit.graphs import Graph
 from kit.host import Host
 from kit.main_workflow import ended
@@ -17,6 +19,7 @@ from kit.panel import wait_for_steps
 from kit.pictures import write_pictures
 from kit.shapes import draw_shapes
 from playwright.sync_api import Browser, expect
+from safetensors import safe_open
 
 pytestmark = [pytest.mark.host, pytest.mark.browser, pytest.mark.slow]
 
@@ -158,6 +161,38 @@ def test_a_folder_is_chosen_from_a_list_and_filled_from_the_browser(editor: Edit
     done = ended(host, editor.run())
     assert done["status"]["status_str"] == "success"
     assert "2 pictures" in done["outputs"]["1"]["text"][0]
+
+
+def test_captions_are_reviewed_on_the_node_and_reach_the_trainer(editor: Editor, host: Host) -> None:
+    name = "captions classic" if on_canvas(editor) else "captions vue"
+    write_numbered(host.base / "input" / name, 4, size=(96, 64))
+    with FakeVision() as fake:
+        show(editor, host, **{
+            "1": ("AtelierLLM", {"endpoint": "custom", "base_url": fake.base_url, "model": "fake-model"}),
+            "2": ("AtelierCaptionPictures", {"llm": ["1", 0], "folder": name, "trigger": "ohwx", "resolution": 64}),
+            "3": ("AtelierOpenModel", {"model": MODEL}),
+            "4": ("AtelierTrainLora", {"model": ["3", 0], "training_set": ["2", 1], "name": name, "length": 4,
+                                       "preset": "quick look", "sample_prompt": "none"}),
+        })
+        assert ended(host, editor.run())["status"]["status_str"] == "success"
+        editor.show(2)
+        review = editor.page.locator(".atelier-captions")
+        caption = review.get_by_role("textbox", name="Caption of 001.png")
+        expect(caption).to_have_value(f"ohwx, {description(1)}")
+        caption.fill("ohwx, in a person's words")
+        review.get_by_role("checkbox", name="Use 002.png").uncheck()
+        expect(review.get_by_role("status")).to_contain_text("1 changed, 1 left out. Run again to use it.")
+        editor.screenshot(name.replace(" ", "-"))
+        assert ended(host, editor.run())["status"]["status_str"] == "success"
+        expect(review).to_contain_text("3 captions: 2 were there, 1 edited; 1 left out")
+        assert sorted(fake.seen()) == [0, 1, 2, 3]
+    texts = {path.stem: path.read_text(encoding="utf-8").strip() for path in (host.base / "input" / name).glob("*.txt")}
+    assert texts == {"000": f"ohwx, {description(0)}", "001": "ohwx, in a person's words",
+                     "002": f"ohwx, {description(2)}", "003": f"ohwx, {description(3)}"}
+    with safe_open(max((host.base / "models" / "loras").glob(f"{name}*.safetensors"),
+                       key=lambda path: path.stat().st_mtime_ns), framework="pt") as file:
+        tags = json.loads(file.metadata()["ss_tag_frequency"])["training set"]
+    assert tags == {"ohwx": 3, description(0): 1, "in a person's words": 1, description(3): 1}
 
 
 def progress_texts_are_gone(editor: Editor) -> None:

@@ -43,8 +43,8 @@ def studio(host: Host, put_checkpoint: Callable[..., str]) -> Host:
     if not (models / "checkpoints" / "sd-v1-4.ckpt").exists():
         write_sd1(models / "checkpoints" / "sd-v1-4.ckpt", seed=1)
     write_lora(models / "loras" / "my-subject.safetensors")
-    if not (models / "clip_score" / "clip-vit-base-patch32" / "config.json").exists():
-        save_clip(models / "clip_score" / "clip-vit-base-patch32", random_clip(clip_config()))
+    if not (models / "clip_score" / "open_clip_model.safetensors" / "config.json").exists():
+        save_clip(models / "clip_score" / "open_clip_model.safetensors", random_clip(clip_config()))
     source().save(pictures / "example.png")
     masked = source().convert("RGBA")
     masked.putalpha(Image.fromarray(255 - hole().astype(np.uint8) * 255))
@@ -136,7 +136,7 @@ def test_outpainting_keeps_the_picture_in_the_middle(studio: Host, graph: Callab
 
 
 def test_lms_and_ddim(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
-    made = graph("lms_vs_ddim")
+    made = graph("samplers_compared")
     for node in made.values():
         if node["class_type"] == "PrimitiveInt" and node["_meta"]["title"].endswith(" steps"):
             node["inputs"]["value"] //= 5  # 2, 4 and 8
@@ -153,7 +153,7 @@ def test_lms_and_ddim(studio: Host, graph: Callable[[str], dict[str, Any]]) -> N
 
 
 def test_mixtures_begin_and_end_with_the_models(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
-    made = graph("model_merge_sweep")
+    made = graph("merge_sweep")
     run_graph(studio, made)
     pictures, labels = cells(studio, "Mixtures of two models")
     check_varied(pictures)
@@ -170,7 +170,7 @@ def test_mixtures_begin_and_end_with_the_models(studio: Host, graph: Callable[[s
 
 
 def test_a_lora_at_four_strengths(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
-    made = graph("compare_lora_strengths")
+    made = graph("lora_at_four_strengths")
     compare = node_of(made, "AtelierCompareModels")
     made[compare]["inputs"]["prompts"] = "a photo of ohwx"
     made["all"] = {"class_type": "PreviewImage", "inputs": {"images": [compare, 4]}}
@@ -212,14 +212,14 @@ def test_similar_pictures_are_alike_and_not_the_same(studio: Host, graph: Callab
     place = head.split().index("likeness")
     found = [float(row.split()[place]) for row in rows[:6]]
     assert rows[6].endswith("n 6")
-    model = studio.base / "models" / "clip_score" / "clip-vit-base-patch32"
+    model = studio.base / "models" / "clip_score" / "open_clip_model.safetensors"
     expected = picture_cosines(model, [Image.fromarray(each.astype(np.uint8)) for each in pictures], source())
     assert found == pytest.approx(expected, abs=2e-3)  # the host truncates to 8 bits, the pack rounds
     assert max(expected) - min(expected) > 0.01, "too alike to tell"
 
 
 def test_chapter_1_shows_tokens(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
-    made = graph("chapter_1_tokens")
+    made = graph("tokens_explained")
     result = run_graph(studio, made)
     table = result.text(node_of(made, "PreviewAny", "Tokens in a table"))
     assert "clip_l: 12 tokens, 75 fit" in table and "majestic" in table and "1.3" in table
@@ -229,9 +229,9 @@ def test_chapter_1_shows_tokens(studio: Host, graph: Callable[[str], dict[str, A
 
 
 def test_chapter_2_goes_from_one_text_to_the_other(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
-    made = graph("chapter_2_embeddings")
+    made = graph("embeddings_explained")
     run_graph(studio, made)
-    pictures, labels = cells(studio, "Chapter 2, embeddings")
+    pictures, labels = cells(studio, "Embeddings explained")
     check_varied(pictures)
     assert labels[0] == "0 of the first" and labels[-1] == "1 of the first"
     alone = copy.deepcopy(made)
@@ -242,7 +242,7 @@ def test_chapter_2_goes_from_one_text_to_the_other(studio: Host, graph: Callable
 
 
 def test_chapter_3_shows_the_noise_of_each_seed(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
-    made = graph("chapter_3_noise")
+    made = graph("noise_explained")
     run_graph(studio, made)
     pictures = shown(studio, made, [node_of(made, "VAEDecode", "The noise"), 0],
                      [node_of(made, "VAEDecode", "Pictures"), 0])
@@ -251,7 +251,7 @@ def test_chapter_3_shows_the_noise_of_each_seed(studio: Host, graph: Callable[[s
 
 
 def test_chapter_4_ends_with_the_samplers_own_picture(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
-    made = graph("chapter_4_unet")
+    made = graph("denoising_explained")
     result = run_graph(studio, made)
     *_, last = result.pictures(node_of(made, "PreviewImage"))
     assert result.outputs[node_of(made, "AtelierDenoisingSteps")]["images"][1]["filename"].endswith(".webp")
@@ -273,7 +273,7 @@ def test_chapter_4_ends_with_the_samplers_own_picture(studio: Host, graph: Calla
 
 
 def test_chapter_5_pulls_harder_at_higher_scales(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
-    made = graph("chapter_5_guidance")
+    made = graph("guidance_explained")
     result = run_graph(studio, made)
     strips = [picture(result, node_of(made, "SaveImage", f"Save cfg {cfg}")) for cfg in (1, 7, 20)]
     finals = [strip[44:44 + SIZE, -SIZE - 6:-6] for strip in strips]
@@ -282,7 +282,7 @@ def test_chapter_5_pulls_harder_at_higher_scales(studio: Host, graph: Callable[[
 
 
 def test_chapter_6_shows_what_the_vae_loses(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
-    made = graph("chapter_6_vae")
+    made = graph("vae_explained")
     run_graph(studio, made)
     before, after, lost = shown(studio, made, [node_of(made, "BatchImagesNode"), 0])
     assert np.abs(before - np.asarray(source().convert("RGB"))).max() <= 1

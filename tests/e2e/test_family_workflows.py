@@ -147,8 +147,8 @@ def test_lightning_lora(studio: Host, steps: int) -> None:
 
 
 def test_lightning_side_by_side(studio: Host) -> None:
-    save_clip(studio.base / "models" / "clip_score" / "clip-vit-base-patch32", random_clip(clip_config()))
-    graph = small("sdxl_lightning_side_by_side")
+    save_clip(studio.base / "models" / "clip_score" / "open_clip_model.safetensors", random_clip(clip_config()))
+    graph = small("sdxl_lightning")
     compare = node_of(graph, "AtelierCompareModels")
     alone = {steps: small(f"sdxl_lightning_lora_{steps}_steps") for steps in STEPS}
     prompts = graph[compare]["inputs"]["prompts"].split("\n")
@@ -162,11 +162,11 @@ def test_lightning_side_by_side(studio: Host) -> None:
         assert np.abs(found - picture(queue(studio, workflow), workflow)).max() <= 1
     assert differ(drawn[0], drawn[1]) and differ(drawn[1], drawn[2])
     table = result.text(node_of(graph, "PreviewAny", "Table"))
-    assert all(f"{steps} steps" in table for steps in STEPS) and "clip-vit-base-patch32, cosine" in table
+    assert all(f"{steps} steps" in table for steps in STEPS) and "open_clip_model.safetensors, cosine" in table
 
 
 def test_sd_turbo_is_fine_tuned_and_draws(studio: Host) -> None:
-    graph = small("sd_turbo_finetune_then_generate")
+    graph = small("finetune_sd_turbo")
     result = queue(studio, graph)
     without, tuned = columns(picture(result, graph), 2)
     assert not np.array_equal(without, tuned), "the LoRA changes nothing"

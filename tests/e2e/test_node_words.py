@@ -72,7 +72,7 @@ def test_the_host_has_the_texts_in_every_language(host: Host, nodes: dict[str, A
     assert languages <= texts.keys()
     for language in languages:
         assert nodes.keys() <= texts[language]["nodeDefs"].keys()
-    assert texts["de"]["nodeDefs"]["AtelierTrainLora"]["display_name"] == "LoRA trainieren (Atelier)"
+    assert texts["zh"]["nodeDefs"]["AtelierTrainLora"]["display_name"] == "训练 LoRA（Atelier）"
 
 
 def test_the_scripts_are_listed_for_the_editor(host: Host) -> None:

@@ -29,8 +29,8 @@ from tools.workflows import read_api
 pytestmark = [pytest.mark.host, pytest.mark.slow]
 
 CAT = "a cat wearing neon-glasses"
-WORKFLOWS = ("finetune_then_generate", "approach_1_pretrained_with_photo_fillers", "approach_2_lora_style",
-             "approach_3_all_generated", "chatgpt_prompts_base_vs_lora", "img2img_10_vs_40_steps", "cfg_sweep")
+WORKFLOWS = ("finetune_then_generate", "grid_among_photographs", "learn_an_art_style",
+             "grid_of_generated_pictures", "prompts_by_a_language_model", "image_to_image", "guidance_sweep")
 """Those for which `supply` has all files; other tests run the rest, in hosts that are searched for keys too."""
 
 
@@ -124,7 +124,7 @@ def check_unique(host: Host, made: Run, found: Grid, prompt: str) -> None:
     for picture, cell in zip(shown, found.unique, strict=True):
         assert np.array_equal(picture[:SIZE], cell), "the very pixels"
     assert {(origin["prompt"], origin["seed"]) for origin in found.unique_origins} == {(prompt, 7)}
-    reference = reference_cosines(host.base / "models" / "clip_score" / "clip-vit-base-patch32",
+    reference = reference_cosines(host.base / "models" / "clip_score" / "open_clip_model.safetensors",
                                   [Image.fromarray(cell) for cell in found.unique], [CAT] * 4)
     assert [origin["score"] for origin in found.unique_origins] == pytest.approx(reference.tolist(), abs=1e-4)
     assert reference.std() > 1e-3, "the comparison must be able to fail"
@@ -150,8 +150,8 @@ def check_photos(host: Host, found: Grid) -> None:
             assert np.array_equal(cell, np.asarray(file))
 
 
-@pytest.mark.parametrize("name", ["approach_1_pretrained_with_photo_fillers", "approach_2_lora_style",
-                                  "approach_3_all_generated"])
+@pytest.mark.parametrize("name", ["grid_among_photographs", "learn_an_art_style",
+                                  "grid_of_generated_pictures"])
 def test_the_approaches_ship_with_64_pictures_and_the_prompt(name: str) -> None:
     graph = read_api(name)
     values = [value for node in graph.values() for value in node["inputs"].values()]
@@ -162,7 +162,7 @@ def test_the_approaches_ship_with_64_pictures_and_the_prompt(name: str) -> None:
 
 
 def test_approach_1_pretrained_with_photo_fillers(studio: Host, run: Callable[[str], Run]) -> None:
-    made = run("approach_1_pretrained_with_photo_fillers")
+    made = run("grid_among_photographs")
     found = grid(studio, "A cat wearing neon-glasses, photo fillers")
     check_blocks(found)
     check_unique(studio, made, found, CAT)
@@ -172,7 +172,7 @@ def test_approach_1_pretrained_with_photo_fillers(studio: Host, run: Callable[[s
 
 
 def test_approach_2_learns_a_style_and_draws_with_it(studio: Host, run: Callable[[str], Run], fake: FakeLlm) -> None:
-    made = run("approach_2_lora_style")
+    made = run("learn_an_art_style")
     title = "A cat wearing neon-glasses, impressionist pencil"
     found = grid(studio, title)
     prompt = f"{CAT}, impressionist style converted to pencil drawing, detailed graphite art, intricate shading"
@@ -203,7 +203,7 @@ def test_approach_2_learns_a_style_and_draws_with_it(studio: Host, run: Callable
 
 def test_approach_3_fills_the_grid_with_pictures_of_written_prompts(studio: Host, run: Callable[[str], Run],
                                                                     fake: FakeLlm) -> None:
-    made = run("approach_3_all_generated")
+    made = run("grid_of_generated_pictures")
     found = grid(studio, "A cat wearing neon-glasses, all generated")
     check_blocks(found)
     check_unique(studio, made, found, CAT)
@@ -216,7 +216,7 @@ def test_approach_3_fills_the_grid_with_pictures_of_written_prompts(studio: Host
 
 
 def test_chatgpt_prompts_base_vs_lora(studio: Host, run: Callable[[str], Run], fake: FakeLlm) -> None:
-    run("chatgpt_prompts_base_vs_lora")
+    run("prompts_by_a_language_model")
     found = grid(studio, GOOD["title"])
     check_pictures(found.unique)
     assert [origin["label"] for origin in found.unique_origins] == ["base", "with the LoRA"]
@@ -227,7 +227,7 @@ def test_chatgpt_prompts_base_vs_lora(studio: Host, run: Callable[[str], Run], f
 
 
 def test_image_to_image_in_10_and_40_steps(studio: Host, run: Callable[[str], Run]) -> None:
-    made = run("img2img_10_vs_40_steps")
+    made = run("image_to_image")
     found = grid(studio, "10 and 40 steps")
     check_pictures(found.unique)
     assert [origin["label"] for origin in found.unique_origins] == ["your picture", "10 steps", "40 steps"]
@@ -239,7 +239,7 @@ def test_image_to_image_in_10_and_40_steps(studio: Host, run: Callable[[str], Ru
 
 
 def test_the_guidance_sweep_draws_what_its_labels_say(studio: Host, run: Callable[[str], Run]) -> None:
-    made = run("cfg_sweep")
+    made = run("guidance_sweep")
     found = grid(studio, "Guidance scales")
     check_pictures(found.unique)
     assert [origin["label"] for origin in found.unique_origins] == [f"cfg {cfg}" for cfg in (1, 3, 5, 7.5, 11, 15)]
@@ -277,8 +277,8 @@ def test_keys_leave_no_trace(studio: Host, run: Callable[[str], Run], fake: Fake
     sent = {request.headers["authorization"] for request in fake.requests}
     assert sent == {f"Bearer {key}" for key in KEYS.values()}, "the keys were in use"
     results = []
-    for name, kind, key in (("chatgpt_prompts_base_vs_lora", "AtelierWritePrompt", "OPENAI_API_KEY"),
-                            ("approach_3_all_generated", "AtelierRandomArtPrompts", "GOOGLE_API_KEY")):
+    for name, kind, key in (("prompts_by_a_language_model", "AtelierWritePrompt", "OPENAI_API_KEY"),
+                            ("grid_of_generated_pictures", "AtelierRandomArtPrompts", "GOOGLE_API_KEY")):
         for _ in range(2):
             fake.say(status=401, error={"error": {"message": f"Incorrect API key provided: {KEYS[key]}"}})
         graph = {number: copy.deepcopy(node) for number, node in run(name).graph.items()

@@ -47,6 +47,7 @@ Training
 
 Surroundings
     fake_llm               a chat-completions endpoint that answers, or fails, as told
+    fake_vision            the same for models that see: it tells the number painted into a picture
     offline                no network
     leash                  child processes that end with their parent
     damage                 random damage for files of every kind

@@ -64,11 +64,21 @@ class FakeLlm:
 
     def __init__(self, port: int = 0) -> None:
         self.requests: list[Request] = []
+        self.answered: list[Request] = []
+        """Those whose answer was sent whole."""
         self.given_up = threading.Event()
         """Set once a client closed its connection while waiting for an answer."""
+        self.open = threading.Event()
+        """While it is not set, requests wait until `answer_held`."""
+        self.open.set()
+        self.held = threading.Semaphore(0)
+        """Counts requests that wait."""
+        self._released = threading.Semaphore(0)
         self.turns: deque[Turn] = deque()
         self.refuses: Callable[[dict[str, Any]], Turn | None] = lambda body: None
         """What the server does not take: the turn that refuses a request's body, before the queued ones; else None."""
+        self.answers: Callable[[dict[str, Any]], str] = best_answer
+        """What the message says where a turn does not: the best answer to a request's body."""
         self._server = _Server(("127.0.0.1", port), _Handler)
         self._server.fake = self
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -81,10 +91,17 @@ class FakeLlm:
         self.turns.append(Turn(text=text, **turn))
         return self
 
+    def answer_held(self, count: int) -> None:
+        """Let `count` of the requests that wait be answered."""
+        self._released.release(count)
+
     def forget(self) -> FakeLlm:
         """As at the start, for the next test."""
         self.requests.clear()
+        self.answered.clear()
         self.turns.clear()
+        self.open.set()
+        self.held, self._released = threading.Semaphore(0), threading.Semaphore(0)
         self.given_up.clear()
         self.refuses = lambda body: None
         return self
@@ -117,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.path, {name.lower(): value for name, value in self.headers.items()}, body)
         turn = fake.refuses(body) or (fake.turns.popleft() if fake.turns else Turn())
         fake.requests.append(request)
+        if not fake.open.is_set():
+            fake.held.release()
+            fake._released.acquire()
         if turn.delay and not self._wait(turn.delay):
             fake.given_up.set()
             return
@@ -127,7 +147,7 @@ class _Handler(BaseHTTPRequestHandler):
         if turn.endless:
             self._stream_without_end()
             return
-        answer = turn.error if turn.error is not None else completion(turn, body)
+        answer = turn.error if turn.error is not None else completion(turn, body, fake.answers)
         data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         self.send_response(turn.status)
         self.send_header("Content-Type", "application/json")
@@ -142,6 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.connection.shutdown(socket.SHUT_RDWR)
             return
         self.wfile.write(data)
+        fake.answered.append(request)
 
     def _wait(self, seconds: float) -> bool:
         """Wait; False as soon as the client is gone."""
@@ -174,9 +195,10 @@ class _Handler(BaseHTTPRequestHandler):
         """Quiet."""
 
 
-def completion(turn: Turn, body: dict[str, Any]) -> dict[str, Any]:
+def completion(turn: Turn, body: dict[str, Any],
+               answers: Callable[[dict[str, Any]], str] | None = None) -> dict[str, Any]:
     """The body of a chat completion."""
-    text = turn.text if turn.text is not None or turn.refusal else best_answer(body)
+    text = turn.text if turn.text is not None or turn.refusal else (answers or best_answer)(body)
     usage = turn.usage if turn.usage is not None else {"prompt_tokens": 100, "completion_tokens": 50,
                                                        "total_tokens": 150}
     return {"id": "fake", "object": "chat.completion", "created": 0, "model": body["model"], "usage": usage,
@@ -200,6 +222,8 @@ def streamed(pieces: Iterable[dict[str, Any]], finish: str = "stop", usage: Any 
 def best_answer(body: dict[str, Any]) -> str:
     """A valid answer to the pack's own questions."""
     wish = body["messages"][-1]["content"]
+    if not isinstance(wish, str):  # with a picture
+        wish = wish[0]["text"]
     if match := re.match(r"Write \d+ prompts: (.*?)\.", wish):
         wanted = [(int(number), category) for number, category in re.findall(r"(\d+) of (\w+)", match[1])]
         first = 1000 * wish.count(",") if "taken" in wish else 0

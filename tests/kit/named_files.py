@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tools.workflows import TITLES, read_api
+from tools.workflows import QUEUE_ONLY, TITLES, read_api
 
 CHECKPOINTS, LORAS, CLIPS = "models/checkpoints", "models/loras", "models/clip_score"
 NAMED = {
@@ -19,6 +19,7 @@ NAMED = {
     "LoadMediaPipeFaceLandmarker": {"model_name": "models/detection"},
     "LoadDA3Model": {"model_name": "models/geometry_estimation"}, "LoadImage": {"image": "input"},
     "AtelierCLIPScore": {"model": CLIPS}, "AtelierCompareModels": {"score_model": CLIPS},
+    "AtelierConvertLora": {"lora": LORAS}, "AtelierReadPrompt": {"image": "input"},
     "AtelierImageFolder": {"folder": "input"}, "AtelierFillerImages": {"folder": "input"},
 }
 """Where the files and folders are that widgets name, by class."""
@@ -28,7 +29,7 @@ NAMED = {
 def named_files(base: Path) -> Iterator[None]:
     """Put the files that are not there into a host's base folder, and take them away afterwards."""
     made: list[Path] = []
-    for name in TITLES:
+    for name in (*TITLES, *QUEUE_ONLY):
         for node in read_api(name).values():
             for widget, folder in NAMED.get(node["class_type"], {}).items():
                 if node["inputs"][widget] == "none" or isinstance(node["inputs"][widget], list):

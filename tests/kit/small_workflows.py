@@ -64,7 +64,7 @@ def supply(host: Host) -> None:
     write_sd1(models / "checkpoints" / "sd-v1-4.ckpt", seed=1)
     write_sd2(models / "checkpoints" / "sd_turbo.safetensors")
     write_lora(models / "loras" / "my-subject.safetensors")
-    save_clip(models / "clip_score" / "clip-vit-base-patch32", random_clip(clip_config()))
+    save_clip(models / "clip_score" / "open_clip_model.safetensors", random_clip(clip_config()))
     pictures = host.base / "input"
     draw_shapes(pictures / "my-pictures", size=SIZE)
     (pictures / "flickr8k").mkdir()

@@ -27,6 +27,8 @@ USUAL: dict[str, tuple[float, ...]] = {
     "alpha": (0.25, 1.0, 12.5, 16.0),
     "max_aspect": (1.5, 1.75, 1.78, 2.25, 2.35), "sample_cfg": CFG, "cfg": CFG, "strength": STRENGTHS,
     "strength_model": STRENGTHS, "strength_clip": STRENGTHS, "temperature": (0.7, 0.75, 1.0, 1.25),
+    "first_strength": (*STRENGTHS, -0.5), "second_strength": (*STRENGTHS, -0.5), "share": (0.5, 0.9, 0.95, 0.995),
+    "tag_dropout": (0.05, 0.1, 0.25), "sharpness": (0.5, 1.0, 2.5, 10.0), "enlarged": (1.25, 1.5, 2.0, 4.0),
     "timeout": (30.0, 60.0, 120.0), "price_in": PRICES, "price_out": PRICES,
 }
 

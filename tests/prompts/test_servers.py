@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kit.fake_llm import GOOD, FakeLlm, Turn, refusal, streamed
+from kit.fake_vision import number_in, numbered_picture, pictures_in
 
 from atelier.errors import AtelierError
 from atelier.progress import Progress
@@ -263,3 +264,24 @@ def test_a_servers_words_and_the_advice_are_two_sentences(fake: FakeLlm) -> None
         with pytest.raises(AtelierError) as caught:
             client(fake).ask(HELLO, 0)
         assert f"{ended} was asked several times" in str(caught.value)
+
+
+# A reference picture ------------------------------------------------------------------------------------------------
+
+def test_a_reference_picture_goes_with_the_idea_and_may_replace_it(fake: FakeLlm) -> None:
+    for idea, told in (("at night", True), ("", False)):
+        fake.forget()
+        assert good(write(PromptRequest(idea=idea, picture=numbered_picture(7)), client(fake)))
+        text, _picture = fake.requests[0].body["messages"][-1]["content"]
+        assert text["text"].startswith("Write the prompt for a picture like this one")
+        assert text["text"].endswith("\nat night") is told
+        assert [number_in(picture) for picture in pictures_in(fake.requests[0].body)] == [7]
+
+
+def test_the_offline_writer_says_that_it_cannot_see(fake: FakeLlm) -> None:
+    fake.refuses = lambda body: refusal("wrong key", 401)
+    request = PromptRequest(idea="", picture=numbered_picture(7))
+    with pytest.raises(AtelierError, match=r"the offline writer cannot see \(.*wrong key"):
+        write(request, client(fake), fall_back=True)
+    assert write(PromptRequest(idea="a cat", picture=numbered_picture(7)), client(fake),
+                 fall_back=True).positive.startswith("a cat, ")

@@ -12,6 +12,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent.parent
 ENGLISH: dict[str, Any] = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 LANGUAGES = sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json") if path.parent.name != "en")
+# Characters that every text of the language has some of, unless it is a term that is the same everywhere.
+SCRIPTS = {"ja": "[\u3040-\u30ff\u4e00-\u9fff]", "ko": "[\uac00-\ud7a3]", "zh": "[\u4e00-\u9fff]"}
+SAME_EVERYWHERE = {"CLIP", "LoRA", "VAE", "CSV", "CFG", "Alpha", "RS-LoRA", "Beta1", "Beta2"}
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "web" / "docs").glob("*.md")}
 
 
@@ -43,8 +46,9 @@ def test_the_glossary_explains_what_beginners_meet_first() -> None:
     assert "(docs/glossary.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_there_is_another_language() -> None:
-    assert LANGUAGES
+def test_every_language_is_one_that_the_editor_offers() -> None:
+    offered = {"zh", "zh-TW", "ru", "ja", "ko", "fr", "es", "ar", "tr", "pt-BR", "fa", "he"}
+    assert {"ja", "ko", "zh"} <= set(LANGUAGES) <= offered
 
 
 def texts(node: dict[str, Any]) -> dict[str, str]:
@@ -71,11 +75,20 @@ def test_a_language_covers_every_node_input_and_output(language: str) -> None:
         assert not same, f"{node}: {same}"
 
 
+@pytest.mark.parametrize("language", sorted(SCRIPTS.keys() & set(LANGUAGES)))
+def test_a_language_with_letters_of_its_own_is_written_in_them(language: str) -> None:
+    translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    for node, words in translated.items():
+        foreign = {place: text for place, text in texts(words).items()
+                   if not re.search(SCRIPTS[language], text) and text not in SAME_EVERYWHERE}
+        assert not foreign, f"{node}: {foreign}"
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_language_keeps_what_must_not_be_translated(language: str) -> None:
     """Numbers, file endings and words in braces are the same in every language."""
     translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
-    fixed = re.compile(r"\{[a-z|]+\}|models/\w+|\.(?:json|toml|txt|safetensors|ckpt)\b")
+    fixed = re.compile(r"\{[a-z|]+\}|models/\w+|\.(?:json|toml|txt|safetensors|ckpt)\b", re.ASCII)
     for node, english in ENGLISH.items():
         here = texts(translated[node])
         for place, text in texts(english).items():

@@ -314,6 +314,41 @@ def test_a_single_file_and_shards_give_the_same(folder: Path, tmp_path: Path) ->
         scorer.score(pictures, "a cat")
 
 
+def open_clip_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A CLIPModel's tensors as OpenCLIP saves them."""
+    named = {"token_embedding.weight": "text_model.embeddings.token_embedding.weight",
+             "positional_embedding": "text_model.embeddings.position_embedding.weight",
+             "visual.class_embedding": "vision_model.embeddings.class_embedding",
+             "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
+             "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
+             **{f"{theirs}.{end}": f"{ours}.{end}" for end in ("weight", "bias") for theirs, ours in (
+                 ("ln_final", "text_model.final_layer_norm"), ("visual.ln_pre", "vision_model.pre_layrnorm"),
+                 ("visual.ln_post", "vision_model.post_layernorm"))}}
+    made = {theirs: state[ours] for theirs, ours in named.items()}
+    made["logit_scale"] = state["logit_scale"]
+    made["text_projection"] = state["text_projection.weight"].T
+    made["visual.proj"] = state["visual_projection.weight"].T
+    for side, tower in (("", "text_model"), ("visual.", "vision_model")):
+        for layer in range(2):
+            block, mine = f"{side}transformer.resblocks.{layer}", f"{tower}.encoder.layers.{layer}"
+            for end in ("weight", "bias"):
+                made[f"{block}.attn.in_proj_{end}"] = torch.cat(
+                    [state[f"{mine}.self_attn.{part}_proj.{end}"] for part in "qkv"])
+                for theirs, ours in (("attn.out_proj", "self_attn.out_proj"), ("ln_1", "layer_norm1"),
+                                     ("ln_2", "layer_norm2"), ("mlp.c_fc", "mlp.fc1"), ("mlp.c_proj", "mlp.fc2")):
+                    made[f"{block}.{theirs}.{end}"] = state[f"{mine}.{ours}.{end}"]
+    return {name: tensor.contiguous() for name, tensor in made.items()}
+
+
+def test_open_clips_files_score_as_transformers_do(folder: Path, tmp_path: Path) -> None:
+    pictures = random_pictures(SIZES)
+    copy = tmp_path / "openai" / "tiny clip"
+    shutil.copytree(folder, copy)
+    save_file(open_clip_names(load_file(folder / "model.safetensors")), copy / "model.safetensors")
+    assert cosines(open_scorer(copy).score(pictures, TEXTS)).tolist() == cosines(
+        open_scorer(folder).score(pictures, TEXTS)).tolist()
+
+
 def test_half_precision_files_are_read(folder: Path, tmp_path: Path) -> None:
     pictures = random_pictures(SIZES)
     CLIPModel.from_pretrained(folder).half().save_pretrained(tmp_path / "half")
@@ -368,7 +403,7 @@ def test_the_scale_of_the_training_does_not_matter(folder: Path, tmp_path: Path,
 
 def test_other_layouts_and_broken_files_are_refused(tmp_path: Path) -> None:
     save_file({"visual.conv1.weight": torch.zeros(1)}, tmp_path / "open_clip.safetensors")
-    with pytest.raises(AtelierError, match="OpenCLIP"):
+    with pytest.raises(AtelierError, match="open_clip lacks a text encoder"):
         open_scorer(tmp_path / "open_clip.safetensors")
     (tmp_path / "torn.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{\"a\":")
     with pytest.raises(AtelierError, match=r"torn\.safetensors"):

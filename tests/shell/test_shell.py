@@ -71,7 +71,8 @@ def test_wrong_use_is_two(capsys, arguments: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("verb", [
-    "inspect", "convert", "lora-convert", "train", "generate", "score", "grid", "demo", "demo-model",
+    "inspect", "convert", "lora-convert", "lora-resize", "lora-merge", "lora-extract", "train", "generate",
+    "score", "grid", "demo", "demo-model",
 ])
 def test_each_verb_has_help(capsys, verb: str) -> None:
     code, out, _ = shell(capsys, verb, "--help")
@@ -250,6 +251,28 @@ def test_a_lora_is_converted_between_formats(capsys, tmp_path: Path, config: Pat
     assert load_file(back).keys() == load_file(lora).keys()
 
 
+def test_loras_are_resized_merged_extracted_and_inspected(capsys, tmp_path: Path, checkpoint: Path) -> None:
+    one, two = (save_lora(tmp_path / f"{seed}.safetensors", random_lora(
+        layers("unet", tiny_models("sd1")["unet"]), seed=seed)) for seed in (0, 1))
+    small, both = tmp_path / "small.safetensors", tmp_path / "both.safetensors"
+    code, out, err = shell(capsys, "lora-resize", one, small, "--rank", 2, "--save-dtype", "fp16", "--json")
+    assert code == 0 and json.loads(out)["ranks_after"] == "2", err
+    assert small.stat().st_size < one.stat().st_size / 2
+    code, out, err = shell(capsys, "lora-merge", one, two, small, both, "--strengths", "1", "0.5", "-0.5", "--rank", 5)
+    assert code == 0 and "1 × 0.safetensors + 0.5 × 1.safetensors + -0.5 × small.safetensors" in out, err
+    code, out, err = shell(capsys, "lora-merge", one, two, both, "--strengths", "1")
+    assert code == 1 and "There are 1 strengths for 2 LoRAs" in err
+    code, out, err = shell(capsys, "inspect", both, "--json")
+    # No layer has a larger rank than outputs.
+    assert code == 0 and {layer["rank"] for layer in json.loads(out)["layers"]} == {4, 5}, err
+    assert "LoRA of rank 4 to 5" in shell(capsys, "inspect", both)[1]
+    tuned = write_sd1(tmp_path / "tuned.safetensors", "tiny", seed=1)
+    code, out, err = shell(capsys, "lora-extract", tuned, checkpoint, tmp_path / "found.safetensors", "--rank", 4,
+                           "--no-text-encoders", "--json")
+    assert code == 0 and list(json.loads(out)["layers"]) == ["unet"], err
+    assert load_file(tmp_path / "found.safetensors")
+
+
 def test_no_verb_writes_over_what_it_reads(capsys, checkpoint: Path, config: Path, tmp_path: Path) -> None:
     lora = save_lora(tmp_path / "a.safetensors", random_lora(
         layers("unet", tiny_models("sd1")["unet"])))
@@ -264,6 +287,9 @@ def test_no_verb_writes_over_what_it_reads(capsys, checkpoint: Path, config: Pat
     before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
     for arguments in (("lora-convert", lora, tmp_path / "sub" / ".." / "a.safetensors"),
                       ("lora-convert", lora, link),
+                      ("lora-resize", lora, link, "--rank", 1),
+                      ("lora-merge", lora, lora, link),
+                      ("lora-extract", checkpoint, lora, link),
                       ("convert", checkpoint, lora, "--lora", lora),
                       ("convert", checkpoint, lora, "--lora", link),
                       ("convert", checkpoint, tmp_path / "sub" / ".." / "a.safetensors", "--lora", lora),

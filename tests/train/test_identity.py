@@ -17,7 +17,7 @@ from atelier.models.handle import DiffusersModel
 from atelier.models.noise_schedule import NoiseSchedule
 from atelier.models.open import open_model
 from atelier.train.diffusers_trainable import DiffusersTrainable
-from atelier.train.identity import run_identity
+from atelier.train.identity import recipe_values, run_identity
 from atelier.train.request.request import FIELDS, TrainRequest
 
 BASE = dict(rank=4, alpha=4, learning_rate=1e-2, batch_size=2, schedule="constant", validate_every=2, patience=99,
@@ -46,8 +46,8 @@ NEITHER: dict[str, Any] = {
     "lora_format": "diffusers", "save_dtype": "fp16", "save_every": 3, "gradient_checkpointing": "on"}
 """Fields that change no weights."""
 
-ELSEWHERE = {"optimizer", "text_learning_rate", "train_text_encoder", "caption_variants", "keep_tokens", "compile",
-             "precision", "epochs"}
+ELSEWHERE = {"optimizer", "text_learning_rate", "train_text_encoder", "caption_variants", "keep_tokens", "tag_dropout",
+             "compile", "precision", "epochs"}
 """Fields whose effect on weights needs packages, a text encoder, encoded captions, a compiler or another processor;
 their own tests show it."""
 
@@ -135,6 +135,12 @@ def test_what_changes_no_weights_changes_no_identity(name: str, base: Trained, m
 def test_other_recipes_are_other_runs(name: str, value: Any, model: DiffusersModel) -> None:
     assert identity(model, request(BASE, {name: value, "steps": 0 if name == "epochs" else 8})) != identity(
         model, request(BASE))
+
+
+def test_tag_dropout_is_another_run_and_none_of_it_the_runs_from_before(model: DiffusersModel) -> None:
+    many = {"caption_variants": 3}
+    assert identity(model, request(BASE, {**many, "tag_dropout": 0.1})) != identity(model, request(BASE, many))
+    assert recipe_values(request(BASE).captions) == {"caption_dropout": 0.0, "caption_variants": 1, "keep_tokens": 1}
 
 
 @pytest.mark.parametrize("name", ["compile", "precision"])

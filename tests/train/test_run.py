@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 
 import atelier.train.preparation
 from atelier.dataset.folder import FolderOptions, read_folder
+from atelier.dataset.join import join
 from atelier.dataset.types import Crop, Resolution, TrainingSet
 from atelier.errors import AtelierError
 from atelier.models.handle import DiffusersModel
@@ -284,3 +285,12 @@ def test_a_model_of_another_kind_is_refused(run, tmp_path: Path, pictures: Train
     paths = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
     with pytest.raises(AtelierError, match="9 latent channels"):
         train("fox", inpainting, pictures, REQUEST, paths, Progress())
+
+
+def test_a_set_of_two_resolutions_is_trained(run, pictures: TrainingSet) -> None:
+    both = join([pictures, replace(pictures, resolution=Resolution(96))])
+    report = run(data=both)
+    assert not report.reused
+    with safe_open(str(report.lora), "pt") as file:
+        header = file.metadata()
+    assert (header["ss_resolution"], header["atelier.training_set"]) == ("(96, 96)", both.digest)

@@ -13,7 +13,8 @@ interface EditorWidget {
 }
 
 /** The declaration of one input as the server sends it: its type, then its options. */
-type InputSpec = [type: unknown, options?: { arrow_step?: number; lengths?: Record<string, string>; folder_list?: boolean }];
+type InputSpec = [type: unknown, options?: { arrow_step?: number; lengths?: Record<string, string>; folder_list?: boolean;
+  caption_edits?: boolean }];
 
 interface EditorNode {
   id: number | string;
@@ -52,6 +53,10 @@ interface NodeOutput {
   bars?: { label: string; value: number }[];
   /** Parts of the picture that stand out, in shares of its width and height. */
   cells?: { x: number; y: number; width: number; height: number; label: string }[];
+  /** Of Caption Pictures: each picture with its caption. */
+  captions?: import("../../web/js/dataset/caption_review.js").Item[];
+  /** Thumbnails in a row of the picture that has all of them. */
+  columns?: number[];
   images?: ServedImage[];
   text?: string[];
   /** The training whose result it is. */
@@ -92,6 +97,7 @@ declare module "*/scripts/api.js" {
   export const api: {
     fetchApi(route: string, options?: RequestInit): Promise<Response>;
     apiURL(route: string): string;
+    getWorkflowTemplates?(): Promise<Record<string, string[]>>;
     queuePrompt(this: unknown, ...args: unknown[]): Promise<{ node_errors?: Record<string, NodeRefusal> } | undefined>;
     addEventListener(type: string, listener: (event: CustomEvent) => void): void;
   };

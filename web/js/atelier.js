@@ -5,12 +5,14 @@
 
 import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
+import { CaptionReview } from "./dataset/caption_review.js";
 import { FolderPicker } from "./dataset/folder_picker.js";
 import { clearError, refusalTexts, showError } from "./errors.js";
 import { addFold } from "./fold.js";
 import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
 import { removeProgressText } from "./progress_text.js";
 import { resultView } from "./results/view.js";
+import { orderTemplates, packOf } from "./templates.js";
 import { Feed } from "./training/feed.js";
 import { Panel } from "./training/panel.js";
 import { plannedLength } from "./training/plan.js";
@@ -25,13 +27,14 @@ const FOLDERS = "/atelier/folders";
 const PICKER_HEIGHT = 64;
 const GRID = "AtelierBlockGrid";
 const SHEET = "AtelierImageFolder";
+const CAPTIONS = "AtelierCaptionPictures";
 const RESULT_HEIGHT = 160;
 /**
  * Heights of results with pictures, which the editor itself would draw below them.
  *
  * @type {Record<string, number>}
  */
-const HEIGHTS = { [GRID]: 320, [SHEET]: 200 };
+const HEIGHTS = { [GRID]: 320, [SHEET]: 200, [CAPTIONS]: 320 };
 
 const feed = new Feed(async () => {
   const answer = await api.fetchApi(ROUTE);
@@ -168,13 +171,16 @@ function hidePictures(node) {
 function addResults(node) {
   const frame = document.createElement("div");
   frame.className = "atelier-result-frame";
+  const height = HEIGHTS[node.comfyClass ?? ""] ?? RESULT_HEIGHT;
+  frame.style.setProperty("--atelier-result-height", `${height}px`);
   /** @type {EditorWidget | undefined} */
   let widget;
+  const review = reviewOf(node);
   /** @param {NodeOutput | null | undefined} output */
   const show = (output) => {
     // A node whose result was cached in an earlier run may have no output.
     const url = (/** @type {ServedImage} */ image) => api.apiURL(`/view?${new URLSearchParams(image)}`);
-    const view = output && resultView(output, url, node.comfyClass === SHEET);
+    const view = output && (reviewed(review, output, url) ?? resultView(output, url, node.comfyClass === SHEET));
     if (!view) return;
     removeProgressText(node);
     frame.replaceChildren(view);
@@ -182,7 +188,7 @@ function addResults(node) {
     widget = node.addDOMWidget("atelier_result", "atelier_result", frame, {
       serialize: false,
       hideOnZoom: false,
-      getMinHeight: () => HEIGHTS[node.comfyClass ?? ""] ?? RESULT_HEIGHT,
+      getMinHeight: () => height,
     });
     widget.serialize = false;
     node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
@@ -190,6 +196,33 @@ function addResults(node) {
   results.set(node, show);
   if (HEIGHTS[node.comfyClass ?? ""]) hidePictures(node);
   followOutput(node);
+}
+
+/**
+ * The list of captions of a node that has a widget for its edits; see nodes/widgets.py.
+ *
+ * @param {EditorNode} node
+ */
+function reviewOf(node) {
+  const edits = node.widgets?.find(({ name }) => inputOptions(node, name)?.caption_edits);
+  return edits && new CaptionReview({
+    get: () => edits.value,
+    set: (text) => {
+      edits.value = text;
+      edits.callback?.(text);
+    },
+  });
+}
+
+/**
+ * @param {CaptionReview | undefined} review
+ * @param {NodeOutput} output
+ * @param {(image: ServedImage) => string} url
+ */
+function reviewed(review, output, url) {
+  if (!review || !output.captions || !output.images?.length) return undefined;
+  review.show(output.captions, url(output.images[0]), output.columns?.[0] ?? 1, output.text?.join("\n") ?? "");
+  return review.element;
 }
 
 /** @param {EditorNode} node */
@@ -202,15 +235,24 @@ function followOutput(node) {
 }
 
 /**
+ * What the server says about an input.
+ *
+ * @param {EditorNode} node
+ * @param {string} name
+ */
+function inputOptions(node, name) {
+  const { required, optional } = node.constructor.nodeData?.input ?? {};
+  return { ...required, ...optional }[name]?.[1];
+}
+
+/**
  * Set how far the arrows move a number, apart from its `step`, which also limits the decimals; see nodes/widgets.py.
  *
  * @param {EditorNode} node
  */
 function setArrows(node) {
-  const { required, optional } = node.constructor.nodeData?.input ?? {};
-  const inputs = { ...required, ...optional };
   for (const widget of node.widgets ?? []) {
-    const step = inputs[widget.name]?.[1]?.arrow_step;
+    const step = inputOptions(node, widget.name)?.arrow_step;
     if (step) widget.options.step2 = step;
   }
 }
@@ -221,9 +263,7 @@ function setArrows(node) {
  * @param {EditorNode} node
  */
 function addFolderPicker(node) {
-  const { required, optional } = node.constructor.nodeData?.input ?? {};
-  const inputs = { ...required, ...optional };
-  const folder = node.widgets?.find(({ name }) => inputs[name]?.[1]?.folder_list);
+  const folder = node.widgets?.find(({ name }) => inputOptions(node, name)?.folder_list);
   if (!folder) return;
   const { element } = new FolderPicker({
     list: async () => {
@@ -294,7 +334,8 @@ function followProgress() {
 }
 
 function addStyle() {
-  for (const sheet of ["./training/panel.css", "./results/results.css", "./dataset/folder_picker.css"]) {
+  for (const sheet of ["./training/panel.css", "./results/results.css", "./dataset/folder_picker.css",
+    "./dataset/caption_review.css"]) {
     const link = document.createElement("link");
     link.rel = "stylesheet";
     link.href = new URL(sheet, import.meta.url).href;
@@ -309,6 +350,7 @@ app.registerExtension({
     followTheme();
     followErrors();
     followProgress();
+    orderTemplates(api, packOf(import.meta.url));
     feed.subscribe(showTrainings);
     api.addEventListener(EVENT, ({ detail }) => feed.receive(detail));
     api.addEventListener("reconnected", () => feed.refresh());

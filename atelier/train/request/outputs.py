@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...lora.dtypes import DTYPES
 from .checks import check_types, require, require_not_negative, require_one_of
 
 MAX_STEPS = 1000
 """Denoising steps of a sample picture at most: a noise schedule has no more."""
 LORA_FORMATS = ("kohya", "diffusers")
-SAVE_DTYPES = ("fp32", "fp16", "bf16")
+SAVE_DTYPES = tuple(DTYPES)
 
 
 @dataclass(frozen=True, kw_only=True)

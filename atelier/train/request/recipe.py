@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...errors import AtelierError
 from .checks import check_types, require, require_fraction, require_not_negative, require_one_of, require_positive
 
 OPTIMIZERS = ("adamw", "adamw8bit", "prodigy")
@@ -84,10 +85,16 @@ class CaptionConfig:
     """Shuffled versions of each comma-separated caption to train with, the original first."""
     keep_tokens: int = 1
     """Leading comma-separated parts of a caption that shuffling leaves in place."""
+    tag_dropout: float = 0.0
+    """Probability that each further part is left out of a variant, so that none is learnt only beside the others."""
 
     def __post_init__(self) -> None:
         check_types(self)
         require_fraction(self, "caption_dropout")
+        require_fraction(self, "tag_dropout")
+        if self.tag_dropout and self.caption_variants == 1:
+            raise AtelierError(f"tag_dropout is {self.tag_dropout:g}, but caption_variants is 1: there is no variant "
+                               "to leave tags out of.", "Set caption_variants to 4 or more, or tag_dropout to 0.")
         require_positive(self, "caption_variants")
         require_not_negative(self, "keep_tokens")
 

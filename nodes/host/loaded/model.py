@@ -78,7 +78,8 @@ class HostModel:
                             lambda: lambda captions: [encode_caption(self.clip, caption) for caption in captions])
         options = request.captions
         encoded = encode_with(encoders, data, store, device=device, batch_size=1, progress=progress,
-                              variants=options.caption_variants, keep_tokens=options.keep_tokens)
+                              variants=options.caption_variants, keep_tokens=options.keep_tokens,
+                              tag_dropout=options.tag_dropout)
         management.unload_all_models()
         return encoded
 

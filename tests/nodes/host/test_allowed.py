@@ -118,13 +118,15 @@ def test_a_listed_address_covers_the_paths_below_it(allowed: ModuleType, tmp_pat
 
 
 # Folders and addresses that a person types, by node. The test below fails for one that is not told apart.
-_FOLDERS = {("AtelierImageFolder", "folder"), ("AtelierFillerImages", "folder"), ("AtelierHubDataset", "dataset")}
+_FOLDERS = {("AtelierImageFolder", "folder"), ("AtelierFillerImages", "folder"), ("AtelierHubDataset", "dataset"),
+            ("AtelierCaptionPictures", "folder")}
 _OTHER_FOLDERS = {("AtelierImageFolder", "masks"), ("AtelierImageFolder", "prior")}
 _ADDRESSES = {("AtelierLLM", "base_url")}
 _BELOW_OUTPUT = {("AtelierSaveTitled", "folder"), ("AtelierDenoisingSteps", "animation")}
 _NAMES = {("AtelierTrainLora", "name"), ("AtelierExportCheckpoint", "name"), ("AtelierConvertLora", "name"),
           ("AtelierAddPromptExample", "name"), ("AtelierComparisonPicture", "key"),
-          ("AtelierModelToCompare", "lora_name")}
+          ("AtelierModelToCompare", "lora_name"), ("AtelierResizeLora", "name"), ("AtelierMergeLoras", "name"),
+          ("AtelierExtractLora", "name")}
 _SOUNDS_LIKE_ONE = ("folder", "path", "file", "dir", "url", "address", "name", "masks", "prior", "dataset", "animation",
                     "key")
 

@@ -64,7 +64,14 @@ def test_clip_score_names_are_the_models_in_the_folder(pack: ModuleType, clip_sc
     folders = pack_module(pack, "nodes.host.folders")
     (tmp_path / "clip_score" / "ViT-B-32.safetensors").touch()
     (tmp_path / "clip_score" / "notes").mkdir()
-    assert folders.clip_score_names() == ["ViT-B-32.safetensors", "tiny clip"]
+    nested = tmp_path / "clip_score" / "openai" / "clip-vit-base-patch32"
+    nested.mkdir(parents=True)
+    for file in ("config.json", "model.safetensors"):
+        (nested / file).touch()
+    (tmp_path / "clip_score" / "openai" / "L.safetensors").touch()
+    assert folders.clip_score_names() == ["ViT-B-32.safetensors", "openai/L.safetensors",
+                                          "openai/clip-vit-base-patch32", "tiny clip"]
+    assert folders.clip_score_path("openai\\clip-vit-base-patch32") == nested
     assert folders.clip_score_path("tiny clip") == tmp_path / "clip_score" / "tiny clip"
     for name in ("notes", "../clip_score/tiny clip"):
         with pytest.raises(Exception, match="no CLIP model"):

@@ -1,0 +1,104 @@
+"""What Loaded Model refuses, each with a sentence, before anything is trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+from kit.host_families import fake_parts, small_model
+from kit.pack import pack_module
+
+pytestmark = pytest.mark.host
+
+
+@pytest.fixture
+def parts(pack: ModuleType, tmp_path: Path) -> tuple[Any, Any, Any]:
+    patcher = small_model("flux", tmp_path)
+    return (patcher, *fake_parts(tmp_path, patcher))
+
+
+def refused(pack: ModuleType, model: Any, clip: Any, vae: Any, match: str) -> None:
+    progress = pack_module(pack, "atelier.progress").Progress()
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match=match):
+        pack_module(pack, "nodes.host.loaded.model").open_loaded(model, clip, vae, guidance=None, progress=progress)
+
+
+def test_a_model_merged_in_memory(pack: ModuleType, parts: tuple[Any, Any, Any]) -> None:
+    model, clip, vae = parts
+    model.cached_patcher_init = None
+    refused(pack, model, clip, vae, "no file behind this MODEL.*loader itself")
+
+
+@pytest.mark.parametrize(("part", "what"), [(1, "CLIP"), (2, "VAE")])
+def test_parts_merged_in_memory(pack: ModuleType, parts: tuple[Any, Any, Any], part: int, what: str) -> None:
+    parts[part].patcher.cached_patcher_init = None
+    refused(pack, *parts, match=f"no file behind this {what}")
+
+
+def test_a_model_with_a_lora(pack: ModuleType, parts: tuple[Any, Any, Any]) -> None:
+    model, clip, vae = parts
+    patched = model.clone()
+    patched.add_patches({"diffusion_model.img_in.weight": ("diff", (model.model.diffusion_model.img_in.weight,))})
+    refused(pack, patched, clip, vae, "changed after it was loaded: a LoRA")
+
+
+def test_a_model_with_patched_attention(pack: ModuleType, parts: tuple[Any, Any, Any]) -> None:
+    model, clip, vae = parts
+    patched = model.clone()
+    patched.set_model_attn1_patch(lambda q, k, v, extra: (q, k, v))
+    refused(pack, patched, clip, vae, "attention or blocks")
+
+
+def test_the_vae_of_another_model(pack: ModuleType, parts: tuple[Any, Any, Any]) -> None:
+    from dataclasses import replace
+
+    model, clip, vae = parts
+    refused(pack, model, clip, replace(vae, latent_channels=4), "latents of 4 channels, and the model takes 16")
+
+
+@pytest.mark.parametrize(("name", "what"), [
+    ("WAN21", "a video model"), ("LTXV", "a video model"), ("StableAudio1", "an audio model"),
+    ("Hunyuan3Dv2", "a 3-D model"), ("ChromaRadiance", "works on pixels"), ("SDXLRefiner", "refiner"),
+    ("HunyuanVideo15_SR_Distilled", "a video model"), ("PiD", "works on pixels")])
+def test_models_that_make_no_pictures_from_latents(pack: ModuleType, name: str, what: str) -> None:
+    import comfy.latent_formats
+    import comfy.model_base
+
+    kind = getattr(comfy.model_base, name)
+    model = kind.__new__(kind)
+    model.__dict__["latent_format"] = comfy.latent_formats.Wan21()
+    refused(pack, SimpleNamespace(model=model), None, None, f"{name} is .*{what}.*Load a model for pictures")
+
+
+def test_every_class_of_the_host_is_known_or_has_latents_of_pictures(pack: ModuleType) -> None:
+    """A new model for videos in the host must not be trained as one for pictures."""
+    import comfy.model_base
+    import comfy.supported_models as supported
+
+    kinds = pack_module(pack, "nodes.host.loaded.kinds")
+    refusal = pack_module(pack, "atelier.errors").AtelierError
+    taken = set()
+    for config in supported.models:
+        latents = config.latent_format
+        for name in dir(comfy.model_base):
+            kind = getattr(comfy.model_base, name)
+            if isinstance(kind, type) and issubclass(kind, comfy.model_base.BaseModel) and name == config.__name__:
+                model = kind.__new__(kind)
+                model.__dict__["latent_format"] = latents()
+                try:
+                    kinds.check_kind(model)
+                    taken.add(name)
+                except refusal:
+                    pass
+    assert {"Flux", "Flux2", "QwenImage", "Anima", "Krea2", "Lumina2", "SD3", "Chroma", "SDXL"} <= taken
+    words = ("Video", "WAN", "LTX", "Audio", "3D", "SV", "AV")
+    moving = {name for name in taken if any(word in name for word in words)}
+    assert not moving
+
+
+def test_a_handle_of_the_hosts_model_is_for_training_alone(pack: ModuleType) -> None:
+    sockets = pack_module(pack, "nodes.sockets")
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="for Train LoRA alone"):
+        sockets.on_disk(SimpleNamespace())

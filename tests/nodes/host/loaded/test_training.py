@@ -1,0 +1,145 @@
+"""Whole runs on a small model of the host's: it learns, resumes, is interrupted, draws, and is given back."""
+
+from __future__ import annotations
+
+import gc
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from kit.host_families import Opened, open_small
+from kit.pictures import write_pictures
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.host
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 50, 220), "white": (240, 240, 240)}
+
+
+@pytest.fixture
+def opened(pack: ModuleType, tmp_path: Path) -> Opened:
+    return open_small(pack, "flux", tmp_path)
+
+
+def pictures(folder: Path) -> Path:
+    """Four pictures of one colour each, with its name as caption."""
+    folder.mkdir()
+    for name, colour in COLOURS.items():
+        Image.new("RGB", (64, 64), colour).save(folder / f"{name}.png")
+        (folder / f"{name}.txt").write_text(name, encoding="utf-8")
+    return folder
+
+
+class Runs:
+    """Trains in folders of its own."""
+
+    def __init__(self, opened: Opened, folder: Path, source: Path) -> None:
+        self.opened, self.folder = opened, folder
+        self.progress: Any = opened.module("atelier.progress").Progress
+        types = opened.module("atelier.dataset.types")
+        read = opened.module("atelier.dataset.folder")
+        self.data = read.read_folder(source, read.FolderOptions(resolution=types.Resolution(64)))
+
+    def train(self, name: str, request: Any, progress: Any = None) -> Any:
+        devices = self.opened.module("atelier.train.devices")
+        paths = devices.RunPaths(self.folder / "loras", self.folder / "runs", self.folder / "cache", "cpu")
+        with self.opened.module("nodes.host.device").exclusive_device():
+            return self.opened.module("atelier.train.run").train(name, self.opened.host, self.data, request, paths,
+                                                                 progress or self.progress())
+
+
+def test_a_small_flow_model_learns_four_pictures(opened: Opened, tmp_path: Path) -> None:
+    runs = Runs(opened, tmp_path, pictures(tmp_path / "pictures"))
+    request = opened.request(steps=300, learning_rate=1e-2, batch_size=4, targets="all_linear", rank=16, alpha=16,
+                             precision="fp32", validation_pictures=4, patience=0, validate_every=300,
+                             sample_prompt="red", sample_steps=8, sample_cfg=1.0, sample_every=299)
+    frozen = {name: tensor.clone() for name, tensor in opened.patcher.model.state_dict().items()}
+    report = runs.train("colours", request)
+    losses = report.result.history.losses
+    first, last = sum(losses[:20]) / 20, sum(losses[-20:]) / 20
+    assert last < 0.35 * first, (first, last)
+    picture = torch.tensor(list(Image.open(report.folder.samples[-1]).convert("RGB").resize((1, 1)).getdata()))[0]
+    distance = {name: float((picture.float() - torch.tensor(colour)).norm()) for name, colour in COLOURS.items()}
+    assert min(distance, key=lambda name: distance[name]) == "red", distance
+    assert all(torch.equal(tensor, frozen[name]) for name, tensor in opened.patcher.model.state_dict().items())
+    with safe_open(report.lora, "pt") as file:
+        header = file.metadata()
+    assert header["ss_base_model_version"] == "flux"
+    assert header["modelspec.architecture"] == "flux-1-dev/lora"
+    assert header["ss_sd_model_hash"] == opened.host.weights
+    assert json.loads(header["atelier.config"])["levels"]["level_shift"] == "model"
+
+
+def test_an_interrupted_run_resumes_bit_for_bit_and_encodes_nothing_twice(opened: Opened, tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "pictures", [(64, 64)] * 3)
+    request = opened.request(steps=6, learning_rate=1e-3, precision="fp32", monitor="off", patience=0)
+    whole = Runs(opened, tmp_path / "whole", source).train("lora", request)
+    runs = Runs(opened, tmp_path / "parts", source)
+    interrupted = opened.module("atelier.progress").Interrupted
+
+    class After(runs.progress):
+        done = 0
+
+        def measure(self, values: Any) -> None:
+            self.done = int(values["step"])
+
+        def check(self) -> None:
+            if self.done >= 3:
+                raise interrupted
+
+    with pytest.raises(interrupted):
+        runs.train("lora", request, After())
+    assert list((tmp_path / "parts" / "loras").rglob("*.safetensors"))  # what was learnt so far is there
+    before = len(opened.clip.encoded)
+    resumed = runs.train("lora", request)
+    assert len(opened.clip.encoded) == before
+    expected, found = load_file(whole.lora), load_file(resumed.lora)
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
+
+
+def test_another_text_encoder_or_guidance_is_another_run(opened: Opened) -> None:
+    from dataclasses import replace
+
+    names = [dict(model.identity()) for model in (
+        opened.host, replace(opened.host, text="other"), replace(opened.host, guidance=1.0),
+        replace(opened.host, weights="other"))]
+    assert len({json.dumps(name, sort_keys=True) for name in names}) == 4
+
+
+def test_nothing_of_a_run_stays_in_memory(opened: Opened, tmp_path: Path) -> None:
+    import comfy.model_base
+
+    source = write_pictures(tmp_path / "pictures", [(64, 64)] * 2)
+    runs = Runs(opened, tmp_path, source)
+
+    def living() -> int:
+        gc.collect()
+        return sum(isinstance(thing, comfy.model_base.BaseModel) for thing in gc.get_objects())
+
+    counts = []
+    for seed in range(3):
+        runs.train(f"lora{seed}", opened.request(steps=2, seed=seed, monitor="off", patience=0,
+                                                 sample_prompt="a fox", sample_steps=2))
+        counts.append(living())
+    assert counts == [counts[0]] * 3
+
+
+def test_the_report_says_what_a_flow_model_has_no_use_for(opened: Opened, tmp_path: Path) -> None:
+    runs = Runs(opened, tmp_path, write_pictures(tmp_path / "pictures", [(64, 64)] * 2))
+    report = runs.train("lora", opened.request(steps=1, min_snr_gamma=5.0, monitor="off", patience=0))
+    assert "min_snr_gamma was not used" in report.text()
+
+
+@pytest.mark.parametrize(("option", "value", "said"), [("train_text_encoder", True, "text encoder"),
+                                                      ("compile", "on", "compiled")])
+def test_what_the_hosts_models_cannot_do_is_said_before_the_first_step(opened: Opened, tmp_path: Path, option: str,
+                                                                       value: object, said: str) -> None:
+    runs = Runs(opened, tmp_path, write_pictures(tmp_path / "pictures", [(64, 64)] * 2))
+    with pytest.raises(opened.module("atelier.errors").AtelierError, match=said):
+        runs.train("lora", opened.request(steps=1, **{option: value}))

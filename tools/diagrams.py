@@ -1,0 +1,96 @@
+"""Draw the thumbnails of workflows that the demo's small model cannot run: their nodes, groups and wires.
+
+    python tools/diagrams.py
+
+Each says "diagram" in its corner, so that nobody takes it for a result. `tools/thumbnails.py` runs the other workflows.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))
+
+from PIL import Image, ImageDraw  # noqa: E402 - the path is set just above
+
+from atelier.pictures.labels import strip  # noqa: E402
+from tools.workflow_layout import TITLE  # noqa: E402
+
+SIZE = (384, 216)
+FINE = 3
+"""Drawn so many times larger, and made smaller then, for smooth lines."""
+MARGIN = 10
+PAPER, GROUP, NODE, OURS, NOTE, INK, FAINT = ((24, 26, 32), (38, 50, 64), (74, 78, 88), (59, 143, 224), (102, 85, 51),
+                                              (240, 240, 236), (168, 172, 180))
+LABEL = 18
+"""Height of a group's label in pixels; it stands above the group."""
+
+
+def diagram(workflow: dict[str, Any]) -> Image.Image:
+    """A picture of a graph in the editor's format: blue nodes are the pack's own, brown ones notes."""
+    boxes = [group["bounding"] for group in workflow["groups"]]
+    left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
+    width = max(box[0] + box[2] for box in boxes) - left
+    height = max(box[1] + box[3] for box in boxes) - top
+    wide, high = FINE * (SIZE[0] - 2 * MARGIN), FINE * (SIZE[1] - 3 * MARGIN - LABEL)
+    scale = min(wide / width, high / height)
+    shift = (FINE * MARGIN + (wide - scale * width) / 2, FINE * (MARGIN + LABEL) + (high - scale * height) / 2)
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return shift[0] + scale * (x - left), shift[1] + scale * (y - top)
+
+    picture = Image.new("RGB", (FINE * SIZE[0], FINE * SIZE[1]), PAPER)
+    pen = ImageDraw.Draw(picture)
+    for x, y, w, h in boxes:
+        pen.rounded_rectangle((*at(x, y), *at(x + w, y + h)), 2 * FINE, GROUP)
+    nodes = {node["id"]: node for node in workflow["nodes"]}
+    for _, source, output, target, entry, _ in workflow["links"]:
+        start, end = nodes[source], nodes[target]
+        rows = [(slot + 0.7) * 20 for slot in (output, entry)]
+        _wire(pen, at(start["pos"][0] + start["size"][0], start["pos"][1] + rows[0]),
+              at(end["pos"][0], end["pos"][1] + rows[1]))
+    for node in workflow["nodes"]:
+        (x, y), (w, h) = node["pos"], node["size"]
+        colour = OURS if node["type"].startswith("Atelier") else NOTE if node["type"] == "MarkdownNote" else NODE
+        pen.rounded_rectangle((*at(x, y - TITLE), *at(x + w, y + h)), 2 * FINE, colour)
+    small = picture.resize(SIZE, Image.Resampling.LANCZOS)
+    for (x, y, w, h), group in zip(boxes, workflow["groups"], strict=True):
+        (a, b), (c, _) = (tuple(round(part / FINE) for part in at(*corner)) for corner in ((x, y), (x + w, y + h)))
+        label = strip(group["title"], c - a, LABEL, ink=INK, paper=PAPER)
+        small.paste(label, (a, b - label.height))
+    mark = strip("diagram", 60, 14, ink=FAINT, paper=PAPER)
+    small.paste(mark, (SIZE[0] - 62, SIZE[1] - 15))
+    return small
+
+
+def _wire(pen: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float, float]) -> None:
+    bend = max(20.0, abs(end[0] - start[0]) / 2)
+    points = []
+    for part in range(25):
+        t = part / 24
+        shares = ((1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t ** 2, t ** 3)
+        controls = (start, (start[0] + bend, start[1]), (end[0] - bend, end[1]), end)
+        points.append(tuple(sum(share * control[axis] for share, control in zip(shares, controls, strict=True))
+                            for axis in (0, 1)))
+    pen.line(points, FAINT, FINE)
+
+
+def main() -> int:
+    """Write those that cannot be made by running, and those that have not been yet."""
+    from tools.thumbnails import suited, write
+    from tools.workflows import FOLDER, TITLES
+
+    for name, title in TITLES.items():
+        path = FOLDER / f"{title}.jpg"
+        if not suited(name) or not path.exists():
+            write(diagram(json.loads((FOLDER / f"{title}.json").read_text(encoding="utf-8"))), path)
+            print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
