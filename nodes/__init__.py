@@ -31,7 +31,7 @@ from .images_to_training_set import ImagesToTrainingSet
 from .join_training_sets import JoinTrainingSets
 from .llm import LanguageModelNode
 from .load_for_sampling import LoadForSampling
-from .loaded_model import LoadedModel
+from .loaded_model import LoadedModelNode
 from .lora_config import LoraConfigNode
 from .merge_loras import MergeLoras
 from .model_to_compare import ModelToCompare
@@ -52,7 +52,7 @@ from .write_prompt import WritePrompt
 from .xy_grid import XYGrid
 
 NODES: list[type[io.ComfyNode]] = [
-    DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadedModel, LoadForSampling,
+    DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadedModelNode, LoadForSampling,
     ImageFolder, HubDataset, ImagesToTrainingSet, CaptionPictures, CheckTrainingSet, JoinTrainingSets,
     LoraConfigNode, TrainingOptionsNode, TrainLora,
     ApplyLora, ConvertLora, ResizeLora, MergeLoras, ExtractLora,

@@ -8,9 +8,10 @@ from comfy_api.latest import io
 
 from . import sockets
 from .host.progress import HostProgress
+from .widgets import arrow_step
 
 
-class LoadedModel(io.ComfyNode):
+class LoadedModelNode(io.ComfyNode):
     """Takes MODEL, CLIP and VAE of core's loaders as a model for Train LoRA."""
 
     @classmethod
@@ -28,7 +29,8 @@ class LoadedModel(io.ComfyNode):
                                                 "version of a model learns better than its distilled one."),
                 io.Clip.Input("clip", tooltip="The model's text encoder, from its loader."),
                 io.Vae.Input("vae", tooltip="The model's VAE, from its loader."),
-                io.Float.Input("guidance", default=-1.0, min=-1.0, max=100.0, step=0.1, advanced=True, optional=True,
+                io.Float.Input("guidance", default=-1.0, min=-1.0, max=100.0, step=0.01, advanced=True, optional=True,
+                               extra_dict=arrow_step(0.5),
                                tooltip="For distilled models such as FLUX.1 dev: the guidance that the model is told "
                                        "while it learns. -1: as ComfyUI tells it by default. Others ignore it."),
             ],

@@ -97,7 +97,7 @@ class TrainingOptionsNode(io.ComfyNode):
                 choice("level_shift", SHIFTS,
                        "Flow models: levels moved towards noise as the model is sampled, by the pictures' resolution, "
                        "or by shift_value.", advanced=True),
-                number("shift_value", "Flow models, level_shift value: 1 moves nothing, 3 is usual.", step=0.01, by=0.5,
+                number("shift_value", "Flow models, level_shift value: 1 moves nothing, 3 is usual.", step=1e-4, by=0.5,
                        high=100, low=0.01, advanced=True),
             ],
             outputs=[sockets.TrainingOptions.Output(display_name="options", tooltip="For Train LoRA.")],

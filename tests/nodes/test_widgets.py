@@ -29,6 +29,7 @@ USUAL: dict[str, tuple[float, ...]] = {
     "strength_model": STRENGTHS, "strength_clip": STRENGTHS, "temperature": (0.7, 0.75, 1.0, 1.25),
     "first_strength": (*STRENGTHS, -0.5), "second_strength": (*STRENGTHS, -0.5), "share": (0.5, 0.9, 0.95, 0.995),
     "tag_dropout": (0.05, 0.1, 0.25), "sharpness": (0.5, 1.0, 2.5, 10.0), "enlarged": (1.25, 1.5, 2.0, 4.0),
+    "guidance": (0.0, 1.0, 2.5, 3.5, 4.25), "shift_value": (1.0, 1.15, 2.02, 3.0, 3.1582),
     "timeout": (30.0, 60.0, 120.0), "price_in": PRICES, "price_out": PRICES,
 }
 

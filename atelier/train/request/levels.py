@@ -21,10 +21,6 @@ class LevelConfig:
     level_distribution: str = "logit_normal"
     """Before the shift: "logit_normal", the sigmoid of a normal number, which prefers the middle
     (https://arxiv.org/abs/2403.03206, section 3.1), or "uniform"."""
-    level_mean: float = 0.0
-    """Mean of that normal number; above 0 prefers noise, where the composition is decided."""
-    level_spread: float = 1.0
-    """Its standard deviation."""
     level_shift: str = "model"
     """Levels are moved by σ' = s σ / (1 + (s − 1) σ) with the shift s that the "model" is sampled with, one that grows
     with the picture's "resolution" (as FLUX.1 does), or the "value" of `shift_value` (ibid., equation 23)."""
@@ -35,6 +31,4 @@ class LevelConfig:
         check_types(self)
         require_one_of(self, "level_distribution", DISTRIBUTIONS)
         require_one_of(self, "level_shift", SHIFTS)
-        require(0 < self.level_spread <= 10, "level_spread", self.level_spread, "Choose a number above 0, up to 10.")
-        require(abs(self.level_mean) <= 10, "level_mean", self.level_mean, "Choose a number from -10 to 10.")
         require(0 < self.shift_value <= 1000, "shift_value", self.shift_value, "Choose a number above 0, up to 1000.")

@@ -99,7 +99,8 @@ class HostModel:
         paint = None
         if prompts is not None:
             shape = data.moments(0, False)[0].shape[:-2]
-            paint = HostPainter(denoiser, self.vae, samples, request.seed, *prompts, tuple(shape))
+            paint = HostPainter(denoiser=denoiser, vae=self.vae, config=samples, seed=request.seed,
+                                positive=prompts[0], negative=prompts[1], latent_shape=tuple(shape))
         return LoadedModel(denoiser, checkpointing, paint, tuple(self._notes(request, denoiser)))
 
     def _refuse(self, request: TrainRequest) -> None:

@@ -91,8 +91,7 @@ class HostObjective:
     @property
     def _plain(self) -> FlowObjective:
         """Draws levels from 0 to 1, before any shift."""
-        levels = self.levels
-        return FlowObjective(distribution=levels.level_distribution, mean=levels.level_mean, spread=levels.level_spread)
+        return FlowObjective(distribution=self.levels.level_distribution)
 
     def _sigma(self, plain: Tensor, size: tuple[int, int]) -> Tensor:
         sampling = self.sampling

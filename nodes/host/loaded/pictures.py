@@ -48,7 +48,7 @@ class HostPictureEncoder:
         return rows
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class HostPainter:
     """Draws the sample picture (a `Paint`): Euler steps with guidance, as core's KSampler does them."""
 
