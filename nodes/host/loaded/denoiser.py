@@ -59,7 +59,9 @@ class HostDenoiser:
             paths = layers_of(self.network, config.targets)
         else:
             wanted = re.compile(layer_pattern("unet", config))
-            names = {path: canonical(f"{OTHER_NETWORK}.{path}") for path, _ in self.network.named_modules() if path}
+            # Where a block needs no shortcut, a module that does nothing bears its name.
+            names = {path: canonical(f"{OTHER_NETWORK}.{path}") for path, module in self.network.named_modules()
+                     if isinstance(module, nn.Linear | nn.Conv2d)}
             paths = [path for path, name in names.items()
                      if name.startswith("unet.") and wanted.fullmatch(name.removeprefix("unet."))]
         return {OTHER_NETWORK: "|".join(map(re.escape, paths))}
