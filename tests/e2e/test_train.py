@@ -199,3 +199,30 @@ def test_a_damaged_picture_is_named(host: Host, checkpoint: str, pictures: Path)
     assert result.status == "error"
     assert "broken.png" in result.error
     assert not (host.base / "models" / "loras" / "damaged.safetensors").exists()
+
+
+def test_a_model_that_core_has_loaded_is_trained_and_its_lora_loaded_by_core(host: Host, checkpoint: str,
+                                                                             pictures: Path) -> None:
+    graph = training(checkpoint, pictures, "loaded", 3, sample_prompt="a red circle", sample_steps=2)
+    graph.nodes["core"] = ("CheckpointLoaderSimple", {"ckpt_name": checkpoint})
+    graph.nodes["model"] = ("AtelierLoadedModel", {"model": ["core", 0], "clip": ["core", 1], "vae": ["core", 2]})
+    result = host.queue(graph.fill(host))
+    assert result.status == "success", result.error
+    assert steps_shown(result, 3)[-1] == 3
+    assert len(result.pictures("train")) >= 2  # the curve, and a sample of the finished LoRA
+    state = lora(host, "loaded")
+    assert all(key.startswith("lora_unet_") for key in state)
+    drawing = {
+        "text": ("CLIPTextEncode", {"clip": ["core", 1], "text": "a red circle"}),
+        "latent": ("EmptyLatentImage", {"width": 64, "height": 64}),
+        "tuned": ("LoraLoader", {"model": ["core", 0], "clip": ["core", 1], "lora_name": "loaded.safetensors",
+                                 "strength_model": 1.0, "strength_clip": 1.0})}
+    pair = Graph(core=graph.nodes["core"], **drawing)
+    for name, source in (("base", "core"), ("lora", "tuned")):
+        pair.nodes[name] = ("KSampler", {"model": [source, 0], "positive": ["text", 0], "negative": ["text", 0],
+                                         "latent_image": ["latent", 0], "steps": 2, "seed": 1, "cfg": 1.0})
+        pair.nodes[f"{name}_pixels"] = ("VAEDecode", {"samples": [name, 0], "vae": ["core", 2]})
+        pair.nodes[f"{name}_shown"] = ("PreviewImage", {"images": [f"{name}_pixels", 0]})
+    drawn = host.queue(pair.fill(host))
+    assert drawn.status == "success", drawn.error
+    assert np.any(drawn.pictures("base_shown")[0] != drawn.pictures("lora_shown")[0])

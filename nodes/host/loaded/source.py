@@ -60,8 +60,8 @@ def refuse_patches(patcher: Any, what: str) -> None:
                            "Connect the loader itself; what a node adds to a model cannot be trained on.")
 
 
-KEPT_PATCHES = ("model_sampling",)
-"""Replaced parts that training respects."""
+KEPT_PATCHES = ("model_sampling", "manual_cast_dtype")
+"""Replaced parts that training respects, or that the host's own loaders put: the arithmetic type of a text encoder."""
 
 
 def fingerprint(files: list[Path], options: object, progress: Progress) -> str:
