@@ -107,7 +107,7 @@ class FlowUNet:
         return {"unet": self.unet}
 
     def adapted_layers(self, config: LoraConfig) -> Mapping[str, str]:
-        return {"unet": TARGETS["attention"]}
+        return {"unet": TARGETS[config.targets]}
 
     def objective(self, loss: LossConfig, levels: LevelConfig) -> FlowObjective:
         return FlowObjective(shift=2.0)

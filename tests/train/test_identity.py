@@ -47,9 +47,9 @@ NEITHER: dict[str, Any] = {
 """Fields that change no weights."""
 
 ELSEWHERE = {"optimizer", "text_learning_rate", "train_text_encoder", "caption_variants", "keep_tokens", "tag_dropout",
-             "compile", "precision", "epochs"}
-"""Fields whose effect on weights needs packages, a text encoder, encoded captions, a compiler or another processor;
-their own tests show it."""
+             "compile", "precision", "epochs", "level_distribution", "level_shift", "shift_value"}
+"""Fields whose effect on weights needs packages, a text encoder, encoded captions, a compiler, another processor or a
+flow model; their own tests show it."""
 
 
 @dataclass(frozen=True)
@@ -188,3 +188,10 @@ def test_other_pictures_are_another_run(model: DiffusersModel) -> None:
 
 def test_the_request_has_no_other_fields() -> None:
     assert {field.name for field in fields(TrainRequest)} == {*(set(FIELDS.values()) - {""}), "epochs", "steps", "seed"}
+
+
+@pytest.mark.parametrize("levels", [{"level_distribution": "uniform"}, {"level_shift": "value"},
+                                    {"level_shift": "value", "shift_value": 3.0}], ids=str)
+def test_other_noise_levels_are_another_run(model: DiffusersModel, levels: dict[str, Any]) -> None:
+    wanted = TrainRequest(steps=8)
+    assert identity(model, wanted) != identity(model, wanted.override(levels))
