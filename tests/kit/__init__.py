@@ -42,11 +42,13 @@ Pictures
     demo_pencil            what a pencil sketch of the demo model shows
 
 Training
+    encoding               a training set encoded, with counts of what that takes
     training               a tiny UNet and training sets in memory
     training_loop          a training loop on tiny parts, and ways to end it
     training_run           a short training request, and ways to interrupt or watch its run
 
 Surroundings
+    shell                  the shell's verbs in this process
     fake_llm               a chat-completions endpoint that answers, or fails, as told
     fake_vision            the same for models that see: it tells the number painted into a picture
     offline                no network

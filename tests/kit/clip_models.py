@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,9 @@ from PIL import Image
 from tokenizers import pre_tokenizers
 from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+SIZES = [(40, 50), (64, 32), (32, 32), (33, 91), (200, 201), (20, 20)]
+TEXTS = ["a cat", "a dog", "a cat", "a cat wearing neon-glasses", "x" * 100, "b"]
 
 
 def letter_tokenizer() -> CLIPTokenizer:
@@ -83,3 +87,8 @@ def picture_cosines(folder: Path, pictures: list[Image.Image], reference: Image.
     with torch.no_grad():
         out = model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
     return torch.nn.functional.cosine_similarity(out[:-1], out[-1:]).tolist()
+
+
+def cosines(scores: Any) -> torch.Tensor:
+    """The cosine of each picture, [N]."""
+    return torch.tensor([item.cosine for item in scores.items])

@@ -8,6 +8,7 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from atelier.pictures.metadata.comfy_graph import parse_graph
 from atelier.pictures.metadata.settings import Lora, PictureMetadata
 
 A1111 = """a cat, (neon-glasses:1.2),
@@ -65,3 +66,36 @@ GRAPH = {
 READ = {"program": "ComfyUI", "positive": "a cat, in snow", "negative": "blurry", "seed": 99, "steps": 20, "cfg": 8.0,
         "sampler": "dpmpp_2m", "scheduler": "karras", "width": 512, "height": 640, "model": "dream shaper",
         "loras": (Lora("neon", 0.8),)}
+
+
+MODEL = node("CheckpointLoaderSimple", ckpt_name="base.safetensors")
+
+
+EMPTY = node("EmptyLatentImage", width=512, height=640, batch_size=1)
+
+
+def sampler(**changed: Any) -> dict[str, Any]:
+    return node("KSampler", **{"seed": 99, "steps": 20, "cfg": 8, "sampler_name": "euler", "scheduler": "karras",
+                               "model": ["m", 0], "positive": ["p", 0], "negative": ["n", 0],
+                               "latent_image": ["e", 0], **changed})
+
+
+def graph(nodes: dict[str, Any] | None = None, **changed: Any) -> dict[str, Any]:
+    """A graph with one sampler, of which some inputs are other ones."""
+    return {"s": sampler(**changed), "m": MODEL, "e": EMPTY, "p": node("CLIPTextEncode", text="a boat"),
+            "n": node("CLIPTextEncode", text="fog"), "v": node("VAEDecode", samples=["s", 0]),
+            "w": node("SaveImage", images=["v", 0]), **(nodes or {})}
+
+
+def read(nodes: dict[str, Any]) -> PictureMetadata:
+    found = parse_graph(nodes)
+    assert found is not None
+    return found
+
+
+def said(*text: Any) -> str:
+    """What a graph reads whose positive prompt is encoded from `text`, a link; its nodes follow."""
+    link, nodes = text
+    found = read(graph({**nodes, "p": node("CLIPTextEncode", text=link)}))
+    assert bool(found.positive) != ("positive" in found.left_out), "read, or said why not"
+    return found.positive

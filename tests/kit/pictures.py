@@ -22,3 +22,10 @@ def write_pictures(folder: Path, sizes: list[tuple[int, int]], captions: bool = 
         if captions:
             (folder / f"p{number}.txt").write_text(f"a fox, red, seen {number}", encoding="utf-8")
     return folder
+
+
+def put(path: Path, seed: int = 0, size: tuple[int, int] = (32, 24)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = {".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP"}.get(path.suffix.lower(), "PNG")
+    noise_picture(*size, seed).save(path, kind)
+    return path

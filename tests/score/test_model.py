@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import shutil
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,44 +10,26 @@ import numpy as np
 import pytest
 import torch
 from kit.clip_models import (
-    clip_config,
+    SIZES,
+    TEXTS,
+    cosines,
     letter_tokenizer,
-    random_clip,
     random_pictures,
     reference_cosines,
     reference_processor,
-    save_clip,
 )
 from PIL import Image
-from safetensors.torch import load_file, save_file
-from transformers import CLIPConfig, CLIPModel, CLIPProcessor
+from transformers import CLIPModel, CLIPProcessor
 
 from atelier.errors import AtelierError
 from atelier.progress import Progress
-from atelier.score.config import config_of
 from atelier.score.crop import ClipCrop
 from atelier.score.definitions import Definition
 from atelier.score.load import open_scorer
 from atelier.score.preprocess import MEAN, STD, pixel_values
 from atelier.score.scorer import ClipScorer
 
-SIZES = [(40, 50), (64, 32), (32, 32), (33, 91), (200, 201), (20, 20)]
-TEXTS = ["a cat", "a dog", "a cat", "a cat wearing neon-glasses", "x" * 100, "b"]
 CLIP_PAD = tuple(round(255 * level) for level in MEAN)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_clip(tmp_path_factory.mktemp("models") / "tiny clip", random_clip(clip_config()))
-
-
-@pytest.fixture
-def scorer(folder: Path) -> Iterator[ClipScorer]:
-    yield open_scorer(folder)
-
-
-def cosines(scores: Any) -> torch.Tensor:
-    return torch.tensor([item.cosine for item in scores.items])
 
 
 @pytest.mark.parametrize("size", [32, 33])
@@ -228,189 +207,6 @@ def test_wrong_use_is_explained(scorer: ClipScorer, pictures: int, texts: Any, m
 
 
 # Forms ---------------------------------------------------------------------------------------------------------------
-
-def tower(width: int, layers: int, heads: int, mlp: int, **more: int | str) -> dict[str, Any]:
-    return dict(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, intermediate_size=mlp, **more)
-
-
-# As published in the config.json of each: text tower, vision tower, projection, activation.
-PUBLISHED = {
-    "openai/clip-vit-base-patch32": (tower(512, 12, 8, 2048), tower(768, 12, 12, 3072, patch_size=32), 512, "quick"),
-    "openai/clip-vit-base-patch16": (tower(512, 12, 8, 2048), tower(768, 12, 12, 3072, patch_size=16), 512, "quick"),
-    "openai/clip-vit-large-patch14": (tower(768, 12, 12, 3072), tower(1024, 24, 16, 4096, patch_size=14), 768, "quick"),
-    "openai/clip-vit-large-patch14-336": (
-        tower(768, 12, 12, 3072), tower(1024, 24, 16, 4096, patch_size=14, image_size=336), 768, "quick"),
-    "zer0int/LongCLIP-L-Diffusers": (
-        tower(768, 12, 12, 3072, max_position_embeddings=248), tower(1024, 24, 16, 4096, patch_size=14), 768, "quick"),
-    "laion/CLIP-ViT-H-14-laion2B-s32B-b79K": (
-        tower(1024, 24, 16, 4096), tower(1280, 32, 16, 5120, patch_size=14), 1024, "gelu"),
-    "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k": (
-        tower(1280, 32, 20, 5120), tower(1664, 48, 16, 8192, patch_size=14), 1280, "gelu"),
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_the_configuration_of_published_models_follows_from_their_shapes(name: str) -> None:
-    text, vision, projection, activation = PUBLISHED[name]
-    act = {"hidden_act": "quick_gelu" if activation == "quick" else "gelu", "projection_dim": projection}
-    text = {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407, **text, **act}
-    vision = {"image_size": 224, **vision, **act}
-    with torch.device("meta"):
-        model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=projection))
-    derived = config_of({key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}, None, name)
-    assert derived["projection_dim"] == projection
-    assert text.items() <= derived["text_config"].items()
-    assert vision.items() <= derived["vision_config"].items()
-
-
-def test_without_a_configuration_the_scores_are_the_same_and_say_so(tmp_path: Path) -> None:
-    model = random_clip(clip_config(positions=248))
-    save_clip(tmp_path / "with", model)
-    save_clip(tmp_path / "without", model, config=False)
-    pictures = random_pictures([(40, 30)] * 2)
-    configured, derived = (open_scorer(tmp_path / name).score(pictures, "a cat " * 30) for name in ("with", "without"))
-    assert cosines(derived).tolist() == cosines(configured).tolist()
-    assert derived.items[0].tokens == 120, "four letters each time, and nothing is cut"
-    assert configured.note == "" and "quick_gelu" in derived.note
-
-
-def test_what_no_shape_shows_comes_from_the_configuration(tmp_path: Path) -> None:
-    """LAION's B/32 has the shapes of OpenAI's and another activation."""
-    config = clip_config(activation="gelu", vision_width=256)
-    config.vision_config.num_attention_heads = 8
-    folder = save_clip(tmp_path / "laion", random_clip(config))
-    pictures = random_pictures([(40, 30), (30, 40)])
-    expected = reference_cosines(folder, pictures, ["a cat", "a dog"])
-    assert torch.allclose(cosines(open_scorer(folder).score(pictures, ["a cat", "a dog"])), expected, atol=1e-6)
-    (folder / "config.json").unlink()
-    assert not torch.allclose(cosines(open_scorer(folder).score(pictures, ["a cat", "a dog"])), expected, atol=1e-4)
-
-
-def test_a_configuration_that_contradicts_the_weights_loses(tmp_path: Path) -> None:
-    """LongCLIP's published config.json says 77 positions; its weights have 248."""
-    folder = save_clip(tmp_path / "long", random_clip(clip_config(positions=248)))
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config["text_config"]["max_position_embeddings"] = 77
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    assert open_scorer(folder).score(random_pictures([(32, 32)]), "x" * 300).items[0].tokens == 246
-
-
-def test_a_single_file_and_shards_give_the_same(folder: Path, tmp_path: Path) -> None:
-    pictures = random_pictures(SIZES)
-    expected = cosines(open_scorer(folder).score(pictures, "a cat"))
-    model = CLIPModel.from_pretrained(folder)
-    model.save_pretrained(tmp_path / "shards", max_shard_size="200KB")
-    letter_tokenizer().save_pretrained(tmp_path / "shards")
-    assert len(list((tmp_path / "shards").glob("*.safetensors"))) > 1
-    assert cosines(open_scorer(tmp_path / "shards").score(pictures, "a cat")).tolist() == expected.tolist()
-
-    # A single file has no tokenizer of its own: CLIP's usual one is used, so compare the pictures.
-    single = tmp_path / "ViT tiny.safetensors"
-    save_file({key: tensor.contiguous() for key, tensor in model.state_dict().items()}, single)
-    scorer = open_scorer(single)
-    assert (scorer.name, open_scorer(folder).name) == ("ViT tiny", "tiny clip")
-    assert torch.equal(scorer.encode_pictures(pictures), open_scorer(folder).encode_pictures(pictures))
-    with pytest.raises(AtelierError, match=r"tokenizer of ViT tiny makes token .* knows 514"):
-        scorer.score(pictures, "a cat")
-
-
-def open_clip_names(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """A CLIPModel's tensors as OpenCLIP saves them."""
-    named = {"token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-             "positional_embedding": "text_model.embeddings.position_embedding.weight",
-             "visual.class_embedding": "vision_model.embeddings.class_embedding",
-             "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-             "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-             **{f"{theirs}.{end}": f"{ours}.{end}" for end in ("weight", "bias") for theirs, ours in (
-                 ("ln_final", "text_model.final_layer_norm"), ("visual.ln_pre", "vision_model.pre_layrnorm"),
-                 ("visual.ln_post", "vision_model.post_layernorm"))}}
-    made = {theirs: state[ours] for theirs, ours in named.items()}
-    made["logit_scale"] = state["logit_scale"]
-    made["text_projection"] = state["text_projection.weight"].T
-    made["visual.proj"] = state["visual_projection.weight"].T
-    for side, tower in (("", "text_model"), ("visual.", "vision_model")):
-        for layer in range(2):
-            block, mine = f"{side}transformer.resblocks.{layer}", f"{tower}.encoder.layers.{layer}"
-            for end in ("weight", "bias"):
-                made[f"{block}.attn.in_proj_{end}"] = torch.cat(
-                    [state[f"{mine}.self_attn.{part}_proj.{end}"] for part in "qkv"])
-                for theirs, ours in (("attn.out_proj", "self_attn.out_proj"), ("ln_1", "layer_norm1"),
-                                     ("ln_2", "layer_norm2"), ("mlp.c_fc", "mlp.fc1"), ("mlp.c_proj", "mlp.fc2")):
-                    made[f"{block}.{theirs}.{end}"] = state[f"{mine}.{ours}.{end}"]
-    return {name: tensor.contiguous() for name, tensor in made.items()}
-
-
-def test_open_clips_files_score_as_transformers_do(folder: Path, tmp_path: Path) -> None:
-    pictures = random_pictures(SIZES)
-    copy = tmp_path / "openai" / "tiny clip"
-    shutil.copytree(folder, copy)
-    save_file(open_clip_names(load_file(folder / "model.safetensors")), copy / "model.safetensors")
-    assert cosines(open_scorer(copy).score(pictures, TEXTS)).tolist() == cosines(
-        open_scorer(folder).score(pictures, TEXTS)).tolist()
-
-
-def test_half_precision_files_are_read(folder: Path, tmp_path: Path) -> None:
-    pictures = random_pictures(SIZES)
-    CLIPModel.from_pretrained(folder).half().save_pretrained(tmp_path / "half")
-    letter_tokenizer().save_pretrained(tmp_path / "half")
-    half, full = (cosines(open_scorer(path).score(pictures, TEXTS)) for path in (tmp_path / "half", folder))
-    assert torch.allclose(half, full, atol=2e-3)
-
-
-@pytest.mark.parametrize(("lost", "message"), [
-    ("text_projection.", "lacks a text projection.*Stable Diffusion"),
-    ("visual_projection.", "lacks a picture projection"),
-    ("vision_model.", "lacks a picture encoder"),
-    ("text_model.", "lacks a text encoder"),
-    ("text_model.encoder.layers.1.mlp.fc1.bias", "lacks 1 tensors, text_model.encoder.layers.1.mlp.fc1.bias first"),
-])
-def test_parts_of_a_model_are_refused(folder: Path, tmp_path: Path, lost: str, message: str) -> None:
-    state = {key: value for key, value in load_file(folder / "model.safetensors").items() if not key.startswith(lost)}
-    save_file(state, tmp_path / "part.safetensors")
-    with pytest.raises(AtelierError, match=message):
-        open_scorer(tmp_path / "part.safetensors")
-
-
-@pytest.mark.parametrize("flat", [False, True])
-@pytest.mark.parametrize("name", [
-    "text_model.embeddings.token_embedding.weight", "text_model.embeddings.position_embedding.weight",
-    "vision_model.embeddings.patch_embedding.weight", "vision_model.embeddings.position_embedding.weight"])
-def test_a_model_without_embeddings_is_named(folder: Path, tmp_path: Path, name: str, flat: bool) -> None:
-    state = load_file(folder / "model.safetensors")
-    tensor = state.pop(name)
-    save_file({**state, name: tensor.flatten()} if flat else state, tmp_path / "part.safetensors")
-    with pytest.raises(AtelierError, match=f"part lacks {name}"):
-        open_scorer(tmp_path / "part.safetensors")
-
-
-def test_a_tensor_of_another_shape_is_named(folder: Path, tmp_path: Path) -> None:
-    state = load_file(folder / "model.safetensors")
-    name = "text_model.encoder.layers.1.mlp.fc2.weight"
-    save_file({**state, name: state[name].T.contiguous()[1:].contiguous()}, tmp_path / "odd.safetensors")
-    with pytest.raises(AtelierError, match=rf"odd has {name} in another shape .*: \(\d+, \d+\), not"):
-        open_scorer(tmp_path / "odd.safetensors")
-
-
-@pytest.mark.parametrize("scale", [None, torch.ones(1)])
-def test_the_scale_of_the_training_does_not_matter(folder: Path, tmp_path: Path, scale: torch.Tensor | None) -> None:
-    copy = Path(shutil.copytree(folder, tmp_path / folder.name))
-    state = {key: value for key, value in load_file(folder / "model.safetensors").items() if key != "logit_scale"}
-    save_file({**state, "logit_scale": scale} if scale is not None else state, copy / "model.safetensors")
-    pictures = random_pictures([(40, 40)])
-    assert torch.equal(cosines(open_scorer(copy).score(pictures, "a cat")),
-                       cosines(open_scorer(folder).score(pictures, "a cat")))
-
-
-def test_other_layouts_and_broken_files_are_refused(tmp_path: Path) -> None:
-    save_file({"visual.conv1.weight": torch.zeros(1)}, tmp_path / "open_clip.safetensors")
-    with pytest.raises(AtelierError, match="open_clip lacks a text encoder"):
-        open_scorer(tmp_path / "open_clip.safetensors")
-    (tmp_path / "torn.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{\"a\":")
-    with pytest.raises(AtelierError, match=r"torn\.safetensors"):
-        open_scorer(tmp_path / "torn.safetensors")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(AtelierError, match=r"no weights.*CLIP model"):
-        open_scorer(tmp_path / "empty")
 
 
 def test_scores_do_not_depend_on_what_ran_before(folder: Path) -> None:
