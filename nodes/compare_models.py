@@ -11,9 +11,9 @@ from ..atelier.errors import AtelierError
 from . import sockets
 from .comparison import NO_SCORE, ComparisonRequest, file_states
 from .comparison_graph import add_pictures
+from .comparison_widgets import check_score_model, negative_input, picture_inputs, score_model_state
 from .host import folders
 from .host.graph import graph_builder
-from .validation import check
 
 if TYPE_CHECKING:
     from ..atelier.compare.compared_model import ComparedModel
@@ -38,20 +38,14 @@ class CompareModels(io.ComfyNode):
                 sockets.ComparedModels.Input("models", tooltip="From a chain of Model to Compare."),
                 io.String.Input("prompts", multiline=True, default="a cat wearing neon-glasses",
                                 tooltip="One prompt a line."),
-                io.String.Input("negative", multiline=True, default="low quality, blurry",
-                                tooltip="The negative prompt of all."),
+                negative_input(),
                 io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False,
                              tooltip="The first seed."),
                 io.Int.Input("seeds", default=3, min=1, max=1000,
                              tooltip="How many seeds for each prompt: seed, seed + 1, … Prompts times seeds: to show a "
                                      "difference takes 6 pictures of each of two models, 7 of three or four, 8 of "
                                      "five to seven."),
-                io.Int.Input("width", default=512, min=64, max=8192, step=8, tooltip="Width of the pictures."),
-                io.Int.Input("height", default=512, min=64, max=8192, step=8, tooltip="Height of the pictures."),
-                io.Combo.Input("score_model", options=[NO_SCORE, *folders.clip_score_names()], default=NO_SCORE,
-                               tooltip="A CLIP model in models/clip_score, or none for pictures and times only."),
-                io.Int.Input("cell", default=256, min=0, max=4096, step=8, advanced=True,
-                             tooltip="Longest side of the grid's pictures in pixels. 0: their own size."),
+                *picture_inputs("pictures and times only"),
             ],
             outputs=[
                 io.Image.Output(display_name="grid", tooltip="One column a model, one row a prompt and seed."),
@@ -65,14 +59,12 @@ class CompareModels(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, score_model: str | None = None) -> bool | str:
         """Report before the run that the CLIP model is missing."""
-        return score_model == NO_SCORE or check(folders.clip_score_path, score_model)
+        return check_score_model(score_model)
 
     @classmethod
     def fingerprint_inputs(cls, score_model: str | None = None, **_: Any) -> str:
         """Change when the CLIP model's files do."""
-        if not score_model or score_model == NO_SCORE:
-            return ""
-        return folders.disk_state(folders.clip_score_path(score_model))
+        return score_model_state(score_model)
 
     @classmethod
     def execute(cls, models: tuple[ComparedModel, ...], prompts: str, negative: str, seed: int, seeds: int, width: int,

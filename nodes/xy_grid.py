@@ -12,9 +12,9 @@ from ..atelier.errors import AtelierError
 from . import sockets
 from .comparison import NO_SCORE, ComparisonRequest, file_states
 from .comparison_graph import add_pictures
+from .comparison_widgets import check_score_model, negative_input, picture_inputs, score_model_state
 from .host import folders
 from .host.graph import graph_builder, sampler_names, scheduler_names
-from .validation import check
 
 if TYPE_CHECKING:
     from ..atelier.compare.compared_model import ComparedModel
@@ -47,16 +47,10 @@ class XYGrid(io.ComfyNode):
                 io.String.Input("y_values", multiline=True, default="0, 1", tooltip=_VALUES),
                 io.String.Input("prompt", multiline=True, default="a cat wearing neon-glasses",
                                 tooltip="The prompt, unless an axis varies it."),
-                io.String.Input("negative", multiline=True, default="low quality, blurry",
-                                tooltip="The negative prompt of all."),
+                negative_input(),
                 io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False,
                              tooltip="The seed, unless an axis varies it."),
-                io.Int.Input("width", default=512, min=64, max=8192, step=8, tooltip="Width of the pictures."),
-                io.Int.Input("height", default=512, min=64, max=8192, step=8, tooltip="Height of the pictures."),
-                io.Combo.Input("score_model", options=[NO_SCORE, *folders.clip_score_names()], default=NO_SCORE,
-                               tooltip="A CLIP model in models/clip_score, or none for pictures only."),
-                io.Int.Input("cell", default=256, min=0, max=4096, step=8, advanced=True,
-                             tooltip="Longest side of the grid's pictures in pixels. 0: their own size."),
+                *picture_inputs("pictures only"),
             ],
             outputs=[
                 io.Image.Output(display_name="grid", tooltip="Columns are x, rows are y."),
@@ -69,16 +63,14 @@ class XYGrid(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, score_model: str | None = None) -> bool | str:
         """Report before the run that the CLIP model is missing."""
-        return score_model == NO_SCORE or check(folders.clip_score_path, score_model)
+        return check_score_model(score_model)
 
     @classmethod
     def fingerprint_inputs(cls, score_model: str | None = None, x: str = "", y: str = "", **_: Any) -> str:
         """Change when the CLIP model's files do, or the files that an axis may name."""
         names = [name for field, kind in ((Field.CHECKPOINT, "checkpoints"), (Field.LORA, "loras"))
                  if field.value in (x, y) for name in folders.model_names(kind)]
-        scored = "" if not score_model or score_model == NO_SCORE else folders.disk_state(
-            folders.clip_score_path(score_model))
-        return "\n".join([scored, *names])
+        return "\n".join([score_model_state(score_model), *names])
 
     @classmethod
     def execute(cls, models: tuple[ComparedModel, ...], x: str, x_values: str, y: str, y_values: str, prompt: str,

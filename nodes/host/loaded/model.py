@@ -49,8 +49,9 @@ class HostModel:
     """The strength of guidance that a distilled model is told while it is trained; None: as the host does."""
 
     def check(self) -> None:
-        """Refuse what changed since the model was connected."""
+        """Refuse a model that learns no pictures, or that was changed since it was loaded."""
         kinds.check_kind(self.model.model)
+        source.refuse_patches(self.model, "MODEL")
 
     def identity(self) -> Mapping[str, object]:
         """The fingerprints of network, text encoder and VAE."""
@@ -92,7 +93,7 @@ class HostModel:
         model = self._rebuilt(device, dtype)
         denoiser = HostDenoiser(model, self.guidance, device, dtype)
         denoiser.objective(request.loss, request.levels).check()
-        # Unknown networks are counted as too large for a card to train without: it costs a quarter of the speed.
+        # The memory of these networks is not counted yet; most are too large to train on a card without.
         checkpointing = {"on": True, "off": False, "auto": device.type != "cpu"}[request.device.gradient_checkpointing]
         if checkpointing:
             checkpoint_blocks(blocks(model.diffusion_model), in_training)
@@ -150,8 +151,7 @@ def open_loaded(model: Any, clip: Any, vae: Any, *, guidance: float | None, prog
     _check_latents(model.model.latent_format, vae)
     files = source.files_of(model, "MODEL")
     sampling = model.get_model_object("model_sampling")
-    process = [type(parent).__name__ if not isinstance(parent, type) else parent.__name__ for parent in
-               type(sampling).__mro__] + [float(getattr(sampling, "shift", 0.0) or 0.0)]
+    process = [*(parent.__name__ for parent in type(sampling).__mro__), float(getattr(sampling, "shift", None) or 0)]
     options = model.cached_patcher_init[1][1:]
     return HostModel(
         model=model, clip=clip, vae=vae, files=tuple(files), guidance=guidance,
