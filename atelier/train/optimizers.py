@@ -13,7 +13,8 @@ from .request.recipe import OptimizerConfig
 
 
 def make_optimizer(names: Sequence[str], masters: Sequence[Tensor], options: OptimizerConfig) -> torch.optim.Optimizer:
-    """The optimiser over `masters`: a parameter group for the UNet's, and one for the text encoder's if it is trained.
+    """The optimiser over `masters`: a parameter group for the network's, and one for the text encoders' if they are
+    trained.
 
     Prodigy finds one step size for all groups and takes no other ratio between their rates than 1 or 0. With it the
     text encoder's group has `learning_rate` as well, or 0 where `text_learning_rate` is 0.
@@ -21,9 +22,9 @@ def make_optimizer(names: Sequence[str], masters: Sequence[Tensor], options: Opt
     Raises:
         MissingPackage: the optimiser needs a package that is not installed.
     """
-    text = [m for name, m in zip(names, masters, strict=True) if not name.startswith("unet.")]
-    unet = [m for name, m in zip(names, masters, strict=True) if name.startswith("unet.")]
-    groups = [{"params": unet, "lr": options.learning_rate, "base_lr": options.learning_rate}]
+    text = [m for name, m in zip(names, masters, strict=True) if name.startswith("text_encoder")]
+    network = [m for name, m in zip(names, masters, strict=True) if not name.startswith("text_encoder")]
+    groups = [{"params": network, "lr": options.learning_rate, "base_lr": options.learning_rate}]
     if text:
         rate = options.text_learning_rate
         if options.optimizer == "prodigy" and rate:

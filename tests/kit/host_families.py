@@ -86,6 +86,18 @@ class FakeVae:
         return (torch.nn.functional.interpolate(colours.float(), scale_factor=8) / 2 + 0.5).permute(0, 2, 3, 1)
 
 
+def settled_flux(folder: Path) -> Any:
+    """A small Flux that at first hands the noisy latent on nearly as it is, so that what is missing can be learnt."""
+    small_model("flux", folder)
+    path = folder / "flux.safetensors"
+    weights = {name: tensor * 0.5 if tensor.dim() > 1 else torch.full_like(tensor, float("bias" not in name))
+               for name, tensor in load_file(path).items()}
+    turned, _ = torch.linalg.qr(torch.randn(64, 64, generator=torch.Generator().manual_seed(0)))
+    weights |= {"img_in.weight": turned.contiguous(), "final_layer.linear.weight": turned.T.contiguous()}
+    save_file(weights, path)
+    return _load("flux", str(path), str(torch.float32))
+
+
 def small_model(family: str, folder: Path, *, dtype: torch.dtype = torch.float32) -> Any:
     """A `ModelPatcher` of a small model of a family (a key of `CONFIGS`), which its file rebuilds."""
     path = folder / f"{family}.safetensors"
@@ -193,9 +205,9 @@ class Opened:
 
 
 def open_small(pack: ModuleType, family: str, folder: Path, dtype: torch.dtype = torch.float32) -> Opened:
-    """A small model with its CLIP and VAE, opened for training."""
+    """A small model with its CLIP and VAE, opened for training; "settled flux" is `settled_flux`."""
     with torch.inference_mode():  # as the host's loaders run
-        patcher = small_model(family, folder, dtype=dtype)
+        patcher = settled_flux(folder) if family == "settled flux" else small_model(family, folder, dtype=dtype)
     clip, vae = fake_parts(folder, patcher)
     progress = pack_module(pack, "atelier.progress").Progress()
     host = pack_module(pack, "nodes.host.loaded.model").open_loaded(patcher, clip, vae, guidance=None,

@@ -51,3 +51,11 @@ def test_a_package_that_is_not_there_is_named(optimizer: str, package: str, monk
     monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed, whether it is or not
     with pytest.raises(MissingPackage, match=f"pip install {package}"):
         make_optimizer(["unet.a"], [torch.ones(3, requires_grad=True)], OptimizerConfig(optimizer=optimizer))
+
+
+def test_only_text_encoders_have_the_text_encoders_rate() -> None:
+    names = ["unet.a", "diffusion_model.b", "text_encoder.c", "text_encoder_2.d"]
+    masters = [torch.zeros(1, requires_grad=True) for _ in names]
+    optimizer = make_optimizer(names, masters, OptimizerConfig(learning_rate=1e-3, text_learning_rate=1e-5))
+    rates = {id(tensor): group["lr"] for group in optimizer.param_groups for tensor in group["params"]}
+    assert [rates[id(master)] for master in masters] == [1e-3, 1e-3, 1e-5, 1e-5]

@@ -53,19 +53,20 @@ class Runs:
                                                                  progress or self.progress())
 
 
-def test_a_small_flow_model_learns_four_pictures(opened: Opened, tmp_path: Path) -> None:
+def test_a_small_flow_model_learns_four_pictures(pack: ModuleType, tmp_path: Path) -> None:
+    opened = open_small(pack, "settled flux", tmp_path)
     runs = Runs(opened, tmp_path, pictures(tmp_path / "pictures"))
-    request = opened.request(steps=150, learning_rate=1e-2, batch_size=4, targets="all_linear", rank=64, alpha=64,
-                             precision="fp32", validation_pictures=4, patience=0, validate_every=149,
-                             sample_prompt="red", sample_steps=2, sample_cfg=1.0, sample_every=149)
+    request = opened.request(steps=150, learning_rate=3e-3, batch_size=4, targets="all_linear", rank=16, alpha=16,
+                             precision="fp32", validation_pictures=4, patience=0, validate_every=10,
+                             sample_prompt="red", sample_steps=8, sample_cfg=1.0, sample_every=149)
     frozen = {name: tensor.clone() for name, tensor in opened.patcher.model.state_dict().items()}
     report = runs.train("colours", request)
-    losses = report.result.history.losses
-    first, last = sum(losses[:20]) / 20, sum(losses[-20:]) / 20
-    # Of a random network, whose layers outside the blocks stay random, most of the error cannot be learnt away.
-    assert last < 0.85 * first, (first, last)
-    assert len(report.folder.samples) == 2
-    assert Image.open(report.folder.samples[-1]).size == (64, 64)
+    history = report.result.history
+    assert sum(history.losses[-20:]) < 0.4 * sum(history.losses[:20])
+    assert history.validation[-1][1] < 0.4 * history.validation[0][1], history.validation
+    shown = Image.open(report.folder.samples[-1]).convert("RGB").resize((1, 1)).getpixel((0, 0))
+    distance = {name: sum((a - b) ** 2 for a, b in zip(shown, colour, strict=True)) for name, colour in COLOURS.items()}
+    assert min(distance, key=lambda name: distance[name]) == "red", (shown, distance)
     assert all(torch.equal(tensor, frozen[name]) for name, tensor in opened.patcher.model.state_dict().items())
     with safe_open(report.lora, "pt") as file:
         header = file.metadata()
