@@ -97,7 +97,8 @@ class Adapters:
         own = {id(parameter) for parameter in self.parameters}
         for component, module in self.components.items():
             for name, weight in module.named_parameters():
-                if id(weight) not in own and not bool(torch.isfinite(weight).all()):
+                # By way of float32: torch cannot ask this of eight-bit numbers.
+                if id(weight) not in own and not bool(torch.isfinite(weight.float()).all()):
                     return f"{name.replace('.base_layer.', '.')} of the {component}"
         return ""
 

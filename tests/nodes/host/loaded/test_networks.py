@@ -141,3 +141,7 @@ def test_frozen_float8_weights_stay_as_they_are_and_pass_gradients_on(pack: Modu
     assert sum(master.grad is not None for master in adapters.masters) == len(adapters.masters)
     assert len(before) >= 20
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights().items())
+    assert adapters.damaged_weight() == ""
+    layer = denoiser.network.single_blocks[0].linear2.base_layer
+    layer.weight.data[0, 0] = float("nan")
+    assert adapters.damaged_weight() == "single_blocks.0.linear2.weight of the diffusion_model"
