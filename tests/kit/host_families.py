@@ -103,7 +103,10 @@ def small_model(family: str, folder: Path, *, dtype: torch.dtype = torch.float32
     path = folder / f"{family}.safetensors"
     model = _build(family)
     torch.manual_seed(0)
-    for name, parameter in sorted(model.diffusion_model.named_parameters()):
+    weights = dict(model.diffusion_model.named_parameters())
+    # SD 3 leaves its position embeddings, which are no parameter, as the memory was.
+    weights |= {name: buffer for name, buffer in model.diffusion_model.named_buffers() if name == "pos_embed"}
+    for name, parameter in sorted(weights.items()):
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
         else:
