@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -14,6 +15,8 @@ from ..progress import Interrupted, Progress
 
 LINE_SECONDS = 10.0
 """Minimum seconds between lines where no bar can be drawn."""
+
+_STANDARD_ERROR = 2
 
 _interrupt_requested = threading.Event()
 
@@ -31,7 +34,8 @@ def graceful_interrupts() -> Iterator[None]:
         if _interrupt_requested.is_set():
             raise KeyboardInterrupt
         _interrupt_requested.set()
-        print("\nStopping after this step; once more to stop at once.", file=sys.stderr, flush=True)
+        # Past the buffer: the signal may have come in the middle of a line, and no buffer takes a second writer.
+        os.write(_STANDARD_ERROR, b"\nStopping after this step; once more to stop at once.\n")
 
     for kind in before:
         signal.signal(kind, ask)
