@@ -12,6 +12,7 @@ from torch import Tensor
 from ..checkpoint.write import write_tensors
 from ..errors import AtelierError
 from ..files import atomic_file
+from .nested_state import flattened, nested
 from .run_state import RunState
 from .trainer import Trainer
 
@@ -27,15 +28,8 @@ def save_state(path: Path, trainer: Trainer, state: RunState) -> None:
     for role in ("weight", "average"):
         for index, tensor in enumerate(trained[role]):
             tensors[f"{role}/{index}"] = tensor
-    scalars: dict[str, Any] = {}
-    for index, entries in trained["optimizer"]["state"].items():
-        for key, value in entries.items():
-            if isinstance(value, Tensor):
-                tensors[f"optimizer/{index}/{key}"] = value
-            else:
-                scalars[f"{index}/{key}"] = value
-    facts = {**state.as_dict(), "total": trainer.total, "groups": trained["optimizer"]["param_groups"],
-             "scalars": scalars}
+    facts = {**state.as_dict(), "total": trainer.total,
+             "optimizer": flattened(trained["optimizer"], "optimizer", tensors)}
     with atomic_file(path) as part:
         write_tensors(part, tensors, {"atelier": json.dumps(facts)})
 
@@ -47,20 +41,20 @@ def load_state(path: Path, trainer: Trainer) -> RunState:
         AtelierError: the file is damaged or belongs to another request.
     """
     facts, tensors = _read(path, with_tensors=True)
+    optimizer = nested(facts["optimizer"], tensors) if "optimizer" in facts else _of_release_2(facts, tensors)
+    trainer.load_state_dict({"weight": _numbered(tensors, "weight"), "average": _numbered(tensors, "average"),
+                             "optimizer": optimizer})
+    return RunState.from_dict(facts)
+
+
+def _of_release_2(facts: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """The optimiser's state of a run that 0.2.0 or an earlier release saved: one level deep, betas as a list."""
     state: dict[int, dict[str, Any]] = {}
-    for key, tensor in tensors.items():
-        if key.startswith("optimizer/"):
-            _, index, name = key.split("/", 2)
-            state.setdefault(int(index), {})[name] = tensor
-    for key, value in facts["scalars"].items():
+    own = {key.removeprefix("optimizer/"): tensor for key, tensor in tensors.items() if key.startswith("optimizer/")}
+    for key, value in (*own.items(), *facts["scalars"].items()):
         index, name = key.split("/", 1)
         state.setdefault(int(index), {})[name] = value
-    groups = facts["groups"]
-    for group in groups:  # JSON has lists where the optimiser wants tuples
-        group["betas"] = tuple(group["betas"])
-    trainer.load_state_dict({"weight": _numbered(tensors, "weight"), "average": _numbered(tensors, "average"),
-                             "optimizer": {"state": state, "param_groups": groups}})
-    return RunState.from_dict(facts)
+    return {"state": state, "param_groups": [{**group, "betas": tuple(group["betas"])} for group in facts["groups"]]}
 
 
 def read_progress(path: Path) -> tuple[int, int]:

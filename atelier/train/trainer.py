@@ -17,6 +17,7 @@ from .compiled_unet import CompiledUNet
 from .denoiser import Denoiser
 from .early_stopping import ValidationPlan
 from .mkldnn_prepack import prepack_frozen
+from .nested_state import restore
 from .optimizers import make_optimizer, rate_factor, set_rate, update_average
 from .request.request import TrainRequest
 
@@ -89,7 +90,7 @@ class Trainer:
         """Go back to what `state_dict` returned of a trainer of the same request."""
         self.adapters.load(state["weight"])
         self.average = [tensor.to(self.device, torch.float32) for tensor in state["average"]] or None
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore(self.optimizer, state["optimizer"])
 
     def train_step(self, step: int, loss_scale: float) -> StepResult:
         """Do the optimiser step after `step` others."""
