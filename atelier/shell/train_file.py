@@ -57,16 +57,18 @@ def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
     return TrainFile(
         name=file_name(_text(values, "name", path.name)), model=_path(values, "model", path.name, base),
         prediction_type=prediction, folder=_path(data, "folder", "[data]", base), data=_folder_options(data, base),
-        request=_request(values), paths=RunPaths(folders[0], folders[1], folders[2], device))
+        request=_request(values, base), paths=RunPaths(folders[0], folders[1], folders[2], device))
 
 
-def _request(values: Mapping[str, Any]) -> TrainRequest:
+def _request(values: Mapping[str, Any], base: Path) -> TrainRequest:
     """The request of a file: its preset, then its tables, then its length and seed."""
+    lora = dict(only(values.get("lora", {}), names_of("lora"), "[lora]"))
+    if lora.get("init_lora"):
+        lora["init_lora"] = str(_path(lora, "init_lora", "[lora]", base))
     top = {key: values[key] for key in ("epochs", "steps", "seed") if key in values}
     preset = values.get("preset", None if {"epochs", "steps"} & set(top) else "subject")
     others = names_of(*(part for part in PARTS if part != "lora"))
-    return build_request(preset, only(values.get("lora", {}), names_of("lora"), "[lora]"),
-                         only(values.get("options", {}), others, "[options]"), top)
+    return build_request(preset, lora, only(values.get("options", {}), others, "[options]"), top)
 
 
 def _folder_options(data: Mapping[str, Any], base: Path) -> FolderOptions:

@@ -7,7 +7,9 @@ parameters themselves.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -43,21 +45,45 @@ def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: 
 
     first = next(module.parameters())
     module.requires_grad_(False)
+    wanted = re.compile(layers)
+    sizes = {f"^{re.escape(path)}": config.size(_layer_path(f"{component}.{path}"))
+             for path, _ in module.named_modules() if config.rank_pattern and wanted.fullmatch(path)}
     peft = PeftLoraConfig(
         r=config.rank, lora_alpha=config.alpha,  # type: ignore[arg-type]  # a float works as well
         lora_dropout=config.dropout, bias="none", use_dora=config.kind == "dora", use_rslora=config.rslora,
-        target_modules=layers)
+        target_modules=layers, rank_pattern={path: rank for path, (rank, _) in sizes.items()},
+        alpha_pattern={path: alpha for path, (_, alpha) in sizes.items()})  # type: ignore[arg-type]
     try:
         with torch.random.fork_rng(devices=[]):  # initial values are drawn, but not from the caller's stream
             # On meta, PEFT would leave its own parameters on the CPU.
             inject_adapter_in_model(peft, module, _ADAPTER, low_cpu_mem_usage=first.is_meta)
     except ValueError as error:
-        raise AtelierError(f"No layer of the {component} matches the targets {config.targets!r}.",
+        raise AtelierError(f"No layer of the {component} matches the targets "
+                           f"{config.target_pattern or config.targets!r}.",
                            "Choose other targets; this model may lack attention layers.") from error
     parameters = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     for _, parameter in parameters:
         parameter.data = parameter.data.to(first.device, dtype)
+    if config.rank_dropout:
+        for name, layer in module.named_modules():
+            if name.endswith(f".lora_A.{_ADAPTER}"):
+                layer.register_forward_hook(partial(_drop_ranks, config.rank_dropout))
     return parameters
+
+
+def _drop_ranks(share: float, layer: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    """The output of a layer's A without a random share of its ranks, drawn for each picture of the batch anew and made
+    up for by the others."""
+    if not layer.training:
+        return output
+    ranks = 1 if isinstance(layer, nn.Conv2d) else output.dim() - 1
+    shape = [size if axis in (0, ranks) else 1 for axis, size in enumerate(output.shape)]
+    return output * (torch.rand(shape, device=output.device) >= share) / (1 - share)
+
+
+def _layer_path(name: str) -> str:
+    """The path of a layer within its component, as users write it."""
+    return canonical(name).split(".", 1)[1]
 
 
 class Adapters:
@@ -161,15 +187,18 @@ class Adapters:
 
         rsLoRA scales by alpha / √r; files know only alpha / r, so their alpha is alpha · √r.
         """
-        alpha = self.config.alpha * (self.config.rank ** 0.5 if self.config.rslora else 1.0)
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in zip(self.names, tensors or self.masters, strict=True):
             for role in ("lora_A", "lora_B", "lora_magnitude_vector"):
                 stem, found, _ = name.partition(f".{role}.")
                 if found:
                     parts.setdefault(stem, {})[role] = tensor.detach().float().cpu()
-        return {canonical(stem): LoraModule(part["lora_A"], part["lora_B"], alpha, part.get("lora_magnitude_vector"))
-                for stem, part in parts.items()}
+        return {canonical(stem): LoraModule(part["lora_A"], part["lora_B"], self._alpha(stem),
+                                            part.get("lora_magnitude_vector")) for stem, part in parts.items()}
+
+    def _alpha(self, stem: str) -> float:
+        rank, alpha = self.config.size(_layer_path(stem))
+        return alpha * (rank ** 0.5 if self.config.rslora else 1.0)
 
     def tensors_of(self, weights: Mapping[str, LoraModule]) -> list[Tensor]:
         """The inverse of `weights`: tensors in the order of `names`, shaped as the masters are."""

@@ -37,27 +37,33 @@ def _blocks(module: nn.Module, path: str) -> Iterator[tuple[str, nn.Module]]:
             yield from _blocks(child, inner)
 
 
-def layers_of(network: nn.Module, targets: str) -> list[str]:
-    """The paths of the linear (and convolution) layers in the blocks of a network that `targets` means.
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def layers_of(network: nn.Module, targets: str, pattern: str = "") -> list[str]:
+    """The paths of the linear (and convolution) layers in the blocks of a network that `targets` means, or of all its
+    layers whose path `pattern` matches.
 
     Args:
         network: Any diffusion network.
         targets: "attention", "cross_attention", "attention_ff" (with feed-forward), "attention_ff_conv" (every layer
             of a block that is no modulation, convolutions too) or "all_linear" (every linear layer of a block).
+        pattern: A regular expression in the place of targets; empty: none.
 
     Raises:
         AtelierError: there is no such layer.
     """
-    found = []
+    found = [path for path, layer in network.named_modules()
+             if pattern and isinstance(layer, (nn.Linear, *_CONVOLUTIONS)) and re.fullmatch(pattern, path)]
     for path, block in blocks(network).items():
-        if _TEXT.fullmatch(path):
+        if pattern or _TEXT.fullmatch(path):
             continue
         for name, layer in block.named_modules():
-            kind = nn.Linear if targets != "attention_ff_conv" else (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+            kind = nn.Linear if targets != "attention_ff_conv" else (nn.Linear, *_CONVOLUTIONS)
             if isinstance(layer, kind) and _meant(name.split("."), targets):
                 found.append(f"{path}.{name}" if name else path)
     if not found:
-        raise AtelierError(f"No layer of this model matches the targets {targets!r}.",
+        raise AtelierError(f"No layer of this model matches the targets {pattern or targets!r}.",
                            "Choose other targets, such as attention or all_linear.")
     return found
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..errors import AtelierError
 from .objective import broadcast, squared_error
+from .pixel_loss import SQUARED, PixelLoss
 from .request.levels import DISTRIBUTIONS
 
 
@@ -37,6 +38,7 @@ class FlowObjective:
     """Of the normal number; above 0 prefers noise."""
     spread: float = 1.0
     """Its standard deviation."""
+    pixel_loss: PixelLoss = SQUARED
     shift: float = 1.0
     """s in σ' = s σ / (1 + (s − 1) σ): above 1 moves all levels towards noise, as large pictures need (ibid., equation
     23)."""
@@ -74,8 +76,8 @@ class FlowObjective:
 
     def loss(self, prediction: Tensor, target: Tensor, levels: Tensor, *, weights: Tensor, mask: Tensor | None = None
              ) -> Tensor:
-        """Mean over the batch of each sample's (masked) mean squared error times its weight. A scalar."""
-        return (self.errors(prediction, target, levels, mask) * weights).mean()
+        """Mean over the batch of each sample's (masked) mean loss times its weight. A scalar."""
+        return (self.pixel_loss(prediction, target, mask, levels / (1 - levels), levels) * weights).mean()
 
     def errors(self, prediction: Tensor, target: Tensor, levels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Each sample's mean squared error, [B]."""
@@ -83,6 +85,19 @@ class FlowObjective:
 
     def _shifted(self, sigma: Tensor) -> Tensor:
         return self.shift * sigma / (1 + (self.shift - 1) * sigma)
+
+
+def squeezed(sigma: Tensor, limits: tuple[int, int]) -> Tensor:
+    """Levels from 0 to 1 moved into `limits` along a straight line.
+
+    Args:
+        sigma: The levels.
+        limits: The least and the most, in thousandths.
+    """
+    if limits == (0, 1000):
+        return sigma
+    low, high = limits
+    return low / 1000 + (high - low) / 1000 * sigma
 
 
 def shift_for(tokens: int, *, least: float = 0.5, most: float = 1.15, few: int = 256, many: int = 4096) -> float:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..dataset.types import TrainingSet
 from .request.levels import LevelConfig
 from .request.request import TrainRequest
+from .warm_start import file_digest
 
 if TYPE_CHECKING:
     import torch
@@ -50,15 +52,21 @@ def run_identity(request: TrainRequest, model: TrainableModel, data: TrainingSet
     content = {"version": _VERSION, "recipe": [recipe_values(part) for part in recipe], "seed": request.seed,
                "precision": str(dtype), "training set": data.digest, **model.identity()}
     if request.levels != LevelConfig():  # runs from before there was a choice keep their names
-        content["levels"] = asdict(request.levels)
+        content["levels"] = recipe_values(request.levels)
+    if request.lora.init_lora:
+        content["init lora"] = file_digest(Path(request.lora.init_lora))
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return RunIdentity(digest[:16], f"{request.steps}-steps" if request.steps else f"{request.epochs}-epochs")
 
 
-_LATER = {"tag_dropout": 0.0}
+_LATER: dict[str, Any] = {
+    "tag_dropout": 0.0, "optimizer_args": "", "lora_plus_ratio": 1.0, "schedule_cycles": 3, "schedule_power": 2.0,
+    "loss": "mse", "huber_c": 0.1, "huber_schedule": "snr", "min_timestep": 0, "max_timestep": 1000,
+    "rank_dropout": 0.0, "target_pattern": "", "rank_pattern": ""}
 """Fields that came after runs had been named, with the value that trains as those did."""
 
 
 def recipe_values(part: Any) -> dict[str, Any]:
-    """The fields of a part of the recipe that count, by name."""
-    return {name: value for name, value in asdict(part).items() if name not in _LATER or value != _LATER[name]}
+    """The fields of a part of the recipe that count, by name. Of a file it is the content, not the path."""
+    return {name: value for name, value in asdict(part).items()
+            if name != "init_lora" and (name not in _LATER or value != _LATER[name])}

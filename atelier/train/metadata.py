@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 
 from .. import __version__
 from ..dataset.types import TrainingSet
@@ -30,7 +31,10 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
         "ss_network_dim": lora.rank,
         "ss_network_alpha": lora.alpha * (lora.rank ** 0.5 if lora.rslora else 1.0),
         "ss_network_dropout": lora.dropout,
-        "ss_network_args": json.dumps({"targets": lora.targets, "kind": lora.kind, "rslora": lora.rslora}),
+        "ss_network_args": json.dumps({"targets": lora.targets, "kind": lora.kind, "rslora": lora.rslora,
+                                       **{name: value for name, value in (
+                                           ("target_pattern", lora.target_pattern), ("rank_pattern", lora.rank_pattern),
+                                           ("rank_dropout", lora.rank_dropout)) if value}}),
         **model.header(),
         "ss_learning_rate": optimizer.learning_rate,
         "ss_unet_lr": optimizer.learning_rate,
@@ -64,6 +68,13 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
         "atelier.version": __version__,
         "atelier.run": run,
         "atelier.training_set": data.digest,
-        "atelier.config": json.dumps(asdict(request), sort_keys=True),
+        "atelier.config": json.dumps(_config(request), sort_keys=True),
     }
     return {key: str(value) for key, value in values.items() if value is not None}
+
+
+def _config(request: TrainRequest) -> dict[str, object]:
+    """The request as JSON values. A file is called by its name alone: its folder is nobody's business."""
+    values = asdict(request)
+    values["lora"]["init_lora"] = Path(request.lora.init_lora).name
+    return values

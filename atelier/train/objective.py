@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AtelierError
+from .pixel_loss import SQUARED, PixelLoss, masked_mean
 
 
 class Objective(Protocol):
@@ -61,10 +62,13 @@ class DiffusionObjective:
     """ᾱ_t, [T], float32, on the training device."""
     prediction_type: str
     min_snr_gamma: float = 0.0
+    pixel_loss: PixelLoss = SQUARED
+    limits: tuple[int, int] = (0, 1000)
+    """The timesteps that are trained, in thousandths of the schedule."""
 
     @staticmethod
-    def of(scheduler_config: Mapping[str, Any], device: torch.device, *, min_snr_gamma: float = 0.0
-           ) -> DiffusionObjective:
+    def of(scheduler_config: Mapping[str, Any], device: torch.device, *, min_snr_gamma: float = 0.0,
+           pixel_loss: PixelLoss = SQUARED, limits: tuple[int, int] = (0, 1000)) -> DiffusionObjective:
         """From a model's own scheduler configuration (betas, prediction type, zero terminal SNR).
 
         Raises:
@@ -77,7 +81,8 @@ class DiffusionObjective:
         if kind not in ("epsilon", "v_prediction"):
             raise AtelierError(f"The model's scheduler predicts {kind!r}.",
                                "Only epsilon and v_prediction models can be trained; choose another model.")
-        return DiffusionObjective(scheduler.alphas_cumprod.to(device, torch.float32), kind, min_snr_gamma)
+        return DiffusionObjective(scheduler.alphas_cumprod.to(device, torch.float32), kind, min_snr_gamma,
+                                  pixel_loss, limits)
 
     @property
     def timesteps(self) -> int:
@@ -85,12 +90,14 @@ class DiffusionObjective:
         return self.alphas_cumprod.shape[0]
 
     def draw_levels(self, count: int, stream: torch.Generator, size: tuple[int, int] = (0, 0)) -> Tensor:
-        """`count` timesteps, all equally likely; int64."""
-        return torch.randint(self.timesteps, (count,), generator=stream, device=stream.device)
+        """`count` timesteps of those that are trained, all equally likely; int64."""
+        return torch.randint(*trained_timesteps(self.timesteps, self.limits), (count,), generator=stream,
+                             device=stream.device)
 
     def fixed_levels(self, count: int) -> list[int]:
-        """The middles of `count` equal parts of the schedule."""
-        return [int((index + 0.5) * self.timesteps / count) for index in range(count)]
+        """The middles of `count` equal parts of the timesteps that are trained."""
+        low, high = trained_timesteps(self.timesteps, self.limits)
+        return [int(low + (index + 0.5) * (high - low) / count) for index in range(count)]
 
     def noisy(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
         """x_t of `latents` x_0 and `noise` ε."""
@@ -106,14 +113,16 @@ class DiffusionObjective:
 
     def loss(self, prediction: Tensor, target: Tensor, levels: Tensor, *, weights: Tensor, mask: Tensor | None = None
              ) -> Tensor:
-        """Mean over the batch of each sample's (masked) mean squared error times its weight. A scalar.
+        """Mean over the batch of each sample's (masked) mean loss times its weight. A scalar.
 
         With `min_snr_gamma` γ each sample also counts min(SNR, γ) / SNR (epsilon) or min(SNR, γ) / (SNR + 1)
         (v_prediction): Hang et al. 2023, https://arxiv.org/abs/2303.09556, section 3.4.
         """
         if self.min_snr_gamma > 0:
             weights = weights * self._snr_weight(levels)
-        return (self.errors(prediction, target, levels, mask) * weights).mean()
+        level = self.alphas_cumprod[levels]
+        losses = self.pixel_loss(prediction, target, mask, ((1 - level) / level).sqrt(), levels / self.timesteps)
+        return (losses * weights).mean()
 
     def errors(self, prediction: Tensor, target: Tensor, levels: Tensor, mask: Tensor | None = None) -> Tensor:
         """Each sample's mean squared error, [B]."""
@@ -144,8 +153,15 @@ def broadcast(values: Tensor, like: Tensor) -> Tensor:
 
 def squared_error(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
     """Each sample's mean squared error, [B], over what its mask lets count; 0 where that is nothing."""
-    error = (prediction.float() - target.float()).square()
-    others = tuple(range(1, error.dim()))
-    if mask is None:
-        return error.mean(dim=others)
-    return (error * mask).sum(dim=others) / (mask.sum(dim=others) * error.shape[1]).clamp(min=1e-6)
+    return masked_mean((prediction.float() - target.float()).square(), mask)
+
+
+def trained_timesteps(count: int, limits: tuple[int, int]) -> tuple[int, int]:
+    """The first timestep that is trained and the one behind the last, of `count`; at least one is.
+
+    Args:
+        count: Of the schedule.
+        limits: In thousandths of it.
+    """
+    low = min(limits[0] * count // 1000, count - 1)
+    return low, max(low + 1, limits[1] * count // 1000)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from .mkldnn_prepack import prepack_frozen
 from .nested_state import restore
 from .optimizers import make_optimizer, rate_factor, set_rate, update_average
 from .request.request import TrainRequest
+from .warm_start import start_from
 
 FP16_LOSS_SCALE = 2.0 ** 16
 """float16 gradients of a LoRA are often below its smallest number; the loss is multiplied by this first."""
@@ -50,6 +52,8 @@ class Trainer:
         self.denoiser, self.request, self.device = denoiser, request, denoiser.device
         self.adapters = Adapters(denoiser.components, request.lora, request.seed,
                                  layers=denoiser.adapted_layers(request.lora), dtype=denoiser.dtype)
+        if request.lora.init_lora:
+            start_from(self.adapters, Path(request.lora.init_lora))
         if request.device.compile == "off":  # the compiler arranges weights itself
             prepack_frozen(denoiser.network)
         self.unet = CompiledUNet(denoiser.network, request.device.compile == "on")
@@ -173,7 +177,7 @@ class Trainer:
         if noise_offset:
             noise = noise + noise_offset * normal(*shape[:2], *[1] * (len(shape) - 2))
         levels = self.objective.draw_levels(shape[0], stream, (shape[-2], shape[-1]))
-        if self.request.lora.dropout:
+        if self.request.lora.dropout or self.request.lora.rank_dropout:
             torch.manual_seed(seed)  # PEFT's dropout draws from the global stream, which `Loop` restores
         prediction = self._predict(self.unet, inputs, self.objective.noisy(latents, noise, levels), levels)
         return self.objective.loss(prediction, self.objective.target(latents, noise, levels), levels,

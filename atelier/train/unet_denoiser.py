@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..models.text import TextBatch, TextStack
 from .denoiser import Conditions, stacked
 from .objective import DiffusionObjective
+from .pixel_loss import PixelLoss
 from .request.levels import LevelConfig
 from .request.lora import LoraConfig, layer_pattern
 from .request.recipe import LossConfig
@@ -51,8 +52,9 @@ class UNetDenoiser:
         return {component: layer_pattern(component, config) for component in self.components}
 
     def objective(self, loss: LossConfig, levels: LevelConfig) -> DiffusionObjective:
-        """The model's own noise schedule and prediction type; all timesteps are equally likely."""
-        return DiffusionObjective.of(self.scheduler_config, self.device, min_snr_gamma=loss.min_snr_gamma)
+        """The model's own noise schedule and prediction type; all timesteps that are trained are equally likely."""
+        return DiffusionObjective.of(self.scheduler_config, self.device, min_snr_gamma=loss.min_snr_gamma,
+                                     pixel_loss=PixelLoss(loss), limits=(levels.min_timestep, levels.max_timestep))
 
     def predict(self, network: Callable[..., Any], noisy: Tensor, levels: Tensor, conditions: Conditions,
                 captions: tuple[str, ...]) -> Tensor:

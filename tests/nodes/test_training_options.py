@@ -39,10 +39,16 @@ def presets(pack: ModuleType) -> list[str]:
     return list(pack_module(pack, "atelier.train.request.presets").PRESETS)
 
 
+IN_FILES_ALONE = {"optimizer_args", "lora_plus_ratio", "schedule_cycles", "schedule_power", "loss", "huber_c",
+                  "huber_schedule", "min_timestep", "max_timestep", "rank_dropout", "target_pattern", "rank_pattern",
+                  "init_lora"}
+"""Options of the shell's TOML that a graph has no widget for; the last one reads a file by its path."""
+
+
 def test_every_option_has_a_widget(pack: ModuleType) -> None:
     known = pack_module(pack, "atelier.train.request.request")
     shown = {known.RENAMED.get(name, name) for node in NODES for name in widgets(pack, node)}
-    assert shown == set(known.FIELDS) - {"epochs", "steps", "seed"}
+    assert shown == set(known.FIELDS) - {"epochs", "steps", "seed"} - IN_FILES_ALONE
 
 
 @pytest.mark.parametrize("node_id", NODES)

@@ -120,3 +120,44 @@ def test_doras_magnitude_is_pefts_in_float32() -> None:
     assert found
     for name, magnitude in found.items():
         torch.testing.assert_close(masters[f"unet.{name}"], magnitude)
+
+
+def test_single_layers_have_a_rank_and_alpha_of_their_own() -> None:
+    config = LoraConfig(rank=4, alpha=2, target_pattern=r".*\.attn[12]\.to_(q|k)",
+                        rank_pattern=r"attn2\..* = 6; to_k = 3:9")
+    weights = Adapters({"unet": tiny_unet()}, config, seed=0).weights()
+    assert weights and {name.rsplit(".", 1)[1] for name in weights} == {"to_q", "to_k"}
+    for name, module in weights.items():
+        expected = (6, 3.0) if ".attn2." in name else (3, 9.0) if name.endswith("to_k") else (4, 2.0)
+        assert (module.rank, module.alpha) == expected, name
+
+
+def test_layers_with_their_own_rank_change_the_output_as_their_file_says() -> None:
+    config = LoraConfig(rank=4, alpha=2, rank_pattern="to_k = 3:9", rslora=True)
+    trainer = _trained(config)
+    merged = tiny_unet()
+    merge_into(merged, select(trainer.adapters.weights(), "unet"))
+    with torch.no_grad():
+        adapted = _run(trainer.denoiser.unet)
+    torch.testing.assert_close(_run(merged), adapted, rtol=1e-4, atol=1e-5)
+
+
+def test_rank_dropout_leaves_out_whole_ranks_for_each_picture_in_training_alone() -> None:
+    config = LoraConfig(rank=8, rank_dropout=0.5, targets="attention_ff_conv")
+    unet = tiny_unet()
+    Adapters({"unet": unet}, config, seed=0)
+    layers = [m for name, m in unet.named_modules() if name.endswith("lora_A.default")]
+    for layer, shape in ((next(m for m in layers if isinstance(m, torch.nn.Linear)), (5, 7)),
+                         (next(m for m in layers if isinstance(m, torch.nn.Conv2d)), (5, 4, 4))):
+        width = layer.weight.shape[1]
+        sample = torch.randn(5, width, 4, 4) if len(shape) == 3 else torch.randn(*shape, width)
+        layer.train(False)
+        whole = layer(sample)
+        layer.train(True)
+        torch.manual_seed(0)
+        found = layer(sample)
+        ratio = (found / whole).movedim(-1, 1) if len(shape) == 2 else found / whole
+        flat = ratio.flatten(2)
+        assert torch.equal(flat, flat[..., :1].expand_as(flat)) or torch.allclose(flat, flat[..., :1].expand_as(flat))
+        assert {round(value, 3) for value in flat[..., 0].flatten().tolist()} == {0.0, 2.0}
+        assert not torch.equal(flat[0], flat[1])

@@ -34,7 +34,9 @@ WEIGHTS: dict[str, Any] = {
     "learning_rate": 2e-2, "beta1": 0.5, "beta2": 0.9, "weight_decay": 0.5, "max_grad_norm": 0.001,
     "schedule": "linear", "warmup_steps": 3, "batch_size": 4, "gradient_accumulation": 2, "ema_decay": 0.9,
     "min_snr_gamma": 1.0, "noise_offset": 0.2, "prior_weight": 0.1, "caption_dropout": 0.9, "holdout": False,
-    "steps": 4, "seed": 1}
+    "steps": 4, "seed": 1, "optimizer": "sgd", "optimizer_args": "eps=0.1", "lora_plus_ratio": 4.0, "loss": "smooth_l1",
+    "min_timestep": 500, "max_timestep": 300, "rank_dropout": 0.5, "target_pattern": r".*attn1\.to_q",
+    "rank_pattern": "to_k = 2"}
 """Fields that change the weights after any step, and another value of each."""
 
 CHOICE: dict[str, Any] = {"monitor": "epoch", "patience": 1, "min_delta": 9.0, "validation_timesteps": 16,
@@ -46,10 +48,12 @@ NEITHER: dict[str, Any] = {
     "lora_format": "diffusers", "save_dtype": "fp16", "save_every": 3, "gradient_checkpointing": "on"}
 """Fields that change no weights."""
 
-ELSEWHERE = {"optimizer", "text_learning_rate", "train_text_encoder", "caption_variants", "keep_tokens", "tag_dropout",
-             "compile", "precision", "epochs", "level_distribution", "level_shift", "shift_value"}
-"""Fields whose effect on weights needs packages, a text encoder, encoded captions, a compiler, another processor or a
-flow model; their own tests show it."""
+ELSEWHERE = {
+    "text_learning_rate", "train_text_encoder", "caption_variants", "keep_tokens", "tag_dropout", "compile",
+    "precision", "epochs", "level_distribution", "level_shift", "shift_value", "schedule_cycles", "schedule_power",
+    "huber_c", "huber_schedule", "init_lora"}
+"""Fields whose effect on weights needs packages, a text encoder, encoded captions, a compiler, another processor, a
+flow model, a file or another field; their own tests show it."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +145,29 @@ def test_tag_dropout_is_another_run_and_none_of_it_the_runs_from_before(model: D
     many = {"caption_variants": 3}
     assert identity(model, request(BASE, {**many, "tag_dropout": 0.1})) != identity(model, request(BASE, many))
     assert recipe_values(request(BASE).captions) == {"caption_dropout": 0.0, "caption_variants": 1, "keep_tokens": 1}
+
+
+@pytest.mark.parametrize(("with_it", "field"), [
+    ({"schedule": "cosine_with_restarts"}, {"schedule_cycles": 2}),
+    ({"schedule": "polynomial"}, {"schedule_power": 1.5}),
+    ({"loss": "huber"}, {"huber_c": 0.5}), ({"loss": "huber"}, {"huber_schedule": "constant"})], ids=str)
+def test_what_depends_on_another_field_counts(with_it: dict[str, Any], field: dict[str, Any], base: Trained,
+                                              model: DiffusersModel, tmp_path: Path) -> None:
+    one, other = request(BASE, with_it), request(BASE, {**with_it, **field})
+    first = trained(tmp_path / "one", one)
+    assert not alike(first, base) and not alike(trained(tmp_path / "other", other), first)
+    assert identity(model, one) != identity(model, other)
+
+
+def test_options_that_came_later_leave_the_runs_from_before_their_names() -> None:
+    options = TrainRequest(steps=1)
+    assert set(recipe_values(options.optimizer)) == {
+        "optimizer", "learning_rate", "text_learning_rate", "beta1", "beta2", "weight_decay", "max_grad_norm",
+        "schedule", "warmup_steps", "batch_size", "gradient_accumulation", "ema_decay"}
+    assert set(recipe_values(options.loss)) == {"min_snr_gamma", "noise_offset", "prior_weight"}
+    assert set(recipe_values(options.lora)) == {"rank", "alpha", "dropout", "targets", "kind", "rslora",
+                                                "train_text_encoder"}
+    assert set(recipe_values(options.levels)) == {"level_distribution", "level_shift", "shift_value"}
 
 
 @pytest.mark.parametrize("name", ["compile", "precision"])

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from atelier.errors import MissingPackage
+from atelier.errors import AtelierError, MissingPackage
 from atelier.train.optimizers import make_optimizer, rate_factor, set_rate
 from atelier.train.request.recipe import OptimizerConfig
 
@@ -59,3 +59,41 @@ def test_only_text_encoders_have_the_text_encoders_rate() -> None:
     optimizer = make_optimizer(names, masters, OptimizerConfig(learning_rate=1e-3, text_learning_rate=1e-5))
     rates = {id(tensor): group["lr"] for group in optimizer.param_groups for tensor in group["params"]}
     assert [rates[id(master)] for master in masters] == [1e-3, 1e-3, 1e-5, 1e-5]
+
+
+def test_another_class_of_a_package_is_made_with_its_arguments() -> None:
+    options = OptimizerConfig(optimizer="torch.Adamax", optimizer_args="eps=1e-4, betas=(0.8, 0.95)", weight_decay=0.2)
+    made = make_optimizer(["unet.a"], [torch.ones(3, requires_grad=True)], options)
+    assert type(made) is torch.optim.Adamax
+    assert {key: made.defaults[key] for key in ("eps", "betas", "weight_decay")} == {
+        "eps": 1e-4, "betas": (0.8, 0.95), "weight_decay": 0.2}
+
+
+@pytest.mark.parametrize(("options", "words"), [
+    ({"optimizer_args": "epsilon=1e-4"}, "takes no epsilon.*eps"),
+    ({"optimizer_args": "lr=1e-4"}, "takes no lr.*learning_rate"),
+    ({"optimizer_args": "eps='small'"}, "cannot be made"),
+    ({"optimizer": "torch.Adan"}, "torch has no optimizer Adan"),
+    ({"optimizer": "torch.LBFGS"}, "LBFGS does not train")])
+def test_what_cannot_be_made_is_told(options: dict, words: str) -> None:
+    with pytest.raises(AtelierError, match=words):
+        make_optimizer(["unet.a"], [torch.ones(3, requires_grad=True)], OptimizerConfig(**options))
+
+
+def test_the_b_matrices_learn_faster_with_lora_plus() -> None:
+    names = ["unet.a.lora_A.default.weight", "unet.a.lora_B.default.weight", "text_encoder.b.lora_A.default.weight",
+             "text_encoder.b.lora_B.default.weight"]
+    masters = [torch.zeros(1, requires_grad=True) for _ in names]
+    options = OptimizerConfig(learning_rate=1e-3, text_learning_rate=1e-5, lora_plus_ratio=16.0)
+    optimizer = make_optimizer(names, masters, options)
+    assert set_rate(optimizer, 0.5) == 5e-4
+    rates = {id(tensor): group["lr"] for group in optimizer.param_groups for tensor in group["params"]}
+    assert [rates[id(master)] for master in masters] == pytest.approx([5e-4, 8e-3, 5e-6, 8e-5])
+
+
+@pytest.mark.parametrize(("schedule", "expected"), [
+    ("cosine_with_restarts", [1, 0.5, 1, 0.5]), ("polynomial", [1, 0.5625, 0.25, 0.0625]),
+    ("rex", [1, 0.75 / 0.875, 0.5 / 0.75, 0.25 / 0.625])])
+def test_schedules_follow_their_formulas(schedule: str, expected: list[float]) -> None:
+    options = OptimizerConfig(schedule=schedule, schedule_cycles=2)
+    assert [rate_factor(step, 4, options) for step in range(4)] == pytest.approx(expected)

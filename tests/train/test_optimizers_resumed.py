@@ -18,7 +18,8 @@ from atelier.train.run_state import RunState
 from atelier.train.state_file import load_state, save_state
 from atelier.train.trainer import Trainer
 
-PACKAGES = {"adamw8bit": "bitsandbytes", "prodigy": "prodigyopt"}
+PACKAGES = {"prodigy": "prodigyopt", "lion": "pytorch_optimizer", "came": "pytorch_optimizer",
+            "adafactor": "pytorch_optimizer", **{name: "bitsandbytes" for name in OPTIMIZERS if "8bit" in name}}
 
 
 def trainer(**options: Any) -> Trainer:
@@ -34,7 +35,9 @@ def state_of(run: Trainer) -> dict[str, Any]:
     return tensors
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=[pytest.mark.skipif(name.startswith("paged") and not torch.cuda.is_available(),
+                                                 reason="paged memory is a card's")]) for name in OPTIMIZERS])
 def test_a_run_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
     if name in PACKAGES:
         pytest.importorskip(PACKAGES[name])

@@ -10,9 +10,10 @@ import torch
 from atelier.errors import AtelierError
 from atelier.shell.train_file import read_train_file
 from atelier.train.devices import pick_dtype
+from atelier.train.request.levels import LevelConfig
 from atelier.train.request.lora import LoraConfig
 from atelier.train.request.presets import PRESETS, build_request
-from atelier.train.request.recipe import OptimizerConfig, ValidationConfig
+from atelier.train.request.recipe import LossConfig, OptimizerConfig, ValidationConfig
 from atelier.train.request.request import FIELDS, PARTS, TrainRequest
 
 
@@ -23,6 +24,17 @@ from atelier.train.request.request import FIELDS, PARTS, TrainRequest
     (lambda: ValidationConfig(validation_timesteps=4), ["validation_timesteps", "8"]),
     (lambda: ValidationConfig(monitor="off"), ["monitor", "patience"]),
     (lambda: OptimizerConfig(batch_size=0), ["batch_size"]),
+    (lambda: OptimizerConfig(optimizer="numpy.Lion"), ["optimizer", "numpy.Lion", "adafactor"]),
+    (lambda: OptimizerConfig(optimizer_args="eps=1e-6, 3"), ["eps=1e-6, 3"]),
+    (lambda: OptimizerConfig(optimizer_args="eps=open('x')"), ["open"]),
+    (lambda: OptimizerConfig(optimizer="prodigy", lora_plus_ratio=4.0), ["lora_plus_ratio", "Prodigy"]),
+    (lambda: LevelConfig(min_timestep=600, max_timestep=600), ["min_timestep", "600"]),
+    (lambda: LossConfig(loss="l3"), ["loss", "l3", "smooth_l1"]),
+    (lambda: LossConfig(huber_c=0.0), ["huber_c", "0.0"]),
+    (lambda: LoraConfig(target_pattern="("), ["target_pattern", "("]),
+    (lambda: LoraConfig(rank_pattern="attn2 = 0"), ["rank_pattern", "attn2 = 0"]),
+    (lambda: LoraConfig(rank_pattern="attn2"), ["rank_pattern", "attn2"]),
+    (lambda: LoraConfig(kind="dora", rank_dropout=0.1), ["rank_dropout", "dora"]),
     (lambda: TrainRequest(), ["epochs", "steps"]),
     (lambda: TrainRequest(epochs=1, steps=1), ["epochs", "steps"]),
     (lambda: build_request("style", {"learning_rat": 1}), ["learning_rat", "learning_rate"]),
@@ -110,3 +122,10 @@ def test_bf16_is_for_processors_that_compute_in_it(monkeypatch: pytest.MonkeyPat
         assert pick_dtype("fp32", cpu) == torch.float32
     monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
     assert pick_dtype("auto", cpu) == torch.float32
+
+
+def test_the_file_that_training_starts_from_is_looked_for_beside_the_configuration(tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    path.write_text('name = "x"\nmodel = "m.safetensors"\nsteps = 3\n[data]\nfolder = "p"\n'
+                    '[lora]\ninit_lora = "first.safetensors"\n', encoding="utf-8")
+    assert read_train_file(path).request.lora.init_lora == str(tmp_path / "first.safetensors")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import re
 from dataclasses import dataclass
 
+from ...errors import AtelierError
 from .checks import check_types, require, require_fraction, require_one_of
 
 TARGETS = {
@@ -25,8 +28,7 @@ KINDS = ("lora", "dora")
 
 def layer_pattern(component: str, config: LoraConfig) -> str:
     """The pattern of the layers that get an adapter in diffusers' UNet ("unet") or in a text encoder of CLIP."""
-    return TARGETS[config.targets] if component == "unet" else TEXT_TARGETS
-
+    return config.target_pattern or TARGETS[config.targets] if component == "unet" else TEXT_TARGETS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +53,16 @@ class LoraConfig:
     """Scale by alpha / √rank (https://arxiv.org/abs/2312.03732)."""
     train_text_encoder: bool = False
     """Also train adapters on the text encoder's attention."""
+    rank_dropout: float = 0.0
+    """Probability that a rank of an adapter is left out for a picture in training, in [0, 1)."""
+    target_pattern: str = ""
+    """Layers of the network by a regular expression that their whole path matches, in the place of `targets`:
+    `.*attn2\\.to_[kv]`. Paths are diffusers' for Stable Diffusion, the network's own otherwise."""
+    rank_pattern: str = ""
+    """Ranks of single layers: "attn2 = 32; ff\\.net.* = 8:4" gives a rank, and behind a colon an alpha (else as much of
+    the rank as elsewhere). The first regular expression counts that a path, or the end of one behind a dot, matches."""
+    init_lora: str = ""
+    """A LoRA file that training starts from; empty: from nothing."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -59,3 +71,39 @@ class LoraConfig:
         require_fraction(self, "dropout")
         require_one_of(self, "targets", tuple(TARGETS))
         require_one_of(self, "kind", KINDS)
+        require_fraction(self, "rank_dropout")
+        _expression("target_pattern", self.target_pattern)
+        _rules(self)
+        for name in ("rank_dropout", "init_lora"):
+            require(self.kind == "lora" or not getattr(self, name), f"{name} with kind {self.kind!r}",
+                    getattr(self, name), "Choose kind lora, or leave it out.")
+
+    def size(self, path: str) -> tuple[int, float]:
+        """Rank and alpha of the layer at a module path."""
+        for pattern, rank, alpha in _rules(self):
+            if pattern.fullmatch(path):
+                return rank, alpha
+        return self.rank, self.alpha
+
+
+def _rules(config: LoraConfig) -> list[tuple[re.Pattern[str], int, float]]:
+    rules = []
+    for rule in filter(None, (part.strip() for part in config.rank_pattern.split(";"))):
+        pattern, found, values = rule.rpartition("=")
+        rank, _, alpha = (part.strip() for part in values.partition(":"))
+        try:
+            size = int(rank), float(alpha or int(rank) * config.alpha / config.rank)
+        except ValueError:
+            size = 0, 0.0
+        require(bool(found) and 1 <= size[0] <= 1024 and 0 < size[1] < math.inf, "rank_pattern", rule,
+                "Write it as in attn2 = 32; ff = 8:4, with ranks from 1 to 1024 and alphas above 0.")
+        rules.append((_expression("rank_pattern", rf"(.*\.)?({pattern.strip()})"), *size))
+    return rules
+
+
+def _expression(name: str, pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise AtelierError(f"{name} is {pattern!r}, which is no regular expression ({error}).",
+                           r"Write it in Python's form, such as .*attn2\.to_[kv].") from error

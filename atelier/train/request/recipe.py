@@ -6,10 +6,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import AtelierError
+from ...keyword_arguments import keyword_arguments
 from .checks import check_types, require, require_fraction, require_not_negative, require_one_of, require_positive
 
-OPTIMIZERS = ("adamw", "adamw8bit", "prodigy")
-SCHEDULES = ("constant", "linear", "cosine")
+OPTIMIZERS = ("adamw", "adamw8bit", "prodigy", "paged_adamw8bit", "lion8bit", "ademamix8bit", "lion", "came",
+              "adafactor", "radam", "nadam", "rmsprop", "sgd")
+OPTIMIZER_PACKAGES = ("torch", "bitsandbytes", "prodigyopt", "pytorch_optimizer")
+"""Where others come from: "bitsandbytes.LAMB8bit"."""
+SCHEDULES = ("constant", "linear", "cosine", "cosine_with_restarts", "polynomial", "rex")
+LOSSES = ("mse", "huber", "smooth_l1")
+HUBER_SCHEDULES = ("constant", "exponential", "snr")
 MONITORS = ("validation", "epoch", "off")
 
 
@@ -22,17 +28,29 @@ class OptimizerConfig:
     """
 
     optimizer: str = "adamw"
-    """"adamw", "adamw8bit" (package bitsandbytes) or "prodigy" (package prodigyopt; set learning_rate to 1)."""
+    """"adamw", "adamw8bit" (package bitsandbytes), "prodigy" (package prodigyopt; set learning_rate to 1), another of
+    `OPTIMIZERS`, or a package of `OPTIMIZER_PACKAGES` with a class in it, such as "torch.Adamax"."""
+    optimizer_args: str = ""
+    """Its other keyword arguments, such as "eps=1e-6, betas=(0.9, 0.99)"; checked against its signature."""
     learning_rate: float = 1e-4
     text_learning_rate: float = 5e-5
     """Learning rate of the text encoder's adapters. Prodigy uses learning_rate for them, unless this is 0."""
+    lora_plus_ratio: float = 1.0
+    """The B matrices learn at this many times the rate of the A matrices (LoRA+, https://arxiv.org/abs/2402.12354; the
+    paper has 16 with a lower learning_rate); 1: at the same rate."""
     beta1: float = 0.9
+    """Of "adamw", "adamw8bit" and "prodigy", as `beta2`; others have their own unless `optimizer_args` give betas."""
     beta2: float = 0.999
     weight_decay: float = 0.01
     max_grad_norm: float = 1.0
     """Gradients are scaled down to this norm; 0 switches clipping off."""
     schedule: str = "cosine"
-    """Learning rate over the run after warm-up: "constant", "linear" or "cosine" (both fall to 0)."""
+    """Learning rate over the run after warm-up: "constant", or falling to 0: "linear", "cosine",
+    "cosine_with_restarts", "polynomial" or "rex" (https://arxiv.org/abs/2107.04197)."""
+    schedule_cycles: int = 3
+    """Times that "cosine_with_restarts" falls to 0 (https://arxiv.org/abs/1608.03983, all of one length)."""
+    schedule_power: float = 2.0
+    """Exponent of "polynomial": (1 − share of the run)^power; 1 is "linear"."""
     warmup_steps: int = 0
     """Steps in which the learning rate rises linearly from 0."""
     batch_size: int = 1
@@ -43,9 +61,16 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        require_one_of(self, "optimizer", OPTIMIZERS)
+        package, dot, name = self.optimizer.partition(".")
+        if not (dot and package in OPTIMIZER_PACKAGES and name.isidentifier()):
+            require_one_of(self, "optimizer", OPTIMIZERS)
+        keyword_arguments(self.optimizer_args)
         require_one_of(self, "schedule", SCHEDULES)
-        require_positive(self, "learning_rate", "batch_size", "gradient_accumulation")
+        require(self.lora_plus_ratio == 1 or not self.optimizer.lower().endswith("prodigy"), "lora_plus_ratio",
+                self.lora_plus_ratio, "Prodigy has one rate for all weights: leave it at 1, or choose another "
+                "optimizer.")
+        require_positive(self, "learning_rate", "batch_size", "gradient_accumulation", "lora_plus_ratio",
+                         "schedule_cycles", "schedule_power")
         require_not_negative(self, "text_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps")
         require_fraction(self, "beta1", "beta2", "ema_decay")
 
@@ -65,10 +90,22 @@ class LossConfig:
     (https://www.crosslabs.org/blog/diffusion-with-offset-noise)."""
     prior_weight: float = 1.0
     """Loss weight of prior-preservation pictures (DreamBooth, https://arxiv.org/abs/2208.12242)."""
+    loss: str = "mse"
+    """Of a pixel's error e: "mse", e²; "huber", 2c (√(e² + c²) − c); or "smooth_l1", 2 (√(e² + c²) − c). The last two
+    let few large errors, as damaged or foreign pictures make them, weigh less (pseudo-Huber,
+    https://arxiv.org/abs/2403.16728)."""
+    huber_c: float = 0.1
+    """c, where the schedule is at its smallest: errors far below it are squared."""
+    huber_schedule: str = "snr"
+    """c over the noise levels: "constant"; "exponential", from 1 without noise to `huber_c` at all noise; or "snr",
+    falling in the same way with the ratio of noise to signal (ibid., section 4)."""
 
     def __post_init__(self) -> None:
         check_types(self)
         require_not_negative(self, "min_snr_gamma", "noise_offset", "prior_weight")
+        require_one_of(self, "loss", LOSSES)
+        require_one_of(self, "huber_schedule", HUBER_SCHEDULES)
+        require(0 < self.huber_c <= 1, "huber_c", self.huber_c, "Choose a number above 0, up to 1.")
 
 
 @dataclass(frozen=True, kw_only=True)

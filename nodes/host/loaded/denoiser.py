@@ -14,6 +14,7 @@ from ....atelier.lora.names import OTHER_NETWORK, canonical
 from ....atelier.train.blocks import layers_of
 from ....atelier.train.denoiser import Conditions
 from ....atelier.train.foreign_forward import trainable_forward
+from ....atelier.train.pixel_loss import PixelLoss
 from ....atelier.train.request.levels import LevelConfig
 from ....atelier.train.request.lora import LoraConfig, layer_pattern
 from ....atelier.train.request.recipe import LossConfig
@@ -56,7 +57,7 @@ class HostDenoiser:
     def adapted_layers(self, config: LoraConfig) -> Mapping[str, str]:
         """In Stable Diffusion's UNet the layers that have these names in diffusers, in others those of that role."""
         if not is_stable_diffusion(self.model):
-            paths = layers_of(self.network, config.targets)
+            paths = layers_of(self.network, config.targets, config.target_pattern)
         else:
             wanted = re.compile(layer_pattern("unet", config))
             # Where a block needs no shortcut, a module that does nothing bears its name.
@@ -69,7 +70,7 @@ class HostDenoiser:
     def objective(self, loss: LossConfig, levels: LevelConfig) -> HostObjective:
         """The host's own noise process."""
         return HostObjective(self.sampling, levels, self.model.latent_format.spacial_downscale_ratio,
-                             loss.min_snr_gamma)
+                             loss.min_snr_gamma, PixelLoss(loss))
 
     def predict(self, network: Callable[..., Any], noisy: Tensor, levels: Tensor, conditions: Conditions,
                 captions: tuple[str, ...]) -> Tensor:

@@ -20,8 +20,9 @@ import torch
 from torch import Tensor
 
 from ....atelier.errors import AtelierError
-from ....atelier.train.flow_objective import FlowObjective, shift_for
-from ....atelier.train.objective import min_snr_weight, squared_error
+from ....atelier.train.flow_objective import FlowObjective, shift_for, squeezed
+from ....atelier.train.objective import min_snr_weight, squared_error, trained_timesteps
+from ....atelier.train.pixel_loss import SQUARED, PixelLoss
 from ....atelier.train.request.levels import LevelConfig
 
 
@@ -36,6 +37,7 @@ class HostObjective:
     """Of a side: 8 for most VAEs."""
     min_snr_gamma: float = 0.0
     """Diffusion models alone."""
+    pixel_loss: PixelLoss = SQUARED
 
     @property
     def is_discrete(self) -> bool:
@@ -55,15 +57,16 @@ class HostObjective:
     def draw_levels(self, count: int, stream: torch.Generator, size: tuple[int, int] = (0, 0)) -> Tensor:
         """`count` levels σ, float32, on the stream's device."""
         if self.is_discrete:
-            timesteps = torch.randint(len(self.sampling.sigmas), (count,), generator=stream, device=stream.device)
+            timesteps = torch.randint(*self._trained, (count,), generator=stream, device=stream.device)
             return self.sampling.sigmas.to(stream.device)[timesteps]
         return self._sigma(self._plain.draw_levels(count, stream), size)
 
     def fixed_levels(self, count: int) -> list[float]:
-        """The middles of `count` equal parts of the process."""
+        """The middles of `count` equal parts of what is trained of the process."""
         if self.is_discrete:
-            total = len(self.sampling.sigmas)
-            return [float(self.sampling.sigmas[int((index + 0.5) * total / count)]) for index in range(count)]
+            low, high = self._trained
+            return [float(self.sampling.sigmas[int(low + (index + 0.5) * (high - low) / count)])
+                    for index in range(count)]
         return self._sigma(torch.tensor(self._plain.fixed_levels(count)), (0, 0)).tolist()
 
     def noisy(self, latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
@@ -86,7 +89,23 @@ class HostObjective:
             snr = levels.float().pow(-2).clamp(min=1e-12)
             velocity = isinstance(self.sampling, comfy.model_sampling.V_PREDICTION)
             weights = weights * min_snr_weight(snr, self.min_snr_gamma, velocity=velocity)
-        return (self.errors(prediction, target, levels, mask) * weights).mean()
+        slope = self._slope(levels, target)
+        if self.is_discrete:
+            ratio, place = levels, self.sampling.timestep(levels) / len(self.sampling.sigmas)
+        elif isinstance(self.sampling, comfy.model_sampling.COSMOS_RFLOW):
+            ratio, place = levels, levels / (1 + levels)
+        else:
+            ratio, place = levels / (1 - levels), levels
+        losses = self.pixel_loss(prediction.float() / slope, target.float() / slope, mask, ratio, place)
+        return (losses * weights).mean()
+
+    @property
+    def _limits(self) -> tuple[int, int]:
+        return self.levels.min_timestep, self.levels.max_timestep
+
+    @property
+    def _trained(self) -> tuple[int, int]:
+        return trained_timesteps(len(self.sampling.sigmas), self._limits)
 
     @property
     def _plain(self) -> FlowObjective:
@@ -95,14 +114,20 @@ class HostObjective:
 
     def _sigma(self, plain: Tensor, size: tuple[int, int]) -> Tensor:
         sampling = self.sampling
+        cosmos = isinstance(sampling, comfy.model_sampling.COSMOS_RFLOW)  # the same line, written as x₀ + σ ε
         if self.levels.level_shift == "model":
             sigma = torch.tensor([sampling.percent_to_sigma(1 - value) for value in plain.tolist()])
+            if cosmos and self._limits != (0, 1000):
+                even = squeezed(sigma / (1 + sigma), self._limits)
+                sigma = even / (1 - even)
+            elif not cosmos:
+                sigma = squeezed(sigma, self._limits)
         else:
             shift = self.levels.shift_value
             if self.levels.level_shift == "resolution":
                 shift = shift_for(_tokens(size, self.pixels_per_latent))
-            sigma = shift * plain / (1 + (shift - 1) * plain)
-            if isinstance(sampling, comfy.model_sampling.COSMOS_RFLOW):  # the same line, written as x₀ + σ ε
+            sigma = squeezed(shift * plain / (1 + (shift - 1) * plain), self._limits)
+            if cosmos:
                 sigma = sigma / (1 - sigma)
         # At 0 there is nothing to denoise, and the slope is 0.
         return sigma.to(plain.device).clamp(float(sampling.sigma_min), float(sampling.sigma_max))
