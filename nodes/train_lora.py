@@ -62,8 +62,9 @@ class TrainLora(io.ComfyNode):
                                               tooltip="How to train, where it differs from the preset."),
                 io.String.Input("sample_prompt", default="", multiline=True, optional=True,
                                 placeholder="what to draw meanwhile; empty: the first picture's caption",
-                                tooltip="Draw a picture of this now and then, and one with the finished LoRA. Empty: "
-                                        "as the options or the preset have it, else the caption of the first picture. "
+                                tooltip="Draw a picture of each of these prompts, one a line, now and "
+                                        "then, and with the finished LoRA. Empty: as the options or the preset have it, "
+                                        "else the caption of the first picture. "
                                         f"{NO_SAMPLES}: no pictures."),
             ],
             outputs=[
@@ -73,6 +74,9 @@ class TrainLora(io.ComfyNode):
                 io.Image.Output(display_name="samples",
                                 tooltip="Pictures drawn while training. Nothing comes out where none were drawn."),
                 io.String.Output(display_name="report", tooltip="What was done, in a few lines."),
+                io.String.Output(display_name="saved steps",
+                                 tooltip="The LoRAs that save_every kept, and last the finished one, one a line: the "
+                                         "values of an axis of LoRAs in XY Grid."),
             ],
         )
 
@@ -102,10 +106,10 @@ class TrainLora(io.ComfyNode):
         if sample_prompt.strip():
             own["sample_prompt"] = "" if sample_prompt.strip() == NO_SAMPLES else sample_prompt
         request = build_request(preset, lora_config or {}, options or {}, own)
-        if "sample_prompt" not in own and not request.samples.sample_prompt:
+        if "sample_prompt" not in own and not request.samples.prompts:
             request = request.override({"sample_prompt": typical_caption(training_set)})
         warning = trigger_warning(training_set.trigger)
-        with training_progress(cls, can_sample=bool(request.samples.sample_prompt)) as progress:
+        with training_progress(cls, can_sample=bool(request.samples.prompts)) as progress:
             with device.exclusive_device():
                 report = train(file_name(name), model, training_set, request, paths, progress,
                                continue_stopped=progress.continues)
@@ -129,6 +133,7 @@ def _output(cls: type[io.ComfyNode], report: Any, progress: TrainingProgress, wa
     progress.end("reused" if report.reused and not report.result.stopped else report.result.status, warning)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)
-    return io.NodeOutput(state, str(report.lora.relative_to(folders.model_folder("loras"))), plot,
-                         graph.blocked_output() if samples is None else samples, text,
+    names = [str(path.relative_to(folders.model_folder("loras"))) for path in report.steps]
+    return io.NodeOutput(state, names[-1], plot, graph.blocked_output() if samples is None else samples, text,
+                         "\n".join(names),
                          ui={**shown, "text": (text,), "run": (progress.run,)})

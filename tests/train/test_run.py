@@ -167,8 +167,23 @@ def test_best_and_numbered_checkpoints_samples_and_plot(run) -> None:
     steps = [int(path.stem[-6:]) for path in report.folder.samples]
     assert list(report.folder.drawn) == steps
     seen = Seen()
-    report.result.show(seen, report.folder.drawn)
+    report.result.show(seen, report.folder)
     assert seen.pictures == steps, "each when its step was the last one measured"
+
+
+def test_saved_steps_are_loras_beside_the_finished_one(run, tmp_path: Path) -> None:
+    wanted = REQUEST.override(dict(steps=5, save_every=2))
+    report = run(request=wanted)
+    assert [path.name for path in report.steps] == ["fox-000002.safetensors", "fox-000004.safetensors", "fox.safetensors"]
+    for step, path in report.saved.items():
+        assert read_metadata(path)["ss_steps"] == str(step)
+        assert same(path, report.folder.at(step)) and not same(path, report.lora)
+    report.steps[0].unlink()
+    again = run(request=wanted)
+    assert again.reused and again.steps == report.steps and report.steps[0].exists()
+    last = run("bear", REQUEST.override(dict(steps=4, save_every=2)))
+    assert [path.name for path in last.steps] == ["bear-000002.safetensors", "bear.safetensors"], "each of other weights"
+    assert run("owl", REQUEST.override(dict(steps=5))).steps == [tmp_path / "loras" / "owl.safetensors"]
 
 
 def test_the_trained_file_is_the_change_diffusers_applies(run, model: DiffusersModel) -> None:

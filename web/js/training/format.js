@@ -118,6 +118,18 @@ export function loss(value) {
 }
 
 /**
+ * The latest of a score, and how far it is from the first, the base model's: "0.281 (+0.012)".
+ *
+ * @param {import("./curve.js").Point[]} points at least one
+ * @returns {string}
+ */
+export function score(points) {
+  const [[, base], [, last]] = [points[0], points[points.length - 1]];
+  const gain = last - base;
+  return `${last.toFixed(3)} (${gain < -0.0005 ? "−" : "+"}${Math.abs(gain).toFixed(3)})`;
+}
+
+/**
  * Round half up, as the Python side does; `toFixed` alone and Python's formatting differ on ties such as 1.125.
  *
  * @param {number} value
