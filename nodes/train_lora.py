@@ -62,9 +62,9 @@ class TrainLora(io.ComfyNode):
                                               tooltip="How to train, where it differs from the preset."),
                 io.String.Input("sample_prompt", default="", multiline=True, optional=True,
                                 placeholder="what to draw meanwhile; empty: the first picture's caption",
-                                tooltip="Draw a picture of each of these prompts, one a line, now and "
-                                        "then, and with the finished LoRA. Empty: as the options or the preset have it, "
-                                        "else the caption of the first picture. "
+                                tooltip="Draw a picture of each of these prompts, one a line, now and then, and with "
+                                        "the finished LoRA. Empty: as the options or the preset have it, else the "
+                                        "caption of the first picture. "
                                         f"{NO_SAMPLES}: no pictures."),
             ],
             outputs=[

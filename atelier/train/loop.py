@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from ..progress import Progress
 from .checkpoint_writer import CheckpointWriter
 from .early_stopping import EarlyStopping
 from .history import History
+from .processes import OtherProcessFailed
 from .random_state import random_state_kept
 from .request.recipe import SCORES
 from .run_folder import RoundScore, RunFolder
@@ -105,14 +106,18 @@ class Loop:
         with random_state_kept():
             if saved is not None:  # the interruption may have come between a step and what was due after it
                 self._do_due(resumed=True)
-            status = self._train()
+            try:
+                status = self._train()
+            except OtherProcessFailed:
+                self._keep_work()
+                raise
             return self._finish(status, began_step)
 
     def _train(self) -> str:
         while self.state.step < self.trainer.total and not self.state.early_stopping.done:
             self._check_interrupt()
             # Before the first step there is nothing to keep.
-            if self.state.step and self.progress.stop_requested():
+            if self.state.step and self.trainer.processes.any(self.progress.stop_requested()):
                 return "stopped by user"
             self._step()
         return "stopped early" if self.state.step < self.trainer.total else "complete"
@@ -153,7 +158,7 @@ class Loop:
         judged = self._round_due()
         due = judged or (self._sample_due() and not (resumed and state.step in self.folder.drawn))
         # The request first: a sample that is due answers it.
-        if self.draw and (self.progress.sample_requested() or due):
+        if self.draw and self.trainer.processes.from_first(lambda: self.progress.sample_requested() or due):
             score = self._sample(self.draw)
             if judged and score:
                 self._judge(self._judged_by(score))
@@ -162,12 +167,9 @@ class Loop:
         state, score = self.state, None
         self._read()
         self._checkpoints.save_state(state)  # drawing needs the most memory; what was learnt is safe before it starts
-        fits = True
         try:
-            with unify_memory_errors(), self._off_the_clock():
-                score = draw(state.step, weights)
-        except OutOfMemory:
-            fits = False
+            with self.trainer.processes.together():
+                fits, score = self._drawn(draw, weights)
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
             self._checkpoints.save_lora(self.folder.last, state.step)
             raise
@@ -178,7 +180,21 @@ class Loop:
             self.undrawn.append(state.step)
             log.warning("The sample picture of step %d did not fit in memory; training goes on without it.", state.step)
             self.progress.advance(state.step, "no memory for a sample picture; training goes on without it")
-        return score
+        # Drawn by the first process, judged by all.
+        found = self.trainer.processes.from_first(lambda: None if score is None else asdict(score))
+        return None if found is None else RoundScore(**found)
+
+    def _drawn(self, draw: Draw, weights: list[Tensor] | None) -> tuple[bool, RoundScore | None]:
+        """Draw; returns whether there was memory for it, and the scores."""
+        try:
+            with unify_memory_errors(), self._off_the_clock():
+                return True, draw(self.state.step, weights)
+        except OutOfMemory:
+            return False, None
+
+    def _is_drawn(self) -> bool:
+        """Whether this step's samples are there."""
+        return self.trainer.processes.from_first(lambda: self.state.step in self.folder.drawn)
 
     @contextmanager
     def _off_the_clock(self) -> Iterator[None]:
@@ -305,7 +321,8 @@ class Loop:
 
     def _check_interrupt(self) -> None:
         try:
-            self.progress.check()
+            with self.trainer.processes.together():
+                self.progress.check()
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
             self._keep_work()
             raise
@@ -329,8 +346,9 @@ class Loop:
         best = final.early_stopping.best_step
         weights = self.folder.best if 0 < best == state.early_stopping.best_step else self.folder.last
         best_handed_on = weights == self.folder.best
-        if self.draw and not (self._by_score and (best_handed_on or state.step in self.folder.drawn)):
-            self._sample(self.draw, self._checkpoints.best_weights() if best_handed_on else None)
+        if self.draw and not (self._by_score and (best_handed_on or self._is_drawn())):
+            best_is_drawn = best_handed_on and self.trainer.processes.first
+            self._sample(self.draw, self._checkpoints.best_weights() if best_is_drawn else None)
         self.progress.phase("saving", 1)
         return LoopResult(status=status, weights=weights, state=final, began_step=began_step)
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Shot:
+class SamplePicture:
     """One sample picture."""
 
     size: tuple[int, int]
@@ -39,11 +39,11 @@ class Shot:
 class Paint(Protocol):
     """A model's way to draw sample pictures."""
 
-    def __call__(self, shot: Shot, progress: Progress, on_step: Callable[[int], None]) -> Image:
+    def __call__(self, wanted: SamplePicture, progress: Progress, on_step: Callable[[int], None]) -> Image:
         """Draw with the weights as they are.
 
         Args:
-            shot: What to draw.
+            wanted: What to draw.
             progress: Asked before each denoising step.
             on_step: Told of each denoising step, from 1 to `sample_steps`.
         """
@@ -88,15 +88,15 @@ class SampleDrawer:
     def _round(self, step: int, weights: list[Tensor] | None) -> tuple[list[Image], RoundScore | None]:
         trainer, adapters, item = self.trainer, self.trainer.adapters, self.trainer.sampler.items[0]
         config = trainer.request.samples
-        shots = [Shot((item.height, item.width), prompt, seed) for prompt in range(len(config.prompts))
+        round_ = [SamplePicture((item.height, item.width), prompt, seed) for prompt in range(len(config.prompts))
                  for seed in config.seeds(trainer.request.seed)]
-        self.progress.phase("sampling", config.sample_steps * len(shots))
+        self.progress.phase("sampling", config.sample_steps * len(round_))
         adapters.train(False)
         kept = adapters.snapshot()
         adapters.load(trainer.current if weights is None else weights)
         try:
-            pictures = [self.paint(shot, self.progress, self._counted(number * config.sample_steps))
-                        for number, shot in enumerate(shots)]
+            pictures = [self.paint(wanted, self.progress, self._counted(number * config.sample_steps))
+                        for number, wanted in enumerate(round_)]
         finally:
             adapters.load(kept)
         for number, picture in enumerate(pictures):
@@ -104,7 +104,7 @@ class SampleDrawer:
                 picture.save(part, "PNG")
         score = None
         if self.scorer and weights is None:
-            score = self.scorer(pictures, [config.prompts[shot.prompt] for shot in shots], self.progress)
+            score = self.scorer(pictures, [config.prompts[wanted.prompt] for wanted in round_], self.progress)
         if self.scorer:
             self.folder.write_score(step, score)
         return pictures, score
@@ -124,14 +124,14 @@ class UNetPainter:
     load_vae: Callable[[], AutoencoderKL]
     """The VAE is loaded for each picture and let go, so that training does not carry it along."""
 
-    def __call__(self, shot: Shot, progress: Progress, on_step: Callable[[int], None]) -> Image:
+    def __call__(self, wanted: SamplePicture, progress: Progress, on_step: Callable[[int], None]) -> Image:
         """The picture."""
         config, denoiser = self.config, self.denoiser
         # Small pictures can be trained on, but none below 64 pixels are drawn.
-        height, width = (max(64, side * 8) for side in shot.size)
+        height, width = (max(64, side * 8) for side in wanted.size)
         options = SamplingOptions(width, height, config.sample_steps, config.sample_cfg)
         positives, negative = self.cached or encode_prompts(denoiser.text, config)
-        latents = sample(denoiser.unet, denoiser.scheduler_config, positives[shot.prompt], negative, [shot.seed],
+        latents = sample(denoiser.unet, denoiser.scheduler_config, positives[wanted.prompt], negative, [wanted.seed],
                          options, progress, on_step)
         return decode(self.load_vae(), latents)[0]
 

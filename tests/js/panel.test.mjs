@@ -48,9 +48,9 @@ test("bars are as long as their share of the largest value", () => {
 test("scores of samples stand in the panel with what they gained, and nothing stands there without", () => {
   const panel = new Panel(actions);
   panel.show(session());
-  assert.equal(panel.scores.hidden, true);
+  assert.deepEqual([panel.scorePlot.hidden, panel.scoreLegend.hidden], [true, true]);
   panel.show(session({ fidelity: [[0, 0.3], [4, 0.2876]], likeness: [[0, 0.6], [4, 0.6502]] }));
-  assert.equal(panel.scores.hidden, false);
+  assert.deepEqual([panel.scorePlot.hidden, panel.scoreLegend.hidden], [false, false]);
   assert.deepEqual([...panel.scoreLegend.children].map((item) => item.textContent),
-    ["fidelity to the prompts 0.288 (−0.012)", "likeness to the pictures 0.650 (+0.050)"]);
+    ["fidelity 0.288 (−0.012)", "likeness 0.650 (+0.050)"]);
 });

@@ -19,7 +19,7 @@ from ....atelier.dataset.types import Sample
 from ....atelier.errors import AtelierError
 from ....atelier.progress import Progress
 from ....atelier.train.request.outputs import SampleConfig
-from ....atelier.train.samples import Shot
+from ....atelier.train.samples import SamplePicture
 from .denoiser import HostDenoiser
 
 
@@ -62,13 +62,13 @@ class HostPainter:
     latent_shape: tuple[int, ...]
     """Of one latent but for its last two sides: (channels,) or (channels, 1)."""
 
-    def __call__(self, shot: Shot, progress: Progress, on_step: Callable[[int], None]) -> Image.Image:
+    def __call__(self, wanted: SamplePicture, progress: Progress, on_step: Callable[[int], None]) -> Image.Image:
         """The picture."""
         denoiser, sampling = self.denoiser, self.denoiser.sampling
         # Diffusion models are drawn at the timesteps that they were trained at.
         scheduler = "normal" if denoiser.model.model_config.unet_config.get("image_model") is None else "simple"
         sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, self.config.sample_steps).to(denoiser.device)
-        noise = torch.randn((1, *self.latent_shape, *shot.size), generator=torch.Generator().manual_seed(shot.seed))
+        noise = torch.randn((1, *self.latent_shape, *wanted.size), generator=torch.Generator().manual_seed(wanted.seed))
         noise = noise.to(denoiser.device)
         start = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), max_denoise=True)
 
@@ -76,7 +76,7 @@ class HostPainter:
             progress.check()
             on_step(step["i"] + 1)
 
-        latents = comfy.k_diffusion.sampling.sample_euler(self._guided(self.positives[shot.prompt]), start, sigmas,
+        latents = comfy.k_diffusion.sampling.sample_euler(self._guided(self.positives[wanted.prompt]), start, sigmas,
                                                           callback=tell, disable=True)
         latents = sampling.inverse_noise_scaling(sigmas[-1], latents)
         with torch.inference_mode():

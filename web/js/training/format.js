@@ -9,6 +9,7 @@ const PHASES = {
   encoding: "Encoding pictures and captions",
   training: "Training",
   sampling: "Drawing a sample",
+  scoring: "Scoring the samples",
   saving: "Saving",
 };
 

@@ -13,7 +13,7 @@ import { element } from "../element.js";
 /** @type {[CurveName, string][]} */
 const CURVES = [["training", "training"], ["smoothed", "smoothed"], ["validation", "validation"], ["best", "★ best"]];
 /** @type {["fidelity" | "likeness", string][]} */
-const SCORES = [["fidelity", "fidelity to the prompts"], ["likeness", "likeness to the pictures"]];
+const SCORES = [["fidelity", "fidelity"], ["likeness", "likeness"]];
 const IDLE = "The loss curve appears here.";
 const EARLY = "The loss curve begins with the first step.";
 
@@ -53,9 +53,9 @@ export class Panel {
     this.canvas = element("canvas", { class: "atelier-curve", role: "img" });
     this.hint = element("p", { class: "atelier-hint" });
     this.legend = element("ul", { class: "atelier-legend", "aria-hidden": "true" });
-    this.scores = element("div", { class: "atelier-scores" });
+    this.scorePlot = element("div", { class: "atelier-plot" });
     this.scoreCanvas = element("canvas", { class: "atelier-curve", role: "img" });
-    this.scoreLegend = element("ul", { class: "atelier-legend" });
+    this.scoreLegend = element("ul", { class: "atelier-legend atelier-score-legend" });
     this.numbers = element("dl", { class: "atelier-numbers" });
     this.values = {
       pace: this.number("pace", "Speed"),
@@ -100,14 +100,14 @@ export class Panel {
     const plot = element("div", { class: "atelier-plot" });
     plot.append(this.hint, this.canvas);
     for (const [name] of SCORES) this.scoreLegend.append(element("li", { "data-curve": name }));
-    const scorePlot = element("div", { class: "atelier-plot" });
-    scorePlot.append(this.scoreCanvas);
-    this.scores.append(scorePlot, this.scoreLegend);
+    this.scorePlot.append(this.scoreCanvas);
+    const plots = element("div", { class: "atelier-plots" });
+    plots.append(plot, this.scorePlot);
     const head = element("div", { class: "atelier-head" });
     head.append(this.title, this.position);
     const buttons = element("div", { class: "atelier-buttons" });
     buttons.append(this.resume, this.stop, this.sample);
-    this.element.append(head, this.bar, plot, this.legend, this.scores, this.numbers, this.pictures, buttons, this.note);
+    this.element.append(head, this.bar, plots, this.legend, this.scoreLegend, this.numbers, this.pictures, buttons, this.note);
   }
 
   /**
@@ -168,7 +168,7 @@ export class Panel {
 
   /** @param {Session | undefined} session */
   showScores(session) {
-    this.scores.hidden = !session?.fidelity.length;
+    this.scorePlot.hidden = this.scoreLegend.hidden = !session?.fidelity.length;
     for (const [index, [name, text]] of SCORES.entries()) {
       const points = session?.[name] ?? [];
       set(this.items(this.scoreLegend)[index], points.length ? `${text} ${score(points)}` : text);
