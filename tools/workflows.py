@@ -58,6 +58,10 @@ TITLES = {
     "denoising_explained": "24 Denoising explained - every step of the loop as a picture",
     "guidance_explained": "25 Guidance explained - without it, with it, and with too much",
     "vae_explained": "26 VAE explained - into a latent and back, and what is lost",
+    "which_step_of_my_training_is_best":
+        "27 Which step of my training is best - every saved step on your prompts, scored",
+    "caption_train_compare":
+        "28 Caption, train, compare - a language model describes your pictures, then with and without",
 }
 """File names in the editor's format. The templates dialog shows them as title and description, and the pack's script
 lists them by their numbers (web/js/templates.js). An API file has the name of its title, before the dash."""
