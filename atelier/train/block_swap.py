@@ -30,7 +30,8 @@ class BlockSwap:
         self._blocks = [_Waiting(block, device) for block in blocks.values()]
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._coming: dict[int, tuple[list[nn.Parameter], torch.cuda.Event | None]] = {}
-        self._last = -1
+        self._last = (-1, -1)
+        self._follows: dict[tuple[int, int], int] = {}
         for index, block in enumerate(blocks.values()):
             block.forward = self._with_weights(index, block.forward)
 
@@ -57,11 +58,11 @@ class BlockSwap:
         return run
 
     def _fetch_after(self, index: int) -> None:
-        """Copy the next block: the one after, or before where the backward pass has begun."""
-        backward = index < self._last or (index == self._last == len(self._blocks) - 1)
-        following = index - 1 if backward else index + 1
-        self._last = index
-        if 0 <= following < len(self._blocks) and following not in self._coming:
+        """Copy the block that is wanted next, as far as the passes before have shown what follows on two blocks."""
+        self._follows[self._last] = index
+        self._last = (self._last[1], index)
+        following = self._follows.get(self._last, -1)
+        if following >= 0 and following not in self._coming:
             self._coming.clear()  # the order was another one: at most one block is under way
             self._coming[following] = self._copied(following)
 

@@ -31,6 +31,14 @@ class MemoryPlan:
         """Whether the step has room, as far as that is known."""
         return self.need is None or self.free is None or self.need <= self.free
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the report: what the person would not expect."""
+        found = () if self.fits else (self.text(),)
+        if self.swapped:
+            found += (f"The weights of {len(self.swapped)} of {self.blocks} blocks waited in main memory.",)
+        return found
+
     def text(self) -> str:
         """A sentence for a person; empty where nothing is known."""
         if self.need is None:

@@ -51,8 +51,9 @@ class Ghost:
         change(self.module)
         self.own: set[int] = set()
         for inner in self.module.modules():
-            for found in (inner._parameters, inner._buffers):
-                found.update({name: self._fake(tensor) for name, tensor in found.items() if tensor is not None})
+            tables: Any = (inner._parameters, inner._buffers)
+            for table in tables:
+                table.update({name: self._fake(tensor) for name, tensor in table.items() if tensor is not None})
 
     def fake(self, tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """A fake tensor of another's shape, and of its type if no other is given."""

@@ -140,9 +140,7 @@ class HostModel:
 
     def _notes(self, request: TrainRequest, denoiser: HostDenoiser, plan: MemoryPlan) -> list[str]:
         objective = denoiser.objective(request.loss, request.levels)
-        notes = [] if plan.fits else [plan.text()]
-        if plan.swapped:
-            notes.append(f"The weights of {len(plan.swapped)} of {plan.blocks} blocks waited in main memory.")
+        notes = [*plan.notes]
         if request.loss.min_snr_gamma and not objective.is_discrete:
             notes.append("min_snr_gamma was not used: this model has no timesteps but is trained by flow matching.")
         return notes

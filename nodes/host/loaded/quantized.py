@@ -3,6 +3,7 @@ fit for training."""
 
 from __future__ import annotations
 
+import types
 from functools import cache
 from typing import Any
 
@@ -44,4 +45,4 @@ def _is_quantizable_linear(module: Any) -> bool:
 def _linear(kind: type[nn.Module]) -> type[nn.Module]:
     """The host's class, which its instances can be turned into as long as it adds no slots."""
     bases: tuple[type, ...] = (kind, nn.Linear)
-    return type("Linear", bases, {"__module__": kind.__module__})
+    return types.new_class("Linear", bases, exec_body=lambda body: body.update(__module__=kind.__module__))
