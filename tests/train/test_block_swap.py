@@ -96,8 +96,9 @@ def test_no_more_than_two_blocks_are_on_the_device() -> None:
     blocks = {str(index): layer for index, layer in enumerate(chain.layers)}
     BlockSwap(blocks, CPU)
     checkpoint_blocks(blocks)
-    gradient(chain)
-    assert len(most) == 12
+    for _ in range(3):  # the first pass shows the order, in which the next ones fetch ahead
+        gradient(chain)
+    assert len(most) == 3 * 12
     assert max(most) - before == 2
 
 
