@@ -26,7 +26,8 @@ pytestmark = pytest.mark.host
 
 WITHOUT_TEMPLATE = {
     "AtelierComparisonGate", "AtelierComparisonPicture", "AtelierComparisonResult",  # Compare Models puts these in
-    "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora", "AtelierCheckTrainingSet", "AtelierJoinTrainingSets",
+    "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora", "AtelierCheckTrainingSet",
+    "AtelierJoinTrainingSets",
 }
 """Nodes of the pack that no template uses."""
 ANY = {"*", MATCHED}
