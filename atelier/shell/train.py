@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -13,6 +14,9 @@ from .progress import QuietProgress, ShellProgress
 
 if TYPE_CHECKING:
     from ..train.processes import Processes
+
+TRACKERS = ("tensorboard", "wandb", "jsonl")
+"""Where numbers of a training can go beside the terminal."""
 
 EXAMPLE = """\
 # A configuration file: copy all of this. Paths are relative to the file.
@@ -74,6 +78,9 @@ def add(verbs: Any) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG.toml")
     parser.add_argument("--export", type=Path, metavar="FOLDER",
                         help="do not train: write all but the model to a folder that another machine can train")
+    parser.add_argument("--log", action="append", default=[], choices=TRACKERS, metavar="TRACKER",
+                        help=f"also write losses and rates for {', '.join(TRACKERS)} (may be repeated); files go into "
+                             "logs, beside the configuration")
     add_device(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -113,7 +120,14 @@ def _train(arguments: argparse.Namespace, processes: Processes, device: str) -> 
     with processes.together():
         wanted = read_train_file(arguments.config, device=device)
         data, model = wanted.read_data(progress), wanted.open_model(progress)
-    report = train(wanted.name, model, data, wanted.request, wanted.paths, progress, processes=processes)
+        tracked = contextlib.nullcontext(progress)
+        if arguments.log and processes.first:
+            from .trackers import tracked_progress
+
+            tracked = tracked_progress(arguments.log, wanted.name, arguments.config.resolve().parent / "logs",
+                                       wanted.request)
+    with tracked as progress:
+        report = train(wanted.name, model, data, wanted.request, wanted.paths, progress, processes=processes)
     progress.close()
     if not processes.first:
         return
