@@ -27,7 +27,7 @@ pytestmark = pytest.mark.host
 WITHOUT_TEMPLATE = {
     "AtelierComparisonGate", "AtelierComparisonPicture", "AtelierComparisonResult",  # Compare Models puts these in
     "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora", "AtelierCheckTrainingSet",
-    "AtelierJoinTrainingSets",
+    "AtelierJoinTrainingSets", "AtelierExportTraining",
 }
 """Nodes of the pack that no template uses."""
 ANY = {"*", MATCHED}

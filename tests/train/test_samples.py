@@ -20,6 +20,7 @@ from atelier.dataset.types import TrainingSet
 from atelier.errors import AtelierError
 from atelier.lora.file import read_metadata
 from atelier.progress import Interrupted, Progress
+from atelier.shell.train_file import read_train_file
 from atelier.train.request.outputs import SampleConfig
 from atelier.train.run_folder import RoundScore, RunFolder
 
@@ -213,3 +214,9 @@ def test_a_round_that_was_drawn_and_not_judged_is_made_up_for(tmp_path: Path) ->
         cut.run()
     resumed, drawn = judged(tmp_path / "cut", 12)
     assert resumed.run().state == whole.state and drawn[0] == 2
+
+
+def test_the_score_model_of_a_training_file_lies_beside_the_file(tmp_path: Path) -> None:
+    (tmp_path / "train.toml").write_text(
+        'name = "x"\nmodel = "m.safetensors"\nsteps = 3\n[data]\nfolder = "p"\n[options]\nscore_model = "clips/tiny"\n')
+    assert read_train_file(tmp_path / "train.toml").request.samples.score_model == str(tmp_path / "clips" / "tiny")
