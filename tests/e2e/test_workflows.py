@@ -27,7 +27,7 @@ pytestmark = pytest.mark.host
 WITHOUT_TEMPLATE = {
     "AtelierComparisonGate", "AtelierComparisonPicture", "AtelierComparisonResult",  # Compare Models puts these in
     "AtelierCaptionPictures", "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora",
-    "AtelierCheckTrainingSet", "AtelierJoinTrainingSets", "AtelierXYGrid",
+    "AtelierCheckTrainingSet", "AtelierJoinTrainingSets", "AtelierXYGrid", "AtelierExportTraining",
 }
 """Nodes of the pack that no template uses."""
 ANY = {"*", MATCHED}
