@@ -141,7 +141,7 @@ class HostModel:
 
     def _notes(self, request: TrainRequest, denoiser: HostDenoiser, plan: MemoryPlan) -> list[str]:
         objective = denoiser.objective(request.loss, request.levels)
-        notes = [*plan.notes]
+        notes = [*plan.notes, kinds.distilled(self.model.model, self.files[0].name)]
         if request.loss.min_snr_gamma and not objective.is_discrete:
             notes.append("min_snr_gamma was not used: this model has no timesteps but is trained by flow matching.")
         return notes
@@ -163,6 +163,8 @@ def open_loaded(model: Any, clip: Any, vae: Any, *, guidance: float | None, prog
         source.refuse_patches(part, what)
     _check_latents(model.model.latent_format, vae)
     files = source.files_of(model, "MODEL")
+    if said := kinds.distilled(model.model, files[0].name):
+        _log.warning(said)
     sampling = model.get_model_object("model_sampling")
     process = [*(parent.__name__ for parent in type(sampling).__mro__), float(getattr(sampling, "shift", None) or 0)]
     options = model.cached_patcher_init[1][1:]
