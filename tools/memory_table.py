@@ -86,7 +86,8 @@ def _advice(counted: dict[tuple[str, bool, int], Any], name: str, card: int) -> 
     def described(batch: int) -> str:
         return f"batch {'4 or more' if batch == BATCHES[-1] else f'up to {batch}'}" if batch else "not at all"
 
-    return f"without: {described(most(False))}; with: {described(most(True))}{'' if most(True) else _swapped(name, card)}"
+    swapped = "" if most(True) else _swapped(name, card)
+    return f"without: {described(most(False))}; with: {described(most(True))}{swapped}"
 
 
 def _swapped(name: str, card: int) -> str:
