@@ -96,7 +96,7 @@ class HostModel:
         """Build the network anew from its file, with the frozen weights stored as they are there."""
         self._refuse(request)
         samples = request.samples
-        prompts = self._prompts(request) if samples.sample_prompt else None
+        prompts = self._prompts(request) if samples.prompts else None
         management.unload_all_models()
         model = self._rebuilt(dtype)
         denoiser = HostDenoiser(model, self.guidance, device, dtype)
@@ -106,8 +106,8 @@ class HostModel:
         paint = None
         if prompts is not None:
             shape = data.moments(0, False)[0].shape[:-2]
-            paint = HostPainter(denoiser=denoiser, vae=self.vae, config=samples, seed=request.seed,
-                                positive=prompts[0], negative=prompts[1], latent_shape=tuple(shape))
+            paint = HostPainter(denoiser=denoiser, vae=self.vae, config=samples, positives=prompts[0],
+                                negative=prompts[1], latent_shape=tuple(shape))
         return LoadedModel(denoiser, plan.checkpointing, paint, tuple(self._notes(request, denoiser, plan)))
 
     def _check_clip(self, dtype: torch.dtype) -> None:
@@ -125,9 +125,10 @@ class HostModel:
             raise AtelierError("A model that ComfyUI has loaded cannot be compiled for training.",
                                "Set compile to \"off\".")
 
-    def _prompts(self, request: TrainRequest) -> tuple[Row, Row]:
+    def _prompts(self, request: TrainRequest) -> tuple[list[Row], Row]:
         samples = request.samples
-        return encode_caption(self.clip, samples.sample_prompt), encode_caption(self.clip, samples.sample_negative)
+        return ([encode_caption(self.clip, prompt) for prompt in samples.prompts],
+                encode_caption(self.clip, samples.sample_negative))
 
     def _rebuilt(self, dtype: torch.dtype) -> Any:
         """In main memory, with weights of the types that they have in the file."""
