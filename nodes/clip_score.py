@@ -44,9 +44,9 @@ class ClipScore(io.ComfyNode):
                 io.String.Input("text", multiline=True, default="",
                                 tooltip="The prompt: one for all pictures, or a list with one for each."),
                 io.Combo.Input("model", options=folders.clip_score_names(),
-                               tooltip="A whole CLIP model in models/clip_score: a folder as transformers saves it (also "
-                                       "of SigLIP 2), or a weights file (also HPSv2.1's). Scores of different models "
-                                       "cannot be compared."),
+                               tooltip="A whole CLIP model in models/clip_score: a folder as transformers saves it "
+                                       "(also of SigLIP 2), or a weights file (also HPSv2.1's). Scores of different "
+                                       "models cannot be compared."),
                 io.Combo.Input("definition", options=Definition, default=Definition.COSINE,
                                tooltip="The plain cosine, Hessel's 2.5 · max(cos, 0), or torchmetrics' 100 · "
                                        "max(cos, 0)."),
@@ -84,8 +84,10 @@ class ClipScore(io.ComfyNode):
     def validate_inputs(cls, model: Any = None, aesthetic_head: Any = None, likeness_model: Any = None) -> bool | str:
         """Report before the run that a model is missing."""
         for other in (aesthetic_head, likeness_model):
-            if other and other[0] not in (None, NONE) and (found := check(folders.clip_score_path, other[0])) is not True:
-                return found
+            if other and other[0] not in (None, NONE):
+                found = check(folders.clip_score_path, other[0])
+                if found is not True:
+                    return found
         return check(folders.clip_score_path, model[0] if model else None)
 
     @classmethod
