@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io, ui
@@ -58,6 +59,8 @@ class ExportTraining(io.ComfyNode):
         from ..atelier.shell.export_training import export_training, next_steps
 
         request = training_request(training_set, preset, length, unit, seed, lora_config, options, sample_prompt)
+        # The model's path is this machine's: there it is looked for beside the configuration.
+        request = request.override({"score_model": Path(request.samples.score_model).name})
         target = check_written(folders.output_folder() / _FOLDER / file_name(name))
         opened = sockets.on_disk(model)
         folder = export_training(target, file_name(name), opened, training_set, request, HostProgress())

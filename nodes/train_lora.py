@@ -43,6 +43,9 @@ class TrainLora(io.ComfyNode):
                 io.Image.Output(display_name="samples",
                                 tooltip="Pictures drawn while training. Nothing comes out where none were drawn."),
                 io.String.Output(display_name="report", tooltip="What was done, in a few lines."),
+                io.String.Output(display_name="saved steps",
+                                 tooltip="The LoRAs that save_every kept, and last the finished one, one a line: the "
+                                         "values of an axis of LoRAs in XY Grid."),
             ],
         )
 
@@ -69,7 +72,7 @@ class TrainLora(io.ComfyNode):
         check_written(paths.loras / f"{file_name(name)}.safetensors")
         request = training_request(training_set, preset, length, unit, seed, lora_config, options, sample_prompt)
         warning = trigger_warning(training_set.trigger)
-        with training_progress(cls, can_sample=bool(request.samples.sample_prompt)) as progress:
+        with training_progress(cls, can_sample=bool(request.samples.prompts)) as progress:
             with device.exclusive_device():
                 report = train(file_name(name), model, training_set, request, paths, progress,
                                continue_stopped=progress.continues)
@@ -93,6 +96,7 @@ def _output(cls: type[io.ComfyNode], report: Any, progress: TrainingProgress, wa
     progress.end("reused" if report.reused and not report.result.stopped else report.result.status, warning)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)
-    return io.NodeOutput(state, str(report.lora.relative_to(folders.model_folder("loras"))), plot,
-                         graph.blocked_output() if samples is None else samples, text,
+    names = [str(path.relative_to(folders.model_folder("loras"))) for path in report.steps]
+    return io.NodeOutput(state, names[-1], plot, graph.blocked_output() if samples is None else samples, text,
+                         "\n".join(names),
                          ui={**shown, "text": (text,), "run": (progress.run,)})

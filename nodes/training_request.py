@@ -45,9 +45,9 @@ def training_inputs() -> list[Any]:
                                       tooltip="How to train, where it differs from the preset."),
         io.String.Input("sample_prompt", default="", multiline=True, optional=True,
                         placeholder="what to draw meanwhile; empty: the first picture's caption",
-                        tooltip="Draw a picture of this now and then, and one with the finished LoRA. Empty: "
-                                "as the options or the preset have it, else the caption of the first picture. "
-                                f"{NO_SAMPLES}: no pictures."),
+                        tooltip="Draw a picture of each of these prompts, one a line, now and then, and with the "
+                                "finished LoRA. Empty: as the options or the preset have it, else the caption of the "
+                                f"first picture. {NO_SAMPLES}: no pictures."),
     ]
 
 
@@ -65,6 +65,6 @@ def training_request(training_set: Any, preset: str, length: int, unit: str, see
     if sample_prompt.strip():
         own["sample_prompt"] = "" if sample_prompt.strip() == NO_SAMPLES else sample_prompt
     request = build_request(preset, lora_config or {}, options or {}, own)
-    if "sample_prompt" not in own and not request.samples.sample_prompt:
+    if "sample_prompt" not in own and not request.samples.prompts:
         request = request.override({"sample_prompt": typical_caption(training_set)})
     return request

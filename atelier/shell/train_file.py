@@ -19,6 +19,7 @@ from ..models.open import open_model
 from ..progress import Progress
 from ..toml_files import BACKSLASHES, TOML, parse_toml, read_toml_text
 from ..train.devices import RunPaths
+from ..train.request.outputs import NO_SCORE
 from ..train.request.presets import build_request
 from ..train.request.request import PARTS, TrainRequest, names_of, only
 
@@ -94,16 +95,18 @@ def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
         prediction_type=prediction, model_hash=_text(values, "model_hash", path.name) if "model_hash" in values else "",
         exported=exported, folder=_path(data, "set" if exported else "folder", "[data]", base),
         data=FolderOptions() if exported else _folder_options(data, base),
-        request=_request(values), paths=RunPaths(folders[0], folders[1], folders[2], device))
+        request=_request(values, base), paths=RunPaths(folders[0], folders[1], folders[2], device))
 
 
-def _request(values: Mapping[str, Any]) -> TrainRequest:
+def _request(values: Mapping[str, Any], base: Path) -> TrainRequest:
     """The request of a file: its preset, then its tables, then its length and seed."""
     top = {key: values[key] for key in ("epochs", "steps", "seed") if key in values}
     preset = values.get("preset", None if {"epochs", "steps"} & set(top) else "subject")
     others = names_of(*(part for part in PARTS if part != "lora"))
-    return build_request(preset, only(values.get("lora", {}), names_of("lora"), "[lora]"),
-                         only(values.get("options", {}), others, "[options]"), top)
+    options = dict(only(values.get("options", {}), others, "[options]"))
+    if options.get("score_model", NO_SCORE) != NO_SCORE:
+        options["score_model"] = str(_path(options, "score_model", "[options]", base))
+    return build_request(preset, only(values.get("lora", {}), names_of("lora"), "[lora]"), options, top)
 
 
 def _exported(data: Mapping[str, Any]) -> bool:
