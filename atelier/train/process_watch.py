@@ -80,5 +80,5 @@ def _key(rank: int) -> str:
 def watch_processes(rank: int, count: int) -> ProcessWatch:
     """Watch the processes of this training, by a connection of its own to the store where they met."""
     store = TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False,
-                          wait_for_workers=False, timeout=timedelta(seconds=SILENCE))
+                     wait_for_workers=False, timeout=timedelta(seconds=SILENCE))
     return ProcessWatch(store, rank, count)
