@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .output import add_device, add_json, show
-from .progress import ShellProgress
+from .progress import QuietProgress, ShellProgress
+
+if TYPE_CHECKING:
+    from ..train.processes import Processes
+
+TRACKERS = ("tensorboard", "wandb", "jsonl")
+"""Where numbers of a training can go beside the terminal."""
 
 EXAMPLE = """\
 # A configuration file: copy all of this. Paths are relative to the file.
@@ -68,6 +76,13 @@ def add(verbs: Any) -> None:
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.details = lambda: f"{EXAMPLE}\n{_options()}"
     parser.add_argument("config", type=Path, metavar="CONFIG.toml")
+    parser.add_argument("--export", type=Path, metavar="FOLDER",
+                        help="do not train: write all but the model to a folder that another machine can train")
+    # torchrun takes --log for an abbreviation of its own options, even behind the script's name.
+    parser.add_argument("--log", "--tracker", dest="log", action="append", default=[], choices=TRACKERS,
+                        metavar="TRACKER",
+                        help=f"also write losses and rates for {', '.join(TRACKERS)} (may be repeated); files go into "
+                             "logs, beside the configuration. Behind torchrun or accelerate launch: --tracker")
     add_device(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -75,19 +90,48 @@ def add(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read the file, train, report. An interrupted run goes on when it is asked for again."""
-    from ..dataset.folder import read_folder
-    from ..models.open import open_model
     from ..train.devices import pick_device
+    from ..train.process_group import join_processes
+
+    pick_device(arguments.device)  # before anything is read
+    if arguments.export:
+        _export(arguments)
+        return
+    with join_processes(arguments.device) as (processes, device):
+        _train(arguments, processes, device)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from .export_training import export_training, next_steps
+    from .train_file import read_train_file
+
+    progress, wanted = ShellProgress(), read_train_file(arguments.config)
+    data, model = wanted.read_data(progress), wanted.open_model(progress)
+    folder = export_training(arguments.export, wanted.name, model, data, wanted.request, progress)
+    progress.close()
+    show(arguments, next_steps(folder, model), {"folder": folder, "model": model.path})
+
+
+def _train(arguments: argparse.Namespace, processes: Processes, device: str) -> None:
     from ..train.run import train
     from .train_file import read_train_file
 
-    pick_device(arguments.device)  # before anything is read
-    wanted = read_train_file(arguments.config, device=arguments.device)
-    progress = ShellProgress()
-    own = wanted.paths
-    data = read_folder(wanted.folder, wanted.data, progress, leave_out=(own.runs, own.cache, own.loras))
-    model = open_model(wanted.model, prediction_type=wanted.prediction_type, progress=progress)
-    report = train(wanted.name, model, data, wanted.request, wanted.paths, progress)
+    progress = ShellProgress() if processes.first else QuietProgress()
+    if not processes.first:
+        logging.getLogger("atelier").setLevel(logging.ERROR)  # the first says the same
+    with processes.together():
+        wanted = read_train_file(arguments.config, device=device)
+        data, model = wanted.read_data(progress), wanted.open_model(progress)
+        tracked = contextlib.nullcontext(progress)
+        if arguments.log and processes.first:
+            from .trackers import tracked_progress
+
+            tracked = tracked_progress(arguments.log, wanted.name, arguments.config.resolve().parent / "logs",
+                                       wanted.request)
+    with tracked as progress:
+        report = train(wanted.name, model, data, wanted.request, wanted.paths, progress, processes=processes)
     progress.close()
+    if not processes.first:
+        return
     show(arguments, report.text(), {"lora": report.lora, "run": report.folder.path, "plot": report.folder.plot,
                                     "reused": report.reused, **report.result.as_dict()})

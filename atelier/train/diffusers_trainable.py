@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,16 +15,19 @@ from ..device_memory import free_cache
 from ..errors import AtelierError
 from ..models.families import family_of
 from ..models.handle import DiffusersModel
-from ..models.load import load_scheduler_config, load_text, load_tokenizers, load_unet, load_vae
+from ..models.load import load_scheduler_config, load_text, load_tokenizers, load_unet, load_unet_config, load_vae
 from ..models.text import TextBatch
 from ..progress import Progress
 from .devices import RunPaths
-from .memory import needs_checkpointing
 from .preparation import cut_captions, encode_in_room
+from .processes import ALONE, Processes
 from .request.request import TrainRequest
 from .samples import UNetPainter, encode_prompts
 from .trainable import LoadedModel
 from .unet_denoiser import UNetDenoiser
+from .unet_memory_plan import free_memory, place_unet, plan_unet
+
+log = logging.getLogger("atelier")
 
 _BASE_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 """kohya's name of each family, by its key."""
@@ -34,6 +38,8 @@ class DiffusersTrainable:
     """A `TrainableModel` (see `atelier.train.trainable`)."""
 
     model: DiffusersModel
+    processes: Processes = ALONE
+    """They share out the encoding."""
 
     def check(self) -> None:
         """Refuse inpainting and upscaling models, and the refiner."""
@@ -71,7 +77,8 @@ class DiffusersTrainable:
     def encode(self, data: TrainingSet, request: TrainRequest, paths: RunPaths, *, device: torch.device,
                dtype: torch.dtype, progress: Progress) -> EncodedSet:
         """With the VAE and the text encoders, in as large batches as there is memory for."""
-        return encode_in_room(data, self.model, request.captions, paths, device=device, dtype=dtype, progress=progress)
+        return encode_in_room(data, self.model, request.captions, paths, self.processes, device=device, dtype=dtype,
+                              progress=progress)
 
     def load(self, data: EncodedSet, request: TrainRequest, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         """The UNet, and the text encoders where they are trained."""
@@ -79,19 +86,21 @@ class DiffusersTrainable:
         # float16 overflows in SDXL's VAE; float32 costs little for one picture.
         exact = torch.float32 if dtype == torch.float16 else dtype
         drawn = None
-        if samples.sample_prompt and not request.lora.train_text_encoder:
+        if samples.prompts and not request.lora.train_text_encoder:
             drawn = self._prompts(request, exact, device)
-        unet = load_unet(model, dtype=dtype, device=device)
+        plan = plan_unet(load_unet_config(model), data, request, dtype, free_memory(device))
+        if plan.text():
+            log.info(plan.text())
+        unet = load_unet(model, dtype=dtype, device="cpu" if plan.swapped else device)
         text = load_text(model, dtype=dtype, device=device) if request.lora.train_text_encoder else None
-        checkpointing = needs_checkpointing(unet, data, request, device)
-        if checkpointing:
-            unet.enable_gradient_checkpointing()
+        place_unet(unet, plan, device)
         denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype)
-        paint = UNetPainter(denoiser, samples, request.seed, drawn,
+        paint = UNetPainter(denoiser, samples, drawn,
                             partial(load_vae, model, dtype=exact, device=device))
-        return LoadedModel(denoiser, checkpointing, paint if samples.sample_prompt else None)
+        return LoadedModel(denoiser, plan.checkpointing, paint if samples.prompts else None, plan.notes)
 
-    def _prompts(self, request: TrainRequest, dtype: torch.dtype, device: torch.device) -> tuple[TextBatch, TextBatch]:
+    def _prompts(self, request: TrainRequest, dtype: torch.dtype, device: torch.device
+                 ) -> tuple[list[TextBatch], TextBatch]:
         text = load_text(self.model, dtype=dtype, device=device)
         with torch.no_grad():
             conditions = encode_prompts(text, request.samples)

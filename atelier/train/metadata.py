@@ -11,10 +11,12 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..dataset.types import TrainingSet
 from .identity import RunIdentity
+from .request.outputs import NO_SCORE
 from .request.request import TrainRequest
 from .trainable import TrainableModel
 
@@ -73,8 +75,10 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
     return {key: str(value) for key, value in values.items() if value is not None}
 
 
-def _config(request: TrainRequest) -> dict[str, object]:
-    """The request as JSON values. A file is called by its name alone: its folder is nobody's business."""
+def _config(request: TrainRequest) -> dict[str, Any]:
+    """The request, with the names of files: where they lie is nobody's business."""
     values = asdict(request)
+    model = values["samples"]["score_model"]
+    values["samples"]["score_model"] = model if model == NO_SCORE else Path(model).name
     values["lora"]["init_lora"] = Path(request.lora.init_lora).name
     return values

@@ -20,10 +20,19 @@ FLUX = {"hidden_size": 64, "num_heads": 4, "depth": 2, "depth_single_blocks": 2,
 
 CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
     "flux": ("Flux", FLUX),
+    "flux2": ("Flux2", {"hidden_size": 64, "num_heads": 4, "depth": 2, "depth_single_blocks": 2,
+                        "axes_dim": [4, 4, 4, 4], "context_in_dim": 64, "vec_in_dim": None, "in_channels": 128,
+                        "out_channels": 128, "patch_size": 1, "mlp_ratio": 3.0, "theta": 2000, "qkv_bias": False,
+                        "guidance_embed": False, "txt_ids_dims": [3], "global_modulation": True, "mlp_silu_act": True,
+                        "ops_bias": False, "default_ref_method": "index", "ref_index_scale": 10.0}),
+    "chroma": ("Chroma", {"hidden_size": 64, "num_heads": 4, "depth": 2, "depth_single_blocks": 2,
+                          "axes_dim": [4, 6, 6], "context_in_dim": 64, "vec_in_dim": None, "in_channels": 64,
+                          "out_channels": 64, "patch_size": 2, "mlp_ratio": 4.0, "theta": 10000, "qkv_bias": True,
+                          "in_dim": 64, "out_dim": 64, "hidden_dim": 64, "n_layers": 2, "txt_ids_dims": []}),
     "z-image": ("ZImage", {"patch_size": 2, "in_channels": 16, "dim": 256, "n_layers": 2, "n_refiner_layers": 1,
                            "n_heads": 16, "n_kv_heads": 16, "cap_feat_dim": 64, "axes_dims": [4, 6, 6],
-                           "axes_lens": [64, 64, 64], "rope_theta": 256.0, "qk_norm": True, "multiple_of": 32,
-                           "ffn_dim_multiplier": 4.0, "z_image_modulation": True, "time_scale": 1000.0,
+                           "axes_lens": [64, 64, 64], "rope_theta": 256.0, "qk_norm": True, "multiple_of": 2,
+                           "ffn_dim_multiplier": 8 / 3, "z_image_modulation": True, "time_scale": 1000.0,
                            "pad_tokens_multiple": 32}),
     "qwen-image": ("QwenImage", {"patch_size": 2, "in_channels": 64, "out_channels": 16, "num_layers": 2,
                                  "attention_head_dim": 16, "num_attention_heads": 4, "joint_attention_dim": 64,
@@ -50,6 +59,7 @@ class FakeClip:
     """Gives each caption its own random embedding, as long as it has words, and a pooled vector."""
 
     patcher: Any
+    width: int = TEXT_WIDTH
     layer_idx: None = None
     cond_stage_model: Any = field(default_factory=lambda: SimpleNamespace())
     encoded: list[str] = field(default_factory=list)
@@ -62,7 +72,7 @@ class FakeClip:
         self.encoded.append(text)
         stream = torch.Generator().manual_seed(sum(text.encode()))
         words = max(1, len(text.split()))
-        return {"cond": torch.randn(1, words, TEXT_WIDTH, generator=stream),
+        return {"cond": torch.randn(1, words, self.width, generator=stream),
                 "pooled_output": torch.randn(1, POOLED_WIDTH, generator=stream)}
 
 
@@ -147,7 +157,7 @@ def _load(family: str, path: str, dtype: str, disable_dynamic: bool = False) -> 
     return patcher
 
 
-def fake_parts(folder: Path, model: Any) -> tuple[FakeClip, FakeVae]:
+def fake_parts(folder: Path, model: Any, width: int = TEXT_WIDTH) -> tuple[FakeClip, FakeVae]:
     """A CLIP and a VAE for `small_model`, each with a file of its own."""
     def patcher(name: str) -> Any:
         path = folder / f"{name}.safetensors"
@@ -156,7 +166,8 @@ def fake_parts(folder: Path, model: Any) -> tuple[FakeClip, FakeVae]:
                                weight_wrapper_patches={}, injections={}, wrappers={}, object_patches={})
 
     latents = model.model.latent_format
-    return (FakeClip(patcher("clip")), FakeVae(patcher("vae"), latents.latent_channels, latents.latent_dimensions))
+    return (FakeClip(patcher("clip"), width),
+            FakeVae(patcher("vae"), latents.latent_channels, latents.latent_dimensions))
 
 
 @dataclass(frozen=True)
@@ -187,8 +198,15 @@ class Opened:
 
     def denoiser(self, request: Any, dtype: torch.dtype = torch.float32) -> Any:
         """The network, built anew for training."""
-        data = SimpleNamespace(moments=lambda index, flip: (torch.zeros(self.latents),) * 2, items=[])
-        return self.host.load(data, request, device=torch.device("cpu"), dtype=dtype).denoiser
+        return self.host.load(self.encoded(), request, device=torch.device("cpu"), dtype=dtype).denoiser
+
+    def encoded(self) -> Any:
+        """Stands for an encoded set of one picture with a caption of six words."""
+        (row,) = self.rows("a red fox in the snow")
+        ids = row.pop("time_ids")
+        return SimpleNamespace(items=[SimpleNamespace(index=0, height=8, width=8, captions=1)],
+                               moments=lambda index, flip: (torch.zeros(self.latents),) * 2,
+                               text=lambda index, variant: row, time_ids=lambda index: ids)
 
     def adapters(self, denoiser: Any, request: Any) -> Any:
         """Adapters on the network, of random values."""
@@ -211,7 +229,12 @@ def open_small(pack: ModuleType, family: str, folder: Path, dtype: torch.dtype =
     """A small model with its CLIP and VAE, opened for training; "settled flux" is `settled_flux`."""
     with torch.inference_mode():  # as the host's loaders run
         patcher = settled_flux(folder) if family == "settled flux" else small_model(family, folder, dtype=dtype)
-    clip, vae = fake_parts(folder, patcher)
+    return open_patcher(pack, patcher, folder)
+
+
+def open_patcher(pack: ModuleType, patcher: Any, folder: Path, text_width: int = TEXT_WIDTH) -> Opened:
+    """A model of the host's with stand-ins for its CLIP and VAE, opened for training."""
+    clip, vae = fake_parts(folder, patcher, text_width)
     progress = pack_module(pack, "atelier.progress").Progress()
     host = pack_module(pack, "nodes.host.loaded.model").open_loaded(patcher, clip, vae, guidance=None,
                                                                     progress=progress)

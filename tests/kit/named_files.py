@@ -13,14 +13,17 @@ NAMED = {
     "CheckpointLoaderSimple": {"ckpt_name": CHECKPOINTS}, "AtelierConvertCheckpoint": {"checkpoint": CHECKPOINTS},
     "AtelierOpenModel": {"model": CHECKPOINTS}, "AtelierModelToCompare": {"checkpoint": CHECKPOINTS, "lora": LORAS},
     "LoraLoader": {"lora_name": LORAS}, "LoraLoaderModelOnly": {"lora_name": LORAS},
-    "UNETLoader": {"unet_name": "models/diffusion_models"},
+    "UNETLoader": {"unet_name": "models/diffusion_models"}, "CLIPLoader": {"clip_name": "models/text_encoders"},
+    "VAELoader": {"vae_name": "models/vae"},
     "ControlNetLoader": {"control_net_name": "models/controlnet"},
     "UpscaleModelLoader": {"model_name": "models/upscale_models"},
     "LoadMediaPipeFaceLandmarker": {"model_name": "models/detection"},
     "LoadDA3Model": {"model_name": "models/geometry_estimation"}, "LoadImage": {"image": "input"},
     "AtelierCLIPScore": {"model": CLIPS}, "AtelierCompareModels": {"score_model": CLIPS},
+    "AtelierXYGrid": {"score_model": CLIPS}, "AtelierTrainingOptions": {"score_model": CLIPS},
     "AtelierConvertLora": {"lora": LORAS}, "AtelierReadPrompt": {"image": "input"},
     "AtelierImageFolder": {"folder": "input"}, "AtelierFillerImages": {"folder": "input"},
+    "AtelierCaptionPictures": {"folder": "input"},
 }
 """Where the files and folders are that widgets name, by class."""
 
