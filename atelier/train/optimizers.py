@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AtelierError, MissingPackage
-from ..keyword_arguments import keyword_arguments
+from .request.keyword_arguments import keyword_arguments
 from .request.recipe import OptimizerConfig
 
 _CLASSES: dict[str, tuple[str, str, dict[str, Any]]] = {

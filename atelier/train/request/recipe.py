@@ -6,8 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import AtelierError
-from ...keyword_arguments import keyword_arguments
 from .checks import check_types, require, require_fraction, require_not_negative, require_one_of, require_positive
+from .keyword_arguments import keyword_arguments
 
 OPTIMIZERS = ("adamw", "adamw8bit", "prodigy", "paged_adamw8bit", "lion8bit", "ademamix8bit", "lion", "came",
               "adafactor", "radam", "nadam", "rmsprop", "sgd")

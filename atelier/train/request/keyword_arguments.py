@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from typing import Any
 
-from .errors import AtelierError
+from ...errors import AtelierError
 
 _LONGEST = 1000
 
