@@ -89,7 +89,9 @@ class DiffusersTrainable:
         denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype)
         paint = UNetPainter(denoiser, samples, request.seed, drawn,
                             partial(load_vae, model, dtype=exact, device=device))
-        return LoadedModel(denoiser, checkpointing, paint if samples.sample_prompt else None)
+        may_switch = not checkpointing and request.device.gradient_checkpointing == "auto"
+        return LoadedModel(denoiser, checkpointing, paint if samples.sample_prompt else None,
+                           save_memory=unet.enable_gradient_checkpointing if may_switch else None)
 
     def _prompts(self, request: TrainRequest, dtype: torch.dtype, device: torch.device) -> tuple[TextBatch, TextBatch]:
         text = load_text(self.model, dtype=dtype, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,6 +45,22 @@ def make_optimizer(names: Sequence[str], masters: Sequence[Tensor], options: Opt
             raise MissingPackage("prodigyopt", "The Prodigy optimiser") from error
         return Prodigy(groups, betas=betas, weight_decay=options.weight_decay)
     return torch.optim.AdamW(groups, betas=betas, weight_decay=options.weight_decay, fused=True)
+
+
+def step_where(finite: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Do the optimiser's step if `finite` (a scalar, bool, on the device) holds.
+
+    PyTorch's fused optimisers decide that on the device; for any other, the host waits for the answer.
+    """
+    if optimizer.param_groups[0].get("fused"):
+        fused: Any = optimizer
+        fused.found_inf = (~finite).float()
+        try:
+            optimizer.step()
+        finally:
+            del fused.found_inf
+    elif finite:
+        optimizer.step()
 
 
 def rate_factor(step: int, total: int, options: OptimizerConfig) -> float:

@@ -138,7 +138,7 @@ def _train(job: _Job) -> RunResult:
         log.info(extended)
     draw = SampleDrawer(trainer, loaded.paint, job.folder, job.progress) if loaded.paint else None
     metadata = partial(lora_metadata, job.name, job.identity, job.model, job.data, job.request)
-    loop = Loop(trainer, job.folder, job.progress, metadata=metadata, draw=draw)
+    loop = Loop(trainer, job.folder, job.progress, metadata=metadata, draw=draw, save_memory=loaded.save_memory)
     began = time.monotonic()
     with _partial_kept(job):
         ended = loop.run()
@@ -152,7 +152,7 @@ def _train(job: _Job) -> RunResult:
         best_loss=stopping.best if stopping.best_step else None, seconds=seconds,
         seconds_per_step=seconds / max(1, step - ended.began_step), pictures=len(trainer.sampler.items),
         held_out_names=held_out,
-        precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=loaded.checkpointing,
+        precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=loaded.checkpointing or loop.memory_saved,
         samples=job.folder.sample_settings, history=ended.state.history,
         warnings=[sentence for sentence in (*advice(job.data), cut, *loaded.notes, extended, _undrawn(loop.undrawn))
                   if sentence])

@@ -49,12 +49,8 @@ class SampleDrawer:
         trainer, adapters, item = self.trainer, self.trainer.adapters, self.trainer.sampler.items[0]
         self.progress.phase("sampling", trainer.request.samples.sample_steps)
         adapters.train(False)
-        kept = adapters.snapshot()
-        adapters.load(trainer.current if weights is None else weights)
-        try:
+        with adapters.replaced(trainer.current if weights is None else weights):
             picture = self.paint((item.height, item.width), self.progress)
-        finally:
-            adapters.load(kept)
         with atomic_file(self.folder.sample(step)) as part:
             picture.save(part, "PNG")
         self.progress.preview(picture)

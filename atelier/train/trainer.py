@@ -16,12 +16,11 @@ from .bucket_sampler import Batch, BucketSampler, SampleUse, derived_seed, group
 from .compiled_unet import CompiledUNet
 from .denoiser import Denoiser
 from .early_stopping import ValidationPlan
+from .loss_scale import LossScale
 from .mkldnn_prepack import prepack_frozen
-from .optimizers import make_optimizer, rate_factor, set_rate, update_average
+from .optimizers import make_optimizer, rate_factor, set_rate, step_where, update_average
+from .random_state import random_stream
 from .request.request import TrainRequest
-
-FP16_LOSS_SCALE = 2.0 ** 16
-"""float16 gradients of a LoRA are often below its smallest number; the loss is multiplied by this first."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +30,9 @@ class StepResult:
     loss: Tensor
     """Mean loss of the step's batches."""
     finite: Tensor
-    """Whether loss and gradients were finite."""
-    loss_scale: float
-    """Loss scale of the next step."""
+    """Whether loss and gradients were finite, or an overflow of float16 is all that they had."""
+    loss_scale: LossScale
+    """Of the next step."""
 
 
 class Trainer:
@@ -66,9 +65,9 @@ class Trainer:
         self._epoch: tuple[int, list[list[Batch]]] = (-1, [])
 
     @property
-    def initial_loss_scale(self) -> float:
+    def initial_loss_scale(self) -> LossScale:
         """The loss scale of the first step: 1 but in float16."""
-        return FP16_LOSS_SCALE if self.denoiser.dtype == torch.float16 else 1.0
+        return LossScale.of(self.denoiser.dtype, self.device)
 
     @property
     def current(self) -> list[Tensor]:
@@ -91,7 +90,7 @@ class Trainer:
         self.average = [tensor.to(self.device, torch.float32) for tensor in state["average"]] or None
         self.optimizer.load_state_dict(state["optimizer"])
 
-    def train_step(self, step: int, loss_scale: float) -> StepResult:
+    def train_step(self, step: int, loss_scale: LossScale) -> StepResult:
         """Do the optimiser step after `step` others."""
         optimizer = self.request.optimizer
         self.adapters.train(True)
@@ -105,11 +104,11 @@ class Trainer:
         masters = self.adapters.masters
         norm = torch.nn.utils.clip_grad_norm_(masters, optimizer.max_grad_norm or float("inf"))
         finite = norm.isfinite() & total.isfinite()
-        if loss_scale > 1 and not finite:
-            loss_scale /= 2  # float16 only: the scaled loss overflowed; this step changes nothing
-            finite = total.isfinite()
+        set_rate(self.optimizer, rate_factor(step, self.total, optimizer))
+        if loss_scale.on:
+            step_where(finite, self.optimizer)  # a step whose gradients overflowed changes nothing
+            finite, loss_scale = total.isfinite() & (finite | ~loss_scale.exhausted), loss_scale.after(finite)
         else:
-            set_rate(self.optimizer, rate_factor(step, self.total, optimizer))
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.adapters.sync_to_model()
@@ -117,14 +116,23 @@ class Trainer:
             update_average(self.average, masters, optimizer.ema_decay, step + 1)
         return StepResult(total, finite, loss_scale)
 
-    def _accumulate(self, step: int, loss_scale: float) -> Tensor:
+    def drop_step(self, step: int) -> None:
+        """Forget what a step that failed after `step` others left behind: its gradients, and the optimiser's state if
+        the step was to begin it."""
+        self.adapters.drop_gradients()
+        if not step:
+            self.optimizer.state.clear()
+
+    def _accumulate(self, step: int, loss_scale: LossScale) -> Tensor:
         """Accumulate the gradients of the step's batches in the masters; returns the mean loss."""
         batches = self._batches(step)
         total = torch.zeros((), device=self.device)
+        inverse = 1 / loss_scale.value if loss_scale.on else None
         for index, batch in enumerate(batches):
             loss = self._loss(self.loader(batch), derived_seed("step", self.request.seed, step, index))
-            (loss * (loss_scale / len(batches))).backward()
-            self.adapters.accumulate_gradients(1 / loss_scale)
+            scaled = loss * loss_scale.value if loss_scale.on else loss
+            (scaled / len(batches)).backward()
+            self.adapters.accumulate_gradients(inverse)
             total += loss.detach() / len(batches)
         return total
 
@@ -136,18 +144,12 @@ class Trainer:
             check: Called before each forward pass; what it raises ends the validation and changes nothing.
         """
         self.adapters.train(False)
-        kept = self.adapters.snapshot()
-        if self.average is not None:
-            self.adapters.load(self.average)
-        try:
-            losses = []
+        losses = []
+        with self.adapters.replaced(self.average):
             for use, levels, seeds in self.validation.batches(
                     self.objective.fixed_levels(self.validation.timesteps)):
                 check()
                 losses.append(self._validation_losses(use, levels, seeds))
-        finally:
-            if self.average is not None:
-                self.adapters.load(kept)
         return torch.cat(losses).mean().item()
 
     def _validation_losses(self, use: SampleUse, at: list[float], seeds: list[int]) -> Tensor:
@@ -161,17 +163,17 @@ class Trainer:
         return self.objective.errors(prediction, self.objective.target(inputs.mean, noise, levels), levels, inputs.mask)
 
     def _loss(self, inputs: TrainBatch, seed: int) -> Tensor:
-        stream = torch.Generator(self.device).manual_seed(seed)
+        stream = random_stream(self.device, seed)
         shape, noise_offset = inputs.mean.shape, self.request.loss.noise_offset
 
         def normal(*size: int) -> Tensor:
-            return torch.randn(size, generator=stream, device=self.device)
+            return torch.randn(size, generator=stream, device=stream.device).to(self.device)
 
         latents = inputs.mean + inputs.std * normal(*shape)
         noise = normal(*shape)
         if noise_offset:
             noise = noise + noise_offset * normal(*shape[:2], *[1] * (len(shape) - 2))
-        levels = self.objective.draw_levels(shape[0], stream, (shape[-2], shape[-1]))
+        levels = self.objective.draw_levels(shape[0], stream, (shape[-2], shape[-1])).to(self.device)
         if self.request.lora.dropout:
             torch.manual_seed(seed)  # PEFT's dropout draws from the global stream, which `Loop` restores
         prediction = self._predict(self.unet, inputs, self.objective.noisy(latents, noise, levels), levels)

@@ -28,6 +28,7 @@ from atelier.models.load import load_unet
 from atelier.models.open import open_model
 from atelier.progress import Interrupted, Progress
 from atelier.train.devices import RunPaths
+from atelier.train.loss_scale import LossScale
 from atelier.train.run import train
 from atelier.train.trainer import StepResult, Trainer
 
@@ -131,9 +132,9 @@ def test_an_interrupted_run_leaves_a_lora_and_goes_on_exactly(run, tmp_path: Pat
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(run, tmp_path: Path, monkeypatch) -> None:
     plain = Trainer.train_step
 
-    def breaks(trainer: Trainer, step: int, loss_scale: float) -> StepResult:
+    def breaks(trainer: Trainer, step: int, loss_scale: LossScale) -> StepResult:
         result = plain(trainer, step, loss_scale)
-        return StepResult(result.loss * float("nan"), torch.tensor(False), loss_scale) if step == 2 else result
+        return StepResult(result.loss * float("nan"), ~result.finite, loss_scale) if step == 2 else result
 
     monkeypatch.setattr(Trainer, "train_step", breaks)
     with pytest.raises(AtelierError, match=r"(?i)nan|finite"):
