@@ -28,6 +28,9 @@ from .types import Sample, TrainingSet
 
 T = TypeVar("T")
 
+Share = tuple[int, int]
+"""(number from 0, how many there are)."""
+
 TEXT_BATCH = 32
 """Captions per forward pass; they are all 77 tokens long, so a batch wastes nothing."""
 
@@ -61,10 +64,26 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
         AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
     """
     device = torch.device(device)
-    encoders = Encoders(lambda: LatentEncoder(model, load.load_vae(model, dtype=dtype, device=device), device),
-                        lambda: TextEncoder(load.load_text(model, dtype=dtype, device=device)))
-    return encode_with(encoders, data, Cache.open(cache, model, device, dtype), device=device, batch_size=batch_size,
-                       progress=progress, variants=variants, keep_tokens=keep_tokens, tag_dropout=tag_dropout)
+    return encode_with(_encoders(model, device, dtype), data, Cache.open(cache, model, device, dtype), device=device,
+                       batch_size=batch_size, progress=progress, variants=variants, keep_tokens=keep_tokens,
+                       tag_dropout=tag_dropout)
+
+
+def encode_share(data: TrainingSet, model: DiffusersModel, cache: Path, share: Share, *, device: torch.device,
+                 dtype: torch.dtype, batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0,
+                 tag_dropout: float = 0.0) -> None:
+    """Encode one of several shares of what the folder `cache` lacks. `encode` finds all of them there later.
+
+    Args and errors: as `encode`; `share` says which, of how many.
+    """
+    data = with_variants(data, variants, keep_tokens, seed=0, tag_dropout=tag_dropout)
+    _fill(_encoders(model, device, dtype), data, Cache.open(cache, model, device, dtype), device=device,
+          batch_size=batch_size, progress=progress, share=share)
+
+
+def _encoders(model: DiffusersModel, device: torch.device, dtype: torch.dtype) -> Encoders:
+    return Encoders(lambda: LatentEncoder(model, load.load_vae(model, dtype=dtype, device=device), device),
+                    lambda: TextEncoder(load.load_text(model, dtype=dtype, device=device)))
 
 
 def encode_with(encoders: Encoders, data: TrainingSet, store: Cache, *, device: torch.device, batch_size: int,
@@ -89,8 +108,16 @@ def encode_with(encoders: Encoders, data: TrainingSet, store: Cache, *, device: 
         AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
     """
     data = with_variants(data, variants, keep_tokens, seed=0, tag_dropout=tag_dropout)
-    pictures = _missing_pictures(data, store.latents, batch_size)
-    captions = _missing_captions(data, store.texts)
+    _fill(encoders, data, store, device=device, batch_size=batch_size, progress=progress)
+    return EncodedSet(data, store)
+
+
+def _fill(encoders: Encoders, data: TrainingSet, store: Cache, *, device: torch.device, batch_size: int,
+          progress: Progress, share: Share = (0, 1)) -> None:
+    """Add to `store` what it lacks of `data`, which has its caption variants: a share of the batches."""
+    number, shares = share
+    pictures = _missing_pictures(data, store.latents, batch_size)[number::shares]
+    captions = _missing_captions(data, store.texts)[number::shares]
     counted = _Progress(progress, sum(map(len, pictures)) + sum(map(len, captions)))
     if pictures:
         encode_pictures(pictures, data, encoders.pictures(), store.latents,
@@ -99,7 +126,6 @@ def encode_with(encoders: Encoders, data: TrainingSet, store: Cache, *, device: 
     if captions:
         encode_captions(captions, encoders.captions(), store.texts, counted.of("captions", sum(map(len, captions))))
         free_cache(device)
-    return EncodedSet(data, store)
 
 
 @torch.no_grad()

@@ -46,18 +46,25 @@ def graceful_interrupts() -> Iterator[None]:
             signal.signal(kind, handler)
 
 
-class ShellProgress(Progress):
-    """A bar on a terminal, plain lines otherwise, both on standard error."""
-
-    def __init__(self) -> None:
-        self._bar = None
-        self._name, self._total, self._last_line = "", 0, 0.0
+class QuietProgress(Progress):
+    """Shows nothing, but takes Ctrl-C: for a process beside one that shows progress."""
 
     def check(self) -> None:
         """Raise `Interrupted` after Ctrl-C was pressed."""
         if _interrupt_requested.is_set():
             self.close()
             raise Interrupted
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+class ShellProgress(QuietProgress):
+    """A bar on a terminal, plain lines otherwise, both on standard error."""
+
+    def __init__(self) -> None:
+        self._bar = None
+        self._name, self._total, self._last_line = "", 0, 0.0
 
     def phase(self, name: str, total: int) -> None:
         """Start a new bar."""

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .output import add_device, add_json, show
-from .progress import ShellProgress
+from .progress import QuietProgress, ShellProgress
+
+if TYPE_CHECKING:
+    from ..train.processes import Processes
 
 EXAMPLE = """\
 # A configuration file: copy all of this. Paths are relative to the file.
@@ -75,19 +79,31 @@ def add(verbs: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """Read the file, train, report. An interrupted run goes on when it is asked for again."""
+    from ..train.devices import pick_device
+    from ..train.process_group import join_processes
+
+    pick_device(arguments.device)  # before anything is read
+    with join_processes(arguments.device) as (processes, device):
+        _train(arguments, processes, device)
+
+
+def _train(arguments: argparse.Namespace, processes: Processes, device: str) -> None:
     from ..dataset.folder import read_folder
     from ..models.open import open_model
-    from ..train.devices import pick_device
     from ..train.run import train
     from .train_file import read_train_file
 
-    pick_device(arguments.device)  # before anything is read
-    wanted = read_train_file(arguments.config, device=arguments.device)
-    progress = ShellProgress()
-    own = wanted.paths
-    data = read_folder(wanted.folder, wanted.data, progress, leave_out=(own.runs, own.cache, own.loras))
-    model = open_model(wanted.model, prediction_type=wanted.prediction_type, progress=progress)
-    report = train(wanted.name, model, data, wanted.request, wanted.paths, progress)
+    progress = ShellProgress() if processes.first else QuietProgress()
+    if not processes.first:
+        logging.getLogger("atelier").setLevel(logging.ERROR)  # the first says the same
+    with processes.together():
+        wanted = read_train_file(arguments.config, device=device)
+        own = wanted.paths
+        data = read_folder(wanted.folder, wanted.data, progress, leave_out=(own.runs, own.cache, own.loras))
+        model = open_model(wanted.model, prediction_type=wanted.prediction_type, progress=progress)
+    report = train(wanted.name, model, data, wanted.request, wanted.paths, progress, processes=processes)
     progress.close()
+    if not processes.first:
+        return
     show(arguments, report.text(), {"lora": report.lora, "run": report.folder.path, "plot": report.folder.plot,
                                     "reused": report.reused, **report.result.as_dict()})

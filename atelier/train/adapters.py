@@ -136,7 +136,8 @@ class Adapters:
         In float32, where both are the same tensors, there is nothing to do (and no loss scale). All tensors at once: a
         card is given a few kernels, not a thousand.
         """
-        pairs = [(p, m) for p, m in zip(self.parameters, self.masters, strict=True) if p is not m and p.grad is not None]
+        pairs = [(p, m) for p, m in zip(self.parameters, self.masters, strict=True)
+                 if p is not m and p.grad is not None]
         if not pairs:
             return
         added = [torch.empty_like(master) for _, master in pairs]

@@ -65,9 +65,10 @@ class BatchLoader:
         mean, mask = moments["mean"], None
         if any(one is not None for one in masks):
             mask = torch.stack([torch.ones_like(mean[0, :1]) if one is None else one for one in masks])
+        kept = self._keep(("weights", weights), lambda: {"weights": torch.tensor(weights)})
         return TrainBatch(mean=mean, std=moments["std"], conditions=conditions, mask=mask,
                           captions=tuple(self._caption(use) for use in batch),
-                          weights=self._keep(("weights", weights), lambda: {"weights": torch.tensor(weights)})["weights"])
+                          weights=kept["weights"])
 
     def _moments(self, use: SampleUse) -> Piece:
         mean, std = self.data.moments(use.index, use.flip)

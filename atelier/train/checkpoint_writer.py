@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from torch import Tensor
 
@@ -25,7 +26,7 @@ COPYING_SHARE = 0.02
 
 
 class CheckpointWriter:
-    """Writes what a `Trainer` has learnt to a run's folder.
+    """Writes what a `Trainer` has learnt to a run's folder; of several processes, in the first alone.
 
     Args:
         trainer: Its weights and optimiser are saved.
@@ -45,9 +46,17 @@ class CheckpointWriter:
 
     def resume(self) -> RunState | None:
         """Load the saved state into the trainer; None if there is none."""
-        if not self.folder.state.exists():
+        path, processes = self.folder.state, self.trainer.processes
+        if not processes.from_first(path.exists):
             return None
-        state = load_state(self.folder.state, self.trainer)
+        if processes.count == 1:
+            state = load_state(path, self.trainer)
+        else:  # the first process's file may lie on another machine
+            content = processes.file_of_first(path.read_bytes)
+            with TemporaryDirectory(prefix="atelier-") as folder:
+                copy = Path(folder) / path.name
+                copy.write_bytes(content)
+                state = load_state(copy, self.trainer)
         self._copy_finite(state.step)
         log.info("Training resumes at step %d of %d.", state.step, self.trainer.total)
         return state
@@ -75,7 +84,8 @@ class CheckpointWriter:
 
     def save_state(self, state: RunState) -> None:
         """Write the state that training resumes from."""
-        save_state(self.folder.state, self.trainer, state)
+        if self.trainer.processes.first:
+            save_state(self.folder.state, self.trainer, state)
         self._saved_at = self._clock()
 
     def save_all(self, state: RunState) -> bool:
@@ -91,19 +101,19 @@ class CheckpointWriter:
 
     def save_lora(self, path: Path, step: int) -> bool:
         """Write the LoRA as it is after optimiser step `step`, unless it is still untrained; returns whether it was
-        written.
+        written (by the first process).
 
         In float16 it stays untrained for the first steps, until the loss scale is found.
         """
         return self._write(path, self.trainer.current, step)
 
     def best_weights(self) -> list[Tensor]:
-        """The tensors of the best LoRA's file, in the order of the adapters."""
+        """The tensors of the best LoRA's file, in the order of the adapters. For the first process alone."""
         return self.trainer.adapters.tensors_of(load_lora(self.folder.best))
 
     def _write(self, path: Path, tensors: list[Tensor], step: int) -> bool:
         weights = self.trainer.adapters.weights(tensors)
         trained = any(bool(module.up.any()) for module in weights.values())
-        if trained:
+        if trained and self.trainer.processes.first:
             save_lora(path, weights, metadata=self.metadata(step))
         return trained

@@ -20,6 +20,7 @@ from ..progress import Progress
 from .devices import RunPaths
 from .memory import needs_checkpointing
 from .preparation import cut_captions, encode_in_room
+from .processes import ALONE, Processes
 from .request.request import TrainRequest
 from .samples import UNetPainter, encode_prompts
 from .trainable import LoadedModel
@@ -34,6 +35,8 @@ class DiffusersTrainable:
     """A `TrainableModel` (see `atelier.train.trainable`)."""
 
     model: DiffusersModel
+    processes: Processes = ALONE
+    """They share out the encoding."""
 
     def check(self) -> None:
         """Refuse inpainting and upscaling models, and the refiner."""
@@ -71,7 +74,8 @@ class DiffusersTrainable:
     def encode(self, data: TrainingSet, request: TrainRequest, paths: RunPaths, *, device: torch.device,
                dtype: torch.dtype, progress: Progress) -> EncodedSet:
         """With the VAE and the text encoders, in as large batches as there is memory for."""
-        return encode_in_room(data, self.model, request.captions, paths, device=device, dtype=dtype, progress=progress)
+        return encode_in_room(data, self.model, request.captions, paths, self.processes, device=device, dtype=dtype,
+                              progress=progress)
 
     def load(self, data: EncodedSet, request: TrainRequest, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         """The UNet, and the text encoders where they are trained."""

@@ -67,11 +67,12 @@ class ValidationPlan:
     """Comparisons made at once."""
 
     @staticmethod
-    def of(items: tuple[EncodedItem, ...], request: TrainRequest) -> ValidationPlan:
+    def of(items: tuple[EncodedItem, ...], request: TrainRequest, at_once: int = 0) -> ValidationPlan:
         """Choose pictures by seed: at most `validation_pictures`, at most a tenth of the set when held out.
 
         A picture that is there twice is not held out, and no folder gives away more than a fifth of its pictures: a
-        concept of four pictures keeps them all. Where that leaves none, training pictures serve.
+        concept of four pictures keeps them all. Where that leaves none, training pictures serve. `at_once` pictures go
+        through the network in training, if not whole batches.
         """
         own = [item for item in items if not item.prior]
         options, seed = request.validation, request.seed
@@ -82,7 +83,7 @@ class ValidationPlan:
             chosen = _stream(seed).sample(own, min(options.validation_pictures, len(own)))
         uses = tuple(SampleUse(item.index) for item in sorted(chosen, key=lambda item: item.index))
         return ValidationPlan(uses, held_out, options.validation_timesteps, seed,
-                              max(request.optimizer.batch_size, BATCH_WITHOUT_GRADIENTS))
+                              max(at_once or request.optimizer.batch_size, BATCH_WITHOUT_GRADIENTS))
 
     def batches(self, levels: Sequence[float]) -> Iterator[tuple[SampleUse, list[float], list[int]]]:
         """(picture, noise levels, noise seeds) of the comparisons: each picture at each of `levels`."""

@@ -19,6 +19,7 @@ from ..progress import Progress
 from .checkpoint_writer import CheckpointWriter
 from .early_stopping import EarlyStopping
 from .history import History
+from .processes import OtherProcessFailed
 from .random_state import random_state_kept
 from .run_folder import RunFolder
 from .run_state import RunState
@@ -109,14 +110,18 @@ class Loop:
         with random_state_kept():
             if saved is not None:  # the interruption may have come between a step and what was due after it
                 self._do_due(resumed=True)
-            status = self._train()
+            try:
+                status = self._train()
+            except OtherProcessFailed:
+                self._keep_work()
+                raise
             return self._finish(status, began_step)
 
     def _train(self) -> str:
         while self.state.step < self.trainer.total and not self.state.early_stopping.done:
             self._check_interrupt()
             # Before the first step there is nothing to keep.
-            if self.state.step and self.progress.stop_requested():
+            if self.state.step and self.trainer.processes.any(self.progress.stop_requested()):
                 return "stopped by user"
             self._step()
         return "stopped early" if self.state.step < self.trainer.total else "complete"
@@ -124,7 +129,8 @@ class Loop:
     def _step(self) -> None:
         trainer, state = self.trainer, self.state
         result = self._try_step()
-        if result is None and self._save_memory is not None:
+        # Several processes would have to agree on it.
+        if result is None and self._save_memory is not None and trainer.processes.count == 1:
             self._save_memory()
             self._save_memory, self.memory_saved = None, True
             log.warning("Memory ran out at step %d; training goes on with gradient checkpointing.", state.step + 1)
@@ -171,19 +177,16 @@ class Loop:
             self._checkpoints.save_state(state)
         due = self._sample_due() and not (resumed and state.step in self.folder.drawn)
         # The request first: a sample that is due answers it.
-        if self.draw and (self.progress.sample_requested() or due):
+        if self.draw and self.trainer.processes.from_first(lambda: self.progress.sample_requested() or due):
             self._sample(self.draw)
 
     def _sample(self, draw: Draw, weights: list[Tensor] | None = None) -> None:
         state = self.state
         self._read()
         self._checkpoints.save_state(state)  # drawing needs the most memory; what was learnt is safe before it starts
-        fits = True
         try:
-            with unify_memory_errors(), self._off_the_clock():
-                draw(state.step, weights)
-        except OutOfMemory:
-            fits = False
+            with self.trainer.processes.together():
+                fits = self._drawn(draw, weights)
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
             self._checkpoints.save_lora(self.folder.last, state.step)
             raise
@@ -194,6 +197,15 @@ class Loop:
             self.undrawn.append(state.step)
             log.warning("The sample picture of step %d did not fit in memory; training goes on without it.", state.step)
             self.progress.advance(state.step, "no memory for a sample picture; training goes on without it")
+
+    def _drawn(self, draw: Draw, weights: list[Tensor] | None) -> bool:
+        """Draw; returns whether there was memory for it."""
+        try:
+            with unify_memory_errors(), self._off_the_clock():
+                draw(self.state.step, weights)
+        except OutOfMemory:
+            return False
+        return True
 
     @contextmanager
     def _off_the_clock(self) -> Iterator[None]:
@@ -303,7 +315,8 @@ class Loop:
 
     def _check_interrupt(self) -> None:
         try:
-            self.progress.check()
+            with self.trainer.processes.together():
+                self.progress.check()
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
             self._keep_work()
             raise
@@ -327,7 +340,8 @@ class Loop:
         best = final.early_stopping.best_step
         weights = self.folder.best if 0 < best == state.early_stopping.best_step else self.folder.last
         if self.draw:
-            self._sample(self.draw, self._checkpoints.best_weights() if weights == self.folder.best else None)
+            best_is_drawn = weights == self.folder.best and self.trainer.processes.first
+            self._sample(self.draw, self._checkpoints.best_weights() if best_is_drawn else None)
         self.progress.phase("saving", 1)
         return LoopResult(status=status, weights=weights, state=final, began_step=began_step)
 

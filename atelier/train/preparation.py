@@ -4,12 +4,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 
 from ..dataset.cache import EncodedItem, EncodedSet
-from ..dataset.encode import encode
+from ..dataset.encode import encode, encode_share
 from ..dataset.types import TrainingSet
 from ..device_memory import OutOfMemory, free_cache, unify_memory_errors
 from ..errors import AtelierError
@@ -18,6 +19,8 @@ from ..models.text import TextStack
 from ..models.tokenizer import LENGTH
 from ..progress import Progress
 from .devices import RunPaths
+from .joint_run import sharers
+from .processes import ALONE, Processes
 from .request.recipe import CaptionConfig
 
 _FIT = LENGTH - 2
@@ -43,26 +46,42 @@ def cut_captions(data: TrainingSet, text: TextStack) -> str:
             f"(first: {first.image.name}, {tokens} tokens).")
 
 
+T = TypeVar("T")
+
 log = logging.getLogger("atelier")
 
 ENCODING_BATCH = 4
 """Pictures of 512 pixels that the VAE encodes at once, about 0.7 GB each in float32; of larger ones fewer."""
 
 
-def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionConfig, place: RunPaths, *,
-                   device: torch.device, dtype: torch.dtype, progress: Progress) -> EncodedSet:
+def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionConfig, place: RunPaths,
+                   processes: Processes = ALONE, *, device: torch.device, dtype: torch.dtype, progress: Progress
+                   ) -> EncodedSet:
     """Encode `data` with `model`, with a smaller batch size each time memory runs out.
+
+    Processes that share the cache's folder share out the batches. What then is still not seen, as for a while on a disk
+    over a network, each encodes for itself.
 
     Raises:
         AtelierError: there is no memory for one picture; else as `encode`.
     """
+    how: Any = dict(device=device, dtype=dtype, progress=progress, variants=options.caption_variants,
+               keep_tokens=options.keep_tokens, tag_dropout=options.tag_dropout)
+    if processes.count > 1:
+        share = sharers(place.cache, processes)
+        with processes.together():
+            _in_room(data, device, lambda batch: encode_share(data, model, place.cache, share, batch_size=batch, **how))
+    with processes.together():
+        return _in_room(data, device, lambda batch: encode(data, model, place.cache, batch_size=batch, **how))
+
+
+def _in_room(data: TrainingSet, device: torch.device, encode_by: Callable[[int], T]) -> T:
+    """What `encode_by` returns for a batch size for which there is memory."""
     batch = min(ENCODING_BATCH, max(1, ENCODING_BATCH * 512**2 // data.largest**2))
     while True:
         try:
             with unify_memory_errors():
-                return encode(data, model, place.cache, device=device, dtype=dtype, batch_size=batch, progress=progress,
-                              variants=options.caption_variants, keep_tokens=options.keep_tokens,
-                              tag_dropout=options.tag_dropout)
+                return encode_by(batch)
         except OutOfMemory as error:
             if batch == 1:
                 raise AtelierError("Memory ran out while encoding pictures and captions, one picture at a time.",

@@ -8,8 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..dataset.advice import advice
 from ..dataset.types import TrainingSet
@@ -21,10 +24,12 @@ from .devices import RunPaths, pick_device, pick_dtype
 from .diffusers_trainable import DiffusersTrainable
 from .extension import extend_shorter_run
 from .identity import RunIdentity, run_identity
+from .joint_run import begun_with, check_alike, own_part, with_batches_of
 from .loop import Loop
 from .metadata import lora_metadata
 from .plot import loss_plot
 from .preparation import check_masks
+from .processes import ALONE, Processes
 from .report import RunResult, TrainReport
 from .request.request import TrainRequest
 from .run_folder import LoraOutput, RunFolder
@@ -45,6 +50,9 @@ class _Job:
     progress: Progress
     device: torch.device
     dtype: torch.dtype
+    asked: TrainRequest
+    """What each process was asked for; `request` has the batches of all."""
+    processes: Processes
 
     @property
     def identity(self) -> RunIdentity:
@@ -61,7 +69,7 @@ class _Job:
 
 
 def train(name: str, model: DiffusersModel | TrainableModel, data: TrainingSet, request: TrainRequest, paths: RunPaths,
-          progress: Progress, *, continue_stopped: bool = True) -> TrainReport:
+          progress: Progress, *, continue_stopped: bool = True, processes: Processes = ALONE) -> TrainReport:
     """Train a LoRA on `data` and write it to `paths.loras`.
 
     A run is known by what decides its weights (see `atelier.train.identity`). The same request finds its finished run
@@ -78,36 +86,69 @@ def train(name: str, model: DiffusersModel | TrainableModel, data: TrainingSet, 
         progress: Shown phases, progress, losses and samples, also those of a finished run; may interrupt or ask to
             stop.
         continue_stopped: Whether a run that the user stopped (and kept) goes on; otherwise its result is returned.
+        processes: Train this together, each with the same arguments but for device and progress: N of them what one
+            would with N times the batch size. Files are read and written by the first, but for pictures, model and
+            cache. All return the same.
 
     Raises:
         AtelierError: the model cannot be trained, memory or disk ran out, or the loss became NaN.
         Interrupted: (or what else `progress` raises) state and partial LoRA are saved; run again to go on.
     """
     device = pick_device(paths.device)
-    trainable = DiffusersTrainable(model) if isinstance(model, DiffusersModel) else model
-    job = _Job(name=name, model=trainable, data=data, request=request, paths=paths, progress=progress, device=device,
-               dtype=pick_dtype(request.device.precision, device))
+    trainable = DiffusersTrainable(model, processes) if isinstance(model, DiffusersModel) else model
+    job = _job(_Job(name=name, model=trainable, data=data, request=request, paths=paths, progress=progress,
+                    device=device, dtype=pick_dtype(request.device.precision, device), asked=request,
+                    processes=processes))
+    check_alike(processes, job.identity)
     folder = job.folder
-    finished = _finished(folder)
-    if finished is not None and finished.stopped and continue_stopped and folder.state.exists():
-        folder.report.unlink()  # should it be interrupted, the run is an unfinished one
-        finished = None
+    found = processes.from_first(lambda: _values(_finished(folder, continue_stopped)))
+    finished = RunResult.from_dict(found) if found else None
     if finished is None:
         result = _train(job)
-    elif finished.samples == folder.sample_settings or not folder.sample_settings or not folder.state.exists():
+    elif processes.from_first(lambda: finished.samples == folder.sample_settings or not folder.sample_settings
+                              or not folder.state.exists()):
         result = finished
         result.show(progress, folder.drawn)
     else:  # other sample pictures are wanted: its state, from which no step is left, draws the last one
         result = replace(finished, samples=_train(job).samples)
-    lora = job.lora.publish(folder.path / result.weights)
-    if result is not finished:
-        folder.write_report(result.as_dict())
-        job.lora.drop_partial()
-    return TrainReport(name, lora, folder, result, reused=finished is not None)
+
+    def publish() -> str:
+        lora = job.lora.publish(folder.path / result.weights)
+        if result is not finished:
+            folder.write_report(result.as_dict())
+            job.lora.drop_partial()
+        return str(lora)
+
+    return TrainReport(name, Path(processes.from_first(publish)), folder, result, reused=finished is not None)
 
 
-def _finished(folder: RunFolder) -> RunResult | None:
-    """The result of a finished run whose files are still there."""
+def _job(job: _Job) -> _Job:
+    """The job with the batches of the processes that began it."""
+    processes = job.processes
+    began = processes.from_first(lambda: begun_with(
+        job.asked, processes, job.paths.runs, lambda request: replace(job, request=request).identity))
+    if began == 1:
+        return job
+    if began != processes.count:
+        log.info("Training goes on in the batches of the %d processes that began it, %d pictures each.", began,
+                 began * job.asked.optimizer.batch_size)
+    return replace(job, request=with_batches_of(job.asked, began))
+
+
+def _values(result: RunResult | None) -> dict[str, Any] | None:
+    return None if result is None else result.as_dict()
+
+
+def _finished(folder: RunFolder, continue_stopped: bool) -> RunResult | None:
+    """The result of a finished run whose files are still there; of one that the user stopped, unless it is to go on."""
+    finished = _complete(folder)
+    if finished is not None and finished.stopped and continue_stopped and folder.state.exists():
+        folder.report.unlink()  # should it be interrupted, the run is an unfinished one
+        return None
+    return finished
+
+
+def _complete(folder: RunFolder) -> RunResult | None:
     values = folder.read_report()
     result = None if values is None else RunResult.from_dict(values)
     if result is not None and (folder.path / result.weights).is_file():
@@ -121,22 +162,28 @@ def _finished(folder: RunFolder) -> RunResult | None:
 
 
 def _train(job: _Job) -> RunResult:
+    processes = job.processes
     job.model.check()
     cut = job.model.cut_captions(job.data)
     if cut:
         log.warning(cut)
     encoded = job.model.encode(job.data, job.request, job.paths, device=job.device, dtype=job.dtype,
                                progress=job.progress)
-    with explain_out_of_memory("loading the model", "Close other programs that use the device, or choose precision "
-                               "bf16 or fp16. What was learnt before is kept."):
+    with processes.together(), explain_out_of_memory(
+            "loading the model", "Close other programs that use the device, or choose precision bf16 or fp16. What was "
+            "learnt before is kept."):
         job.progress.phase("loading", 1)
-        loaded = job.model.load(encoded, job.request, device=job.device, dtype=job.dtype)
-        trainer = Trainer(loaded.denoiser, encoded, job.request)
+        loaded = job.model.load(encoded, own_part(job.asked, processes), device=job.device, dtype=job.dtype)
+        trainer = Trainer(loaded.denoiser, encoded, job.request, processes,
+                          at_once=job.asked.optimizer.batch_size)
     check_masks(trainer.sampler.items, encoded)
-    extended = extend_shorter_run(job.paths.runs, job.identity, trainer.total, job.request.optimizer)
+    extended = processes.from_first(
+        partial(extend_shorter_run, job.paths.runs, job.identity, trainer.total, job.request.optimizer))
     if extended:
         log.info(extended)
     draw = SampleDrawer(trainer, loaded.paint, job.folder, job.progress) if loaded.paint else None
+    if job.request.samples.sample_prompt and not processes.first:
+        draw = _drawn_by_first
     metadata = partial(lora_metadata, job.name, job.identity, job.model, job.data, job.request)
     loop = Loop(trainer, job.folder, job.progress, metadata=metadata, draw=draw, save_memory=loaded.save_memory)
     began = time.monotonic()
@@ -152,17 +199,23 @@ def _train(job: _Job) -> RunResult:
         best_loss=stopping.best if stopping.best_step else None, seconds=seconds,
         seconds_per_step=seconds / max(1, step - ended.began_step), pictures=len(trainer.sampler.items),
         held_out_names=held_out,
-        precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=loaded.checkpointing or loop.memory_saved,
+        precision=str(job.dtype).removeprefix("torch."),
+        gradient_checkpointing=loaded.checkpointing or loop.memory_saved,
         samples=job.folder.sample_settings, history=ended.state.history,
         warnings=[sentence for sentence in (*advice(job.data), cut, *loaded.notes, extended, _undrawn(loop.undrawn))
                   if sentence])
-    plot = loss_plot(result.history, title=f"{job.name} · {result.status}", best_step=result.best_step,
-                     steps_per_epoch=trainer.steps_per_epoch)
-    with atomic_file(job.folder.plot) as part:
-        plot.save(part, "PNG")
+    if processes.first:
+        plot = loss_plot(result.history, title=f"{job.name} · {result.status}", best_step=result.best_step,
+                         steps_per_epoch=trainer.steps_per_epoch)
+        with atomic_file(job.folder.plot) as part:
+            plot.save(part, "PNG")
     del trainer, loaded, loop, draw
     free_cache(job.device)
     return result
+
+
+def _drawn_by_first(step: int, weights: list[Tensor] | None = None) -> None:
+    """Stands in the other processes where the first draws a sample picture."""
 
 
 def _undrawn(steps: list[int]) -> str:
@@ -178,7 +231,7 @@ def _partial_kept(job: _Job) -> Iterator[None]:
     try:
         yield
     except BaseException:  # the host's interrupt is not an Exception; it goes on up
-        if job.folder.last.exists():
+        if job.processes.first and job.folder.last.exists():
             log.info("What was learnt so far is in %s; run again to go on.", job.lora.keep_partial(job.folder.last))
         raise
     finally:

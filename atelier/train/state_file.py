@@ -34,7 +34,8 @@ def save_state(path: Path, trainer: Trainer, state: RunState) -> None:
                 tensors[f"optimizer/{index}/{key}"] = value
             else:
                 scalars[f"{index}/{key}"] = value
-    facts = {**state.as_dict(), "total": trainer.total, "groups": trained["optimizer"]["param_groups"],
+    facts = {**state.as_dict(), "total": trainer.total, "processes": trainer.began_with,
+             "groups": trained["optimizer"]["param_groups"],
              "scalars": scalars}
     with atomic_file(path) as part:
         write_tensors(part, tensors, {"atelier": json.dumps(facts)})
@@ -71,6 +72,16 @@ def read_progress(path: Path) -> tuple[int, int]:
     """
     facts, _ = _read(path, with_tensors=False)
     return int(facts["step"]), int(facts["total"])
+
+
+def read_processes(path: Path) -> int:
+    """How many processes began the run of a saved state. Reads the header alone.
+
+    Raises:
+        AtelierError: the file is damaged.
+    """
+    facts, _ = _read(path, with_tensors=False)
+    return int(facts.get("processes", 1))
 
 
 def _read(path: Path, *, with_tensors: bool) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..dataset.cache import EncodedSet
 from .adapters import Adapters
+from .batch_cut import BatchCut
 from .batch_loader import BatchLoader, TrainBatch
 from .bucket_sampler import Batch, BucketSampler, SampleUse, derived_seed, groups, steps_per_epoch
 from .compiled_unet import CompiledUNet
@@ -19,8 +20,10 @@ from .early_stopping import ValidationPlan
 from .loss_scale import LossScale
 from .mkldnn_prepack import prepack_frozen
 from .optimizers import make_optimizer, rate_factor, set_rate, step_where, update_average
+from .processes import ALONE, Processes
 from .random_state import random_stream
 from .request.request import TrainRequest
+from .shared_gradients import add_up_gradients
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,18 @@ class Trainer:
     Args:
         denoiser: The loaded model. Adapters are put on it here.
         data: The encoded training set.
-        request: What to train.
+        request: What to train. Its batch is that of all processes together.
+        processes: Which train together. Their weights stay equal to the last bit: each starts with the same, and takes
+            the same optimiser steps with the sum of all gradients.
+        at_once: Pictures that go through the network together at most, if not the whole share of a process.
     """
 
-    def __init__(self, denoiser: Denoiser, data: EncodedSet, request: TrainRequest) -> None:
+    def __init__(self, denoiser: Denoiser, data: EncodedSet, request: TrainRequest, processes: Processes = ALONE, *,
+                 at_once: int = 0) -> None:
         self.denoiser, self.request, self.device = denoiser, request, denoiser.device
+        self.processes = processes
+        self.cut = BatchCut(at_once=at_once or request.optimizer.batch_size, rank=processes.rank,
+                            count=processes.count)
         self.adapters = Adapters(denoiser.components, request.lora, request.seed,
                                  layers=denoiser.adapted_layers(request.lora), dtype=denoiser.dtype)
         if request.device.compile == "off":  # the compiler arranges weights itself
@@ -55,7 +65,7 @@ class Trainer:
         self.objective = denoiser.objective(request.loss, request.levels)
         self.loader = BatchLoader(data, denoiser.device, denoiser.dtype, prior_weight=request.loss.prior_weight,
                                   cached_text=not denoiser.encodes_captions)
-        self.validation = ValidationPlan.of(data.items, request)
+        self.validation = ValidationPlan.of(data.items, request, self.cut.at_once)
         held_out = {use.index for use in self.validation.uses} if self.validation.held_out else set()
         self.sampler = BucketSampler(tuple(item for item in data.items if item.index not in held_out),
                                      request.optimizer.batch_size, request.seed, request.captions.caption_dropout)
@@ -63,6 +73,11 @@ class Trainer:
         self.total = request.steps or request.epochs * self.steps_per_epoch
         self.average: list[Tensor] | None = self.adapters.snapshot() if request.optimizer.ema_decay else None
         self._epoch: tuple[int, list[list[Batch]]] = (-1, [])
+
+    @property
+    def began_with(self) -> int:
+        """The number of processes that the run was begun by: its batches are so many times those asked for."""
+        return max(1, self.request.optimizer.batch_size // self.cut.at_once)
 
     @property
     def initial_loss_scale(self) -> LossScale:
@@ -94,14 +109,10 @@ class Trainer:
         """Do the optimiser step after `step` others."""
         optimizer = self.request.optimizer
         self.adapters.train(True)
-        try:
-            total = self._accumulate(step, loss_scale)
-        except self.unet.errors() as error:
-            self.unet.give_up(error)
-            prepack_frozen(self.denoiser.network)  # as a run that is not to be compiled does from the start
-            self.adapters.drop_gradients()
-            total = self._accumulate(step, loss_scale)  # draws the same numbers: each batch has a stream of its own
+        with self.processes.together():
+            total = self._gradients(step, loss_scale)
         masters = self.adapters.masters
+        total = add_up_gradients(self.processes, masters, total)
         norm = torch.nn.utils.clip_grad_norm_(masters, optimizer.max_grad_norm or float("inf"))
         finite = norm.isfinite() & total.isfinite()
         set_rate(self.optimizer, rate_factor(step, self.total, optimizer))
@@ -123,17 +134,31 @@ class Trainer:
         if not step:
             self.optimizer.state.clear()
 
+    def _gradients(self, step: int, loss_scale: LossScale) -> Tensor:
+        """`_accumulate`, once more without the compiler where that fails."""
+        try:
+            return self._accumulate(step, loss_scale)
+        except self.unet.errors() as error:
+            self.unet.give_up(error)
+            prepack_frozen(self.denoiser.network)  # as a run that is not to be compiled does from the start
+            self.adapters.drop_gradients()
+            return self._accumulate(step, loss_scale)  # draws the same numbers: each batch has a stream of its own
+
     def _accumulate(self, step: int, loss_scale: LossScale) -> Tensor:
-        """Accumulate the gradients of the step's batches in the masters; returns the mean loss."""
+        """Accumulate the gradients of this process's part of the step's batches in the masters; returns its part of
+        their mean loss."""
         batches = self._batches(step)
         total = torch.zeros((), device=self.device)
         inverse = 1 / loss_scale.value if loss_scale.on else None
         for index, batch in enumerate(batches):
-            loss = self._loss(self.loader(batch), derived_seed("step", self.request.seed, step, index))
-            scaled = loss * loss_scale.value if loss_scale.on else loss
-            (scaled / len(batches)).backward()
-            self.adapters.accumulate_gradients(inverse)
-            total += loss.detach() / len(batches)
+            seed = derived_seed("step", self.request.seed, step, index)
+            for piece in self.cut.pieces(len(batch)):
+                share = (piece.stop - piece.start) / len(batch)
+                loss = self._loss(batch, piece, seed)
+                scaled = loss * loss_scale.value if loss_scale.on else loss
+                (scaled * (share / len(batches))).backward()
+                self.adapters.accumulate_gradients(inverse)
+                total += loss.detach() * share / len(batches)
         return total
 
     @torch.no_grad()
@@ -144,13 +169,22 @@ class Trainer:
             check: Called before each forward pass; what it raises ends the validation and changes nothing.
         """
         self.adapters.train(False)
-        losses = []
-        with self.adapters.replaced(self.average):
-            for use, levels, seeds in self.validation.batches(
-                    self.objective.fixed_levels(self.validation.timesteps)):
+        batches = list(self.validation.batches(self.objective.fixed_levels(self.validation.timesteps)))
+        losses: list[Tensor] = []
+        with self.adapters.replaced(self.average), self.processes.together():
+            for use, levels, seeds in batches[self.processes.rank::self.processes.count]:
                 check()
                 losses.append(self._validation_losses(use, levels, seeds))
+        if self.processes.count > 1:
+            losses = self._losses_of_all(losses)
         return torch.cat(losses).mean().item()
+
+    def _losses_of_all(self, own: list[Tensor]) -> list[Tensor]:
+        """The losses of all validation batches in their order; each process has every `count`-th."""
+        found = self.processes.exchange([losses.tolist() for losses in own])
+        number = sum(map(len, found))
+        return [torch.tensor(found[index % self.processes.count][index // self.processes.count])
+                for index in range(number)]
 
     def _validation_losses(self, use: SampleUse, at: list[float], seeds: list[int]) -> Tensor:
         """The losses of one picture at these noise levels, each with its own noise."""
@@ -162,20 +196,24 @@ class Trainer:
                                    levels)
         return self.objective.errors(prediction, self.objective.target(inputs.mean, noise, levels), levels, inputs.mask)
 
-    def _loss(self, inputs: TrainBatch, seed: int) -> Tensor:
+    def _loss(self, batch: Batch, piece: slice, seed: int) -> Tensor:
+        """The mean loss of a piece of a batch. Random numbers are drawn for the whole batch, so that a picture gets the
+        same ones however the batch is cut."""
+        inputs = self.loader(batch[piece])
         stream = random_stream(self.device, seed)
-        shape, noise_offset = inputs.mean.shape, self.request.loss.noise_offset
+        shape, noise_offset = (len(batch), *inputs.mean.shape[1:]), self.request.loss.noise_offset
 
         def normal(*size: int) -> Tensor:
-            return torch.randn(size, generator=stream, device=stream.device).to(self.device)
+            return torch.randn(size, generator=stream, device=stream.device)[piece].to(self.device)
 
         latents = inputs.mean + inputs.std * normal(*shape)
         noise = normal(*shape)
         if noise_offset:
             noise = noise + noise_offset * normal(*shape[:2], *[1] * (len(shape) - 2))
-        levels = self.objective.draw_levels(shape[0], stream, (shape[-2], shape[-1])).to(self.device)
+        levels = self.objective.draw_levels(len(batch), stream, (shape[-2], shape[-1]))[piece].to(self.device)
         if self.request.lora.dropout:
-            torch.manual_seed(seed)  # PEFT's dropout draws from the global stream, which `Loop` restores
+            # PEFT's dropout draws from the global stream, which `Loop` restores; other pieces, other masks.
+            torch.manual_seed(derived_seed("dropout", seed, piece.start) if piece.start else seed)
         prediction = self._predict(self.unet, inputs, self.objective.noisy(latents, noise, levels), levels)
         return self.objective.loss(prediction, self.objective.target(latents, noise, levels), levels,
                                    weights=inputs.weights, mask=inputs.mask)

@@ -6,6 +6,7 @@ ComfyUI
     node_calls             calls of nodes with defaults for their widgets
     host_clip              ComfyUI's tokenizers with a small embedding table
     host_families          small random models of ComfyUI's own classes, to train
+    quantized_files        a small Krea 2 file in each of ComfyUI's formats of quantised weights
     core_lora              a LoRA as ComfyUI's own trainer writes it
     graphs                 graphs in the queue's format, with the nodes' defaults filled in
     small_workflows        the shipped workflows with small pictures, few steps, and the files that they name
@@ -45,9 +46,12 @@ Training
     encoding               a training set encoded, with counts of what that takes
     training               a tiny UNet and training sets in memory
     training_loop          a training loop on tiny parts, and ways to end it
+    joint_loop             training loops on tiny parts in several processes
     training_run           a short training request, and ways to interrupt or watch its run
 
 Surroundings
+    device                 the device that tests compute on
+    pretend_cuda           a pretend CUDA device for a CPU-only PyTorch
     shell                  the shell's verbs in this process
     fake_llm               a chat-completions endpoint that answers, or fails, as told
     fake_vision            the same for models that see: it tells the number painted into a picture

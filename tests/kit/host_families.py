@@ -50,6 +50,7 @@ class FakeClip:
     """Gives each caption its own random embedding, as long as it has words, and a pooled vector."""
 
     patcher: Any
+    width: int = TEXT_WIDTH
     layer_idx: None = None
     cond_stage_model: Any = field(default_factory=lambda: SimpleNamespace())
     encoded: list[str] = field(default_factory=list)
@@ -62,7 +63,7 @@ class FakeClip:
         self.encoded.append(text)
         stream = torch.Generator().manual_seed(sum(text.encode()))
         words = max(1, len(text.split()))
-        return {"cond": torch.randn(1, words, TEXT_WIDTH, generator=stream),
+        return {"cond": torch.randn(1, words, self.width, generator=stream),
                 "pooled_output": torch.randn(1, POOLED_WIDTH, generator=stream)}
 
 
@@ -147,7 +148,7 @@ def _load(family: str, path: str, dtype: str, disable_dynamic: bool = False) -> 
     return patcher
 
 
-def fake_parts(folder: Path, model: Any) -> tuple[FakeClip, FakeVae]:
+def fake_parts(folder: Path, model: Any, width: int = TEXT_WIDTH) -> tuple[FakeClip, FakeVae]:
     """A CLIP and a VAE for `small_model`, each with a file of its own."""
     def patcher(name: str) -> Any:
         path = folder / f"{name}.safetensors"
@@ -156,7 +157,8 @@ def fake_parts(folder: Path, model: Any) -> tuple[FakeClip, FakeVae]:
                                weight_wrapper_patches={}, injections={}, wrappers={}, object_patches={})
 
     latents = model.model.latent_format
-    return (FakeClip(patcher("clip")), FakeVae(patcher("vae"), latents.latent_channels, latents.latent_dimensions))
+    return (FakeClip(patcher("clip"), width),
+            FakeVae(patcher("vae"), latents.latent_channels, latents.latent_dimensions))
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,12 @@ def open_small(pack: ModuleType, family: str, folder: Path, dtype: torch.dtype =
     """A small model with its CLIP and VAE, opened for training; "settled flux" is `settled_flux`."""
     with torch.inference_mode():  # as the host's loaders run
         patcher = settled_flux(folder) if family == "settled flux" else small_model(family, folder, dtype=dtype)
-    clip, vae = fake_parts(folder, patcher)
+    return open_patcher(pack, patcher, folder)
+
+
+def open_patcher(pack: ModuleType, patcher: Any, folder: Path, text_width: int = TEXT_WIDTH) -> Opened:
+    """A model of the host's with stand-ins for its CLIP and VAE, opened for training."""
+    clip, vae = fake_parts(folder, patcher, text_width)
     progress = pack_module(pack, "atelier.progress").Progress()
     host = pack_module(pack, "nodes.host.loaded.model").open_loaded(patcher, clip, vae, guidance=None,
                                                                     progress=progress)

@@ -27,6 +27,7 @@ from .conditions import encode_caption
 from .denoiser import HostDenoiser
 from .gradients import in_training
 from .pictures import HostPainter, HostPictureEncoder
+from .quantized import prepare_quantized
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,6 +123,7 @@ class HostModel:
         if "model_sampling" in self.model.object_patches:
             model.model_sampling = _out_of_inference(self.model.get_model_object("model_sampling"))
         network = model.diffusion_model
+        prepare_quantized(network)
         for module in network.modules():
             if hasattr(module, "comfy_cast_weights"):
                 module.comfy_cast_weights = True  # weights stay in the type of the file and are cast when used

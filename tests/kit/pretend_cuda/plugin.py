@@ -111,6 +111,8 @@ def card() -> Iterator[PretendCard]:
 @pytest.fixture(autouse=True)
 def _read_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses are read after each step, as on a processor, whose tests of interrupts then hold here too."""
+    import atelier.train.checkpoint_writer
     import atelier.train.loop
 
     monkeypatch.setattr(atelier.train.loop, "READ_SECONDS", -1.0)
+    monkeypatch.setattr(atelier.train.checkpoint_writer, "COPYING_SHARE", float("inf"))

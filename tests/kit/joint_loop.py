@@ -1,0 +1,133 @@
+"""Training loops on small parts in several processes: what the launched script does, and how tests start it.
+
+    python joint_loop.py cases.json
+
+The script goes through the cases of the file, each a loop of all processes together, and writes how each ended.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+ENDS = 180
+"""Seconds after which processes that wait for each other are ended; none of the tests should come near."""
+
+
+@dataclass(kw_only=True)
+class Case:
+    """One loop. Steps are those after which a process does something."""
+
+    folder: str
+    options: dict[str, Any] = field(default_factory=dict)
+    """Of the request; its batch is that of all processes."""
+    at_once: int = 1
+    pictures: int = 8
+    interrupt: dict[str, int] = field(default_factory=dict)
+    """By rank: is interrupted."""
+    stop: dict[str, int] = field(default_factory=dict)
+    """By rank: the user wants what was learnt."""
+    fail: dict[str, int] = field(default_factory=dict)
+    """By rank: cannot load a batch any more."""
+    die: dict[str, int] = field(default_factory=dict)
+    """By rank: is killed."""
+
+
+def free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def run_cases(cases: Sequence[Case], count: int, folder: Path) -> list[int]:
+    """Run the cases in `count` processes; their exit codes."""
+    listed = folder / f"cases-{count}.json"
+    listed.write_text(json.dumps([asdict(case) for case in cases]), encoding="utf-8")
+    meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
+               "OMP_NUM_THREADS": "1"}
+    started = [subprocess.Popen([sys.executable, __file__, str(listed)],
+                                env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)})
+               for rank in range(count)]
+    try:
+        return [process.wait(ENDS) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
+def outcome(case: Case, rank: int) -> dict[str, Any]:
+    """How the case ended in a process: `status` or `error`, `losses`, `validation`, `weights` (a digest)."""
+    return json.loads((Path(case.folder) / f"process-{rank}.json").read_text(encoding="utf-8"))
+
+
+def _main(listed: Path) -> None:
+    from atelier.train.process_group import join_processes
+
+    with join_processes("cpu") as (processes, _):
+        for case in json.loads(listed.read_text(encoding="utf-8")):
+            _run(Case(**case), processes)
+
+
+def _run(case: Case, processes: Any) -> None:
+    from kit.training import MemorySet, denoiser
+    from kit.training_loop import request
+
+    from atelier.progress import Interrupted, Progress
+    from atelier.train.loop import Loop
+    from atelier.train.run_folder import RunFolder
+    from atelier.train.trainer import Trainer
+
+    rank = str(processes.rank)
+
+    class Watched(Progress):
+        step = 0
+
+        def measure(self, values: Any) -> None:
+            self.step = int(values["step"])
+            if self.step == case.die.get(rank):
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        def check(self) -> None:
+            if self.step == case.interrupt.get(rank):
+                raise Interrupted
+
+        def stop_requested(self) -> bool:
+            return self.step == case.stop.get(rank)
+
+    folder, progress = Path(case.folder), Watched()
+    trainer = Trainer(denoiser(), MemorySet.of(case.pictures), request(case.options), processes,  # type: ignore
+                      at_once=case.at_once)
+    load = trainer.loader.__call__
+
+    def loader(batch: Any) -> Any:
+        if progress.step == case.fail.get(rank):
+            raise ValueError("the disk is gone")
+        return load(batch)
+
+    trainer.loader = loader  # type: ignore
+    loop = Loop(trainer, RunFolder(folder), progress, metadata=lambda step: {"step": str(step)})
+    found: dict[str, Any] = {}
+    try:
+        found["status"] = loop.run().status
+    except Exception as error:  # noqa: BLE001 # how it ended is what tests look at
+        found["error"] = type(error).__name__
+    weights = b"".join(tensor.detach().numpy().tobytes() for tensor in trainer.adapters.masters)
+    found |= {"losses": loop.state.history.losses, "validation": loop.state.history.validation,
+              "weights": hashlib.sha256(weights).hexdigest()}
+    (folder / f"process-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    tests = Path(__file__).resolve().parent.parent
+    sys.path[0] = str(tests)
+    sys.path.append(str(tests.parent))
+    _main(Path(sys.argv[1]))

@@ -1,0 +1,89 @@
+"""Files of quantised weights through the host's own loader: trained without a change, and their LoRA in the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from kit.host_families import Opened, open_patcher
+from kit.quantized_files import FORMATS, TEXT_WIDTH, krea2_file, load_file_in_host
+from safetensors.torch import load_file
+
+pytestmark = pytest.mark.host
+
+
+def opened_file(pack: ModuleType, folder: Path, quantization: str) -> Opened:
+    with torch.inference_mode():
+        patcher = load_file_in_host(krea2_file(folder, quantization))
+    return open_patcher(pack, patcher, folder, TEXT_WIDTH)
+
+
+def noise(opened: Opened, seed: int) -> torch.Tensor:
+    return torch.randn(1, *opened.latents, generator=torch.Generator().manual_seed(seed))
+
+
+def stored(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """The bytes that the weights are kept as, by the names of the file."""
+    return {name.replace(".base_layer", ""): tensor.contiguous().view(torch.uint8).clone()
+            for name, tensor in network.state_dict().items() if ".lora_" not in name and tensor.dim()}
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora"])
+@pytest.mark.parametrize("quantization", ["", *FORMATS])
+def test_weights_stay_as_in_the_file_and_every_adapter_learns(pack: ModuleType, tmp_path: Path, quantization: str,
+                                                              kind: str) -> None:
+    opened = opened_file(pack, tmp_path, quantization)
+    request = opened.request(kind=kind)
+    denoiser = opened.denoiser(request, torch.bfloat16)
+    before = stored(denoiser.network)
+    if quantization:
+        in_file = load_file(opened.host.files[0])["blocks.0.attn.wq.weight"]
+        assert torch.equal(before["blocks.0.attn.wq.weight"], in_file.view(torch.uint8))
+    adapters = opened.adapters(denoiser, request)
+    clean, random, sigma = noise(opened, 1), noise(opened, 2), torch.tensor([0.3])
+    objective = denoiser.objective(request.loss, request.levels)
+    prediction = denoiser.predict(denoiser.network, objective.noisy(clean, random, sigma), sigma,
+                                  opened.rows("a red fox"), ())
+    objective.loss(prediction, clean, sigma, weights=torch.ones(1)).backward()
+    adapters.accumulate_gradients()
+    gradients = {name: master for name, master in zip(adapters.names, adapters.masters, strict=True)
+                 if name.startswith("diffusion_model.blocks.")}
+    assert len(gradients) >= 2 * 2 * 7  # two blocks, A and B, of q, k, v, output and three of the feed-forward
+    for name, master in gradients.items():
+        assert master.grad is not None and bool(master.grad.any()), name
+    after = stored(denoiser.network)
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+    assert adapters.damaged_weight() == ""
+
+
+@pytest.mark.parametrize("quantization", FORMATS)
+def test_its_lora_does_in_the_host_what_the_adapters_did(pack: ModuleType, tmp_path: Path, quantization: str,
+                                                         caplog: pytest.LogCaptureFixture) -> None:
+    import comfy.sd
+    from comfy import model_management
+
+    opened = opened_file(pack, tmp_path, quantization)
+    request = opened.request(rank=8)
+    denoiser = opened.denoiser(request, torch.bfloat16)
+    noisy, sigma, rows = noise(opened, 3), torch.tensor([0.6]), opened.rows("a red fox")
+    inputs = opened.module("nodes.host.loaded.conditions").network_inputs
+
+    def difference(one: Any, other: Any) -> float:
+        return float((one - other).float().norm() / other.float().norm())
+
+    with torch.no_grad():
+        plain = denoiser.predict(denoiser.network, noisy, sigma, rows, ())
+        adapters = opened.adapters(denoiser, request)
+        adapted = denoiser.predict(denoiser.network, noisy, sigma, rows, ())
+    path = opened.module("atelier.lora.file").save_lora(tmp_path / "lora.safetensors", adapters.weights())
+    patched, _ = comfy.sd.load_lora_for_models(opened.patcher, None, load_file(path), 1.0, 0.0)
+    assert "not loaded" not in caplog.text.lower()
+    with torch.inference_mode():
+        model_management.load_models_gpu([patched])
+        given = {name: condition.cond for name, condition in inputs(patched.model, rows[0], noisy, None).items()}
+        in_host = patched.model.apply_model(noisy, sigma, **given)
+    # The host rounds the merged weights to the file's format again: its result is near, in four bits less so.
+    assert difference(adapted, in_host) < (0.75 if quantization == "nvfp4" else 0.25) * difference(adapted, plain)
