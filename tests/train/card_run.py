@@ -10,16 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from kit.checkpoints import write_sd1
-from kit.clip_models import write_clip
+from kit.clip_models import clip_config, cosines, random_clip, random_pictures, reference_cosines, save_clip
 from kit.training_run import REQUEST, After
-from PIL import Image
 from safetensors.torch import load_file
 
 from atelier.dataset.encode import encode
-from atelier.models.open import open_model
 from atelier.progress import Interrupted, Progress
-from atelier.score.clip import open_scorer
+from atelier.score.load import open_scorer
 from atelier.train.devices import pick_device, pick_dtype
 
 pytestmark = pytest.mark.gpu
@@ -57,3 +54,10 @@ def test_encoding_gives_what_the_processor_gives(tmp_path: Path, model, pictures
             torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-3)
         texts = [found.text(item.index, 0)["embeds"] for found in sets]
         torch.testing.assert_close(*texts, rtol=1e-3, atol=1e-3)
+
+
+def test_scores_are_those_of_the_reference(tmp_path: Path) -> None:
+    folder = save_clip(tmp_path / "clip", random_clip(clip_config()))
+    pictures, texts = random_pictures([(40, 40), (64, 32)]), ["a fox", "a bear"]
+    found = open_scorer(folder, device=CARD).score(pictures, texts)
+    torch.testing.assert_close(cosines(found), reference_cosines(folder, pictures, texts), rtol=1e-3, atol=1e-3)
