@@ -58,6 +58,12 @@ TITLES = {
     "denoising_explained": "24 Denoising explained - every step of the loop as a picture",
     "guidance_explained": "25 Guidance explained - without it, with it, and with too much",
     "vae_explained": "26 VAE explained - into a latent and back, and what is lost",
+    "finetune_anima": "31 Fine-tune Anima - a LoRA of a drawing style, one prompt without and with it",
+    "finetune_krea_2": "32 Fine-tune Krea 2 - a LoRA on the raw model in eight bits, without and with it",
+    "finetune_flux_2_klein": "33 Fine-tune FLUX.2 klein - a LoRA on the base model of 4 billion parameters",
+    "finetune_z_image": "34 Fine-tune Z-Image - a LoRA on the base model, one prompt without and with it",
+    "finetune_qwen_image": "35 Fine-tune Qwen-Image - a LoRA on the model in eight bits, without and with it",
+    "finetune_sd_3_5": "36 Fine-tune SD 3.5 - a LoRA on the large model in eight bits, without and with it",
 }
 """File names in the editor's format. The templates dialog shows them as title and description, and the pack's script
 lists them by their numbers (web/js/templates.js). An API file has the name of its title, before the dash."""

@@ -43,6 +43,15 @@ def load_unet(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
     return _load_weights(unet, component, dtype, device)
 
 
+def load_unet_config(model: DiffusersModel) -> dict[str, Any]:
+    """What diffusers' `UNet2DConditionModel.from_config` takes.
+
+    Raises:
+        AtelierError: the model has no UNet.
+    """
+    return dict(_public(_component(model, "unet")))
+
+
 def load_vae(model: DiffusersModel, *, dtype: torch.dtype = torch.float32,
              device: torch.device | str = "cpu") -> AutoencoderKL:
     """The VAE. Its configuration has the handle's scale and shift of latents, whatever the files leave out.

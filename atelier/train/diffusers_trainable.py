@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -14,17 +15,19 @@ from ..device_memory import free_cache
 from ..errors import AtelierError
 from ..models.families import family_of
 from ..models.handle import DiffusersModel
-from ..models.load import load_scheduler_config, load_text, load_tokenizers, load_unet, load_vae
+from ..models.load import load_scheduler_config, load_text, load_tokenizers, load_unet, load_unet_config, load_vae
 from ..models.text import TextBatch
 from ..progress import Progress
 from .devices import RunPaths
-from .memory import needs_checkpointing
 from .preparation import cut_captions, encode_in_room
 from .processes import ALONE, Processes
 from .request.request import TrainRequest
 from .samples import UNetPainter, encode_prompts
 from .trainable import LoadedModel
 from .unet_denoiser import UNetDenoiser
+from .unet_memory_plan import free_memory, place_unet, plan_unet
+
+log = logging.getLogger("atelier")
 
 _BASE_VERSION = {"sd1": "sd_v1", "sd2": "sd_v2", "sdxl": "sdxl_base_v1-0"}
 """kohya's name of each family, by its key."""
@@ -85,16 +88,17 @@ class DiffusersTrainable:
         drawn = None
         if samples.sample_prompt and not request.lora.train_text_encoder:
             drawn = self._prompts(request, exact, device)
-        unet = load_unet(model, dtype=dtype, device=device)
+        plan = plan_unet(load_unet_config(model), data, request, dtype, free_memory(device))
+        if plan.text():
+            log.info(plan.text())
+        unet = load_unet(model, dtype=dtype, device="cpu" if plan.swapped else device)
         text = load_text(model, dtype=dtype, device=device) if request.lora.train_text_encoder else None
-        checkpointing = needs_checkpointing(unet, data, request, device)
-        if checkpointing:
-            unet.enable_gradient_checkpointing()
+        place_unet(unet, plan, device)
         denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype)
         paint = UNetPainter(denoiser, samples, request.seed, drawn,
                             partial(load_vae, model, dtype=exact, device=device))
-        may_switch = not checkpointing and request.device.gradient_checkpointing == "auto"
-        return LoadedModel(denoiser, checkpointing, paint if samples.sample_prompt else None,
+        may_switch = not plan.checkpointing and request.device.gradient_checkpointing == "auto"
+        return LoadedModel(denoiser, plan.checkpointing, paint if samples.sample_prompt else None, plan.notes,
                            save_memory=unet.enable_gradient_checkpointing if may_switch else None)
 
     def _prompts(self, request: TrainRequest, dtype: torch.dtype, device: torch.device) -> tuple[TextBatch, TextBatch]:

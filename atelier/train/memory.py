@@ -10,18 +10,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..dataset.cache import EncodedSet
 from .adapters import put_adapters
 from .request.lora import LoraConfig, layer_pattern
-from .request.request import TrainRequest
-
-if TYPE_CHECKING:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 HEADROOM = 1.15
 """Allowance over the count: allocator rounding, workspaces, the optimiser's temporaries."""
@@ -42,30 +37,6 @@ class StepMemory:
     def total(self) -> int:
         """All of it, with `HEADROOM` on what is allocated anew in each step."""
         return int(self.weights + self.adapters + self.activations * HEADROOM)
-
-
-def needs_checkpointing(unet: UNet2DConditionModel, data: EncodedSet, request: TrainRequest, device: torch.device,
-                        free: int | None = None) -> bool:
-    """Decide `gradient_checkpointing`: "auto" switches it on when the card's free memory does not hold a step.
-
-    Args:
-        unet: Loaded, without adapters; its weights already count as used.
-        data: The largest picture decides.
-        request: What is trained.
-        device: Where it is done. Devices that cannot tell their free memory (CPU, MPS) do without checkpointing.
-        free: Bytes that are free, instead of what the device says.
-    """
-    choice = request.device.gradient_checkpointing
-    if choice != "auto":
-        return choice == "on"
-    if free is None:
-        if device.type != "cuda":
-            return False
-        free = torch.cuda.mem_get_info(device)[0]
-    item = max(data.items, key=lambda item: item.height * item.width)
-    need = step_memory(unet.config, request.lora, dtype=unet.dtype, batch=request.optimizer.batch_size,
-                       height=item.height, width=item.width)
-    return need.total - need.weights > free
 
 
 def step_memory(unet: Mapping[str, Any], lora: LoraConfig, *, dtype: torch.dtype, batch: int, height: int, width: int,

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.host
 
 WITHOUT_TEMPLATE = {
     "AtelierComparisonGate", "AtelierComparisonPicture", "AtelierComparisonResult",  # Compare Models puts these in
-    "AtelierCaptionPictures", "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora", "AtelierLoadedModel",
+    "AtelierCaptionPictures", "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora",
     "AtelierCheckTrainingSet", "AtelierJoinTrainingSets", "AtelierXYGrid",
 }
 """Nodes of the pack that no template uses."""

@@ -189,8 +189,15 @@ class Opened:
 
     def denoiser(self, request: Any, dtype: torch.dtype = torch.float32) -> Any:
         """The network, built anew for training."""
-        data = SimpleNamespace(moments=lambda index, flip: (torch.zeros(self.latents),) * 2, items=[])
-        return self.host.load(data, request, device=torch.device("cpu"), dtype=dtype).denoiser
+        return self.host.load(self.encoded(), request, device=torch.device("cpu"), dtype=dtype).denoiser
+
+    def encoded(self) -> Any:
+        """Stands for an encoded set of one picture with a caption of six words."""
+        (row,) = self.rows("a red fox in the snow")
+        ids = row.pop("time_ids")
+        return SimpleNamespace(items=[SimpleNamespace(index=0, height=8, width=8, captions=1)],
+                               moments=lambda index, flip: (torch.zeros(self.latents),) * 2,
+                               text=lambda index, variant: row, time_ids=lambda index: ids)
 
     def adapters(self, denoiser: Any, request: Any) -> Any:
         """Adapters on the network, of random values."""

@@ -43,7 +43,8 @@ CHOICE: dict[str, Any] = {"monitor": "epoch", "patience": 1, "min_delta": 9.0, "
 
 NEITHER: dict[str, Any] = {
     "sample_prompt": "a cat", "sample_negative": "a dog", "sample_every": 3, "sample_steps": 5, "sample_cfg": 2.0,
-    "lora_format": "diffusers", "save_dtype": "fp16", "save_every": 3, "gradient_checkpointing": "on"}
+    "lora_format": "diffusers", "save_dtype": "fp16", "save_every": 3, "gradient_checkpointing": "on",
+    "blocks_to_swap": 3}
 """Fields that change no weights."""
 
 ELSEWHERE = {"optimizer", "text_learning_rate", "train_text_encoder", "caption_variants", "keep_tokens", "tag_dropout",

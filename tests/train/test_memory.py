@@ -10,12 +10,13 @@ import torch
 from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from kit.loras import published_unet
-from kit.training import MemorySet, denoiser, tiny_unet
+from kit.training import MemorySet, tiny_unet
 from kit.training_loop import request
 
 from atelier.train.adapters import Adapters
-from atelier.train.memory import needs_checkpointing, step_memory
+from atelier.train.memory import step_memory
 from atelier.train.request.lora import LoraConfig
+from atelier.train.unet_memory_plan import place_unet, plan_unet
 
 CPU = torch.device("cpu")
 
@@ -47,9 +48,11 @@ def size_of(storages: Storages) -> int:
     return sum(tensor.untyped_storage().nbytes() for tensor in storages.values())
 
 
-def forward(unet: torch.nn.Module, batch: int, size: int) -> None:
+def forward(unet: torch.nn.Module, batch: int, size: int, *, backward: bool = False) -> None:
     out = unet(torch.randn(batch, 4, size, size), torch.tensor([5] * batch), torch.randn(batch, 77, 32))[0]
     assert out.requires_grad
+    if backward:
+        out.square().mean().backward()
 
 
 @pytest.mark.parametrize("targets", ["attention", "attention_ff_conv"])
@@ -98,23 +101,42 @@ def test_weights_and_adapters_are_counted_from_the_shapes() -> None:
 def test_auto_switches_on_when_the_budget_is_small() -> None:
     unet, data = tiny_unet(), MemorySet.of(2, size=32)
     need = step_memory(unet.config, LoraConfig(), dtype=torch.float32, batch=1, height=32, width=32)
-    room = need.total - need.weights
-    auto = request(steps=1)
-    assert needs_checkpointing(unet, data, auto, CPU, free=room - 1)
-    assert not needs_checkpointing(unet, data, auto, CPU, free=room + 1)
-    assert needs_checkpointing(unet, data, request(batch_size=2, steps=1), CPU,
-                               free=room + 1)
-    assert not needs_checkpointing(unet, data, auto, CPU), "a CPU does not tell what is free"
+
+    def checkpointed(free: int | None, **options: Any) -> bool:
+        return plan_unet(unet.config, data, request(steps=1, **options), torch.float32, free).checkpointing
+
+    assert checkpointed(need.total - 1)
+    assert not checkpointed(need.total + 1)
+    assert checkpointed(need.total + 1, batch_size=2)
+    assert not checkpointed(None), "a CPU does not tell what is free"
     for choice, answer in (("on", True), ("off", False)):
-        config = request(gradient_checkpointing=choice, steps=1)
-        assert needs_checkpointing(unet, data, config, CPU, free=room) is answer
+        assert checkpointed(need.total, gradient_checkpointing=choice) is answer
 
 
-def test_counting_leaves_the_unet_as_it_was() -> None:
-    model = denoiser()
-    before = {name: p.requires_grad for name, p in model.unet.named_parameters()}
-    needs_checkpointing(model.unet, MemorySet.of(1), request(steps=1), CPU, free=1)
-    assert {name: p.requires_grad for name, p in model.unet.named_parameters()} == before
+def test_a_unet_whose_blocks_wait_in_main_memory_trains_alike() -> None:
+    gradients, used = [], []
+    for number in (0, 5):
+        unet, data = tiny_unet(), MemorySet.of(2, size=16)
+        wanted = request(steps=1, gradient_checkpointing="on", blocks_to_swap=number)
+        plan = plan_unet(unet.config, data, wanted, torch.float32, None)
+        assert len(plan.swapped) == number
+        place_unet(unet, plan, CPU)
+        waiting = [unet.get_submodule(path).norm1.weight for path in plan.swapped]
+        for path in plan.swapped:
+            module = unet.get_submodule(path)
+            module.norm1.register_forward_pre_hook(lambda norm, given: used.append(norm.weight))
+        adapters = Adapters({"unet": unet}, LoraConfig(rank=4), seed=0)
+        adapters.train(True)
+        with torch.no_grad():
+            for master in adapters.masters:
+                master.add_(0.01)
+        torch.manual_seed(0)
+        forward(unet, 2, 16, backward=True)
+        assert len(used) >= 1.5 * number and not {id(weight) for weight in used} & {id(weight) for weight in waiting}
+        gradients.append([parameter.grad for parameter in adapters.parameters])
+    plain, swapped = gradients
+    assert all(torch.equal(one, other) for one, other in zip(plain, swapped, strict=True))
+    assert all(bool(gradient.any()) for gradient in plain)
 
 
 def test_published_models_are_counted_whole() -> None:

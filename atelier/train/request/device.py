@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .checks import check_types, require_one_of
+from .checks import check_types, require, require_one_of
 
 PRECISIONS = ("auto", "fp32", "bf16", "fp16")
 
@@ -21,6 +21,9 @@ class DeviceConfig:
     """Of the frozen weights and the arithmetic: "auto", "fp32", "bf16", "fp16". Adapters are always kept in float32."""
     gradient_checkpointing: str = "auto"
     """"auto" (only when memory demands it), "on" or "off" (https://arxiv.org/abs/1604.06174)."""
+    blocks_to_swap: int = -1
+    """Blocks whose frozen weights wait in main memory and are copied to the card for their passes; -1: as many as its
+    memory demands. Needs gradient checkpointing."""
     compile: str = "off"
     """"on" compiles the UNet (torch.compile), which takes minutes before the first step; "off"."""
 
@@ -29,3 +32,6 @@ class DeviceConfig:
         require_one_of(self, "precision", PRECISIONS)
         require_one_of(self, "gradient_checkpointing", ("auto", "on", "off"))
         require_one_of(self, "compile", ("on", "off"))
+        require(self.blocks_to_swap >= -1, "blocks_to_swap", self.blocks_to_swap, "Choose -1 or more.")
+        require(self.blocks_to_swap <= 0 or self.gradient_checkpointing != "off", "blocks_to_swap", self.blocks_to_swap,
+                "Blocks can wait in main memory with gradient checkpointing alone: set it to \"auto\" or \"on\".")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,17 +18,22 @@ from ....atelier.dataset.store import Row
 from ....atelier.dataset.types import TrainingSet
 from ....atelier.errors import AtelierError
 from ....atelier.progress import Progress
+from ....atelier.train.block_swap import BlockSwap
 from ....atelier.train.blocks import blocks
 from ....atelier.train.devices import RunPaths
 from ....atelier.train.foreign_forward import checkpoint_blocks
+from ....atelier.train.memory_plan import MemoryPlan, plan_memory
 from ....atelier.train.request.request import TrainRequest
 from ....atelier.train.trainable import LoadedModel
 from . import kinds, source
 from .conditions import encode_caption
+from .counting import check_text, count_training
 from .denoiser import HostDenoiser
 from .gradients import in_training
 from .pictures import HostPainter, HostPictureEncoder
-from .quantized import prepare_quantized
+from .quantized import compute_in
+
+_log = logging.getLogger("atelier")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +84,7 @@ class HostModel:
         store = Cache.of(paths.cache, [self.pixels, *scale, device.type], [self.text, device.type])
         encoders = Encoders(lambda: HostPictureEncoder(self.vae, latent_format),
                             lambda: lambda captions: [encode_caption(self.clip, caption) for caption in captions])
+        self._check_clip(dtype)
         options = request.captions
         encoded = encode_with(encoders, data, store, device=device, batch_size=1, progress=progress,
                               variants=options.caption_variants, keep_tokens=options.keep_tokens,
@@ -91,19 +98,24 @@ class HostModel:
         samples = request.samples
         prompts = self._prompts(request) if samples.sample_prompt else None
         management.unload_all_models()
-        model = self._rebuilt(device, dtype)
+        model = self._rebuilt(dtype)
         denoiser = HostDenoiser(model, self.guidance, device, dtype)
         denoiser.objective(request.loss, request.levels).check()
-        # The memory of these networks is not counted yet; most are too large to train on a card without.
-        checkpointing = {"on": True, "off": False, "auto": device.type != "cpu"}[request.device.gradient_checkpointing]
-        if checkpointing:
-            checkpoint_blocks(blocks(model.diffusion_model), in_training)
+        plan = _planned(denoiser, data, request, device)
+        _place(model, plan, device)
         paint = None
         if prompts is not None:
             shape = data.moments(0, False)[0].shape[:-2]
             paint = HostPainter(denoiser=denoiser, vae=self.vae, config=samples, seed=request.seed,
                                 positive=prompts[0], negative=prompts[1], latent_shape=tuple(shape))
-        return LoadedModel(denoiser, checkpointing, paint, tuple(self._notes(request, denoiser)))
+        return LoadedModel(denoiser, plan.checkpointing, paint, tuple(self._notes(request, denoiser, plan)))
+
+    def _check_clip(self, dtype: torch.dtype) -> None:
+        """Refuse the CLIP of another model, before pictures are encoded; once a session for each pair."""
+        pair = (self.weights, self.text)
+        if pair not in _FITTING:
+            check_text(self.model.model, encode_caption(self.clip, ""), dtype)
+            _FITTING.add(pair)
 
     def _refuse(self, request: TrainRequest) -> None:
         if request.lora.train_text_encoder:
@@ -117,27 +129,25 @@ class HostModel:
         samples = request.samples
         return encode_caption(self.clip, samples.sample_prompt), encode_caption(self.clip, samples.sample_negative)
 
-    def _rebuilt(self, device: torch.device, dtype: torch.dtype) -> Any:
-        model = self.model.clone(disable_dynamic=True, force_deepcopy=True).model
+    def _rebuilt(self, dtype: torch.dtype) -> Any:
+        """In main memory, with weights of the types that they have in the file."""
+        model = self.model.clone(disable_dynamic=True, force_deepcopy=True).model.to("cpu")
         model.requires_grad_(False)
         if "model_sampling" in self.model.object_patches:
             model.model_sampling = _out_of_inference(self.model.get_model_object("model_sampling"))
-        network = model.diffusion_model
-        prepare_quantized(network)
-        for module in network.modules():
-            if hasattr(module, "comfy_cast_weights"):
-                module.comfy_cast_weights = True  # weights stay in the type of the file and are cast when used
-        model.manual_cast_dtype = dtype
-        model.device = device
-        model.to(device)
+        compute_in(model, dtype)
         return model
 
-    def _notes(self, request: TrainRequest, denoiser: HostDenoiser) -> list[str]:
+    def _notes(self, request: TrainRequest, denoiser: HostDenoiser, plan: MemoryPlan) -> list[str]:
         objective = denoiser.objective(request.loss, request.levels)
-        notes = []
+        notes = [*plan.notes]
         if request.loss.min_snr_gamma and not objective.is_discrete:
             notes.append("min_snr_gamma was not used: this model has no timesteps but is trained by flow matching.")
         return notes
+
+
+_FITTING: set[tuple[str, str]] = set()
+"""Networks and text encoders, by fingerprint, that have been seen to fit."""
 
 
 def open_loaded(model: Any, clip: Any, vae: Any, *, guidance: float | None, progress: Progress) -> HostModel:
@@ -161,6 +171,34 @@ def open_loaded(model: Any, clip: Any, vae: Any, *, guidance: float | None, prog
         text=source.fingerprint(source.files_of(clip.patcher, "CLIP"),
                                 [clip.layer_idx, type(clip.cond_stage_model).__name__], progress),
         pixels=source.fingerprint(source.files_of(vae.patcher, "VAE"), type(vae.first_stage_model).__name__, progress))
+
+
+def _planned(denoiser: HostDenoiser, data: EncodedSet, request: TrainRequest, device: torch.device) -> MemoryPlan:
+    free = _free(device)
+    wanted = free is not None or request.device.blocks_to_swap > 0
+    plan = plan_memory(count_training(denoiser, data, request) if wanted else None, request.device, free)
+    if plan.text():
+        _log.info("%s", plan.text())
+    return plan
+
+
+def _place(model: Any, plan: MemoryPlan, device: torch.device) -> None:
+    """Move a model to the device as planned."""
+    network = model.diffusion_model
+    if plan.swapped:
+        swap = BlockSwap({path: network.get_submodule(path) for path in plan.swapped}, device)
+        with swap.kept_away():
+            model.to(device)
+    else:
+        model.to(device)
+    model.device = device
+    if plan.checkpointing:
+        checkpoint_blocks(blocks(network), in_training)
+
+
+def _free(device: torch.device) -> int | None:
+    """Bytes free on a card; a device that shares the machine's memory has no need of a plan."""
+    return None if device.type in ("cpu", "mps") else int(management.get_free_memory(device))
 
 
 def _out_of_inference(module: torch.nn.Module) -> torch.nn.Module:

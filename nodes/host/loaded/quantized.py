@@ -1,12 +1,24 @@
-"""The host's layers of quantised weights (scaled float8, int8, nvfp4, mxfp8), made fit for adapters."""
+"""The host's layers, whose weights are stored in types of their own (bfloat16, scaled float8, int8, nvfp4, mxfp8), made
+fit for training."""
 
 from __future__ import annotations
 
+import types
 from functools import cache
 from typing import Any
 
+import torch
 from comfy.ops import CastWeightBiasOp
 from torch import nn
+
+
+def compute_in(model: Any, dtype: torch.dtype) -> None:
+    """Have one of the host's models compute in a type, with weights that stay in their own and are cast when used."""
+    model.manual_cast_dtype = dtype
+    prepare_quantized(model.diffusion_model)
+    for module in model.diffusion_model.modules():
+        if hasattr(module, "comfy_cast_weights"):
+            module.comfy_cast_weights = True
 
 
 def prepare_quantized(network: nn.Module) -> None:
@@ -32,4 +44,5 @@ def _is_quantizable_linear(module: Any) -> bool:
 @cache
 def _linear(kind: type[nn.Module]) -> type[nn.Module]:
     """The host's class, which its instances can be turned into as long as it adds no slots."""
-    return type("Linear", (kind, nn.Linear), {"__module__": kind.__module__})
+    bases: tuple[type, ...] = (kind, nn.Linear)
+    return types.new_class("Linear", bases, exec_body=lambda body: body.update(__module__=kind.__module__))
