@@ -106,9 +106,8 @@ class TrainLora(io.ComfyNode):
             request = request.override({"sample_prompt": typical_caption(training_set)})
         warning = trigger_warning(training_set.trigger)
         with training_progress(cls, can_sample=bool(request.samples.sample_prompt)) as progress:
-            with device.exclusive_device():
-                report = train(file_name(name), model, training_set, request, paths, progress,
-                               continue_stopped=progress.continues)
+            report = train(file_name(name), model, training_set, request, paths, progress,
+                           continue_stopped=progress.continues, exclusive=device.exclusive_device)
             return _output(cls, report, progress, warning)
 
 

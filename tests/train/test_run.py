@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +66,20 @@ def test_a_finished_run_is_reused_and_its_file_restored(run) -> None:
     other = run(name="folder/renamed")
     assert other.reused
     assert load_file(other.lora).keys() == load_file(first.lora).keys()
+
+
+def test_a_finished_run_leaves_the_device_to_others(run) -> None:
+    """What a host unloads for a training, it keeps when there is none."""
+    entered: list[str] = []
+
+    @contextmanager
+    def exclusive() -> Iterator[None]:
+        entered.append("in")
+        yield
+        entered.append("out")
+
+    assert not run(exclusive=exclusive).reused and entered == ["in", "out"]
+    assert run(exclusive=exclusive).reused and entered == ["in", "out"]
 
 
 def test_another_request_trains_anew_and_overwrites_nothing(run, tmp_path: Path) -> None:
