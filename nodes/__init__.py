@@ -22,6 +22,7 @@ from .convert_lora import ConvertLora
 from .demo_model import DemoModel
 from .denoising_steps import DenoisingSteps
 from .export_checkpoint import ExportCheckpoint
+from .export_training import ExportTraining
 from .extract_lora import ExtractLora
 from .filler_images import FillerImages
 from .host import folders, output_targets, packages
@@ -54,7 +55,7 @@ from .xy_grid import XYGrid
 NODES: list[type[io.ComfyNode]] = [
     DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadedModelNode, LoadForSampling,
     ImageFolder, HubDataset, ImagesToTrainingSet, CaptionPictures, CheckTrainingSet, JoinTrainingSets,
-    LoraConfigNode, TrainingOptionsNode, TrainLora,
+    LoraConfigNode, TrainingOptionsNode, TrainLora, ExportTraining,
     ApplyLora, ConvertLora, ResizeLora, MergeLoras, ExtractLora,
     LanguageModelNode, WritePrompt, RandomArtPrompts, WeightedPromptNode, PromptList,
     TokensNode, CheckTrigger,

@@ -58,9 +58,9 @@ def switch(name: str, tooltip: str, **more: Any) -> io.Input:
     return io.Boolean.Input(name, default=_shared(name), tooltip=tooltip, optional=True, **more)
 
 
-def text(name: str, tooltip: str, **more: Any) -> io.Input:
+def text(name: str, tooltip: str, *, multiline: bool = True, **more: Any) -> io.Input:
     """A widget for a text; an empty one is as the preset has it."""
-    return io.String.Input(name, default="", multiline=True, tooltip=f"{tooltip} Empty: as the preset has it.",
+    return io.String.Input(name, default="", multiline=multiline, tooltip=f"{tooltip} Empty: as the preset has it.",
                            optional=True, **more)
 
 

@@ -8,21 +8,14 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..atelier.files import file_name
-from ..atelier.train.request.presets import PRESETS, build_request
 from . import sockets
 from .host import device, folders, graph
 from .host.allowed import check_written
 from .host.images import to_image_tensor
 from .panel.monitor import TrainingProgress, sessions, training_progress
+from .training_request import training_inputs, training_request
 from .trigger_warning import trigger_warning
 from .validation import check
-
-LENGTHS = {name: f"{preset.steps} steps" if preset.steps else f"{preset.epochs} epochs"
-           for name, preset in PRESETS.items()}
-"""How long each preset trains."""
-
-NO_SAMPLES = "none"
-"""A sample prompt for which no pictures are drawn."""
 
 
 class TrainLora(io.ComfyNode):
@@ -41,30 +34,7 @@ class TrainLora(io.ComfyNode):
             is_output_node=True,
             inputs=[
                 sockets.DiffusersModel.Input("model", tooltip="The model to fine-tune. It stays as it is."),
-                sockets.TrainingSet.Input("training_set", tooltip="Pictures and captions."),
-                io.String.Input("name", default="my-lora",
-                                tooltip="Name of the LoRA file, without ending. A file of another run is never "
-                                        "overwritten: the new one gets a number."),
-                io.Combo.Input("preset", options=list(PRESETS), extra_dict={"lengths": LENGTHS},
-                               tooltip="A starting point for everything that is not set here: for a subject, a style, "
-                                       "a quick look, or the published reference recipe."),
-                io.Int.Input("length", default=0, min=0, max=1_000_000,
-                             tooltip="How long to train. 0: as long as the preset says, "
-                                     + ", ".join(f"{length} for {name}" for name, length in LENGTHS.items()) + "."),
-                io.Combo.Input("unit", options=["steps", "epochs"],
-                               tooltip="What length counts: optimiser steps, or passes over all pictures."),
-                # No new seed after each run: that would train anew.
-                io.Int.Input("seed", default=0, min=0, max=2**63 - 1, control_after_generate=False,
-                             tooltip="Same model, pictures, settings and seed: same LoRA."),
-                sockets.LoraConfig.Input("lora_config", optional=True,
-                                         tooltip="Shape of the LoRA, where it differs from the preset's."),
-                sockets.TrainingOptions.Input("options", optional=True,
-                                              tooltip="How to train, where it differs from the preset."),
-                io.String.Input("sample_prompt", default="", multiline=True, optional=True,
-                                placeholder="what to draw meanwhile; empty: the first picture's caption",
-                                tooltip="Draw a picture of this now and then, and one with the finished LoRA. Empty: "
-                                        "as the options or the preset have it, else the caption of the first picture. "
-                                        f"{NO_SAMPLES}: no pictures."),
+                *training_inputs(),
             ],
             outputs=[
                 sockets.LoraModel.Output(display_name="lora", tooltip="For Apply LoRA, or core's Load LoRA Model."),
@@ -73,6 +43,9 @@ class TrainLora(io.ComfyNode):
                 io.Image.Output(display_name="samples",
                                 tooltip="Pictures drawn while training. Nothing comes out where none were drawn."),
                 io.String.Output(display_name="report", tooltip="What was done, in a few lines."),
+                io.String.Output(display_name="saved steps",
+                                 tooltip="The LoRAs that save_every kept, and last the finished one, one a line: the "
+                                         "values of an axis of LoRAs in XY Grid."),
             ],
         )
 
@@ -91,21 +64,15 @@ class TrainLora(io.ComfyNode):
                 lora_config: Mapping[str, Any] | None = None, options: Mapping[str, Any] | None = None,
                 sample_prompt: str = "") -> io.NodeOutput:
         """Train, or find the finished run, and show its curve and pictures."""
-        from ..atelier.dataset.captions import typical_caption
         from ..atelier.train.devices import RunPaths
         from ..atelier.train.run import train
 
         paths = RunPaths(folders.model_folder("loras"), folders.work_folder("runs"), folders.work_folder("cache"),
                          str(device.torch_device()))
         check_written(paths.loras / f"{file_name(name)}.safetensors")
-        own: dict[str, Any] = {unit: length, "seed": seed}
-        if sample_prompt.strip():
-            own["sample_prompt"] = "" if sample_prompt.strip() == NO_SAMPLES else sample_prompt
-        request = build_request(preset, lora_config or {}, options or {}, own)
-        if "sample_prompt" not in own and not request.samples.sample_prompt:
-            request = request.override({"sample_prompt": typical_caption(training_set)})
+        request = training_request(training_set, preset, length, unit, seed, lora_config, options, sample_prompt)
         warning = trigger_warning(training_set.trigger)
-        with training_progress(cls, can_sample=bool(request.samples.sample_prompt)) as progress:
+        with training_progress(cls, can_sample=bool(request.samples.prompts)) as progress:
             report = train(file_name(name), model, training_set, request, paths, progress,
                            continue_stopped=progress.continues, exclusive=device.exclusive_device)
             return _output(cls, report, progress, warning)
@@ -128,6 +95,7 @@ def _output(cls: type[io.ComfyNode], report: Any, progress: TrainingProgress, wa
     progress.end("reused" if report.reused and not report.result.stopped else report.result.status, warning)
     shown = ui.PreviewImage([*plot, *(samples if samples is not None else [])], cls=cls).as_dict()
     state = kohya_state(load_lora(report.lora), torch.float32)
-    return io.NodeOutput(state, str(report.lora.relative_to(folders.model_folder("loras"))), plot,
-                         graph.blocked_output() if samples is None else samples, text,
+    names = [str(path.relative_to(folders.model_folder("loras"))) for path in report.steps]
+    return io.NodeOutput(state, names[-1], plot, graph.blocked_output() if samples is None else samples, text,
+                         "\n".join(names),
                          ui={**shown, "text": (text,), "run": (progress.run,)})

@@ -8,9 +8,11 @@ from comfy_api.latest import io
 
 from ..atelier.train.request.device import PRECISIONS
 from ..atelier.train.request.levels import DISTRIBUTIONS, SHIFTS
-from ..atelier.train.request.outputs import LORA_FORMATS, SAVE_DTYPES
+from ..atelier.train.request.outputs import LORA_FORMATS, NO_SCORE, SAVE_DTYPES
 from ..atelier.train.request.recipe import MONITORS, OPTIMIZERS, SCHEDULES
 from . import sockets
+from .comparison_widgets import check_score_model, score_model_state
+from .host import folders
 from .preset_widgets import changed, choice, count, number, switch, text
 
 
@@ -27,7 +29,7 @@ class TrainingOptionsNode(io.ComfyNode):
             description="How to train, where it differs from the preset of Train LoRA.",
             search_aliases=["learning rate", "optimizer", "batch size", "early stopping", "sample prompt"],
             inputs=[
-                text("sample_prompt", "Draw a picture of this now and then while training. Empty: none."),
+                text("sample_prompt", "Draw a picture of each of these prompts, one a line, while training."),
                 number("learning_rate", "Size of a step. Too high breaks pictures, too low learns nothing.", step=1e-7,
                        by=1e-5, high=10),
                 count("batch_size", "Pictures per batch. More is steadier and needs more memory.", low=1, high=256),
@@ -38,7 +40,8 @@ class TrainingOptionsNode(io.ComfyNode):
                 count("warmup_steps", "Steps in which the learning rate rises from 0."),
                 choice("monitor", MONITORS,
                        "What early stopping and the best weights are judged by: a loss on fixed pictures, noise and "
-                       "timesteps, the mean training loss of an epoch, or nothing (then set patience to 0)."),
+                       "timesteps, the mean training loss of an epoch, fidelity or likeness of the samples (with "
+                       "score_model), or nothing (then set patience to 0)."),
                 count("patience", "Looks without improvement after which training ends. 0: never early."),
                 choice("precision", PRECISIONS,
                        "Of the frozen weights and the arithmetic. The LoRA itself is always trained in fp32."),
@@ -99,11 +102,31 @@ class TrainingOptionsNode(io.ComfyNode):
                        "or by shift_value.", advanced=True),
                 number("shift_value", "Flow models, level_shift value: 1 moves nothing, 3 is usual.", step=1e-4, by=0.5,
                        high=100, low=0.01, advanced=True),
+                text("sample_seeds", "Seeds with commas: each sample prompt is drawn with each. Without any, with the "
+                     "seed of Train LoRA.", multiline=False, advanced=True),
+                io.Combo.Input("score_model", options=[NO_SCORE, *folders.clip_score_names()], default=NO_SCORE,
+                               optional=True, advanced=True,
+                               tooltip="A CLIP model in models/clip_score that scores the samples: fidelity to the "
+                                       "prompts and likeness to the training pictures, beside those of the base "
+                                       "model. The curves show overfitting: likeness rises and fidelity falls."),
             ],
             outputs=[sockets.TrainingOptions.Output(display_name="options", tooltip="For Train LoRA.")],
         )
 
     @classmethod
+    def validate_inputs(cls, score_model: str | None = None) -> bool | str:
+        """Report before the run that the CLIP model is missing."""
+        return score_model is None or check_score_model(score_model)
+
+    @classmethod
+    def fingerprint_inputs(cls, score_model: str | None = None, **_: Any) -> str:
+        """Change when the CLIP model's files do."""
+        return score_model_state(score_model)
+
+    @classmethod
     def execute(cls, **values: Any) -> io.NodeOutput:
         """Hand on what differs from the preset; the request checks it when Train LoRA builds it."""
-        return io.NodeOutput(changed(values))
+        overrides = changed(values)
+        if overrides.get("score_model", NO_SCORE) != NO_SCORE:
+            overrides["score_model"] = str(folders.clip_score_path(overrides["score_model"]))
+        return io.NodeOutput(overrides)

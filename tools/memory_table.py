@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,25 +29,32 @@ MODELS: dict[str, tuple[dict[str, Any], int]] = {
 """Their configurations where they differ from diffusers' defaults, and the side of the latents."""
 
 BATCHES = (1, 2, 3, 4)
-CARDS = (8, 12, 16, 24)
+CARDS = (6, 8, 12, 16, 24)
 RESERVE = 1.5
 """GiB of a card that training cannot use: the CUDA context, the desktop, fragmentation."""
 
 GIB = 1024 ** 3
 
 
+def unet_config(changes: dict[str, Any]) -> dict[str, Any]:
+    """The whole configuration of a published UNet."""
+    import torch
+    from diffusers import UNet2DConditionModel
+
+    with torch.device("meta"):
+        return dict(UNet2DConditionModel(**changes).config)
+
+
 def counts() -> dict[tuple[str, bool, int], Any]:
     """`StepMemory` by model, checkpointing and batch size."""
     import torch
-    from diffusers import UNet2DConditionModel
 
     from atelier.train.memory import step_memory
     from atelier.train.request.lora import LoraConfig
 
     counted: dict[tuple[str, bool, int], Any] = {}
     for name, (changes, side) in MODELS.items():
-        with torch.device("meta"):
-            config = dict(UNet2DConditionModel(**changes).config)
+        config = unet_config(changes)
         for checkpointing in (False, True):
             for batch in BATCHES:
                 counted[name, checkpointing, batch] = step_memory(
@@ -78,7 +86,22 @@ def _advice(counted: dict[tuple[str, bool, int], Any], name: str, card: int) -> 
     def described(batch: int) -> str:
         return f"batch {'4 or more' if batch == BATCHES[-1] else f'up to {batch}'}" if batch else "not at all"
 
-    return f"without: {described(most(False))}; with: {described(most(True))}"
+    swapped = "" if most(True) else _swapped(name, card)
+    return f"without: {described(most(False))}; with: {described(most(True))}{swapped}"
+
+
+def _swapped(name: str, card: int) -> str:
+    """Whether a picture at a time fits with blocks in main memory."""
+    import torch
+
+    from atelier.train.request.request import TrainRequest
+    from atelier.train.unet_memory_plan import plan_unet
+
+    changes, side = MODELS[name]
+    data: Any = SimpleNamespace(items=[SimpleNamespace(height=side, width=side)])
+    plan = plan_unet(unet_config(changes), data, TrainRequest(steps=1).override({"rank": 16}), torch.bfloat16,
+                     int((card - RESERVE) * GIB))
+    return f"; with {len(plan.swapped)} of {plan.blocks} blocks in main memory: batch up to 1" if plan.fits else ""
 
 
 def page(text: str, content: str) -> str:

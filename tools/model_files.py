@@ -56,6 +56,7 @@ FOLDERS = {
     "AtelierConvertCheckpoint": {"checkpoint": "checkpoints"}, "AtelierOpenModel": {"model": "checkpoints"},
     "AtelierModelToCompare": {"checkpoint": "checkpoints", "lora": "loras"},
     "AtelierCLIPScore": {"model": "clip_score"}, "AtelierCompareModels": {"score_model": "clip_score"},
+    "AtelierXYGrid": {"score_model": "clip_score"}, "AtelierTrainingOptions": {"score_model": "clip_score"},
 }
 """The widgets that name a model file, by class, and the folder below `models/` that each is looked for in."""
 OWN = {"my-subject.safetensors"}

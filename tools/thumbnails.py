@@ -56,8 +56,9 @@ MADE_FOR_IT = {"try_it_without_downloads", "whole_pipeline_without_downloads"}
 """These run as they ship."""
 TAUGHT = {"AtelierTrainLora", "ModelMergeSimple"}
 """Where these are, the pencil of the LoRA is what can be seen."""
-UNSUITED = {"ConditioningZeroOut", "ImagePadForOutpaint"}
-"""The demo's model draws in twelve steps, not in four without guidance, and nothing that could stand around a shape."""
+UNSUITED = {"ConditioningZeroOut", "ImagePadForOutpaint", "AtelierCaptionPictures"}
+"""The demo's model draws in twelve steps, not in four without guidance, and nothing that could stand around a shape;
+nobody describes its pictures."""
 MODELS = (".safetensors", ".ckpt", ".pth")
 PICTURE, MASKED, DATA_SET = "atelier-demo/plain/000.png", "atelier-demo/with-mask.png", "atelier-demo/saved"
 PLAIN = ("a large blue star on a white background, in the centre",
@@ -76,6 +77,9 @@ VALUES: dict[tuple[str, str], Any] = {
     ("AtelierCompareModels", "prompts"): "\n".join(PENCIL), ("AtelierCompareModels", "negative"): "",
     ("AtelierCompareModels", "width"): SIZE, ("AtelierCompareModels", "height"): SIZE,
     ("AtelierCompareModels", "seeds"): 1, ("AtelierCompareModels", "cell"): SIZE,
+    ("AtelierXYGrid", "y_values"): "\n".join(PENCIL), ("AtelierXYGrid", "negative"): "",
+    ("AtelierXYGrid", "width"): SIZE, ("AtelierXYGrid", "height"): SIZE, ("AtelierXYGrid", "cell"): SIZE,
+    ("AtelierXYGrid", "score_model"): CLIP,
     ("AtelierDenoisingSteps", "cell"): SIZE,
     ("AtelierImageFolder", "folder"): "atelier-demo/pencil", ("AtelierImageFolder", "captions"): "sidecar",
     ("AtelierImageFolder", "trigger"): "", ("AtelierImageFolder", "resolution"): SIZE,
@@ -93,6 +97,8 @@ VALUES: dict[tuple[str, str], Any] = {
     ("GrowMask", "expand"): 2,
 }
 """Replacements for the shipped values, by class and widget; training options are those of `make demo`."""
+SAVED: dict[str, Any] = {"save_every": 60, "sample_every": 60, "score_model": CLIP}
+"""Training options in place of the shipped ones, where a workflow keeps saved steps."""
 OWN_CAPTION = {"similar_pictures"}
 """These start from a picture, so the prompt describes it."""
 BATCH = 4
@@ -134,6 +140,8 @@ def with_demo(name: str, base: Path, llm: str) -> dict[str, Any]:
                 inputs[widget] = "" if "negative" in node["_meta"]["title"].lower() else next(prompts)
             elif widget == "batch_size" and kind != "AtelierTrainingOptions":
                 inputs[widget] = min(shipped, BATCH)
+            elif kind == "AtelierTrainingOptions" and inputs["save_every"] and widget in SAVED:
+                inputs[widget] = SAVED[widget]
             elif kind == "AtelierTrainingOptions":
                 part = getattr(DEMO, FIELDS.get(widget) or "", None)
                 inputs[widget] = "" if widget == "sample_prompt" else getattr(part, widget, shipped)

@@ -58,6 +58,10 @@ TITLES = {
     "denoising_explained": "24 Denoising explained - every step of the loop as a picture",
     "guidance_explained": "25 Guidance explained - without it, with it, and with too much",
     "vae_explained": "26 VAE explained - into a latent and back, and what is lost",
+    "which_step_of_my_training_is_best":
+        "27 Which step of my training is best - every saved step on your prompts, scored",
+    "caption_train_compare":
+        "28 Caption, train, compare - a language model describes your pictures, then with and without",
     "finetune_anima": "31 Fine-tune Anima - a LoRA of a drawing style, one prompt without and with it",
     "finetune_krea_2": "32 Fine-tune Krea 2 - a LoRA on the raw model in eight bits, without and with it",
     "finetune_flux_2_klein": "33 Fine-tune FLUX.2 klein - a LoRA on the base model of 4 billion parameters",

@@ -49,8 +49,8 @@ def with_trigger(caption: str, trigger: str) -> str:
 
 
 def typical_caption(data: TrainingSet) -> str:
-    """The caption of the first picture that is trained on, to try a LoRA with; empty where it has none."""
-    return next((sample.captions[0] for sample in data.samples if not sample.prior), "").strip()
+    """The caption of the first picture that is trained on as one line, to try a LoRA with; empty where it has none."""
+    return " ".join(next((sample.captions[0] for sample in data.samples if not sample.prior), "").split())
 
 
 _DRAWS = 50

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import logging
 from pathlib import Path
@@ -13,6 +14,9 @@ from .progress import QuietProgress, ShellProgress
 
 if TYPE_CHECKING:
     from ..train.processes import Processes
+
+TRACKERS = ("tensorboard", "wandb", "jsonl")
+"""Where numbers of a training can go beside the terminal."""
 
 EXAMPLE = """\
 # A configuration file: copy all of this. Paths are relative to the file.
@@ -72,6 +76,11 @@ def add(verbs: Any) -> None:
                               formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.details = lambda: f"{EXAMPLE}\n{_options()}"
     parser.add_argument("config", type=Path, metavar="CONFIG.toml")
+    parser.add_argument("--export", type=Path, metavar="FOLDER",
+                        help="do not train: write all but the model to a folder that another machine can train")
+    parser.add_argument("--log", action="append", default=[], choices=TRACKERS, metavar="TRACKER",
+                        help=f"also write losses and rates for {', '.join(TRACKERS)} (may be repeated); files go into "
+                             "logs, beside the configuration")
     add_device(parser)
     add_json(parser)
     parser.set_defaults(run=run)
@@ -83,13 +92,25 @@ def run(arguments: argparse.Namespace) -> None:
     from ..train.process_group import join_processes
 
     pick_device(arguments.device)  # before anything is read
+    if arguments.export:
+        _export(arguments)
+        return
     with join_processes(arguments.device) as (processes, device):
         _train(arguments, processes, device)
 
 
+def _export(arguments: argparse.Namespace) -> None:
+    from .export_training import export_training, next_steps
+    from .train_file import read_train_file
+
+    progress, wanted = ShellProgress(), read_train_file(arguments.config)
+    data, model = wanted.read_data(progress), wanted.open_model(progress)
+    folder = export_training(arguments.export, wanted.name, model, data, wanted.request, progress)
+    progress.close()
+    show(arguments, next_steps(folder, model), {"folder": folder, "model": model.path})
+
+
 def _train(arguments: argparse.Namespace, processes: Processes, device: str) -> None:
-    from ..dataset.folder import read_folder
-    from ..models.open import open_model
     from ..train.run import train
     from .train_file import read_train_file
 
@@ -98,10 +119,15 @@ def _train(arguments: argparse.Namespace, processes: Processes, device: str) -> 
         logging.getLogger("atelier").setLevel(logging.ERROR)  # the first says the same
     with processes.together():
         wanted = read_train_file(arguments.config, device=device)
-        own = wanted.paths
-        data = read_folder(wanted.folder, wanted.data, progress, leave_out=(own.runs, own.cache, own.loras))
-        model = open_model(wanted.model, prediction_type=wanted.prediction_type, progress=progress)
-    report = train(wanted.name, model, data, wanted.request, wanted.paths, progress, processes=processes)
+        data, model = wanted.read_data(progress), wanted.open_model(progress)
+        tracked = contextlib.nullcontext(progress)
+        if arguments.log and processes.first:
+            from .trackers import tracked_progress
+
+            tracked = tracked_progress(arguments.log, wanted.name, arguments.config.resolve().parent / "logs",
+                                       wanted.request)
+    with tracked as progress:
+        report = train(wanted.name, model, data, wanted.request, wanted.paths, progress, processes=processes)
     progress.close()
     if not processes.first:
         return

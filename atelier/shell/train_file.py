@@ -7,18 +7,24 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..dataset.folder import FolderOptions
-from ..dataset.types import Resolution
+from ..dataset.folder import FolderOptions, read_folder
+from ..dataset.portable import read_portable
+from ..dataset.types import Resolution, TrainingSet
 from ..errors import AtelierError
 from ..fields import typed
 from ..files import file_name
 from ..limits import BeyondLimits, check_values
+from ..models.handle import DiffusersModel
+from ..models.open import open_model
+from ..progress import Progress
 from ..toml_files import BACKSLASHES, TOML, parse_toml, read_toml_text
 from ..train.devices import RunPaths
+from ..train.request.outputs import NO_SCORE
 from ..train.request.presets import build_request
 from ..train.request.request import PARTS, TrainRequest, names_of, only
 
-_TOP = {"name", "model", "prediction_type", "preset", "epochs", "steps", "seed", "data", "lora", "options", "place"}
+_TOP = {"name", "model", "model_hash", "prediction_type", "preset", "epochs", "steps", "seed", "data", "lora",
+        "options", "place"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +34,39 @@ class TrainFile:
     name: str
     model: Path
     prediction_type: str
+    model_hash: str
+    """Fingerprint that the model must have; empty: any."""
+    exported: bool
+    """Whether the pictures are an exported training set (see `atelier.dataset.portable`)."""
     folder: Path
+    """Of the pictures; the file of an exported training set."""
     data: FolderOptions
     request: TrainRequest
     paths: RunPaths
+
+    def read_data(self, progress: Progress) -> TrainingSet:
+        """The pictures.
+
+        Raises:
+            AtelierError: as `read_folder` and `read_portable`.
+        """
+        if self.exported:
+            return read_portable(self.folder, progress)
+        own = self.paths
+        return read_folder(self.folder, self.data, progress, leave_out=(own.runs, own.cache, own.loras))
+
+    def open_model(self, progress: Progress) -> DiffusersModel:
+        """The model.
+
+        Raises:
+            AtelierError: it cannot be opened, or is another one than the file names.
+        """
+        model = open_model(self.model, prediction_type=self.prediction_type, progress=progress)
+        if self.model_hash not in ("", model.fingerprint):
+            raise AtelierError(f"{self.model} is another model than the one that this training was exported with: its "
+                               f"weights have the hash {model.fingerprint}, not {self.model_hash}.",
+                               "Copy that model here, or take model_hash out of the file to train on this one.")
+        return model
 
 
 def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
@@ -53,20 +88,31 @@ def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
     _only(place, {"loras", "runs", "cache"}, "[place]")
     folders = [_path(place, name, "[place]", base) if name in place else base / name
                for name in ("loras", "runs", "cache")]
+    exported = _exported(data)
     prediction = _text(values, "prediction_type", path.name) if "prediction_type" in values else "auto"
     return TrainFile(
         name=file_name(_text(values, "name", path.name)), model=_path(values, "model", path.name, base),
-        prediction_type=prediction, folder=_path(data, "folder", "[data]", base), data=_folder_options(data, base),
-        request=_request(values), paths=RunPaths(folders[0], folders[1], folders[2], device))
+        prediction_type=prediction, model_hash=_text(values, "model_hash", path.name) if "model_hash" in values else "",
+        exported=exported, folder=_path(data, "set" if exported else "folder", "[data]", base),
+        data=FolderOptions() if exported else _folder_options(data, base),
+        request=_request(values, base), paths=RunPaths(folders[0], folders[1], folders[2], device))
 
 
-def _request(values: Mapping[str, Any]) -> TrainRequest:
+def _request(values: Mapping[str, Any], base: Path) -> TrainRequest:
     """The request of a file: its preset, then its tables, then its length and seed."""
     top = {key: values[key] for key in ("epochs", "steps", "seed") if key in values}
     preset = values.get("preset", None if {"epochs", "steps"} & set(top) else "subject")
     others = names_of(*(part for part in PARTS if part != "lora"))
-    return build_request(preset, only(values.get("lora", {}), names_of("lora"), "[lora]"),
-                         only(values.get("options", {}), others, "[options]"), top)
+    options = dict(only(values.get("options", {}), others, "[options]"))
+    if options.get("score_model", NO_SCORE) != NO_SCORE:
+        options["score_model"] = str(_path(options, "score_model", "[options]", base))
+    return build_request(preset, only(values.get("lora", {}), names_of("lora"), "[lora]"), options, top)
+
+
+def _exported(data: Mapping[str, Any]) -> bool:
+    if "set" in data:
+        _only(data, {"set"}, "[data] with set")
+    return "set" in data
 
 
 def _folder_options(data: Mapping[str, Any], base: Path) -> FolderOptions:

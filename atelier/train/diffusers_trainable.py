@@ -86,7 +86,7 @@ class DiffusersTrainable:
         # float16 overflows in SDXL's VAE; float32 costs little for one picture.
         exact = torch.float32 if dtype == torch.float16 else dtype
         drawn = None
-        if samples.sample_prompt and not request.lora.train_text_encoder:
+        if samples.prompts and not request.lora.train_text_encoder:
             drawn = self._prompts(request, exact, device)
         plan = plan_unet(load_unet_config(model), data, request, dtype, free_memory(device))
         if plan.text():
@@ -95,13 +95,14 @@ class DiffusersTrainable:
         text = load_text(model, dtype=dtype, device=device) if request.lora.train_text_encoder else None
         place_unet(unet, plan, device)
         denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype)
-        paint = UNetPainter(denoiser, samples, request.seed, drawn,
+        paint = UNetPainter(denoiser, samples, drawn,
                             partial(load_vae, model, dtype=exact, device=device))
         may_switch = not plan.checkpointing and request.device.gradient_checkpointing == "auto"
-        return LoadedModel(denoiser, plan.checkpointing, paint if samples.sample_prompt else None, plan.notes,
+        return LoadedModel(denoiser, plan.checkpointing, paint if samples.prompts else None, plan.notes,
                            save_memory=unet.enable_gradient_checkpointing if may_switch else None)
 
-    def _prompts(self, request: TrainRequest, dtype: torch.dtype, device: torch.device) -> tuple[TextBatch, TextBatch]:
+    def _prompts(self, request: TrainRequest, dtype: torch.dtype, device: torch.device
+                 ) -> tuple[list[TextBatch], TextBatch]:
         text = load_text(self.model, dtype=dtype, device=device)
         with torch.no_grad():
             conditions = encode_prompts(text, request.samples)

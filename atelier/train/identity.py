@@ -1,7 +1,8 @@
 """The identity of a run: what decides its weights, and nothing else.
 
 A run's folder is named by its identity, so that the same request finds its own finished result or the state to go on
-from. What a run writes beside its weights (sample pictures, file format, saves) and how it saves memory do not count.
+from. What a run writes beside its weights (sample pictures, file format, saves) and how it saves memory do not count,
+except for samples whose scores decide which weights are the best.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..dataset.types import TrainingSet
 from .request.levels import LevelConfig
+from .request.recipe import SCORES
 from .request.request import TrainRequest
+from .sample_settings import settings
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +40,8 @@ class RunIdentity:
         return f"{self.lineage}-{self.length}"
 
 
-def run_identity(request: TrainRequest, model: TrainableModel, data: TrainingSet, dtype: torch.dtype) -> RunIdentity:
+def run_identity(request: TrainRequest, model: TrainableModel, data: TrainingSet, dtype: torch.dtype, *,
+                 score_model: str = "") -> RunIdentity:
     """The identity of training `request` on `data`.
 
     Args:
@@ -45,12 +49,16 @@ def run_identity(request: TrainRequest, model: TrainableModel, data: TrainingSet
         model: What it calls its identity counts: its weights, and what training takes from its configuration.
         data: Its content counts.
         dtype: The precision that the request and the device come to.
+        score_model: Digest of the model that scores sample pictures. It and what they show count where their scores
+            decide which weights are the best.
     """
     recipe = (request.lora, request.optimizer, request.loss, request.captions, request.validation)
     content = {"version": _VERSION, "recipe": [recipe_values(part) for part in recipe], "seed": request.seed,
                "precision": str(dtype), "training set": data.digest, **model.identity()}
     if request.levels != LevelConfig():  # runs from before there was a choice keep their names
         content["levels"] = asdict(request.levels)
+    if request.validation.monitor in SCORES:
+        content["samples"] = settings(request.samples, score_model)
     digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return RunIdentity(digest[:16], f"{request.steps}-steps" if request.steps else f"{request.epochs}-epochs")
 

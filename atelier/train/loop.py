@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -21,7 +21,8 @@ from .early_stopping import EarlyStopping
 from .history import History
 from .processes import OtherProcessFailed
 from .random_state import random_state_kept
-from .run_folder import RunFolder
+from .request.recipe import SCORES
+from .run_folder import RoundScore, RunFolder
 from .run_state import RunState
 from .step_rate import StepRate, format_rate
 from .trainer import StepResult, Trainer
@@ -36,10 +37,10 @@ MIN_VALIDATION_INTERVAL = 50
 
 
 class Draw(Protocol):
-    """Draws the sample picture of an optimiser step, with the current weights if none are given."""
+    """Draws the sample pictures of an optimiser step, with the current weights if none are given."""
 
-    def __call__(self, step: int, weights: list[Tensor] | None = None) -> None:
-        """Draw now."""
+    def __call__(self, step: int, weights: list[Tensor] | None = None) -> RoundScore | None:
+        """Draw now; returns the scores of current weights where there are any."""
         ...
 
 
@@ -101,9 +102,9 @@ class Loop:
         if saved is not None:
             self.state = saved
             saved.loss_scale = saved.loss_scale.to(self.trainer.device)
-            saved.history.show(self.progress, self.folder.drawn)
-            if saved.early_stopping.best_step:
-                self.progress.measure({"step": saved.step, "best_step": saved.early_stopping.best_step})
+        self.state.history.show(self.progress, self.folder)
+        if saved is not None and saved.early_stopping.best_step:
+            self.progress.measure({"step": saved.step, "best_step": saved.early_stopping.best_step})
         began_step = self.state.step
         self._rate = StepRate(began_step, self._clock)
         self.progress.phase("training", trainer.total)
@@ -175,18 +176,21 @@ class Loop:
         elif self._checkpoints.due:
             self._read()
             self._checkpoints.save_state(state)
-        due = self._sample_due() and not (resumed and state.step in self.folder.drawn)
+        judged = self._round_due()
+        due = judged or (self._sample_due() and not (resumed and state.step in self.folder.drawn))
         # The request first: a sample that is due answers it.
         if self.draw and self.trainer.processes.from_first(lambda: self.progress.sample_requested() or due):
-            self._sample(self.draw)
+            score = self._sample(self.draw)
+            if judged and score:
+                self._judge(self._judged_by(score))
 
-    def _sample(self, draw: Draw, weights: list[Tensor] | None = None) -> None:
-        state = self.state
+    def _sample(self, draw: Draw, weights: list[Tensor] | None = None) -> RoundScore | None:
+        state, score = self.state, None
         self._read()
         self._checkpoints.save_state(state)  # drawing needs the most memory; what was learnt is safe before it starts
         try:
             with self.trainer.processes.together():
-                fits = self._drawn(draw, weights)
+                fits, score = self._drawn(draw, weights)
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
             self._checkpoints.save_lora(self.folder.last, state.step)
             raise
@@ -197,15 +201,21 @@ class Loop:
             self.undrawn.append(state.step)
             log.warning("The sample picture of step %d did not fit in memory; training goes on without it.", state.step)
             self.progress.advance(state.step, "no memory for a sample picture; training goes on without it")
+        # Drawn by the first process, judged by all.
+        found = self.trainer.processes.from_first(lambda: None if score is None else asdict(score))
+        return None if found is None else RoundScore(**found)
 
-    def _drawn(self, draw: Draw, weights: list[Tensor] | None) -> bool:
-        """Draw; returns whether there was memory for it."""
+    def _drawn(self, draw: Draw, weights: list[Tensor] | None) -> tuple[bool, RoundScore | None]:
+        """Draw; returns whether there was memory for it, and the scores."""
         try:
             with unify_memory_errors(), self._off_the_clock():
-                draw(self.state.step, weights)
+                return True, draw(self.state.step, weights)
         except OutOfMemory:
-            return False
-        return True
+            return False, None
+
+    def _is_drawn(self) -> bool:
+        """Whether this step's samples are there."""
+        return self.trainer.processes.from_first(lambda: self.state.step in self.folder.drawn)
 
     @contextmanager
     def _off_the_clock(self) -> Iterator[None]:
@@ -268,11 +278,33 @@ class Loop:
         return bool(self.state.history.validation) and self.state.history.validation[-1][0] == self.state.step
 
     def _validation_due(self) -> bool:
-        config = self.trainer.request.validation
-        if config.monitor != "validation" or self._validated:
-            return False
-        every = config.validate_every or max(self.trainer.steps_per_epoch, MIN_VALIDATION_INTERVAL)
+        return self.trainer.request.validation.monitor == "validation" and not self._validated and self._at_validation
+
+    @property
+    def _at_validation(self) -> bool:
+        """Whether this step is one at which the weights are judged."""
+        every = self.trainer.request.validation.validate_every or max(self.trainer.steps_per_epoch,
+                                                                      MIN_VALIDATION_INTERVAL)
         return self.state.step % every == 0
+
+    @property
+    def _by_score(self) -> bool:
+        return self.trainer.request.validation.monitor in SCORES
+
+    def _round_due(self) -> bool:
+        """Whether a round of samples is due that early stopping judges by."""
+        return self._by_score and self._at_validation and not self._round_judged
+
+    @property
+    def _round_judged(self) -> bool:
+        judged = self.state.history.judged
+        return bool(judged) and judged[-1][0] == self.state.step
+
+    def _judged_by(self, score: RoundScore) -> float:
+        """What early stopping is to make small."""
+        value = getattr(score, self.trainer.request.validation.monitor)
+        self.state.history.judged.append((self.state.step, value))
+        return -value
 
     def _validate(self) -> float:
         state = self.state
@@ -310,6 +342,8 @@ class Loop:
 
     def _sample_due(self) -> bool:
         """Whether a picture of the current weights is due; the one at the end shows those that are handed on."""
+        if self._by_score:
+            return False
         every = self.trainer.request.samples.sample_every or max(1, self.trainer.total // 4)
         return self.state.step % every == 0 and self.state.step < self.trainer.total
 
@@ -339,8 +373,9 @@ class Loop:
         final = self._final_validation(status)
         best = final.early_stopping.best_step
         weights = self.folder.best if 0 < best == state.early_stopping.best_step else self.folder.last
-        if self.draw:
-            best_is_drawn = weights == self.folder.best and self.trainer.processes.first
+        best_handed_on = weights == self.folder.best
+        if self.draw and not (self._by_score and (best_handed_on or self._is_drawn())):
+            best_is_drawn = best_handed_on and self.trainer.processes.first
             self._sample(self.draw, self._checkpoints.best_weights() if best_is_drawn else None)
         self.progress.phase("saving", 1)
         return LoopResult(status=status, weights=weights, state=final, began_step=began_step)
@@ -351,12 +386,18 @@ class Loop:
         The saved state leaves it out, so that a run that is made longer goes on as if it had been so from the start.
         """
         state = self.state
-        if status != "complete" or self.trainer.request.validation.monitor != "validation" or self._validated:
+        by_loss = self.trainer.request.validation.monitor == "validation" and not self._validated
+        if status != "complete" or not (by_loss or (self._by_score and not self._round_judged)):
             return state
         history = state.history
-        state.history = History(history.losses, list(history.validation), history.epochs)
+        state.history = History(history.losses, list(history.validation), history.epochs, list(history.judged))
         try:
-            stopping = state.early_stopping.update(self._validate(), state.step)
+            loss = self._validate() if by_loss else self._final_round()
+            stopping = state.early_stopping if loss is None else state.early_stopping.update(loss, state.step)
             return replace(state, early_stopping=stopping)
         finally:
             state.history = history
+
+    def _final_round(self) -> float | None:
+        score = self._sample(self.draw) if self.draw else None
+        return None if score is None else self._judged_by(score)

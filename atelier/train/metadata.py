@@ -10,10 +10,13 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
+from typing import Any
 
 from .. import __version__
 from ..dataset.types import TrainingSet
 from .identity import RunIdentity
+from .request.outputs import NO_SCORE
 from .request.request import TrainRequest
 from .trainable import TrainableModel
 
@@ -64,6 +67,14 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
         "atelier.version": __version__,
         "atelier.run": run,
         "atelier.training_set": data.digest,
-        "atelier.config": json.dumps(asdict(request), sort_keys=True),
+        "atelier.config": json.dumps(_config(request), sort_keys=True),
     }
     return {key: str(value) for key, value in values.items() if value is not None}
+
+
+def _config(request: TrainRequest) -> dict[str, Any]:
+    """The request, with the name of the score model: where it lies is nobody's business."""
+    values = asdict(request)
+    model = values["samples"]["score_model"]
+    values["samples"]["score_model"] = model if model == NO_SCORE else Path(model).name
+    return values

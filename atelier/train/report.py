@@ -10,7 +10,8 @@ from typing import Any
 
 from ..progress import Progress
 from .history import History
-from .run_folder import RunFolder
+from .request.recipe import SCORES
+from .run_folder import RoundScore, RunFolder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class RunResult:
     best_step: int
     """Step of the best validation; 0 without validation."""
     best_loss: float | None
+    """Of the best step; where a score is watched, the negative of that."""
     seconds: float
     """Spent training in the process that finished the run, encoding not counted."""
     seconds_per_step: float
@@ -37,6 +39,8 @@ class RunResult:
     gradient_checkpointing: bool
     samples: str = ""
     """Digest of how its sample pictures are drawn; empty without a sample prompt."""
+    monitor: str = "validation"
+    """What its best step was judged by."""
     history: History = field(default_factory=History)
     held_out_names: list[str] = field(default_factory=list)
     """File names of the pictures kept for validation."""
@@ -48,9 +52,9 @@ class RunResult:
         """True when the user ended the run and kept what it had learnt; it can go on."""
         return self.status == "stopped by user"
 
-    def show(self, progress: Progress, pictures: Mapping[int, Path]) -> None:
-        """Tell `progress` of the whole run, as if it were seen again; `pictures` as `History.show` takes them."""
-        self.history.show(progress, pictures)
+    def show(self, progress: Progress, folder: RunFolder) -> None:
+        """Tell `progress` of the whole run, as if it were seen again."""
+        self.history.show(progress, folder)
         progress.measure({"step": self.step, "steps": self.total, "epoch": self.step / self.steps_per_epoch,
                          **({"best_step": self.best_step} if self.best_step else {})})
 
@@ -67,7 +71,7 @@ class RunResult:
             return None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainReport:
     """What `atelier.train.run.train` returns."""
 
@@ -78,6 +82,14 @@ class TrainReport:
     result: RunResult
     reused: bool
     """True when an earlier run with the same model, pictures and configuration was found finished."""
+    saved: Mapping[int, Path] = field(default_factory=dict)
+    """The written LoRA files of saved steps, by step."""
+
+    @property
+    def steps(self) -> list[Path]:
+        """All LoRA files of the run by their steps, each of other weights, the finished one last."""
+        done = self.result.best_step if self.result.weights == self.folder.best.name else self.result.step
+        return [*(path for step, path in sorted(self.saved.items()) if step != done), self.lora]
 
     def text(self) -> str:
         """A few lines for a person."""
@@ -88,7 +100,9 @@ class TrainReport:
         if o.stopped:
             lines.append(f"{o.total - o.step} steps are left; training can go on from here")
         if o.best_step:
-            lines.append(f"best loss {o.best_loss:.5f} at step {o.best_step}")
+            lines.append(f"best {o.monitor} {-(o.best_loss or 0):.4f} at step {o.best_step}" if o.monitor in SCORES else
+                         f"best loss {o.best_loss:.5f} at step {o.best_step}")
+        lines += _scores(self.folder.scores)
         if losses:
             first, last = _mean(losses, 0, 0.1), _mean(losses, 0.9, 1)
             lines.append(f"training loss: first tenth {first:.4f}, last tenth {last:.4f}")
@@ -97,7 +111,19 @@ class TrainReport:
             lines.append(f"{len(o.held_out_names)} pictures were kept out of training to validate on: {names}")
         lines.append(f"{o.seconds_per_step:.3f} s a step in {o.precision}"
                      + (", with gradient checkpointing" if o.gradient_checkpointing else ""))
-        return "\n".join([*lines, *o.warnings, f"LoRA: {self.lora}"])
+        files = [f"{len(self.saved)} saved steps beside it: {self.lora.stem}-…"] if self.saved else []
+        return "\n".join([*lines, *o.warnings, f"LoRA: {self.lora}", *files])
+
+
+def _scores(scores: Mapping[int, RoundScore]) -> list[str]:
+    """How the scores of samples went, against the base model's."""
+    trained = [step for step in scores if step]
+    if not trained or 0 not in scores:
+        return []
+    base, last, best = scores[0], scores[trained[-1]], max(trained, key=lambda step: scores[step].fidelity)
+    return [f"samples of step {trained[-1]}: fidelity {last.fidelity:.4f} (base model {base.fidelity:.4f}), "
+            f"likeness {last.likeness:.4f} (base model {base.likeness:.4f}); "
+            f"best fidelity {scores[best].fidelity:.4f} at step {best}"]
 
 
 def _mean(values: list[float], start: float, end: float) -> float:

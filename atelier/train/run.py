@@ -20,6 +20,7 @@ from ..device_memory import explain_out_of_memory, free_cache
 from ..files import atomic_file
 from ..models.handle import DiffusersModel
 from ..progress import Progress
+from ..score.digest import model_digest
 from .devices import RunPaths, pick_device, pick_dtype
 from .diffusers_trainable import DiffusersTrainable
 from .extension import extend_shorter_run
@@ -30,10 +31,13 @@ from .metadata import lora_metadata
 from .plot import loss_plot
 from .preparation import check_masks
 from .processes import ALONE, Processes
+from .random_state import random_state_kept
 from .report import RunResult, TrainReport
 from .request.request import TrainRequest
 from .run_folder import LoraOutput, RunFolder
-from .samples import SampleDrawer, settings_digest
+from .sample_scores import SampleScorer, check_monitor
+from .sample_settings import settings_digest
+from .samples import SampleDrawer
 from .trainable import TrainableModel
 from .trainer import Trainer
 
@@ -56,11 +60,18 @@ class _Job:
 
     @property
     def identity(self) -> RunIdentity:
-        return run_identity(self.request, self.model, self.data, self.dtype)
+        return run_identity(self.request, self.model, self.data, self.dtype, score_model=self.score_model)
 
     @property
     def folder(self) -> RunFolder:
-        return RunFolder(self.paths.runs / str(self.identity), settings_digest(self.request.samples))
+        samples = self.request.samples
+        return RunFolder(self.paths.runs / str(self.identity), settings_digest(samples, self.score_model),
+                         max(1, len(samples.prompts) * len(samples.seeds(self.request.seed))))
+
+    @property
+    def score_model(self) -> str:
+        """Digest of the model that scores sample pictures; empty where none does."""
+        return model_digest(Path(self.request.samples.score_model)) if self.request.samples.scored else ""
 
     @property
     def lora(self) -> LoraOutput:
@@ -75,7 +86,8 @@ def train(name: str, model: DiffusersModel | TrainableModel, data: TrainingSet, 
 
     A run is known by what decides its weights (see `atelier.train.identity`). The same request finds its finished run
     and returns that; an interrupted run resumes where it stopped, bit for bit on the CPU; a longer request resumes
-    from a shorter run where the learning rate does not depend on the length.
+    from a shorter run where the learning rate does not depend on the length. LoRAs of steps that it was asked to save
+    are written beside the finished one.
 
     Args:
         name: Of the LoRA file, without ending; a subfolder is allowed. A file of another run is never overwritten:
@@ -111,19 +123,24 @@ def train(name: str, model: DiffusersModel | TrainableModel, data: TrainingSet, 
     elif processes.from_first(lambda: finished.samples == folder.sample_settings or not folder.sample_settings
                               or not folder.state.exists()):
         result = finished
-        result.show(progress, folder.drawn)
+        result.show(progress, folder)
     else:  # other sample pictures are wanted: its state, from which no step is left, draws the last one
         with exclusive():
             result = replace(finished, samples=_train(job).samples)
 
-    def publish() -> str:
+    def publish() -> list[Any]:
+        every = request.output.save_every
+        saved = [[step, str(replace(job.lora, name=f"{name}-{step:06d}").publish(path))]
+                 for step, path in folder.saved.items() if every and step % every == 0]
         lora = job.lora.publish(folder.path / result.weights)
         if result is not finished:
             folder.write_report(result.as_dict())
             job.lora.drop_partial()
-        return str(lora)
+        return [str(lora), saved]
 
-    return TrainReport(name, Path(processes.from_first(publish)), folder, result, reused=finished is not None)
+    lora, saved = processes.from_first(publish)
+    return TrainReport(name=name, lora=Path(lora), folder=folder, result=result, reused=finished is not None,
+                       saved={step: Path(path) for step, path in saved})
 
 
 def _job(job: _Job) -> _Job:
@@ -166,6 +183,7 @@ def _complete(folder: RunFolder) -> RunResult | None:
 
 
 def _train(job: _Job) -> RunResult:
+    check_monitor(job.request)
     processes = job.processes
     job.model.check()
     cut = job.model.cut_captions(job.data)
@@ -185,13 +203,20 @@ def _train(job: _Job) -> RunResult:
         partial(extend_shorter_run, job.paths.runs, job.identity, trainer.total, job.request.optimizer))
     if extended:
         log.info(extended)
-    draw = SampleDrawer(trainer, loaded.paint, job.folder, job.progress) if loaded.paint else None
-    if job.request.samples.sample_prompt and not processes.first:
-        draw = _drawn_by_first
+    draw, samples = None, job.request.samples
+    if loaded.paint:
+        scorer = SampleScorer(Path(samples.score_model), job.data) if samples.scored else None
+        draw = SampleDrawer(trainer, loaded.paint, job.folder, job.progress, scorer)
     metadata = partial(lora_metadata, job.name, job.identity, job.model, job.data, job.request)
-    loop = Loop(trainer, job.folder, job.progress, metadata=metadata, draw=draw, save_memory=loaded.save_memory)
+    loop = Loop(trainer, job.folder, job.progress, metadata=metadata, save_memory=loaded.save_memory,
+                draw=_drawn_by_first if samples.prompts and not processes.first else draw)
     began = time.monotonic()
     with _partial_kept(job):
+        with processes.together(), random_state_kept(), explain_out_of_memory(
+                "drawing the base model's sample pictures",
+                "Choose a smaller resolution, or score no samples (score_model none)."):
+            if draw:
+                draw.draw_control()
         ended = loop.run()
     seconds = time.monotonic() - began
     stopping, step = ended.state.early_stopping, ended.state.step
@@ -200,7 +225,8 @@ def _train(job: _Job) -> RunResult:
     result = RunResult(
         status=ended.status, weights=ended.weights.name, step=step, total=trainer.total,
         steps_per_epoch=trainer.steps_per_epoch, best_step=stopping.best_step,
-        best_loss=stopping.best if stopping.best_step else None, seconds=seconds,
+        best_loss=stopping.best if stopping.best_step else None, monitor=job.request.validation.monitor,
+        seconds=seconds,
         seconds_per_step=seconds / max(1, step - ended.began_step), pictures=len(trainer.sampler.items),
         held_out_names=held_out,
         precision=str(job.dtype).removeprefix("torch."),

@@ -11,7 +11,7 @@ import logging
 import re
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,16 @@ from ..files import write_json
 from ..lora.dtypes import torch_dtype
 from ..lora.file import load_lora, read_metadata, save_lora
 
+log = logging.getLogger("atelier")
+
+
+@dataclass(frozen=True)
+class RoundScore:
+    """The mean scores of one round of sample pictures, cosines (see `atelier.train.sample_scores`)."""
+
+    fidelity: float
+    likeness: float
+
 
 @dataclass(frozen=True)
 class RunFolder:
@@ -29,6 +39,8 @@ class RunFolder:
     path: Path
     sample_settings: str = ""
     """Digest of how sample pictures are drawn: those of other settings lie in folders of their own."""
+    round_size: int = 1
+    """Sample pictures of one round."""
 
     @property
     def state(self) -> Path:
@@ -50,24 +62,55 @@ class RunFolder:
         return self.path / f"step-{step:06d}.safetensors"
 
     @property
+    def saved(self) -> dict[int, Path]:
+        """The LoRAs kept so far by their steps, oldest first."""
+        steps = ((path.stem.removeprefix("step-"), path) for path in self.path.glob("step-*.safetensors"))
+        return dict(sorted((int(step), path) for step, path in steps if step.isdecimal()))
+
+    @property
     def sample_folder(self) -> Path:
         """The folder of the sample pictures."""
         return self.path / f"samples{'-' if self.sample_settings else ''}{self.sample_settings}"
 
-    def sample(self, step: int) -> Path:
-        """The sample picture drawn after `step`."""
-        return self.sample_folder / f"step-{step:06d}.png"
+    def sample(self, step: int, number: int = 0) -> Path:
+        """A sample picture drawn after `step`, by its number in the round."""
+        return self.sample_folder / f"step-{step:06d}{f'-{number + 1}' if number else ''}.png"
 
     @property
     def samples(self) -> list[Path]:
-        """Sample pictures so far, oldest first."""
-        return list(self.drawn.values())
+        """Sample pictures of whole rounds so far, oldest first."""
+        return [path for round_ in self.drawn.values() for path in round_]
 
     @property
-    def drawn(self) -> dict[int, Path]:
-        """Sample pictures so far by the step they were drawn after, oldest first."""
-        steps = ((path.stem.removeprefix("step-"), path) for path in self.sample_folder.glob("step-*.png"))
-        return dict(sorted((int(step), path) for step, path in steps if step.isdecimal()))
+    def drawn(self) -> dict[int, list[Path]]:
+        """The whole rounds of sample pictures so far, by the step they were drawn after, oldest first."""
+        steps = (path.stem.removeprefix("step-") for path in self.sample_folder.glob("step-*.png"))
+        rounds = {step: [self.sample(step, number) for number in range(self.round_size)]
+                  for step in sorted(int(step) for step in steps if step.isdecimal())}
+        return {step: paths for step, paths in rounds.items() if all(path.is_file() for path in paths)}
+
+    @property
+    def scores(self) -> dict[int, RoundScore]:
+        """The scores of rounds so far by their steps; empty where the file is damaged, which costs no more than them.
+        """
+        try:
+            values = json.loads(self._scores.read_text(encoding="utf-8"))
+            return {int(step): RoundScore(float(score["fidelity"]), float(score["likeness"]))
+                    for step, score in sorted(values.items(), key=lambda item: int(item[0]))}
+        except FileNotFoundError:
+            return {}
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            log.warning("The scores in %s are not shown: %s", self._scores, error)
+            return {}
+
+    def write_score(self, step: int, score: RoundScore | None) -> None:
+        """Add the score of a round, or take away what was there for its step."""
+        scores = {known: asdict(value) for known, value in self.scores.items() if known != step}
+        write_json(self._scores, scores | ({step: asdict(score)} if score else {}))
+
+    @property
+    def _scores(self) -> Path:
+        return self.sample_folder / "scores.json"
 
     @property
     def plot(self) -> Path:
@@ -97,8 +140,6 @@ class RunFolder:
             raise AtelierError(f"The report {self.report} is damaged ({error}).",
                                "Delete that file to train again.") from error
 
-
-log = logging.getLogger("atelier")
 
 _ENDING = ".safetensors"
 _STORED_AS = "kohya fp32"

@@ -1,22 +1,22 @@
-"""Sample pictures drawn while training, always of the same prompt and seed, so that they can be compared."""
+"""Sample pictures drawn while training, always of the same prompts and seeds, so that they can be compared."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from ..files import atomic_file
 from ..models.text import TextBatch, TextStack
+from ..pictures.side_by_side import side_by_side
 from ..progress import Progress
 from ..sampling import SamplingOptions, decode, sample
 from .request.outputs import SampleConfig
-from .run_folder import RunFolder
+from .run_folder import RoundScore, RunFolder
+from .sample_scores import SampleScorer
 from .trainer import Trainer
 from .unet_denoiser import UNetDenoiser
 
@@ -25,70 +25,114 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-Paint = Callable[[tuple[int, int], Progress], "Image"]
-"""Draws the sample picture with the weights as they are, for latents of a size (height, width); tells its denoising
-steps, from 1 to `sample_steps`."""
+@dataclass(frozen=True)
+class SamplePicture:
+    """One sample picture."""
+
+    size: tuple[int, int]
+    """Of the latents: height, width."""
+    prompt: int
+    """Index among the prompts."""
+    seed: int
+
+
+class Paint(Protocol):
+    """A model's way to draw sample pictures."""
+
+    def __call__(self, wanted: SamplePicture, progress: Progress, on_step: Callable[[int], None]) -> Image:
+        """Draw with the weights as they are.
+
+        Args:
+            wanted: What to draw.
+            progress: Asked before each denoising step.
+            on_step: Told of each denoising step, from 1 to `sample_steps`.
+        """
+        ...
 
 
 class SampleDrawer:
-    """Draws one picture with the current or with given weights and keeps it in the run's folder.
+    """Draws a round of pictures (each prompt with each seed) with the current or with given weights, keeps them in the
+    run's folder and has them scored.
 
     Args:
         trainer: Its weights are used.
         paint: The model's way to draw.
-        folder: Where pictures go.
-        progress: Shown the picture.
+        folder: Where pictures and scores go.
+        progress: Shown the pictures.
+        scorer: Scores a round; None where none is wanted.
     """
 
-    def __init__(self, trainer: Trainer, paint: Paint, folder: RunFolder, progress: Progress) -> None:
+    def __init__(self, trainer: Trainer, paint: Paint, folder: RunFolder, progress: Progress,
+                 scorer: SampleScorer | None = None) -> None:
         self.trainer, self.paint, self.folder, self.progress = trainer, paint, folder, progress
+        self.scorer = scorer
+
+    def draw_control(self) -> None:
+        """Draw and score the base model's pictures as step 0, unless they are there; the trainer must be untrained."""
+        if self.scorer and (0 not in self.folder.drawn or 0 not in self.folder.scores):
+            self._round(0, None)
+
+    def __call__(self, step: int, weights: list[Tensor] | None = None) -> RoundScore | None:
+        """Draw the pictures of optimiser step `step`, with the trainer's current weights if none are given.
+
+        Returns:
+            Their scores; None without a scorer, and for weights of another step.
+        """
+        pictures, score = self._round(step, weights)
+        self.progress.preview(side_by_side(pictures))
+        if score is not None:
+            self.progress.measure({"step": step, **asdict(score)})
+        return score
 
     @torch.no_grad()
-    def __call__(self, step: int, weights: list[Tensor] | None = None) -> None:
-        """Draw the picture of optimiser step `step`, with the trainer's current weights if none are given."""
+    def _round(self, step: int, weights: list[Tensor] | None) -> tuple[list[Image], RoundScore | None]:
         trainer, adapters, item = self.trainer, self.trainer.adapters, self.trainer.sampler.items[0]
-        self.progress.phase("sampling", trainer.request.samples.sample_steps)
+        config = trainer.request.samples
+        round_ = [SamplePicture((item.height, item.width), prompt, seed) for prompt in range(len(config.prompts))
+                 for seed in config.seeds(trainer.request.seed)]
+        self.progress.phase("sampling", config.sample_steps * len(round_))
         adapters.train(False)
         with adapters.replaced(trainer.current if weights is None else weights):
-            picture = self.paint((item.height, item.width), self.progress)
-        with atomic_file(self.folder.sample(step)) as part:
-            picture.save(part, "PNG")
-        self.progress.preview(picture)
+            pictures = [self.paint(wanted, self.progress, self._counted(number * config.sample_steps))
+                        for number, wanted in enumerate(round_)]
+        for number, picture in enumerate(pictures):
+            with atomic_file(self.folder.sample(step, number)) as part:
+                picture.save(part, "PNG")
+        score = None
+        if self.scorer and weights is None:
+            score = self.scorer(pictures, [config.prompts[wanted.prompt] for wanted in round_], self.progress)
+        if self.scorer:
+            self.folder.write_score(step, score)
+        return pictures, score
+
+    def _counted(self, before: int) -> Callable[[int], None]:
+        return lambda done: self.progress.advance(before + done)
 
 
 @dataclass(frozen=True)
 class UNetPainter:
-    """Draws the sample picture of Stable Diffusion: a `Paint`."""
+    """Draws the sample pictures of Stable Diffusion: a `Paint`."""
 
     denoiser: UNetDenoiser
     config: SampleConfig
-    seed: int
-    cached: tuple[TextBatch, TextBatch] | None
-    """Conditioning of (sample prompt, negative), or None when the text encoder is trained."""
+    cached: tuple[list[TextBatch], TextBatch] | None
+    """Conditioning of (each sample prompt, negative), or None when the text encoder is trained."""
     load_vae: Callable[[], AutoencoderKL]
     """The VAE is loaded for each picture and let go, so that training does not carry it along."""
 
-    def __call__(self, size: tuple[int, int], progress: Progress) -> Image:
+    def __call__(self, wanted: SamplePicture, progress: Progress, on_step: Callable[[int], None]) -> Image:
         """The picture."""
         config, denoiser = self.config, self.denoiser
         # Small pictures can be trained on, but none below 64 pixels are drawn.
-        height, width = (max(64, side * 8) for side in size)
+        height, width = (max(64, side * 8) for side in wanted.size)
         options = SamplingOptions(width, height, config.sample_steps, config.sample_cfg)
-        positive, negative = self.cached or encode_prompts(denoiser.text, config)
-        latents = sample(denoiser.unet, denoiser.scheduler_config, positive, negative, [self.seed], options, progress,
-                         progress.advance)
+        positives, negative = self.cached or encode_prompts(denoiser.text, config)
+        latents = sample(denoiser.unet, denoiser.scheduler_config, positives[wanted.prompt], negative, [wanted.seed],
+                         options, progress, on_step)
         return decode(self.load_vae(), latents)[0]
 
 
-def encode_prompts(text: TextStack | None, config: SampleConfig) -> tuple[TextBatch, TextBatch]:
-    """Conditioning of the sample prompt and of its negative."""
+def encode_prompts(text: TextStack | None, config: SampleConfig) -> tuple[list[TextBatch], TextBatch]:
+    """Conditioning of each sample prompt, and of their negative."""
     assert text is not None
-    return text.encode([config.sample_prompt]), text.encode([config.sample_negative])
-
-
-def settings_digest(config: SampleConfig) -> str:
-    """8 hex digits of what a sample picture shows (not of how often one is drawn); empty where none is wanted."""
-    if not config.sample_prompt:
-        return ""
-    settings = {name: value for name, value in asdict(config).items() if name != "sample_every"}
-    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    return [text.encode([prompt]) for prompt in config.prompts], text.encode([config.sample_negative])

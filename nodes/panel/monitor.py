@@ -26,7 +26,7 @@ LOG_INTERVAL = 30.0
 MEMORY_INTERVAL = 1.0
 """Minimum seconds between two queries of the device's memory."""
 SAMPLE_SIDE = 512
-"""Longest side in pixels of the sample pictures that are kept for the panel."""
+"""Height and half the width in pixels, at most, of the sample pictures that are kept for the panel."""
 
 sessions = Sessions()
 """The sessions of this process."""
@@ -60,7 +60,7 @@ class TrainingProgress(HostProgress):
     def preview(self, image: Image) -> None:
         """Show a sample picture in the panel; the host's preview on the node would be a second copy."""
         small = image.convert("RGB")
-        small.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+        small.thumbnail((2 * SAMPLE_SIDE, SAMPLE_SIDE))  # several pictures of one round lie side by side
         stream = io.BytesIO()
         small.save(stream, "JPEG", quality=88)
         self._session.add_sample(stream.getvalue())

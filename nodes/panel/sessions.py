@@ -16,6 +16,8 @@ from typing import Any
 
 RUNNING = "running"
 STOPPED = "stopped by user"
+CURVES = {"loss": "losses", "validation_loss": "validation", "fidelity": "fidelity", "likeness": "likeness"}
+"""Name of the curve of each measurement that has one."""
 MAX_POINTS = 4096
 """Most points kept of one curve."""
 MAX_SAMPLES = 12
@@ -80,7 +82,7 @@ class Session:
         self._status, self._message = RUNNING, ""
         self._phase: dict[str, Any] = {"name": "starting", "done": 0, "total": 0}
         self._values: dict[str, float] = {}
-        self._curves = {"losses": Curve(), "validation": Curve()}
+        self._curves = {name: Curve() for name in CURVES.values()}
         self._news: dict[str, list[tuple[int, float]]] = {name: [] for name in self._curves}
         self._samples: OrderedDict[int, bytes] = OrderedDict()
         self._message_count = 0
@@ -99,10 +101,11 @@ class Session:
             self._phase["done"] = done
 
     def measure(self, values: Mapping[str, float]) -> None:
-        """Record numbers as given to `atelier.progress.Progress.measure`; losses are added to the curves."""
+        """Record numbers as given to `atelier.progress.Progress.measure`; losses and scores are added to the curves.
+        """
         with self._lock:
             step = int(values.get("step", 0))
-            for name, curve in (("loss", "losses"), ("validation_loss", "validation")):
+            for name, curve in CURVES.items():
                 # JSON cannot hold NaN; a run whose training loss is NaN ends with an error that says so.
                 if name in values and math.isfinite(values[name]):
                     self._curves[curve].add(step, values[name])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.clip_models import clip_config, random_clip, save_clip
 from kit.editor import ARTEFACTS, EMPTY, Editor
 from kit.fake_vision import FakeVision, description, write_numbered
 from kit.graphs import Graph
@@ -24,6 +25,7 @@ from safetensors import safe_open
 pytestmark = [pytest.mark.host, pytest.mark.browser, pytest.mark.slow]
 
 MODEL = "small.safetensors"
+CLIP = "tiny-clip"
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +35,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, put_checkpoint: Callable[...,
         for name in ("editor", "plain"):
             draw_shapes(running.base / "input" / name, count=5)
         put_checkpoint(running, MODEL)
+        save_clip(running.base / "models" / "clip_score" / CLIP, random_clip(clip_config()))
         yield running
 
 
@@ -172,7 +175,9 @@ def test_captions_are_reviewed_on_the_node_and_reach_the_trainer(editor: Editor,
             "2": ("AtelierCaptionPictures", {"llm": ["1", 0], "folder": name, "trigger": "ohwx", "resolution": 64}),
             "3": ("AtelierOpenModel", {"model": MODEL}),
             "4": ("AtelierTrainLora", {"model": ["3", 0], "training_set": ["2", 1], "name": name, "length": 4,
-                                       "preset": "quick look", "sample_prompt": "none"}),
+                                       "preset": "quick look", "options": ["5", 0]}),
+            "5": ("AtelierTrainingOptions", {"sample_prompt": "a number\nanother", "sample_steps": 1, "sample_every": 2,
+                                             "score_model": CLIP}),
         })
         assert ended(host, editor.run())["status"]["status_str"] == "success"
         editor.show(2)
@@ -186,6 +191,7 @@ def test_captions_are_reviewed_on_the_node_and_reach_the_trainer(editor: Editor,
         assert ended(host, editor.run())["status"]["status_str"] == "success"
         expect(review).to_contain_text("3 captions: 2 were there, 1 edited; 1 left out")
         assert sorted(fake.seen()) == [0, 1, 2, 3]
+        check_scores(editor, name)
     texts = {path.stem: path.read_text(encoding="utf-8").strip() for path in (host.base / "input" / name).glob("*.txt")}
     assert texts == {"000": f"ohwx, {description(0)}", "001": "ohwx, in a person's words",
                      "002": f"ohwx, {description(2)}", "003": f"ohwx, {description(3)}"}
@@ -193,6 +199,27 @@ def test_captions_are_reviewed_on_the_node_and_reach_the_trainer(editor: Editor,
                        key=lambda path: path.stat().st_mtime_ns), framework="pt") as file:
         tags = json.loads(file.metadata()["ss_tag_frequency"])["training set"]
     assert tags == {"ohwx": 3, description(0): 1, "in a person's words": 1, description(3): 1}
+
+
+def check_scores(editor: Editor, name: str) -> None:
+    """The panel draws the scores of the samples after 0, 2 and 4 steps, and says what they gained."""
+    editor.show(4)
+    words = [re.compile(rf"^{curve} -?0\.\d{{3}} \([+−]0\.\d{{3}}\)$") for curve in ("fidelity", "likeness")]
+    expect(editor.page.locator(".atelier-score-legend li")).to_have_text(words)
+    colours = editor.panel.locator("canvas").last.evaluate("""canvas => {
+        const { width, height } = canvas;
+        const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
+        const seen = { fidelity: new Set(), likeness: new Set() };
+        for (let i = 0; i < pixels.length; i += 4) {
+            const [red, green, blue, alpha] = pixels.slice(i, i + 4);
+            if (alpha > 200 && green - red > 60) seen.fidelity.add((i / 4) % width);
+            if (alpha > 200 && red - green > 60) seen.likeness.add((i / 4) % width);
+        }
+        return [seen.fidelity.size / width, seen.likeness.size / width];
+    }""")
+    assert min(colours) > 0.5, colours
+    expect(editor.page.locator(".atelier-samples img")).to_have_count(3)
+    editor.screenshot(f"scores-{name.replace(' ', '-')}")
 
 
 def progress_texts_are_gone(editor: Editor) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +12,13 @@ import numpy as np
 import pytest
 from kit.checkpoints import write_sd1
 from kit.clip_models import clip_config, picture_cosines, random_clip, save_clip
+from kit.fake_vision import FakeVision, description, write_numbered
 from kit.host import Host, Result
 from kit.pictures import noise_picture
 from kit.shapes import draw_shapes
 from kit.small_workflows import node_of, write_lora
 from PIL import Image
+from safetensors import safe_open
 
 from atelier.explain.token_picture import color_of
 from tools.workflows import read_api
@@ -28,7 +31,10 @@ SMALL: dict[str, dict[str, Any]] = {
     "KSampler": {"steps": 2}, "KSamplerAdvanced": {"steps": 4}, "BasicScheduler": {"steps": 3},
     "AtelierModelToCompare": {"steps": 2, "cfg": 5.0, "sampler": "euler", "scheduler": "normal"},
     "AtelierCompareModels": {"width": SIZE, "height": SIZE, "seeds": 1},
-    "AtelierImageFolder": {"resolution": SIZE},
+    "AtelierXYGrid": {"width": SIZE, "height": SIZE, "y_values": "a photo of ohwx\na photo of a cat"},
+    "AtelierImageFolder": {"resolution": SIZE}, "AtelierCaptionPictures": {"resolution": SIZE},
+    "AtelierTrainingOptions": {"sample_steps": 1, "sample_prompt": "a photo of ohwx", "save_every": 6,
+                               "sample_every": 6},
     "AtelierTrainLora": {"length": 8, "unit": "epochs", "sample_prompt": "none"},
     "ImagePadForOutpaint": {"left": 32, "right": 32, "feathering": 8},
 }
@@ -199,6 +205,49 @@ def test_a_lora_is_trained_and_compared_in_one_graph(studio: Host, graph: Callab
     assert trained != "my-subject.safetensors"
     made[node_of(made, "AtelierModelToCompare", "Strength 1")]["inputs"] |= {"lora": trained, "lora_name": ""}
     assert np.array_equal(run_graph(studio, made).pictures("all")[3], stronger[2])
+
+
+def test_every_saved_step_is_drawn_and_scored(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    draw_shapes(studio.base / "input" / "my-pictures", size=SIZE)
+    made = graph("which_step_of_my_training_is_best")
+    train, grid = node_of(made, "AtelierTrainLora"), node_of(made, "AtelierXYGrid")
+    made[train]["inputs"] |= {"length": 16, "unit": "steps", "sample_prompt": ""}
+    made["all"] = {"class_type": "PreviewImage", "inputs": {"images": [grid, 3]}}
+    made["names"] = {"class_type": "PreviewAny", "inputs": {"source": [train, 5]}, "_meta": {"title": "names"}}
+    made[node_of(made, "AtelierTrainingOptions")]["inputs"]["learning_rate"] = 0.02
+    result = run_graph(studio, made)
+    names = result.text("names").split("\n")
+    assert len(names) == 3 and [name.rsplit("-", 1)[1] for name in names[:2]] == ["000006.safetensors",
+                                                                                  "000012.safetensors"]
+    pictures = result.pictures("all")
+    assert len(pictures) == 6 and len({found.tobytes() for found in pictures}) == 6, "each step, each prompt its own"
+    assert min(found.std() for found in pictures) > 5
+    head, *rows = result.text(node_of(made, "PreviewAny", "Table")).splitlines()
+    assert head.split()[-4:] == [name.removesuffix(".safetensors") for name in names] + ["mean"]
+    assert any(row.startswith("best lora on average: my-subject") for row in rows), rows
+    assert "(base model" in result.text(node_of(made, "PreviewAny", "Report of the training"))
+
+
+def test_pictures_are_described_learnt_and_compared(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    """The captions that the server gives are those that the LoRA was trained with."""
+    shutil.rmtree(studio.base / "input" / "my-pictures", ignore_errors=True)
+    write_numbered(studio.base / "input" / "my-pictures", 4, size=(SIZE, SIZE))
+    made = graph("caption_train_compare")
+    compare, train = node_of(made, "AtelierCompareModels"), node_of(made, "AtelierTrainLora")
+    made[compare]["inputs"]["prompts"] = "a photo of ohwx"
+    made["all"] = {"class_type": "PreviewImage", "inputs": {"images": [compare, 4]}}
+    made["name"] = {"class_type": "PreviewAny", "inputs": {"source": [train, 1]}, "_meta": {"title": "name"}}
+    with FakeVision() as fake:
+        llm = {"endpoint": "custom", "base_url": fake.base_url, "model": "fake"}
+        made[node_of(made, "AtelierLLM")]["inputs"] |= llm
+        result = run_graph(studio, made)
+        assert sorted(fake.seen()) == [0, 1, 2, 3]
+    without, with_lora = (found.astype(int) for found in result.pictures("all"))
+    assert np.abs(with_lora - without).mean() > 0
+    with safe_open(studio.base / "models" / "loras" / result.text("name"), framework="pt") as file:
+        tags = json.loads(file.metadata()["ss_tag_frequency"])["training set"]
+    assert tags == {"ohwx": 4, **{description(number): 1 for number in range(4)}}
+    assert "without" in result.text(node_of(made, "PreviewAny", "Table"))
 
 
 def test_similar_pictures_are_alike_and_not_the_same(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:

@@ -125,7 +125,9 @@ def test_a_finished_run_is_not_repeated_until_a_picture_changes(host: Host, chec
 
 
 def test_what_is_shown_while_training(host: Host, checkpoint: str, pictures: Path) -> None:
-    graph = training(checkpoint, pictures, "shown", 6, sample_prompt="a red circle", sample_every=3, sample_steps=2)
+    graph = training(checkpoint, pictures, "shown", 6, sample_prompt="a red circle", sample_every=3, sample_steps=2,
+                     save_every=4)
+    graph.nodes["saved"] = ("PreviewAny", {"source": ["train", 5]})
     result = host.queue(graph.fill(host))
     assert result.status == "success", result.error
     bars = [data for data in result.kinds("progress") if data["node"] == "train"]
@@ -141,6 +143,8 @@ def test_what_is_shown_while_training(host: Host, checkpoint: str, pictures: Pat
     assert len(samples) >= 2
     assert all(sample.shape == (64, 64, 3) and sample.std() > 1 for sample in samples)
     assert "6 of 6 steps" in result.text("train")
+    assert result.text("saved").split() == ["shown-000004.safetensors", "shown.safetensors"]
+    assert [steps_trained(host, "shown-000004"), steps_trained(host, "shown")] == [4, 6]
 
 
 @pytest.fixture

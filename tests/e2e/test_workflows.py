@@ -26,8 +26,8 @@ pytestmark = pytest.mark.host
 
 WITHOUT_TEMPLATE = {
     "AtelierComparisonGate", "AtelierComparisonPicture", "AtelierComparisonResult",  # Compare Models puts these in
-    "AtelierCaptionPictures", "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora",
-    "AtelierCheckTrainingSet", "AtelierJoinTrainingSets", "AtelierXYGrid",
+    "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora", "AtelierCheckTrainingSet",
+    "AtelierJoinTrainingSets", "AtelierExportTraining",
 }
 """Nodes of the pack that no template uses."""
 ANY = {"*", MATCHED}

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { drawCurve, paletteFor } from "../../web/js/training/draw.js";
+import { drawCurve, drawScores, gains, paletteFor } from "../../web/js/training/draw.js";
 
 /** WCAG 2.2: relative luminance of a colour "#rrggbb". */
 function luminance(colour) {
@@ -43,9 +43,10 @@ function notingContext() {
     fillText(text, x) { noted.texts.push({ text, x, align: context.textAlign }); },
     beginPath() { noted.path = []; },
     lineTo(x, y) { noted.path.push([x, y]); },
+    arc(x, y) { noted.path.push([x, y]); },
     fill() { noted.fills.push({ colour: context.fillStyle, path: noted.path }); },
   };
-  for (const name of ["clearRect", "save", "restore", "rect", "clip", "moveTo", "stroke", "arc", "closePath"]) {
+  for (const name of ["clearRect", "save", "restore", "rect", "clip", "moveTo", "stroke", "closePath"]) {
     context[name] = () => {};
   }
   return { context, noted };
@@ -74,4 +75,24 @@ test("the star stands where the best step was, though the curve has no point the
   assert.equal(exact, between);
   assert.deepEqual(at(undefined), []);
   assert.deepEqual(drawn({ losses, validation: [[90, 0.5]], values: { best_step: 90 } }).stars.length, 1);
+});
+
+test("scores are drawn as what they gain on the base model's, each where its step and its value say", () => {
+  const { context, noted } = notingContext();
+  const palette = paletteFor("rgb(0, 0, 0)");
+  const session = {
+    losses: [[200, 1]], fidelity: [[0, 0.3], [100, 0.32], [200, 0.25]], likeness: [[0, 0.6], [100, 0.65], [200, 0.7]],
+  };
+  assert.deepEqual(gains(session.likeness).map(([step, value]) => [step, Number(value.toFixed(9))]),
+    [[0, 0], [100, 0.05], [200, 0.1]]);
+  drawScores(context, { width: 360, height: 120 }, session, { palette, text: "white", grid: "grey" });
+  const dots = (colour) => noted.fills.filter((fill) => fill.colour === colour).map(({ path }) => path[0]);
+  const [fidelity, likeness] = [dots(palette.fidelity), dots(palette.likeness)];
+  assert.deepEqual(fidelity[0], likeness[0], "both begin at the base model");
+  const [[left, zero], [middle, up], [right, down]] = fidelity;
+  assert.ok(Math.abs((left + right) / 2 - middle) < 1e-9);
+  // 0.02 up, 0.05 down, and likeness 0.1 up, on one scale.
+  assert.ok(Math.abs((zero - up) / (down - zero) - 0.02 / 0.05) < 1e-6 && zero > up);
+  assert.ok(Math.abs((zero - likeness[2][1]) / (down - zero) - 2) < 1e-6);
+  for (const [, y] of [...fidelity, ...likeness]) assert.ok(y > 0 && y < 120);
 });

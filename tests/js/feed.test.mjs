@@ -4,7 +4,8 @@ import { test } from "node:test";
 import { Feed } from "../../web/js/training/feed.js";
 
 const session = (number, losses, more = {}) => ({
-  prompt: "p", node: "4", workflow: "w", run: "r", number, status: "running", values: {}, losses, validation: [], samples: [],
+  prompt: "p", node: "4", workflow: "w", run: "r", number, status: "running", values: {}, losses, validation: [], fidelity: [], likeness: [],
+  samples: [],
   ...more,
 });
 const steps = (feed, ...ids) => feed.find("w", ids.length ? ids : ["4"])?.losses.map(([step]) => step);

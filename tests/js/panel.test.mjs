@@ -10,8 +10,8 @@ const { resultView } = await import("../../web/js/results/view.js");
 const actions = { resume: async () => "", stop: async () => "", sample: async () => "", pictureUrl: (_, step) => `${step}` };
 const session = (more) => ({
   prompt: "p", node: "4", workflow: "w", run: "r", number: 1, status: "running", message: "",
-  phase: { name: "training", done: 0, total: 0 }, values: {}, losses: [], validation: [], samples: [], can_sample: true,
-  stopping: false, sample_asked: false, ...more,
+  phase: { name: "training", done: 0, total: 0 }, values: {}, losses: [], validation: [], fidelity: [], likeness: [],
+  samples: [], can_sample: true, stopping: false, sample_asked: false, ...more,
 });
 
 test("a training that was asked to stop cannot be asked again", () => {
@@ -43,4 +43,14 @@ test("bars are as long as their share of the largest value", () => {
   };
   search(view);
   assert.deepEqual(widths, ["25%", "100%"]);
+});
+
+test("scores of samples stand in the panel with what they gained, and nothing stands there without", () => {
+  const panel = new Panel(actions);
+  panel.show(session());
+  assert.deepEqual([panel.scorePlot.hidden, panel.scoreLegend.hidden], [true, true]);
+  panel.show(session({ fidelity: [[0, 0.3], [4, 0.2876]], likeness: [[0, 0.6], [4, 0.6502]] }));
+  assert.deepEqual([panel.scorePlot.hidden, panel.scoreLegend.hidden], [false, false]);
+  assert.deepEqual([...panel.scoreLegend.children].map((item) => item.textContent),
+    ["fidelity 0.288 (−0.012)", "likeness 0.650 (+0.050)"]);
 });

@@ -5,7 +5,8 @@ import { applyUpdate, applySnapshot } from "../../web/js/training/session.js";
 
 const update = (number, losses, more = {}) => ({
   prompt: "p", node: "4", workflow: "w", run: "r", number, status: "running", message: "", phase: { name: "training" },
-  values: {}, losses, validation: [], samples: [], can_sample: false, stopping: false, sample_asked: false, ...more,
+  values: {}, losses, validation: [], fidelity: [], likeness: [],
+  samples: [], can_sample: false, stopping: false, sample_asked: false, ...more,
 });
 
 test("updates in order make one curve, and the newest state", () => {
@@ -95,4 +96,14 @@ test("validation losses stay as they are, however long the run", () => {
   }
   assert.equal(session.losses.at(-1)[0], 100_000);
   assert.deepEqual(session.validation, looks);
+});
+
+test("scores of samples go the way of losses: by update, by snapshot, and once each", () => {
+  const scores = (...points) => ({ fidelity: points, likeness: points.map(([step, value]) => [step, value * 2]) });
+  const first = applyUpdate(undefined, update(1, [], scores([0, 0.2]))).session;
+  const second = applyUpdate(first, update(2, [[1, 1]], scores([1, 0.25]))).session;
+  assert.deepEqual([second.fidelity, second.likeness], [[[0, 0.2], [1, 0.25]], [[0, 0.4], [1, 0.5]]]);
+  const older = applySnapshot(second, update(1, [], scores([0, 0.2])));
+  assert.deepEqual(older.fidelity, [[0, 0.2], [1, 0.25]]);
+  assert.deepEqual(applyUpdate(second, update(3, [], scores())).session.likeness, [[0, 0.4], [1, 0.5]]);
 });

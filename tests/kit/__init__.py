@@ -46,6 +46,7 @@ Training
     encoding               a training set encoded, with counts of what that takes
     training               a tiny UNet and training sets in memory
     training_loop          a training loop on tiny parts, and ways to end it
+    dying_shell            the shell, of whose processes one is killed
     joint_loop             training loops on tiny parts in several processes
     training_run           a short training request, and ways to interrupt or watch its run
 

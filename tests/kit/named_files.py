@@ -20,8 +20,10 @@ NAMED = {
     "LoadMediaPipeFaceLandmarker": {"model_name": "models/detection"},
     "LoadDA3Model": {"model_name": "models/geometry_estimation"}, "LoadImage": {"image": "input"},
     "AtelierCLIPScore": {"model": CLIPS}, "AtelierCompareModels": {"score_model": CLIPS},
+    "AtelierXYGrid": {"score_model": CLIPS}, "AtelierTrainingOptions": {"score_model": CLIPS},
     "AtelierConvertLora": {"lora": LORAS}, "AtelierReadPrompt": {"image": "input"},
     "AtelierImageFolder": {"folder": "input"}, "AtelierFillerImages": {"folder": "input"},
+    "AtelierCaptionPictures": {"folder": "input"},
 }
 """Where the files and folders are that widgets name, by class."""
 

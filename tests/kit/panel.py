@@ -13,7 +13,7 @@ from playwright.sync_api import Locator
 
 def steps_drawn(panel: Locator) -> int:
     """The number of steps that the curve covers by its label."""
-    found = re.search(r"over (\d+) steps", panel.locator("canvas").get_attribute("aria-label") or "")
+    found = re.search(r"over (\d+) steps", panel.locator("canvas").first.get_attribute("aria-label") or "")
     return int(found[1]) if found else 0
 
 
@@ -42,7 +42,7 @@ def check_time_left(panel: Locator) -> None:
 
 def curve_width(panel: Locator) -> float:
     """The fraction of the canvas' width that the smoothed curve covers, judged by its pixels."""
-    return panel.locator("canvas").evaluate("""canvas => {
+    return panel.locator("canvas").first.evaluate("""canvas => {
         const { width, height } = canvas;
         const pixels = canvas.getContext("2d").getImageData(0, 0, width, height).data;
         const columns = new Set();
@@ -127,8 +127,8 @@ def session(workflow: str, node: str, **changes: Any) -> dict[str, Any]:
     return {
         "prompt": "made", "node": node, "workflow": workflow, "run": "made", "number": 1, "status": "running",
         "message": "", "phase": {"name": "training", "done": 240, "total": 1200}, "losses": losses,
-        "validation": losses[19::20], "samples": [80, 160, 240], "can_sample": True, "stopping": False,
-        "sample_asked": False, "values": {
+        "validation": losses[19::20], "fidelity": [], "likeness": [], "samples": [80, 160, 240], "can_sample": True,
+        "stopping": False, "sample_asked": False, "values": {
             "step": 240, "steps": 1200, "epoch": 6.0, "lr": 1e-4, "steps_per_second": 0.13, "best_step": 160,
             "memory_used": 21.9e9, "memory_total": 24.3e9}, **changes}
 
@@ -138,8 +138,10 @@ ENCODING = {"phase": {"name": "encoding", "done": 37, "total": 120}, "losses": [
 FAILED = {"status": "failed", "message": r"Picture C:\Users\me\Pictures\my dog\IMG_1234.png cannot be read: the file "
                                          "is damaged. Replace it, or set unreadable to skip."}
 STOPPING = {**ENCODING, "phase": {"name": "encoding", "done": 4999, "total": 12000}, "stopping": True}
+SCORED = {"fidelity": [[0, 0.281], [80, 0.296], [160, 0.29], [240, 0.262]],
+          "likeness": [[0, 0.55], [80, 0.63], [160, 0.69], [240, 0.72]]}
 STATES: dict[str, dict[str, Any]] = {"training": {}, "encoding": ENCODING, "stopping": STOPPING, "failed": FAILED,
-                                     "stopped": {"status": "stopped by user"}}
+                                     "stopped": {"status": "stopped by user"}, "scored": SCORED}
 """Changes to `session` for each state that looks different."""
 
 

@@ -50,6 +50,7 @@ CHANGES: dict[str, dict[str, Change]] = {
     "AtelierHubDataset": {"dataset": _to("wikiart"), "limit": _to(2), "resolution": _to(SIZE)},
     "AtelierTrainingOptions": {"sample_steps": _to(1), "sample_every": _to(100)},
     "AtelierTrainLora": {"length": _to(1), "unit": _to("epochs"), "sample_prompt": _to("none")},
+    "AtelierCaptionPictures": {"resolution": _to(SIZE)},
     "AtelierFillerImages": {"count": _at_most(12)},
     "AtelierRandomArtPrompts": {"count": _at_most(12)},
     # Cells of the pictures' own size show their very pixels.

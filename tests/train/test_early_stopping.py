@@ -65,7 +65,8 @@ def test_the_report_names_what_was_kept_out(count: int, tmp_path: Path) -> None:
     result = RunResult(status="complete", weights="last.safetensors", step=4, total=4, steps_per_epoch=4, best_step=0,
                        best_loss=None, seconds=1.0, seconds_per_step=0.25, pictures=20, held_out_names=names,
                        precision="float32", gradient_checkpointing=False)
-    text = TrainReport("x", tmp_path / "x.safetensors", RunFolder(tmp_path), result, reused=False).text()
+    text = TrainReport(name="x", lora=tmp_path / "x.safetensors", folder=RunFolder(tmp_path), result=result,
+                       reused=False).text()
     shown = ", ".join(names[:10]) + (", …" if count > 10 else "")
     assert f"{count} pictures were kept out of training to validate on: {shown}" in text.splitlines()
     assert RunResult.from_dict(result.as_dict()) == result

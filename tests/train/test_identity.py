@@ -43,6 +43,7 @@ CHOICE: dict[str, Any] = {"monitor": "epoch", "patience": 1, "min_delta": 9.0, "
 
 NEITHER: dict[str, Any] = {
     "sample_prompt": "a cat", "sample_negative": "a dog", "sample_every": 3, "sample_steps": 5, "sample_cfg": 2.0,
+    "sample_seeds": "1, 2", "score_model": "clip.safetensors",
     "lora_format": "diffusers", "save_dtype": "fp16", "save_every": 3, "gradient_checkpointing": "on",
     "blocks_to_swap": 3}
 """Fields that change no weights."""
@@ -196,3 +197,18 @@ def test_the_request_has_no_other_fields() -> None:
 def test_other_noise_levels_are_another_run(model: DiffusersModel, levels: dict[str, Any]) -> None:
     wanted = TrainRequest(steps=8)
     assert identity(model, wanted) != identity(model, wanted.override(levels))
+
+
+@pytest.mark.parametrize("monitor", ["fidelity", "likeness"])
+def test_samples_count_where_they_decide_which_weights_are_the_best(model: DiffusersModel, monitor: str) -> None:
+    def name(digest: str = "digest", **values: Any) -> str:
+        wanted = request(BASE, dict(score_model="clip.safetensors", sample_prompt="a cat"), values)
+        return str(run_identity(wanted, DiffusersTrainable(model), Pictures(), torch.float32,  # type: ignore[arg-type]
+                                score_model=digest))
+
+    one = name(monitor=monitor)
+    others = [name("another digest", monitor=monitor), *(name(monitor=monitor, **{key: NEITHER[key]}) for key in (
+        "sample_negative", "sample_steps", "sample_cfg", "sample_seeds")), name(monitor=monitor, sample_prompt="a dog")]
+    assert len({one, *others}) == 1 + len(others)
+    assert one == name(monitor=monitor, sample_every=3, score_model="elsewhere/clip.safetensors")
+    assert name() == name("another digest", sample_prompt="a dog"), "a loss decides"

@@ -15,6 +15,7 @@ import pytest
 import torch
 from kit.checkpoints import write_sd1
 from kit.pictures import write_pictures
+from kit.training_loop import same
 from kit.training_run import FOLDER, REQUEST, After, Seen
 from PIL import Image
 from safetensors import safe_open
@@ -25,6 +26,7 @@ from atelier.dataset.folder import FolderOptions, read_folder
 from atelier.dataset.join import join
 from atelier.dataset.types import Crop, Resolution, TrainingSet
 from atelier.errors import AtelierError
+from atelier.lora.file import read_metadata
 from atelier.models.handle import DiffusersModel
 from atelier.models.load import load_unet
 from atelier.models.open import open_model
@@ -184,8 +186,23 @@ def test_best_and_numbered_checkpoints_samples_and_plot(run) -> None:
     steps = [int(path.stem[-6:]) for path in report.folder.samples]
     assert list(report.folder.drawn) == steps
     seen = Seen()
-    report.result.show(seen, report.folder.drawn)
+    report.result.show(seen, report.folder)
     assert seen.pictures == steps, "each when its step was the last one measured"
+
+
+def test_saved_steps_are_loras_beside_the_finished_one(run, tmp_path: Path) -> None:
+    wanted = REQUEST.override(dict(steps=5, save_every=2))
+    report = run(request=wanted)
+    assert [path.stem for path in report.steps] == ["fox-000002", "fox-000004", "fox"]
+    for step, path in report.saved.items():
+        assert read_metadata(path)["ss_steps"] == str(step)
+        assert same(path, report.folder.at(step)) and not same(path, report.lora)
+    report.steps[0].unlink()
+    again = run(request=wanted)
+    assert again.reused and again.steps == report.steps and report.steps[0].exists()
+    last = run("bear", REQUEST.override(dict(steps=4, save_every=2)))
+    assert [path.stem for path in last.steps] == ["bear-000002", "bear"], "each of other weights"
+    assert run("owl", REQUEST.override(dict(steps=5))).steps == [tmp_path / "loras" / "owl.safetensors"]
 
 
 def test_the_trained_file_is_the_change_diffusers_applies(run, model: DiffusersModel) -> None:

@@ -10,7 +10,9 @@ from .checks import check_types, require, require_fraction, require_not_negative
 
 OPTIMIZERS = ("adamw", "adamw8bit", "prodigy")
 SCHEDULES = ("constant", "linear", "cosine")
-MONITORS = ("validation", "epoch", "off")
+SCORES = ("fidelity", "likeness")
+"""Monitors that are scores of sample pictures: higher is better."""
+MONITORS = ("validation", "epoch", *SCORES, "off")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,12 +111,13 @@ class ValidationConfig:
     """
 
     monitor: str = "validation"
-    """The loss that early stopping and "best" watch: "validation" (fixed pictures, noise and timesteps), "epoch" (mean
-    training loss of the epoch, as the reference recipe does) or "off"."""
+    """What early stopping and "best" watch: a loss, "validation" (fixed pictures, noise and timesteps) or "epoch" (mean
+    training loss of the epoch, as the reference recipe does); a score of the sample pictures, "fidelity" or "likeness"
+    (see `atelier.train.sample_scores`); or "off"."""
     patience: int = 5
     """Validations without improvement after which training ends; 0 never ends early."""
     min_delta: float = 0.0
-    """A loss must be this much below the best to count as an improvement."""
+    """A loss must be this much below the best, or a score above it, to count as an improvement."""
     validation_timesteps: int = 8
     """Evenly spread timesteps at which each validation picture is judged; at least 8."""
     validation_pictures: int = 4
@@ -122,7 +125,8 @@ class ValidationConfig:
     holdout: bool = True
     """Keep the validation pictures out of training (only from 10 pictures on; below, training pictures serve)."""
     validate_every: int = 0
-    """Optimiser steps between validations; 0: each epoch, but not more often than every 50 steps."""
+    """Optimiser steps between validations; 0: each epoch, but not more often than every 50 steps. Where a score is
+    watched, samples are drawn then, and sample_every does not count."""
 
     def __post_init__(self) -> None:
         check_types(self)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ....atelier.errors import AtelierError
@@ -59,6 +60,26 @@ def check_kind(model: Any) -> None:
     if getattr(model, "concat_keys", ()):
         raise AtelierError(f"This {names[0]} is an inpainting or editing model: it takes a second picture.",
                            "Train on the ordinary version of the model.")
+
+
+_DISTILLED = re.compile(r"turbo|lightning|schnell|hyper|lcm|distill|klein(?!.*base)|[248][-_]?steps?", re.IGNORECASE)
+"""In the names of files whose models draw in a few steps."""
+
+
+def distilled(model: Any, name: str) -> str:
+    """What suffers where a distilled model is trained; empty for others.
+
+    Args:
+        model: The host's `BaseModel`.
+        name: Of its file.
+    """
+    if _DISTILLED.search(name):
+        return (f"{name} seems to be distilled for few steps: training undoes that bit by bit, and pictures may need "
+                "more steps afterwards. Train on the base version where there is one; its LoRA serves this one too.")
+    if model.model_config.unet_config.get("guidance_embed"):
+        return (f"{name} was distilled with guidance: it is told a strength of it while it is trained, as ComfyUI does "
+                "by default, and learns more slowly than a model with real guidance.")
+    return ""
 
 
 def is_stable_diffusion(model: Any) -> bool:

@@ -96,7 +96,7 @@ class HostModel:
         """Build the network anew from its file, with the frozen weights stored as they are there."""
         self._refuse(request)
         samples = request.samples
-        prompts = self._prompts(request) if samples.sample_prompt else None
+        prompts = self._prompts(request) if samples.prompts else None
         management.unload_all_models()
         model = self._rebuilt(dtype)
         denoiser = HostDenoiser(model, self.guidance, device, dtype)
@@ -106,8 +106,8 @@ class HostModel:
         paint = None
         if prompts is not None:
             shape = data.moments(0, False)[0].shape[:-2]
-            paint = HostPainter(denoiser=denoiser, vae=self.vae, config=samples, seed=request.seed,
-                                positive=prompts[0], negative=prompts[1], latent_shape=tuple(shape))
+            paint = HostPainter(denoiser=denoiser, vae=self.vae, config=samples, positives=prompts[0],
+                                negative=prompts[1], latent_shape=tuple(shape))
         return LoadedModel(denoiser, plan.checkpointing, paint, tuple(self._notes(request, denoiser, plan)))
 
     def _check_clip(self, dtype: torch.dtype) -> None:
@@ -125,9 +125,10 @@ class HostModel:
             raise AtelierError("A model that ComfyUI has loaded cannot be compiled for training.",
                                "Set compile to \"off\".")
 
-    def _prompts(self, request: TrainRequest) -> tuple[Row, Row]:
+    def _prompts(self, request: TrainRequest) -> tuple[list[Row], Row]:
         samples = request.samples
-        return encode_caption(self.clip, samples.sample_prompt), encode_caption(self.clip, samples.sample_negative)
+        return ([encode_caption(self.clip, prompt) for prompt in samples.prompts],
+                encode_caption(self.clip, samples.sample_negative))
 
     def _rebuilt(self, dtype: torch.dtype) -> Any:
         """In main memory, with weights of the types that they have in the file."""
@@ -140,7 +141,7 @@ class HostModel:
 
     def _notes(self, request: TrainRequest, denoiser: HostDenoiser, plan: MemoryPlan) -> list[str]:
         objective = denoiser.objective(request.loss, request.levels)
-        notes = [*plan.notes]
+        notes = [*plan.notes, kinds.distilled(self.model.model, self.files[0].name)]
         if request.loss.min_snr_gamma and not objective.is_discrete:
             notes.append("min_snr_gamma was not used: this model has no timesteps but is trained by flow matching.")
         return notes
@@ -162,6 +163,8 @@ def open_loaded(model: Any, clip: Any, vae: Any, *, guidance: float | None, prog
         source.refuse_patches(part, what)
     _check_latents(model.model.latent_format, vae)
     files = source.files_of(model, "MODEL")
+    if said := kinds.distilled(model.model, files[0].name):
+        _log.warning(said)
     sampling = model.get_model_object("model_sampling")
     process = [*(parent.__name__ for parent in type(sampling).__mro__), float(getattr(sampling, "shift", None) or 0)]
     options = model.cached_patcher_init[1][1:]

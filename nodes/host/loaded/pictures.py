@@ -19,6 +19,7 @@ from ....atelier.dataset.types import Sample
 from ....atelier.errors import AtelierError
 from ....atelier.progress import Progress
 from ....atelier.train.request.outputs import SampleConfig
+from ....atelier.train.samples import SamplePicture
 from .denoiser import HostDenoiser
 
 
@@ -50,40 +51,41 @@ class HostPictureEncoder:
 
 @dataclass(frozen=True, kw_only=True)
 class HostPainter:
-    """Draws the sample picture (a `Paint`): Euler steps with guidance, as core's KSampler does them."""
+    """Draws the sample pictures (a `Paint`): Euler steps with guidance, as core's KSampler does them."""
 
     denoiser: HostDenoiser
     vae: Any
     config: SampleConfig
-    seed: int
-    positive: Row
+    positives: list[Row]
+    """Of each sample prompt."""
     negative: Row
     latent_shape: tuple[int, ...]
     """Of one latent but for its last two sides: (channels,) or (channels, 1)."""
 
-    def __call__(self, size: tuple[int, int], progress: Progress) -> Image.Image:
+    def __call__(self, wanted: SamplePicture, progress: Progress, on_step: Callable[[int], None]) -> Image.Image:
         """The picture."""
         denoiser, sampling = self.denoiser, self.denoiser.sampling
         # Diffusion models are drawn at the timesteps that they were trained at.
         scheduler = "normal" if denoiser.model.model_config.unet_config.get("image_model") is None else "simple"
         sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, self.config.sample_steps).to(denoiser.device)
-        noise = torch.randn((1, *self.latent_shape, *size), generator=torch.Generator().manual_seed(self.seed))
+        noise = torch.randn((1, *self.latent_shape, *wanted.size), generator=torch.Generator().manual_seed(wanted.seed))
         noise = noise.to(denoiser.device)
         start = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), max_denoise=True)
 
         def tell(step: dict[str, Any]) -> None:
             progress.check()
-            progress.advance(step["i"] + 1)
+            on_step(step["i"] + 1)
 
-        latents = comfy.k_diffusion.sampling.sample_euler(self._guided(), start, sigmas, callback=tell, disable=True)
+        latents = comfy.k_diffusion.sampling.sample_euler(self._guided(self.positives[wanted.prompt]), start, sigmas,
+                                                          callback=tell, disable=True)
         latents = sampling.inverse_noise_scaling(sigmas[-1], latents)
         with torch.inference_mode():
             pixels = self.vae.decode(denoiser.model.process_latent_out(latents).cpu())
         return _picture(pixels)
 
-    def _guided(self) -> Callable[..., Tensor]:
+    def _guided(self, positive: Row) -> Callable[..., Tensor]:
         def denoise(noisy: Tensor, sigma: Tensor, **_: object) -> Tensor:
-            rows = [self.positive] if self.config.sample_cfg == 1 else [self.positive, self.negative]
+            rows = [positive] if self.config.sample_cfg == 1 else [positive, self.negative]
             found = self.denoiser.predict(self.denoiser.network, noisy.repeat(len(rows), *[1] * (noisy.dim() - 1)),
                                           sigma.expand(len(rows)), self._on_device(rows), ())
             return found[:1] if len(rows) == 1 else torch.lerp(found[1:], found[:1], self.config.sample_cfg)

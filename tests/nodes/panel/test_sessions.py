@@ -51,9 +51,11 @@ def test_news_and_snapshot_hold_every_point_once(session: Any) -> None:
     first = session.news()
     session.measure({"step": 4, "loss": 0.2})
     session.measure({"step": 4, "validation_loss": 0.3})
+    session.measure({"step": 4, "fidelity": 0.25, "likeness": 0.5})
     second = session.news()
     assert [step for step, _ in first["losses"] + second["losses"]] == [1, 2, 3, 4]
     assert (first["validation"], second["validation"]) == ([], [(4, 0.3)])
+    assert (second["fidelity"], second["likeness"]) == ([(4, 0.25)], [(4, 0.5)])
     assert (first["number"], second["number"]) == (1, 2)
     snapshot = session.snapshot()
     assert snapshot["losses"] == first["losses"] + second["losses"]

@@ -1,8 +1,8 @@
-/** The loss curve on a canvas. */
+/** The curves on a canvas: losses, and the scores of samples. */
 
 /** @typedef {import("./curve.js").Point} Point */
 /** @typedef {(value: number) => number} Scale */
-/** @typedef {Record<"training" | "smoothed" | "validation" | "best", string>} Palette by curve, CSS colours */
+/** @typedef {Record<"training" | "smoothed" | "validation" | "best" | "fidelity" | "likeness", string>} Palette by curve, CSS colours */
 
 import { linear, smooth, thin, ticks, valueRange } from "./curve.js";
 
@@ -12,12 +12,16 @@ import { linear, smooth, thin, ticks, valueRange } from "./curve.js";
  * @type {Record<"dark" | "light", Palette>}
  */
 const PALETTES = {
-  dark: { training: "#6b7f99", smoothed: "#4da3ff", validation: "#ffb347", best: "#ffffff" },
-  light: { training: "#5b6f8a", smoothed: "#0b62c4", validation: "#b45309", best: "#111111" },
+  dark: { training: "#6b7f99", smoothed: "#4da3ff", validation: "#ffb347", best: "#ffffff", fidelity: "#4dd0b0",
+    likeness: "#f48fd0" },
+  light: { training: "#5b6f8a", smoothed: "#0b62c4", validation: "#b45309", best: "#111111", fidelity: "#00695c",
+    likeness: "#8e1a8e" },
 };
 const MARGIN = { right: 10, top: 8, bottom: 20 };
 /** Pixels between the edge, a tick's number, and the plot. */
 const GAP = 6;
+/** The axis of scores shows at least so much: cosines that differ by less are alike. */
+const LEAST_GAIN = 0.01;
 const FONT = "12px system-ui, sans-serif";
 
 /**
@@ -62,6 +66,41 @@ export function drawCurve(context, { width, height }, session, { palette, text, 
   context.restore();
   const best = bestPoint(validation, smoothed, values.best_step);
   if (best) star(context, x(best[0]), y(best[1]), palette.best);
+}
+
+/**
+ * Draw how far the scores of samples lie above or below the base model's.
+ *
+ * @param {CanvasRenderingContext2D} context scaled so that one unit is one CSS pixel
+ * @param {{width: number, height: number}} size in CSS pixels
+ * @param {Pick<import("./session.js").Session, "fidelity" | "likeness" | "losses">} session
+ * @param {{palette: Palette, text: string, grid: string}} colours
+ */
+export function drawScores(context, { width, height }, session, { palette, text, grid }) {
+  context.clearRect(0, 0, width, height);
+  const curves = { fidelity: gains(session.fidelity), likeness: gains(session.likeness) };
+  const lastStep = Math.max(1, session.losses.at(-1)?.[0] ?? 1, session.fidelity.at(-1)?.[0] ?? 1);
+  const range = valueRange([], curves.fidelity, curves.likeness, [[0, 0], [0, LEAST_GAIN]]);
+  const levels = ticks(range[0], range[1], 3);
+  context.font = FONT;
+  const left = Math.ceil(Math.max(...levels.map((level) => context.measureText(String(level)).width))) + 2 * GAP;
+  const x = linear([0, lastStep], [left, width - MARGIN.right]);
+  const y = linear(range, [height - MARGIN.bottom, MARGIN.top]);
+  axes(context, { width, height, left, x, y, levels, lastStep, text, grid });
+  for (const name of /** @type {("fidelity" | "likeness")[]} */ (["fidelity", "likeness"])) {
+    line(context, curves[name], x, y, palette[name], 2);
+    for (const [step, value] of curves[name]) dot(context, x(step), y(value), 2.5, palette[name]);
+  }
+}
+
+/**
+ * A score's differences from its first point, the base model's.
+ *
+ * @param {Point[]} points
+ * @returns {Point[]}
+ */
+export function gains(points) {
+  return points.map(([step, value]) => [step, value - points[0][1]]);
 }
 
 /**

@@ -9,6 +9,7 @@ const PHASES = {
   encoding: "Encoding pictures and captions",
   training: "Training",
   sampling: "Drawing a sample",
+  scoring: "Scoring the samples",
   saving: "Saving",
 };
 
@@ -115,6 +116,18 @@ export function learningRate(rate) {
  */
 export function loss(value) {
   return value === undefined ? UNKNOWN : value.toPrecision(3);
+}
+
+/**
+ * The latest of a score, and how far it is from the first, the base model's: "0.281 (+0.012)".
+ *
+ * @param {import("./curve.js").Point[]} points at least one
+ * @returns {string}
+ */
+export function score(points) {
+  const [[, base], [, last]] = [points[0], points[points.length - 1]];
+  const gain = last - base;
+  return `${last.toFixed(3)} (${gain < -0.0005 ? "−" : "+"}${Math.abs(gain).toFixed(3)})`;
 }
 
 /**

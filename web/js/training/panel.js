@@ -1,15 +1,19 @@
 /** The training panel: its elements, and how a session is shown in them. It knows nothing of the editor. */
 
-import { drawCurve, paletteFor } from "./draw.js";
-import { formatDuration, formatSpeed, headline, learningRate, loss, memory, position, secondsLeft } from "./format.js";
+import { drawCurve, drawScores, paletteFor } from "./draw.js";
+import {
+  formatDuration, formatSpeed, headline, learningRate, loss, memory, position, score, secondsLeft,
+} from "./format.js";
 import { smooth } from "./curve.js";
 import { element } from "../element.js";
 
 /** @typedef {import("./session.js").Session} Session */
-/** @typedef {"training" | "smoothed" | "validation" | "best"} CurveName */
+/** @typedef {keyof import("./draw.js").Palette} CurveName */
 
 /** @type {[CurveName, string][]} */
 const CURVES = [["training", "training"], ["smoothed", "smoothed"], ["validation", "validation"], ["best", "★ best"]];
+/** @type {["fidelity" | "likeness", string][]} */
+const SCORES = [["fidelity", "fidelity"], ["likeness", "likeness"]];
 const IDLE = "The loss curve appears here.";
 const EARLY = "The loss curve begins with the first step.";
 
@@ -49,6 +53,9 @@ export class Panel {
     this.canvas = element("canvas", { class: "atelier-curve", role: "img" });
     this.hint = element("p", { class: "atelier-hint" });
     this.legend = element("ul", { class: "atelier-legend", "aria-hidden": "true" });
+    this.scorePlot = element("div", { class: "atelier-plot" });
+    this.scoreCanvas = element("canvas", { class: "atelier-curve", role: "img" });
+    this.scoreLegend = element("ul", { class: "atelier-legend atelier-score-legend" });
     this.numbers = element("dl", { class: "atelier-numbers" });
     this.values = {
       pace: this.number("pace", "Speed"),
@@ -67,8 +74,10 @@ export class Panel {
     this.stop.addEventListener("click", () => this.press(this.stop, stop));
     this.resume.addEventListener("click", () => this.press(this.resume, resume));
     this.sample.addEventListener("click", () => this.press(this.sample, sample));
-    panels.set(this.canvas, this);
-    sizes.observe(this.canvas);
+    for (const canvas of [this.canvas, this.scoreCanvas]) {
+      panels.set(canvas, this);
+      sizes.observe(canvas);
+    }
     this.show(undefined);
   }
 
@@ -90,11 +99,15 @@ export class Panel {
     for (const [name, text] of CURVES) this.legend.append(element("li", { "data-curve": name }, text));
     const plot = element("div", { class: "atelier-plot" });
     plot.append(this.hint, this.canvas);
+    for (const [name] of SCORES) this.scoreLegend.append(element("li", { "data-curve": name }));
+    this.scorePlot.append(this.scoreCanvas);
+    const plots = element("div", { class: "atelier-plots" });
+    plots.append(plot, this.scorePlot);
     const head = element("div", { class: "atelier-head" });
     head.append(this.title, this.position);
     const buttons = element("div", { class: "atelier-buttons" });
     buttons.append(this.resume, this.stop, this.sample);
-    this.element.append(head, this.bar, plot, this.legend, this.numbers, this.pictures, buttons, this.note);
+    this.element.append(head, this.bar, plots, this.legend, this.scoreLegend, this.numbers, this.pictures, buttons, this.note);
   }
 
   /**
@@ -115,6 +128,7 @@ export class Panel {
     set(this.hint, !session ? idle : running && !session.losses.length ? EARLY : "");
     this.showBar(session, running);
     this.showNumbers(session, running);
+    this.showScores(session);
     this.showPictures(session);
     this.stop.disabled = !running || session.stopping;
     this.resume.hidden = session?.status !== "stopped by user";
@@ -150,6 +164,15 @@ export class Panel {
     set(this.values.rate, learningRate(values.lr));
     set(this.values.memory, memory(values));
     this.numbers.hidden = !session?.losses.length;
+  }
+
+  /** @param {Session | undefined} session */
+  showScores(session) {
+    this.scorePlot.hidden = this.scoreLegend.hidden = !session?.fidelity.length;
+    for (const [index, [name, text]] of SCORES.entries()) {
+      const points = session?.[name] ?? [];
+      set(this.items(this.scoreLegend)[index], points.length ? `${text} ${score(points)}` : text);
+    }
   }
 
   /** @param {Session | undefined} session */
@@ -209,26 +232,46 @@ export class Panel {
 
   draw() {
     this.frame = 0;
-    const { clientWidth: width, clientHeight: height } = this.canvas;
-    if (!width || !height) return;
-    const context = this.canvas.getContext("2d");
-    if (!context) return;
-    const scale = Math.max(2, window.devicePixelRatio); // the editor enlarges nodes beyond 100 %
-    this.canvas.width = width * scale;
-    this.canvas.height = height * scale;
-    context.scale(scale, scale);
+    if (!this.canvas.clientWidth || !this.canvas.clientHeight) return;
     const style = getComputedStyle(this.element);
     const palette = paletteFor(style.backgroundColor);
     this.element.dataset.ground = palette === paletteFor("rgb(0, 0, 0)") ? "dark" : "light";
     this.showLegend(palette);
     const colours = { palette, text: style.color, grid: style.getPropertyValue("--atelier-grid") };
-    if (this.session?.losses.length) drawCurve(context, { width, height }, this.session, colours);
-    this.canvas.setAttribute("aria-label", describe(this.session));
+    const { session } = this;
+    this.onCanvas(this.canvas, (context, size) => {
+      if (session?.losses.length) drawCurve(context, size, session, colours);
+    });
+    this.onCanvas(this.scoreCanvas, (context, size) => {
+      if (session?.fidelity.length) drawScores(context, size, session, colours);
+    });
+    this.canvas.setAttribute("aria-label", describe(session));
+    this.scoreCanvas.setAttribute("aria-label", "Scores of the samples, against those of the base model");
+  }
+
+  /**
+   * Empty a canvas at the size that it has now, and draw on it in CSS pixels.
+   *
+   * @param {HTMLCanvasElement} canvas
+   * @param {(context: CanvasRenderingContext2D, size: {width: number, height: number}) => void} paint
+   */
+  onCanvas(canvas, paint) {
+    const { clientWidth: width, clientHeight: height } = canvas;
+    const context = canvas.getContext("2d");
+    if (!width || !height || !context) return;
+    const scale = Math.max(2, window.devicePixelRatio); // the editor enlarges nodes beyond 100 %
+    canvas.width = width * scale;
+    canvas.height = height * scale;
+    context.scale(scale, scale);
+    paint(context, { width, height });
   }
 
   /** @param {import("./draw.js").Palette} palette */
   showLegend(palette) {
     const { session } = this;
+    for (const item of this.items(this.scoreLegend)) {
+      item.style.setProperty("--curve", palette[/** @type {CurveName} */ (item.dataset.curve)]);
+    }
     for (const item of this.items(this.legend)) {
       const curve = /** @type {CurveName} */ (item.dataset.curve);
       item.style.setProperty("--curve", palette[curve]);

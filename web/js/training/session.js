@@ -27,6 +27,8 @@ const MOST_POINTS = 4096;
  * @property {Record<string, number>} values the latest of each measurement; a key may be missing
  * @property {Point[]} losses
  * @property {Point[]} validation
+ * @property {Point[]} fidelity of rounds of samples to their prompts; at step 0 the base model's
+ * @property {Point[]} likeness of rounds of samples to the training pictures
  * @property {number[]} samples steps at which a sample picture was drawn
  * @property {boolean} can_sample
  * @property {boolean} stopping
@@ -56,6 +58,8 @@ export function applyUpdate(session, update) {
     ...update,
     losses: thinned(join(session.losses, update.losses)),
     validation: join(session.validation, update.validation),
+    fidelity: join(session.fidelity, update.fidelity),
+    likeness: join(session.likeness, update.likeness),
   };
   return { session: merged, missed: update.number !== session.number + 1 };
 }
@@ -73,6 +77,8 @@ export function applySnapshot(session, snapshot) {
     ...session,
     losses: thinned(join(snapshot.losses, after(snapshot.losses, session.losses))),
     validation: join(snapshot.validation, after(snapshot.validation, session.validation)),
+    fidelity: join(snapshot.fidelity, after(snapshot.fidelity, session.fidelity)),
+    likeness: join(snapshot.likeness, after(snapshot.likeness, session.likeness)),
   };
 }
 
@@ -87,7 +93,8 @@ export function applySnapshot(session, snapshot) {
 export function reused(session, { run, report }) {
   const nothing = {
     prompt: "", node: "", workflow: "", run, number: 0, message: report, phase: { name: "saving", done: 0, total: 1 },
-    values: {}, losses: [], validation: [], samples: [], can_sample: false, stopping: false, sample_asked: false,
+    values: {}, losses: [], validation: [], fidelity: [], likeness: [], samples: [], can_sample: false, stopping: false,
+    sample_asked: false,
   };
   return { ...(session ?? nothing), status: "reused" };
 }

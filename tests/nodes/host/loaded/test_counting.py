@@ -97,7 +97,7 @@ def test_a_card_too_small_gets_checkpointing_and_then_blocks_in_main_memory(pack
     roomy = counted.weights + counted.adapters + 2 * counted.kept
     assert not loaded(roomy).checkpointing
     tight = loaded(int(counted.weights + counted.adapters + 1.16 * counted.kept_with_checkpointing))
-    assert tight.checkpointing and tight.notes == ()
+    assert tight.checkpointing and not any("memory" in note for note in tight.notes)
     small = loaded(int(counted.weights * 0.9 + counted.adapters + 1.16 * counted.kept_with_checkpointing))
     assert small.checkpointing and "blocks waited in main memory" in small.notes[0]
     assert any("expect it to run out of memory" in note for note in loaded(1000).notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -56,6 +57,24 @@ def test_the_vae_of_another_model(pack: ModuleType, parts: tuple[Any, Any, Any])
 
     model, clip, vae = parts
     refused(pack, model, clip, replace(vae, latent_channels=4), "latents of 4 channels, and the model takes 16")
+
+
+@pytest.mark.parametrize(("name", "guided", "said"), [
+    ("z_image_turbo_bf16.safetensors", False, r"distilled for few steps.*base version"),
+    ("flux-2-klein-4b.safetensors", False, "few steps"), ("flux1-schnell.safetensors", False, "few steps"),
+    ("flux1-dev.safetensors", True, "distilled with guidance"), ("flux-2-klein-base-4b.safetensors", False, ""),
+    ("krea2_raw_fp8_scaled.safetensors", False, ""), ("sd_xl_base_1.0.safetensors", False, "")])
+def test_what_suffers_in_a_distilled_model_is_said(pack: ModuleType, name: str, guided: bool, said: str) -> None:
+    model = SimpleNamespace(model_config=SimpleNamespace(unet_config={"guidance_embed": guided}))
+    found = pack_module(pack, "nodes.host.loaded.kinds").distilled(model, name)
+    assert re.search(said, found) if said else not found
+
+
+def test_a_distilled_model_is_told_in_the_log(pack: ModuleType, parts: tuple[Any, Any, Any],
+                                              caplog: pytest.LogCaptureFixture) -> None:
+    progress = pack_module(pack, "atelier.progress").Progress()
+    pack_module(pack, "nodes.host.loaded.model").open_loaded(*parts, guidance=None, progress=progress)
+    assert "flux.safetensors was distilled with guidance" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "what"), [
