@@ -57,6 +57,7 @@ class CheckpointWriter:
                 copy = Path(folder) / path.name
                 copy.write_bytes(content)
                 state = load_state(copy, self.trainer)
+        state.loss_scale = state.loss_scale.to(self.trainer.device)
         self._copy_finite(state.step)
         log.info("Training resumes at step %d of %d.", state.step, self.trainer.total)
         return state

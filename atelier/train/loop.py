@@ -67,8 +67,7 @@ class Loop:
         progress: Shown progress, asked to stop.
         metadata: Builds the header of a LoRA file from the step of its weights.
         draw: Draws a sample picture, or None where none are wanted.
-        save_memory: Has the steps from now on take less memory (gradient checkpointing), for the case that one does not
-            fit; None where they do already, or may not.
+        save_memory: Switches gradient checkpointing on when a step does not fit; None where it is on, or forbidden.
         clock: Seconds, never going back.
     """
 
@@ -101,7 +100,6 @@ class Loop:
         saved = self._checkpoints.resume()
         if saved is not None:
             self.state = saved
-            saved.loss_scale = saved.loss_scale.to(self.trainer.device)
         self.state.history.show(self.progress, self.folder)
         if saved is not None and saved.early_stopping.best_step:
             self.progress.measure({"step": saved.step, "best_step": saved.early_stopping.best_step})
@@ -130,7 +128,6 @@ class Loop:
     def _step(self) -> None:
         trainer, state = self.trainer, self.state
         result = self._try_step()
-        # Several processes would have to agree on it.
         if result is None and self._save_memory is not None and trainer.processes.count == 1:
             self._save_memory()
             self._save_memory, self.memory_saved = None, True
