@@ -78,9 +78,11 @@ def add(verbs: Any) -> None:
     parser.add_argument("config", type=Path, metavar="CONFIG.toml")
     parser.add_argument("--export", type=Path, metavar="FOLDER",
                         help="do not train: write all but the model to a folder that another machine can train")
-    parser.add_argument("--log", action="append", default=[], choices=TRACKERS, metavar="TRACKER",
+    # torchrun takes --log for an abbreviation of its own options, even behind the script's name.
+    parser.add_argument("--log", "--tracker", dest="log", action="append", default=[], choices=TRACKERS,
+                        metavar="TRACKER",
                         help=f"also write losses and rates for {', '.join(TRACKERS)} (may be repeated); files go into "
-                             "logs, beside the configuration")
+                             "logs, beside the configuration. Behind torchrun or accelerate launch: --tracker")
     add_device(parser)
     add_json(parser)
     parser.set_defaults(run=run)

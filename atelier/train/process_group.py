@@ -17,6 +17,7 @@ from torch import Tensor
 from ..errors import AtelierError
 from ..progress import Interrupted
 from .devices import pick_device
+from .process_watch import watch_processes
 from .processes import ALONE, OtherProcessFailed, Processes
 
 _INTERRUPTED, _FAILED = 1, 2
@@ -154,12 +155,14 @@ def join_processes(device: str) -> Iterator[tuple[Processes, str]]:
         raise AtelierError(f"The processes of this training do not find each other ({str(error).splitlines()[0]}).",
                            "Start all of them with accelerate launch or torchrun, with the same address and port."
                            ) from error
+    rank, count = dist.get_rank(), dist.get_world_size()
+    watch = watch_processes(rank, count)
     try:
-        yield ProcessGroup(dist.get_rank(), dist.get_world_size(), own), str(own)
-    except BaseException:
-        raise  # the others learn of it when this process ends; taking leave could wait for them
-    else:
-        dist.destroy_process_group()
+        yield ProcessGroup(rank, count, own), str(own)
+    finally:
+        watch.close()
+    # Not after an error: the others learn of it when this process ends, and taking leave could wait for them.
+    dist.destroy_process_group()
 
 
 def _own_device(device: str) -> torch.device:

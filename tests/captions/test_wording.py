@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from PIL import Image
 
+from atelier.captions.question import question
 from atelier.captions.request import CaptionRequest, CaptionStyle, word_list
 from atelier.captions.wording import bare, caption, forbidden_in, tags_without
 from atelier.errors import AtelierError
+from atelier.prompts.structured import Unusable
 
 
 @pytest.mark.parametrize(("text", "expected"), [
@@ -61,3 +64,11 @@ def test_a_request_names_what_is_wrong(settings: dict, message: str) -> None:
 
 def test_words_are_separated_by_commas_and_lines() -> None:
     assert word_list("photo, picture of\n\nimage,") == ("photo", "picture of", "image")
+
+
+def test_an_answer_of_forbidden_tags_alone_is_asked_for_again() -> None:
+    asked = question(Image.new("RGB", (8, 8)), CaptionRequest(style=CaptionStyle.TAGS, forbidden=("hat",)))
+    assert asked.read_plain is not None
+    with pytest.raises(Unusable, match="nothing is left"):
+        asked.read_plain("hat, a red hat")
+    assert asked.read_plain("hat, tree") == "tree"

@@ -40,6 +40,8 @@ class Case:
     """By rank: cannot load a batch any more."""
     die: dict[str, int] = field(default_factory=dict)
     """By rank: is killed."""
+    freeze: dict[str, int] = field(default_factory=dict)
+    """By rank: stands still, as on a machine that vanished. The others wait but a moment for a sign of life."""
 
 
 def free_port() -> int:
@@ -58,7 +60,11 @@ def run_cases(cases: Sequence[Case], count: int, folder: Path) -> list[int]:
                                 env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)})
                for rank in range(count)]
     try:
-        return [process.wait(ENDS) for process in started]
+        first = started[0].wait(ENDS)
+        if first:  # others may stand still
+            for process in started[1:]:
+                process.kill()
+        return [first, *(process.wait(ENDS) for process in started[1:])]
     finally:
         for process in started:
             process.kill()
@@ -70,11 +76,15 @@ def outcome(case: Case, rank: int) -> dict[str, Any]:
 
 
 def _main(listed: Path) -> None:
+    from atelier.train import process_watch
     from atelier.train.process_group import join_processes
 
+    cases = [Case(**case) for case in json.loads(listed.read_text(encoding="utf-8"))]
+    if any(case.freeze for case in cases):
+        process_watch.INTERVAL, process_watch.SILENCE = 0.2, 5.0
     with join_processes("cpu") as (processes, _):
-        for case in json.loads(listed.read_text(encoding="utf-8")):
-            _run(Case(**case), processes)
+        for case in cases:
+            _run(case, processes)
 
 
 def _run(case: Case, processes: Any) -> None:
@@ -95,6 +105,8 @@ def _run(case: Case, processes: Any) -> None:
             self.step = int(values["step"])
             if self.step == case.die.get(rank):
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.step == case.freeze.get(rank):
+                os.kill(os.getpid(), signal.SIGSTOP)
 
         def check(self) -> None:
             if self.step == case.interrupt.get(rank):

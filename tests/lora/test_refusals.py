@@ -12,7 +12,7 @@ from torch import Tensor
 
 from atelier.errors import AtelierError
 from atelier.lora.convert import convert_lora
-from atelier.lora.file import load_lora, read_lora
+from atelier.lora.file import load_lora, read_lora, save_lora
 
 STEM = "lora_unet_mid_block_attentions_0_proj_in"
 PAIR = {f"{STEM}.lora_down.weight": torch.ones(2, 4), f"{STEM}.lora_up.weight": torch.ones(4, 2)}
@@ -81,3 +81,11 @@ def test_what_was_read_lets_go_of_the_file(tmp_path: Path) -> None:
     gc.collect()
     assert weights
     assert "held open.safetensors" not in Path("/proc/self/maps").read_text(encoding="utf-8")
+
+
+def test_an_unknown_format_is_refused_by_name_and_nothing_is_written(tmp_path: Path) -> None:
+    save_file(PAIR, tmp_path / "good.safetensors")
+    weights = load_lora(tmp_path / "good.safetensors")
+    with pytest.raises(AtelierError, match=r"format 'ckpt' is not known.*kohya"):
+        save_lora(tmp_path / "new.safetensors", weights, format="ckpt")
+    assert [path.name for path in tmp_path.iterdir()] == ["good.safetensors"]

@@ -54,3 +54,15 @@ def test_losses_that_are_no_numbers_do_not_cost_the_plot() -> None:
     history = History([0.5, float("nan"), float("inf"), 0.4], validation=[(4, float("nan"))])
     assert loss_plot(history, title="plain", best_step=4).size == (960, 540)
     assert loss_plot(History(), title="plain").size == (960, 540)
+
+
+def test_the_legend_names_the_best_step() -> None:
+    """Above the curves there is text in the colour of the mark, as there is not where nothing was best."""
+    looks = [(20, 0.9), (40, 0.7)]
+
+    def written(best: int) -> int:
+        picture = loss_plot(History([0.6] * 50, validation=looks), title="plain", best_step=best)
+        return len(where(picture.crop((0, 0, picture.width, 46)), plot.BEST, top=0)[0])
+
+    assert written(40) > 20
+    assert written(0) == 0

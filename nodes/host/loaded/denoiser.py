@@ -18,7 +18,7 @@ from ....atelier.train.request.levels import LevelConfig
 from ....atelier.train.request.lora import LoraConfig, layer_pattern
 from ....atelier.train.request.recipe import LossConfig
 from .conditions import batches, network_inputs
-from .gradients import in_training
+from .gradients import in_training, plain_attention
 from .kinds import is_stable_diffusion
 from .objective import HostObjective
 
@@ -83,8 +83,9 @@ class HostDenoiser:
                 inputs = {name: condition.concat([other[name] for other in others]) if others else condition.cond
                           for name, condition in first.items()}
                 place = torch.tensor(group, device=noisy.device)
-                denoised = self.model.apply_model(
-                    noisy[place], levels[place].float(), transformer_options={"cond_or_uncond": [0],
-                                                                              "sigmas": levels[place]}, **inputs)
+                options = {"cond_or_uncond": [0], "sigmas": levels[place],
+                           "optimized_attention_override": plain_attention}
+                denoised = self.model.apply_model(noisy[place], levels[place].float(), transformer_options=options,
+                                                  **inputs)
                 parts.update(zip(group, denoised, strict=True))
         return torch.stack([parts[index] for index in range(len(samples))])

@@ -9,10 +9,17 @@ from typing import Any
 
 import comfy.model_management as management
 import comfy.quant_ops as quant_ops
+from comfy.ldm.modules.attention import attention_pytorch
 
 _FUSED = ("rms_", "apply_rope", "adaln")
 """What the names of the host's fused kernels for norms, rotary embeddings and modulation begin with. They are custom
 operations without a backward pass; most networks avoid them while the host trains, but not all."""
+
+
+def plain_attention(chosen: object, *args: Any, **kwargs: Any) -> Any:
+    """PyTorch's attention instead of the one that the host was started with, of which some (Sage, Flash, int8) have no
+    backward pass. The host asks for it by `transformer_options["optimized_attention_override"]`."""
+    return attention_pytorch(*args, **kwargs)
 
 
 @contextmanager

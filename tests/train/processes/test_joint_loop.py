@@ -109,6 +109,14 @@ def test_three_go_on_with_what_two_began(pair: dict[str, Case], tmp_path: Path) 
     assert_close(Path(case.folder), alone(case, tmp_path / "alone"))
 
 
+def test_a_process_that_falls_silent_ends_the_others(tmp_path: Path) -> None:
+    (tmp_path / "frozen").mkdir()
+    options = PLAIN | dict(batch_size=2, save_every=1)
+    assert run_cases([Case(folder=str(tmp_path / "frozen"), options=options, freeze={"1": 2})], 2, tmp_path)[0] == 1
+    resumed = loop_in(tmp_path / "frozen", request(options)).run()
+    assert resumed.began_step == 2, "the state that was saved last"
+
+
 @pytest.mark.slow
 def test_four_processes_train_what_one_does(tmp_path: Path) -> None:
     (tmp_path / "four").mkdir()

@@ -70,7 +70,7 @@ def test_a_run_of_two_processes_of_which_one_is_killed_goes_on_in_three_on_two_m
     port = free_port()
     agents = [start("torch.distributed.run", "--nnodes", 2, "--node_rank", node, "--nproc_per_node", node + 1,
                     "--master_addr", "127.0.0.1", "--master_port", port, "-m", "atelier", "train", file, "--device",
-                    "cpu", "--json") for node, file in enumerate((config, second))]
+                    "cpu", "--json", "--tracker", "jsonl") for node, file in enumerate((config, second))]
     (out, said), (silent, other) = (agent.communicate(timeout=ENDS) for agent in agents)
     assert [agent.returncode for agent in agents] == [0, 0], said + other
     assert "in the batches of the 2 processes that began it" in said
@@ -78,6 +78,8 @@ def test_a_run_of_two_processes_of_which_one_is_killed_goes_on_in_three_on_two_m
     result = json.loads(out)
     assert result["status"] == "complete" and not silent, "the first process of all reports, alone"
     assert sorted(path.name for path in second.parent.iterdir()) == ["cache", "pictures", "train.toml"]
+    log = (tmp_path / "machine" / "logs" / "fox.jsonl").read_text(encoding="utf-8")
+    assert log.count('"loss"') == 6, "a resumed run tells what was before, too"
     assert len(list(state.parent.glob("samples-*/*.png"))) == 2
 
     whole = write_machine(tmp_path / "alone", model, 4)

@@ -3,6 +3,7 @@ gradients with and without checkpointing, and their LoRA in the host's loader.""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -145,3 +146,23 @@ def test_frozen_float8_weights_stay_as_they_are_and_pass_gradients_on(pack: Modu
     layer = denoiser.network.single_blocks[0].linear2.base_layer
     layer.weight.data[0, 0] = float("nan")
     assert adapters.damaged_weight() == "single_blocks.0.linear2.weight of the diffusion_model"
+
+
+@pytest.mark.parametrize("family", ["flux", "z-image", "qwen-image", "anima", "krea2", "sd3"])
+def test_attention_without_a_backward_pass_is_not_trained_with(pack: ModuleType, tmp_path: Path, family: str,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the host was started with Sage attention."""
+    import comfy.ldm.modules.attention as attention
+
+    def without_gradients(q: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        raise AssertionError("the host's attention was used")
+
+    used, chosen = attention.optimized_attention, attention.wrap_attn(without_gradients)
+    for module in list(sys.modules.values()):
+        for name in ("optimized_attention", "optimized_attention_masked"):
+            if getattr(module, name, None) is used:
+                monkeypatch.setattr(module, name, chosen)
+    opened = open_small(pack, family, tmp_path)
+    denoiser = opened.denoiser(opened.request())
+    found = denoiser.predict(denoiser.network, noise(opened, 1)[:1], torch.tensor([0.3]), opened.rows("a red fox"), ())
+    assert bool(torch.isfinite(found).all())
