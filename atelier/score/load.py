@@ -18,6 +18,7 @@ from .config import STATED, config_of
 from .crop import ClipCrop
 from .open_clip_names import as_transformers, is_open_clip
 from .scorer import ClipScorer
+from .siglip import is_siglip, open_siglip
 from .tokens import clip_tokenizer
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ _ASSUMED = ("There is no config.json with the model: activation {} was assumed, 
 
 def open_scorer(path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
                 crop: ClipCrop = ClipCrop.CENTER, chunk: int = 16) -> ClipScorer:
-    """A scorer with the CLIP model at `path`. ViT-B/32 up to bigG, LongCLIP and PickScore differ in shapes alone.
+    """A scorer with the CLIP model at `path`. ViT-B/32 up to bigG, LongCLIP, PickScore and HPSv2.1 differ in shapes
+    alone; a folder of SigLIP 2 has its own loader.
 
     Args:
         path: A folder with model.safetensors (or its shards) and config.json, or one weights file, with the names of
@@ -45,6 +47,8 @@ def open_scorer(path: Path, *, device: torch.device | str = "cpu", dtype: torch.
     Raises:
         AtelierError: no readable file, an incomplete CLIP model, or missing tensors.
     """
+    if is_siglip(path):
+        return open_siglip(path, device=device, dtype=dtype, crop=crop, chunk=chunk)
     model: Any
     model, note = load_clip(path)
     return ClipScorer(model.to(device=device, dtype=dtype), clip_tokenizer(_folder_of(path)), model_name(path),

@@ -33,6 +33,8 @@ class Score:
     """Value against the style text, under the same definition."""
     likeness: float | None = None
     """Mean value against the reference pictures, under the same definition."""
+    aesthetic: float | None = None
+    """How much people like the picture, 1 … 10 (see `aesthetic.AestheticHead`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +48,10 @@ class Scores:
     style_text: str = ""
     note: str = ""
     """Settings that were assumed about the model; empty if none."""
+    likeness_by: str = ""
+    """The model that compared with the reference pictures, where that is another one."""
+    aesthetic_by: str = ""
+    """The file that predicted what people like; empty without one."""
 
     def __post_init__(self) -> None:
         if not self.items:
@@ -90,6 +96,10 @@ class Scores:
                   f"{self.model}, {self.definition.value}, crop {self.crop.value}"]
         if self.style_text:
             lines.append(f"style: {self.style_text}")
+        if self.likeness_by:
+            lines.append(f"likeness by {self.likeness_by}")
+        if self.aesthetic_by:
+            lines.append(f"aesthetic by {self.aesthetic_by}")
         if self.note:
             lines.append(self.note)
         return "\n".join(lines)
@@ -99,14 +109,15 @@ class Scores:
         out = io.StringIO()
         writer = csv.writer(out, lineterminator="\n")
         writer.writerow(["picture", "score", "cosine", "style", "likeness", "tokens", "cut", "text", "style_text",
-                         "model", "definition", "crop"])
+                         "model", "definition", "crop", "aesthetic", "likeness_by", "aesthetic_by"])
         for s in self.items:
             writer.writerow([s.picture, s.value, s.cosine, s.style, s.likeness, s.tokens, s.cut, s.text,
-                             self.style_text, self.model, self.definition.value, self.crop.value])
+                             self.style_text, self.model, self.definition.value, self.crop.value, s.aesthetic,
+                             self.likeness_by, self.aesthetic_by])
         return out.getvalue()
 
     def _extra_columns(self) -> list[str]:
-        return [name for name in ("style", "likeness") if getattr(self.items[0], name) is not None]
+        return [name for name in ("style", "likeness", "aesthetic") if getattr(self.items[0], name) is not None]
 
 
 def _shortened(text: str, length: int = 60) -> str:

@@ -12,12 +12,15 @@ from ..errors import AtelierError
 from ..progress import Progress
 from .crop import ClipCrop
 from .definitions import Definition
-from .preprocess import pixel_values
+from .preprocess import CLIP_LEVELS, pixel_values
 from .result import Score, Scores
 from .tokens import TokenizedText, Tokenizer, tokenize
 
 if TYPE_CHECKING:
     from transformers import CLIPModel
+
+    from .aesthetic import AestheticHead
+    from .picture_model import PictureModel
 
 _TEXTS_AT_ONCE = 64
 
@@ -41,10 +44,12 @@ class ClipScorer:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.crop, self.chunk, self.note = crop, chunk, note
         self._texts: dict[str, torch.Tensor] = {}
+        self.levels = CLIP_LEVELS
 
     def score(self, pictures: Sequence[Image.Image], texts: str | Sequence[str], *,
               definition: Definition = Definition.COSINE, prefix: str = "", style: str = "",
-              references: Sequence[Image.Image] = (), progress: Progress | None = None) -> Scores:
+              references: Sequence[Image.Image] = (), likeness_by: PictureModel | None = None,
+              aesthetic: AestheticHead | None = None, progress: Progress | None = None) -> Scores:
         """Score every picture against its text.
 
         Args:
@@ -53,6 +58,8 @@ class ClipScorer:
             prefix: Put before every text, "A photo depicts " in Hessel et al. Not before the style text.
             style: A second text that all pictures are compared with.
             references: Pictures that all pictures are compared with.
+            likeness_by: A model of pictures alone that compares them with the references; None: this model.
+            aesthetic: Also predicts how much people like each picture.
 
         Raises:
             AtelierError: no pictures, an empty text, another number of texts than of pictures, or an embedding that
@@ -61,21 +68,27 @@ class ClipScorer:
         progress = progress or Progress()
         pairs = [prefix + text for text in _one_text_each(texts, len(pictures))]
         tokens = {text: self.tokens(text) for text in dict.fromkeys(pairs)}
-        progress.phase("encoding", len(pictures) + len(references))
-        images = self.encode_pictures([*pictures, *references], progress)
+        own = [] if likeness_by else references
+        progress.phase("encoding", len(pictures) + len(own))
+        images = self.encode_pictures([*pictures, *own], progress)
         images, reference = images[:len(pictures)], images[len(pictures):]
+        likes = aesthetic(images) if aesthetic else None
         words = self.encode_texts(pairs)
         cosines = _cosine(images, words)
         styles = _cosine(images, self.encode_texts([style])) if style else None
         likeness = (images @ reference.T).mean(dim=1) if len(reference) else None
+        if likeness_by and len(references):
+            likeness = likeness_by.likeness(pictures, references, progress)
         items = tuple(
             Score(picture=i, text=text, cosine=cosines[i].item(), value=definition(cosines[i].item()),
                   tokens=tokens[text].used, cut=tokens[text].cut,
                   style=definition(styles[i].item()) if styles is not None else None,
-                  likeness=definition(likeness[i].item()) if likeness is not None else None)
+                  likeness=definition(likeness[i].item()) if likeness is not None else None,
+                  aesthetic=likes[i] if likes is not None else None)
             for i, text in enumerate(pairs))
         return Scores(items=items, model=self.name, definition=definition, crop=self.crop, style_text=style,
-                      note=self.note)
+                      note=self.note, likeness_by=likeness_by.name if likeness_by and len(references) else "",
+                      aesthetic_by=aesthetic.name if aesthetic else "")
 
     def tokens(self, text: str) -> TokenizedText:
         """Tokenize `text` for the model.
@@ -97,11 +110,7 @@ class ClipScorer:
         new = [text for text in dict.fromkeys(texts) if text not in self._texts]
         for start in range(0, len(new), _TEXTS_AT_ONCE):
             batch = new[start:start + _TEXTS_AT_ONCE]
-            ids = [self.tokens(text).ids for text in batch]
-            longest = max(map(len, ids))
-            # Pad with the end token: the first one is pooled, and attention is causal.
-            padded = torch.tensor([[*row, *([row[-1]] * (longest - len(row)))] for row in ids])
-            features = _features(self.model.get_text_features(input_ids=padded.to(self._device)))
+            features = features_of(self.model.get_text_features(input_ids=self._padded(batch).to(self._device)))
             self._texts.update(zip(batch, self._unit(features, "texts"), strict=True))
         return torch.stack([self._texts[text] for text in texts])
 
@@ -119,12 +128,19 @@ class ClipScorer:
         for start in range(0, len(pictures), self.chunk):
             if progress:
                 progress.check()
-            pixels = pixel_values(pictures[start:start + self.chunk], vision.image_size, self.crop)
-            pixels = pixels.to(self._device, self.model.visual_projection.weight.dtype)
-            done.append(self._unit(_features(self.model.get_image_features(pixel_values=pixels)), "pictures"))
+            pixels = pixel_values(pictures[start:start + self.chunk], vision.image_size, self.crop, self.levels)
+            pixels = pixels.to(self._device, self.model.dtype)
+            done.append(self._unit(features_of(self.model.get_image_features(pixel_values=pixels)), "pictures"))
             if progress:
                 progress.advance(min(start + self.chunk, len(pictures)))
         return torch.cat(done)
+
+    def _padded(self, texts: Sequence[str]) -> torch.Tensor:
+        """Token ids, `[len(texts), longest]`."""
+        ids = [self.tokens(text).ids for text in texts]
+        longest = max(map(len, ids))
+        # Pad with the end token: the first one is pooled, and attention is causal.
+        return torch.tensor([[*row, *([row[-1]] * (longest - len(row)))] for row in ids])
 
     def _unit(self, features: torch.Tensor, what: str) -> torch.Tensor:
         """`features` of `what` at length one, float32 on CPU.
@@ -143,10 +159,10 @@ class ClipScorer:
 
     @property
     def _device(self) -> torch.device:
-        return self.model.visual_projection.weight.device
+        return self.model.device
 
 
-def _features(output: Any) -> torch.Tensor:
+def features_of(output: Any) -> torch.Tensor:
     """The projected embeddings: transformers 4 returns them, transformers 5 wraps them."""
     return output if isinstance(output, torch.Tensor) else output.pooler_output
 

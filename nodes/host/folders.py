@@ -9,6 +9,7 @@ from pathlib import Path
 import comfy.model_management
 import folder_paths
 
+from ...atelier.checkpoint.pickled import WEIGHT_ENDINGS
 from ...atelier.dataset.tree import files_below
 from ...atelier.errors import AtelierError
 from ...atelier.temp_paths import is_part
@@ -134,7 +135,7 @@ def _clip_models() -> dict[str, Path]:
                 below.clear()  # a model contains no other model
                 continue
             for file in map(folder.joinpath, files):
-                if file.suffix == ".safetensors":
+                if file.suffix.lower() in WEIGHT_ENDINGS:
                     models.setdefault(file.relative_to(root).as_posix(), file)
     return models
 

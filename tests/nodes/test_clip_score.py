@@ -59,3 +59,26 @@ def test_table_format_csv(nodes: dict[str, Any], clip_score_model: str) -> None:
     table = run_node(nodes["AtelierCLIPScore"], images=[image_batch(1)], text=["a"], model=[clip_score_model],
                      table_format=["csv"])[2]
     assert table.startswith("picture,score,cosine,") and table.count("\n") == 2
+
+
+def test_a_head_and_dino_give_columns_of_their_own(nodes: dict[str, Any], clip_score_model: str, tmp_path: Path
+                                                     ) -> None:
+    from safetensors.torch import load_file, save_file
+    from transformers import Dinov2Config, Dinov2Model
+
+    root = tmp_path / "clip_score"
+    width = len(load_file(next((root / clip_score_model).glob("*.safetensors")))["visual_projection.weight"])
+    save_file({"weight": torch.zeros(1, width), "bias": torch.tensor([5.5])}, root / "head.safetensors")
+    Dinov2Model(Dinov2Config(hidden_size=32, num_hidden_layers=1, num_attention_heads=2, image_size=224, patch_size=56)
+                ).save_pretrained(root / "dino")
+    node, inputs = nodes["AtelierCLIPScore"], {"images": [image_batch(2)], "text": ["a"], "model": [clip_score_model]}
+    before = node.fingerprint_inputs(model=[clip_score_model], aesthetic_head=["none"], likeness_model=["none"])
+    assert before == node.fingerprint_inputs(model=[clip_score_model])
+    assert before != node.fingerprint_inputs(model=[clip_score_model], aesthetic_head=["head.safetensors"])
+    chosen = {"aesthetic_head": ["head.safetensors"], "likeness_model": ["dino"]}
+    scores, _, table, _ = run_node(node, **inputs, **chosen, references=[image_batch(1)])
+    assert [score.aesthetic for score in scores.items] == [5.5, 5.5]
+    assert "likeness by dino" in table and "aesthetic by head" in table
+    with pytest.raises(Exception, match="likeness_model is 'dino', but there are no references"):
+        run_node(node, **inputs, **chosen)
+    assert "gone" in node.validate_inputs(model=[clip_score_model], aesthetic_head=["gone"])

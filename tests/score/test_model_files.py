@@ -148,6 +148,18 @@ def test_open_clips_files_score_as_transformers_do(folder: Path, tmp_path: Path)
         open_scorer(folder).score(pictures, TEXTS)).tolist()
 
 
+def test_a_file_as_hpsv2_publishes_it_scores_as_transformers_do(folder: Path, tmp_path: Path) -> None:
+    """HPS_v2.1_compressed.pt: OpenCLIP's names below state_dict, beside what its training kept; a cosine too."""
+    pictures = random_pictures(SIZES)
+    names = open_clip_names(load_file(folder / "model.safetensors"))
+    torch.save({"epoch": 1, "state_dict": {**names, "logit_scale": torch.tensor(4.6)}}, tmp_path / "HPS_v2.1.pt")
+    shutil.copyfile(folder / "config.json", tmp_path / "HPS_v2.1.json")
+    found = open_scorer(tmp_path / "HPS_v2.1.pt")
+    found.tokenizer = open_scorer(folder).tokenizer  # the published model's is CLIP's own
+    expected = open_scorer(folder).score(pictures, TEXTS)
+    assert cosines(found.score(pictures, TEXTS)).tolist() == cosines(expected).tolist()
+
+
 def test_half_precision_files_are_read(folder: Path, tmp_path: Path) -> None:
     pictures = random_pictures(SIZES)
     CLIPModel.from_pretrained(folder).half().save_pretrained(tmp_path / "half")

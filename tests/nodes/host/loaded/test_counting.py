@@ -46,7 +46,6 @@ def test_the_count_is_what_a_real_step_keeps(opened: Opened) -> None:
     noisy = torch.randn(2, *opened.latents)
     kept = saved(denoiser.network, lambda: denoiser.predict(denoiser.network, noisy, torch.full((2,), 0.5), rows, ()))
     assert count.kept == pytest.approx(kept, rel=0.1)
-    assert count.kept_with_checkpointing < 0.8 * count.kept
 
 
 def test_the_text_encoder_of_another_model_is_refused(opened: Opened) -> None:
@@ -94,6 +93,7 @@ def test_a_card_too_small_gets_checkpointing_and_then_blocks_in_main_memory(pack
         monkeypatch.setattr(model, "_free", lambda device: free)
         return opened.host.load(opened.encoded(), request, device=torch.device("cpu"), dtype=torch.float32)
 
+    assert counted.kept_with_checkpointing < 0.8 * counted.kept
     roomy = counted.weights + counted.adapters + 2 * counted.kept
     assert not loaded(roomy).checkpointing
     tight = loaded(int(counted.weights + counted.adapters + 1.16 * counted.kept_with_checkpointing))
