@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=f"the
 def test_what_a_card_changes_holds_on_the_pretend_one(capability: str, files: tuple[str, ...]) -> None:
     library()  # built here, so that a compiler's complaint is this test's failure
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "kit.pretend_cuda.plugin", "-p", "no:cacheprovider", "-p",
-         "no:xdist", *(str(TESTS / file) for file in files)],
+        [sys.executable, "-m", "pytest", "-q", "-p", "kit.pretend_cuda.plugin", "-p", "no:cacheprovider",
+         *(str(TESTS / file) for file in files)],
         cwd=TESTS.parent, capture_output=True, text=True, check=False,
         env={**{name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
              "PRETEND_CC": capability, "PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"})
