@@ -73,9 +73,8 @@ class TrainLora(io.ComfyNode):
         request = training_request(training_set, preset, length, unit, seed, lora_config, options, sample_prompt)
         warning = trigger_warning(training_set.trigger)
         with training_progress(cls, can_sample=bool(request.samples.prompts)) as progress:
-            with device.exclusive_device():
-                report = train(file_name(name), model, training_set, request, paths, progress,
-                               continue_stopped=progress.continues)
+            report = train(file_name(name), model, training_set, request, paths, progress,
+                           continue_stopped=progress.continues, exclusive=device.exclusive_device)
             return _output(cls, report, progress, warning)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import diffusers
 import pytest
 import torch
+from kit.device import chosen_device
 from kit.training import WIDTH, scheduler_config, tiny_unet
 
 from atelier.models.text import TextBatch
@@ -19,8 +20,8 @@ STEPS = 3
 def draw(sampler: str, seeds: list[int], global_seed: int = 0) -> torch.Tensor:
     texts = TextBatch(torch.zeros(len(seeds), 77, WIDTH), None)
     torch.manual_seed(global_seed)
-    return sample(tiny_unet(), scheduler_config(), texts, texts, seeds, SamplingOptions(64, 64, STEPS, 1.0, sampler),
-                  Progress())
+    unet, options = tiny_unet().to(chosen_device()), SamplingOptions(64, 64, STEPS, 1.0, sampler)
+    return sample(unet, scheduler_config(), texts, texts, seeds, options, Progress()).cpu()
 
 
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral"])

@@ -8,7 +8,8 @@ parameters themselves.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -155,16 +156,29 @@ class Adapters:
             torch._foreach_copy_([p.data for p, _ in pairs], [m.data for _, m in pairs])  # pyright: ignore
 
     @torch.no_grad()
-    def accumulate_gradients(self, scale: float = 1.0) -> None:
-        """Add the parameters' gradients, times `scale`, to the masters' and clear the former.
+    def accumulate_gradients(self, factor: Tensor | None = None) -> None:
+        """Add the parameters' gradients, times `factor` (a scalar), to the masters' and clear the former.
 
-        In float32, where both are the same tensors, there is nothing to do (and no loss scale).
+        In float32, where both are the same tensors, there is nothing to do (and no loss scale). All tensors at once: a
+        card is given a few kernels, not a thousand.
         """
-        for parameter, master in zip(self.parameters, self.masters, strict=True):
-            if parameter is not master and parameter.grad is not None:
-                added = parameter.grad.float() * scale
-                master.grad = added if master.grad is None else master.grad.add_(added)
-                parameter.grad = None
+        pairs = [(p, m) for p, m in zip(self.parameters, self.masters, strict=True)
+                 if p is not m and p.grad is not None]
+        if not pairs:
+            return
+        added = [torch.empty_like(master) for _, master in pairs]
+        torch._foreach_copy_(added, [parameter.grad for parameter, _ in pairs])  # pyright: ignore
+        if factor is not None:
+            torch._foreach_mul_(added, factor)  # pyright: ignore
+        sums: list[tuple[Tensor, Tensor]] = []
+        for (parameter, master), gradient in zip(pairs, added, strict=True):
+            parameter.grad = None
+            if master.grad is None:
+                master.grad = gradient
+            else:
+                sums.append((master.grad, gradient))
+        if sums:
+            torch._foreach_add_([total for total, _ in sums], [more for _, more in sums])  # pyright: ignore
 
     def drop_gradients(self) -> None:
         """Forget all gradients."""
@@ -181,6 +195,22 @@ class Adapters:
     def snapshot(self) -> list[Tensor]:
         """Copies of the masters, on their device."""
         return [master.detach().clone() for master in self.masters]
+
+    @contextmanager
+    def replaced(self, tensors: list[Tensor] | None) -> Iterator[None]:
+        """Have other values meanwhile, in the order of `names`; None: the masters' own.
+
+        The masters wait on the CPU, where they take no memory of the device.
+        """
+        if tensors is None or tensors is self.masters:
+            yield
+            return
+        kept = [master.detach().to("cpu", copy=True) for master in self.masters]
+        try:
+            self.load(tensors)
+            yield
+        finally:
+            self.load(kept)
 
     def weights(self, tensors: list[Tensor] | None = None) -> dict[str, LoraModule]:
         """`tensors` (or the masters) as LoRA weights on the CPU.
@@ -201,13 +231,13 @@ class Adapters:
         return alpha * (rank ** 0.5 if self.config.rslora else 1.0)
 
     def tensors_of(self, weights: Mapping[str, LoraModule]) -> list[Tensor]:
-        """The inverse of `weights`: tensors in the order of `names`, shaped as the masters are."""
+        """The inverse of `weights`: tensors on the CPU in the order of `names`, shaped as the masters are."""
         tensors: list[Tensor] = []
         for name, master in zip(self.names, self.masters, strict=True):
             for role, part in (("lora_A", "down"), ("lora_B", "up"), ("lora_magnitude_vector", "magnitude")):
                 stem, found, _ = name.partition(f".{role}.")
                 if found:
-                    tensors.append(getattr(weights[canonical(stem)], part).to(master).reshape(master.shape))
+                    tensors.append(getattr(weights[canonical(stem)], part).float().reshape(master.shape))
         return tensors
 
     def train(self, mode: bool) -> None:

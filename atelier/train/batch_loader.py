@@ -61,13 +61,14 @@ class BatchLoader:
                  for use in batch]
         conditions = tuple({**(self._text(use) if self.cached_text else {}),
                        **self._keep(("size", use.index, use.flip), lambda use=use: self._size(use))} for use in batch)
-        weights = [self.prior_weight if self.data.items[use.index].prior else 1.0 for use in batch]
+        weights = tuple(self.prior_weight if self.data.items[use.index].prior else 1.0 for use in batch)
         mean, mask = moments["mean"], None
         if any(one is not None for one in masks):
             mask = torch.stack([torch.ones_like(mean[0, :1]) if one is None else one for one in masks])
+        kept = self._keep(("weights", weights), lambda: {"weights": torch.tensor(weights)})
         return TrainBatch(mean=mean, std=moments["std"], conditions=conditions, mask=mask,
                           captions=tuple(self._caption(use) for use in batch),
-                          weights=torch.tensor(weights, device=self.device))
+                          weights=kept["weights"])
 
     def _moments(self, use: SampleUse) -> Piece:
         mean, std = self.data.moments(use.index, use.flip)
@@ -95,9 +96,15 @@ class BatchLoader:
     def _keep(self, key: Key, make: Callable[[], Piece]) -> Piece:
         found = self._kept.get(key)
         if found is None:
-            found = {name: tensor.to(self.device) for name, tensor in make().items()}
+            found = {name: self._moved(tensor) for name, tensor in make().items()}
             size = sum(tensor.numel() * tensor.element_size() for tensor in found.values())
             if size <= self._room:
                 self._room -= size
                 self._kept[key] = found
         return found
+
+    def _moved(self, tensor: Tensor) -> Tensor:
+        """On the device. To a card from page-locked memory, so that the host goes on while it is copied."""
+        if self.device.type != "cuda":
+            return tensor.to(self.device)
+        return tensor.pin_memory().to(self.device, non_blocking=True)

@@ -21,6 +21,9 @@ log = logging.getLogger("atelier")
 STATE_SECONDS = 120.0
 """Longest time between two saved states: at most so much work, and a step, is lost to a kill or a power cut."""
 
+COPYING_SHARE = 0.02
+"""Of a card's time, spent on copies of the weights in case that later ones are no numbers."""
+
 
 class CheckpointWriter:
     """Writes what a `Trainer` has learnt to a run's folder; of several processes, in the first alone.
@@ -37,7 +40,8 @@ class CheckpointWriter:
         self.trainer, self.folder, self.metadata, self._clock = trainer, folder, metadata, clock
         self.finite_step = 0
         """Step of the last weights that came of finite losses."""
-        self._finite = self._current()
+        self._finite = [tensor.detach().to("cpu", copy=True) for tensor in trainer.current]
+        self._copied_at, self._copying = clock(), 0.0
         self._saved_at = clock()
 
     def resume(self) -> RunState | None:
@@ -53,7 +57,8 @@ class CheckpointWriter:
                 copy = Path(folder) / path.name
                 copy.write_bytes(content)
                 state = load_state(copy, self.trainer)
-        self.mark_finite(state.step)
+        state.loss_scale = state.loss_scale.to(self.trainer.device)
+        self._copy_finite(state.step)
         log.info("Training resumes at step %d of %d.", state.step, self.trainer.total)
         return state
 
@@ -63,8 +68,20 @@ class CheckpointWriter:
         return self._clock() - self._saved_at > STATE_SECONDS
 
     def mark_finite(self, step: int) -> None:
-        """Remember the weights as they are now, after optimiser step `step`: they came of finite losses."""
-        self._finite, self.finite_step = self._current(), step
+        """Remember the weights as they are now, after optimiser step `step`: they came of finite losses.
+
+        They are kept in the host's memory. From a card they are fetched only so often that it costs little.
+        """
+        if self.trainer.device.type == "cpu" or self._clock() - self._copied_at >= self._copying / COPYING_SHARE:
+            self._copy_finite(step)
+
+    def _copy_finite(self, step: int) -> None:
+        began = self._clock()
+        for kept, tensor in zip(self._finite, self.trainer.current, strict=True):
+            kept.copy_(tensor.detach())
+        self.finite_step = step
+        self._copied_at = self._clock()
+        self._copying = self._copied_at - began
 
     def save_state(self, state: RunState) -> None:
         """Write the state that training resumes from."""
@@ -89,14 +106,11 @@ class CheckpointWriter:
 
         In float16 it stays untrained for the first steps, until the loss scale is found.
         """
-        return self._write(path, self._current(), step)
+        return self._write(path, self.trainer.current, step)
 
     def best_weights(self) -> list[Tensor]:
         """The tensors of the best LoRA's file, in the order of the adapters. For the first process alone."""
         return self.trainer.adapters.tensors_of(load_lora(self.folder.best))
-
-    def _current(self) -> list[Tensor]:
-        return [tensor.detach().clone() for tensor in self.trainer.current]
 
     def _write(self, path: Path, tensors: list[Tensor], step: int) -> bool:
         weights = self.trainer.adapters.weights(tensors)

@@ -12,6 +12,12 @@ if TYPE_CHECKING:
     import torch
 
 
+WRONG_IN_FP16 = ("1660", "1650", "1630", "T500", "T550", "T600", "MX550", "MX450", "CMP 30HX", "T2000",
+                 "T1000", "T1200")
+"""In the names of NVIDIA's cards of compute capability 7.5 without tensor cores (GTX 16xx and their kin), which give
+NaN in float16."""
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """Folders and device of a run."""
@@ -23,7 +29,7 @@ class RunPaths:
     cache: Path
     """Cached latents and embeddings."""
     device: str = "auto"
-    """A torch device, or "auto": CUDA, else Apple's MPS, else the CPU."""
+    """A torch device, or "auto": CUDA, else Intel's XPU, else Apple's MPS, else the CPU."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -35,8 +41,7 @@ def pick_device(name: str) -> torch.device:
     import torch
 
     if name == "auto":
-        best = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-        return torch.device(best)
+        return torch.device(next((kind for kind in ("cuda", "xpu", "mps") if _count(kind)), "cpu"))
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -67,9 +72,10 @@ def _no_device(name: str) -> AtelierError:
 def pick_dtype(precision: str, device: torch.device, *, sampling: bool = False) -> torch.dtype:
     """The arithmetic type for `precision` ("auto", "fp32", "bf16", "fp16") on `device`.
 
-    "auto" is bfloat16 where the device computes in it (CUDA from compute capability 8 on, processors with AVX512-BF16
-    or AMX), float16 on older CUDA cards and float32 elsewhere: bfloat16 keeps float32's range, so it needs no loss
-    scale. Pictures drawn on a processor are worth the time that float32 takes there (`sampling`).
+    "auto" is bfloat16 where the device computes in it (CUDA from compute capability 8 on, Intel's XPU, processors with
+    AVX512-BF16 or AMX), float16 on older CUDA cards and float32 elsewhere, also on the cards that compute wrongly in
+    float16: bfloat16 keeps float32's range, so it needs no loss scale. Pictures drawn on a processor are worth the
+    time that float32 takes there (`sampling`).
     """
     import torch
 
@@ -78,9 +84,14 @@ def pick_dtype(precision: str, device: torch.device, *, sampling: bool = False) 
         return named[precision]
     if device.type == "cpu":
         return torch.bfloat16 if _processor_has_bf16() and not sampling else torch.float32
+    if device.type == "xpu":
+        return torch.bfloat16
     if device.type != "cuda":
         return torch.float32
-    return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
+    if torch.cuda.get_device_capability(device) >= (8, 0):
+        return torch.bfloat16
+    broken = any(name in torch.cuda.get_device_name(device) for name in WRONG_IN_FP16)
+    return torch.float32 if broken else torch.float16
 
 
 def _processor_has_bf16() -> bool:

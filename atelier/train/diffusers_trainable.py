@@ -97,7 +97,9 @@ class DiffusersTrainable:
         denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype)
         paint = UNetPainter(denoiser, samples, drawn,
                             partial(load_vae, model, dtype=exact, device=device))
-        return LoadedModel(denoiser, plan.checkpointing, paint if samples.prompts else None, plan.notes)
+        may_switch = not plan.checkpointing and request.device.gradient_checkpointing == "auto"
+        return LoadedModel(denoiser, plan.checkpointing, paint if samples.prompts else None, plan.notes,
+                           save_memory=unet.enable_gradient_checkpointing if may_switch else None)
 
     def _prompts(self, request: TrainRequest, dtype: torch.dtype, device: torch.device
                  ) -> tuple[list[TextBatch], TextBatch]:

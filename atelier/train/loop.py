@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from ..device_memory import OutOfMemory, explain_out_of_memory, free_cache, unify_memory_errors
+from ..device_memory import OutOfMemory, free_cache, unify_memory_errors
 from ..errors import AtelierError
 from ..progress import Progress
 from .checkpoint_writer import CheckpointWriter
@@ -25,7 +25,7 @@ from .request.recipe import SCORES
 from .run_folder import RoundScore, RunFolder
 from .run_state import RunState
 from .step_rate import StepRate, format_rate
-from .trainer import Trainer
+from .trainer import StepResult, Trainer
 
 log = logging.getLogger("atelier")
 
@@ -67,14 +67,15 @@ class Loop:
         progress: Shown progress, asked to stop.
         metadata: Builds the header of a LoRA file from the step of its weights.
         draw: Draws a sample picture, or None where none are wanted.
+        save_memory: Switches gradient checkpointing on when a step does not fit; None where it is on, or forbidden.
         clock: Seconds, never going back.
     """
 
     def __init__(self, trainer: Trainer, folder: RunFolder, progress: Progress, *,
                  metadata: Callable[[int], Mapping[str, str]], draw: Draw | None = None,
-                 clock: Callable[[], float] = time.monotonic) -> None:
+                 save_memory: Callable[[], None] | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         self.trainer, self.folder, self.progress = trainer, folder, progress
-        self.draw, self._clock = draw, clock
+        self.draw, self._save_memory, self._clock = draw, save_memory, clock
         self._checkpoints = CheckpointWriter(trainer, folder, metadata, clock)
         validation = trainer.request.validation
         self.state = RunState(early_stopping=EarlyStopping(validation.patience, validation.min_delta),
@@ -84,6 +85,8 @@ class Loop:
         self._rate = StepRate(0, clock)
         self.undrawn: list[int] = []
         """Steps whose sample picture did not fit in memory."""
+        self.memory_saved = False
+        """Whether a step did not fit, and `save_memory` was called for it."""
 
     def run(self) -> LoopResult:
         """Train until the length is reached, early stopping ends it, or the user does.
@@ -124,16 +127,19 @@ class Loop:
 
     def _step(self) -> None:
         trainer, state = self.trainer, self.state
-        try:
-            with unify_memory_errors():
-                result = trainer.train_step(state.step, state.loss_scale)
-        except OutOfMemory as error:
+        result = self._try_step()
+        if result is None and self._save_memory is not None and trainer.processes.count == 1:
+            self._save_memory()
+            self._save_memory, self.memory_saved = None, True
+            log.warning("Memory ran out at step %d; training goes on with gradient checkpointing.", state.step + 1)
+            result = self._try_step()
+        if result is None:
             self._keep_work()
             raise AtelierError(
                 f"Memory ran out at step {state.step + 1} (batch size {trainer.request.optimizer.batch_size}, gradient "
                 f"checkpointing {trainer.request.device.gradient_checkpointing}).",
                 "Choose a smaller batch size or resolution, or gradient checkpointing \"on\". The steps before are "
-                "saved: with gradient checkpointing, training goes on from them.") from error
+                "saved: with gradient checkpointing, training goes on from them.")
         state.step += 1
         state.loss_scale = result.loss_scale
         self._unread.append((result.loss, result.finite))
@@ -142,6 +148,18 @@ class Loop:
         if state.step % trainer.steps_per_epoch == 0:
             self._end_epoch()
         self._do_due()
+
+    def _try_step(self) -> StepResult | None:
+        """Do the next step; None, and everything as before it, if memory runs out."""
+        try:
+            with unify_memory_errors():
+                return self.trainer.train_step(self.state.step, self.state.loss_scale)
+        except OutOfMemory as error:
+            log.info("%s", error)
+        # Only here: while the error was being handled, it held what the step had computed.
+        self.trainer.drop_step(self.state.step)
+        free_cache(self.trainer.device)
+        return None
 
     def _do_due(self, *, resumed: bool = False) -> None:
         """Validate, save and draw where that is due after the step that was done last."""
@@ -288,15 +306,22 @@ class Loop:
     def _validate(self) -> float:
         state = self.state
         self._read()
+        loss: float | None = None
         try:
-            with self._off_the_clock(), explain_out_of_memory(
-                    f"validating after step {state.step}",
-                    "Choose a smaller batch size or resolution, or let early stopping watch the training loss (monitor "
-                    "\"epoch\"). What was learnt is saved."):
+            with self._off_the_clock(), unify_memory_errors():
                 loss = self.trainer.validate(self.progress.check)
+        except OutOfMemory as error:
+            log.info("%s", error)
         except BaseException:  # as in `_check_interrupt`
             self._keep_work()
             raise
+        if loss is None:  # out of the handler, as in `_try_step`
+            free_cache(self.trainer.device)
+            self._keep_work()
+            raise AtelierError(
+                f"Memory ran out while validating after step {state.step}.",
+                "Choose a smaller batch size or resolution, or let early stopping watch the training loss (monitor "
+                "\"epoch\"). What was learnt is saved.")
         state.history.validation.append((state.step, loss))
         self.progress.measure({"step": state.step, "validation_loss": loss})
         return loss
@@ -310,7 +335,7 @@ class Loop:
         elif self._checkpoints.save_lora(self.folder.best, state.step):  # weights that are untrained are not the best
             state.early_stopping = stopping
             self.progress.measure({"step": state.step, "best_step": state.step})
-        self._checkpoints.save_state(state)
+            self._checkpoints.save_state(state)
 
     def _sample_due(self) -> bool:
         """Whether a picture of the current weights is due; the one at the end shows those that are handed on."""
@@ -340,7 +365,7 @@ class Loop:
         if not self._checkpoints.save_all(state):
             raise AtelierError(
                 f"Nothing was learnt in {state.step} steps"
-                + (": their gradients overflowed in float16." if state.loss_scale > 1 else "."),
+                + (": their gradients overflowed in float16." if state.loss_scale.on else "."),
                 "Train for more steps, or choose precision bf16 or fp32.")
         final = self._final_validation(status)
         best = final.early_stopping.best_step

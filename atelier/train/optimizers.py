@@ -101,6 +101,22 @@ def _groups(names: Sequence[str], masters: Sequence[Tensor], options: OptimizerC
     return [{"params": groups[place], "lr": rates[place], "base_lr": rates[place]} for place in sorted(groups)]
 
 
+def step_where(finite: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Do the optimiser's step if `finite` (a scalar, bool, on the device) holds.
+
+    PyTorch's fused optimisers decide that on the device; for any other, the host waits for the answer.
+    """
+    if optimizer.param_groups[0].get("fused"):
+        fused: Any = optimizer
+        fused.found_inf = (~finite).float()
+        try:
+            optimizer.step()
+        finally:
+            del fused.found_inf
+    elif finite:
+        optimizer.step()
+
+
 def rate_factor(step: int, total: int, options: OptimizerConfig) -> float:
     """The learning rate's factor at optimiser step `step` (from 0) of `total`: linear warm-up, then the schedule."""
     warmup = min(options.warmup_steps, total)

@@ -25,6 +25,14 @@ def random_state_kept() -> Iterator[None]:
             write(state)
 
 
+def random_stream(device: torch.device, seed: int) -> torch.Generator:
+    """A generator seeded with `seed`: on `device`, or on the CPU where the device has none (DirectML)."""
+    try:
+        return torch.Generator(device).manual_seed(seed)
+    except RuntimeError:
+        return torch.Generator().manual_seed(seed)
+
+
 def _generators() -> list[tuple[Callable[[], Tensor], Callable[[Tensor], None]]]:
     generators: list[tuple[Callable[[], Tensor], Callable[[Tensor], None]]] = [
         (torch.get_rng_state, torch.set_rng_state)]

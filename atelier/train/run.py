@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -80,7 +80,8 @@ class _Job:
 
 
 def train(name: str, model: DiffusersModel | TrainableModel, data: TrainingSet, request: TrainRequest, paths: RunPaths,
-          progress: Progress, *, continue_stopped: bool = True, processes: Processes = ALONE) -> TrainReport:
+          progress: Progress, *, continue_stopped: bool = True, processes: Processes = ALONE,
+          exclusive: Callable[[], AbstractContextManager[None]] = nullcontext) -> TrainReport:
     """Train a LoRA on `data` and write it to `paths.loras`.
 
     A run is known by what decides its weights (see `atelier.train.identity`). The same request finds its finished run
@@ -101,6 +102,7 @@ def train(name: str, model: DiffusersModel | TrainableModel, data: TrainingSet, 
         processes: Train this together, each with the same arguments but for device and progress: N of them what one
             would with N times the batch size. Files are read and written by the first, but for pictures, model and
             cache. All return the same.
+        exclusive: Entered while the device is computed on; not for a finished run, which needs none.
 
     Raises:
         AtelierError: the model cannot be trained, memory or disk ran out, or the loss became NaN.
@@ -116,13 +118,15 @@ def train(name: str, model: DiffusersModel | TrainableModel, data: TrainingSet, 
     found = processes.from_first(lambda: _values(_finished(folder, continue_stopped)))
     finished = RunResult.from_dict(found) if found else None
     if finished is None:
-        result = _train(job)
+        with exclusive():
+            result = _train(job)
     elif processes.from_first(lambda: finished.samples == folder.sample_settings or not folder.sample_settings
                               or not folder.state.exists()):
         result = finished
         result.show(progress, folder)
     else:  # other sample pictures are wanted: its state, from which no step is left, draws the last one
-        result = replace(finished, samples=_train(job).samples)
+        with exclusive():
+            result = replace(finished, samples=_train(job).samples)
 
     def publish() -> list[Any]:
         every = request.output.save_every
@@ -204,7 +208,7 @@ def _train(job: _Job) -> RunResult:
         scorer = SampleScorer(Path(samples.score_model), job.data) if samples.scored else None
         draw = SampleDrawer(trainer, loaded.paint, job.folder, job.progress, scorer)
     metadata = partial(lora_metadata, job.name, job.identity, job.model, job.data, job.request)
-    loop = Loop(trainer, job.folder, job.progress, metadata=metadata,
+    loop = Loop(trainer, job.folder, job.progress, metadata=metadata, save_memory=loaded.save_memory,
                 draw=_drawn_by_first if samples.prompts and not processes.first else draw)
     began = time.monotonic()
     with _partial_kept(job):
@@ -225,7 +229,8 @@ def _train(job: _Job) -> RunResult:
         seconds=seconds,
         seconds_per_step=seconds / max(1, step - ended.began_step), pictures=len(trainer.sampler.items),
         held_out_names=held_out,
-        precision=str(job.dtype).removeprefix("torch."), gradient_checkpointing=loaded.checkpointing,
+        precision=str(job.dtype).removeprefix("torch."),
+        gradient_checkpointing=loaded.checkpointing or loop.memory_saved,
         samples=job.folder.sample_settings, history=ended.state.history,
         warnings=[sentence for sentence in (*advice(job.data), cut, *loaded.notes, extended, _undrawn(loop.undrawn))
                   if sentence])

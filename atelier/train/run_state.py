@@ -8,6 +8,7 @@ from typing import Any
 
 from .early_stopping import EarlyStopping
 from .history import History
+from .loss_scale import LossScale
 
 
 @dataclass(kw_only=True)
@@ -20,16 +21,19 @@ class RunState:
     history: History = field(default_factory=History)
     epoch_losses: list[float] = field(default_factory=list)
     """Training losses of the epoch that is under way."""
-    loss_scale: float = 1.0
+    loss_scale: LossScale = field(default_factory=lambda: LossScale.restored(1.0, 0))
     """float16 only: what the loss is multiplied by before the backward pass."""
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self)
+        scale, steps = self.loss_scale.numbers()
+        return {"early_stopping": asdict(self.early_stopping), "step": self.step, "history": asdict(self.history),
+                "epoch_losses": self.epoch_losses, "loss_scale": scale, "loss_scale_steps": steps}
 
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> RunState:
         """The inverse of `as_dict`."""
         return RunState(early_stopping=EarlyStopping(**values["early_stopping"]), step=int(values["step"]),
                         history=History.from_dict(values["history"]), epoch_losses=list(values["epoch_losses"]),
-                        loss_scale=float(values["loss_scale"]))
+                        loss_scale=LossScale.restored(float(values["loss_scale"]),
+                                                      int(values.get("loss_scale_steps", 0))))

@@ -92,13 +92,9 @@ class SampleDrawer:
                  for seed in config.seeds(trainer.request.seed)]
         self.progress.phase("sampling", config.sample_steps * len(round_))
         adapters.train(False)
-        kept = adapters.snapshot()
-        adapters.load(trainer.current if weights is None else weights)
-        try:
+        with adapters.replaced(trainer.current if weights is None else weights):
             pictures = [self.paint(wanted, self.progress, self._counted(number * config.sample_steps))
                         for number, wanted in enumerate(round_)]
-        finally:
-            adapters.load(kept)
         for number, picture in enumerate(pictures):
             with atomic_file(self.folder.sample(step, number)) as part:
                 picture.save(part, "PNG")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,6 +28,8 @@ class LoadedModel:
     """Draws sample pictures; None where none are wanted."""
     notes: tuple[str, ...] = ()
     """Sentences for the report: what of the request does not apply to this model."""
+    save_memory: Callable[[], None] | None = None
+    """Switches gradient checkpointing on in the middle of a run; None where it is on already, or was forbidden."""
 
 
 class TrainableModel(Protocol):

@@ -18,16 +18,15 @@ from .bucket_sampler import Batch, BucketSampler, SampleUse, derived_seed, group
 from .compiled_unet import CompiledUNet
 from .denoiser import Denoiser
 from .early_stopping import ValidationPlan
+from .loss_scale import LossScale
 from .mkldnn_prepack import prepack_frozen
 from .nested_state import restore
-from .optimizers import make_optimizer, rate_factor, set_rate, update_average
+from .optimizers import make_optimizer, rate_factor, set_rate, step_where, update_average
 from .processes import ALONE, Processes
+from .random_state import random_stream
 from .request.request import TrainRequest
 from .shared_gradients import add_up_gradients
 from .warm_start import start_from
-
-FP16_LOSS_SCALE = 2.0 ** 16
-"""float16 gradients of a LoRA are often below its smallest number; the loss is multiplied by this first."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,9 @@ class StepResult:
     loss: Tensor
     """Mean loss of the step's batches."""
     finite: Tensor
-    """Whether loss and gradients were finite."""
-    loss_scale: float
-    """Loss scale of the next step."""
+    """Whether loss and gradients were finite, or an overflow of float16 is all that they had."""
+    loss_scale: LossScale
+    """Of the next step."""
 
 
 class Trainer:
@@ -86,9 +85,9 @@ class Trainer:
         return max(1, self.request.optimizer.batch_size // self.cut.at_once)
 
     @property
-    def initial_loss_scale(self) -> float:
+    def initial_loss_scale(self) -> LossScale:
         """The loss scale of the first step: 1 but in float16."""
-        return FP16_LOSS_SCALE if self.denoiser.dtype == torch.float16 else 1.0
+        return LossScale.of(self.denoiser.dtype, self.device)
 
     @property
     def current(self) -> list[Tensor]:
@@ -111,7 +110,7 @@ class Trainer:
         self.average = [tensor.to(self.device, torch.float32) for tensor in state["average"]] or None
         restore(self.optimizer, state["optimizer"])
 
-    def train_step(self, step: int, loss_scale: float) -> StepResult:
+    def train_step(self, step: int, loss_scale: LossScale) -> StepResult:
         """Do the optimiser step after `step` others."""
         optimizer = self.request.optimizer
         self.adapters.train(True)
@@ -121,11 +120,11 @@ class Trainer:
         total = add_up_gradients(self.processes, masters, total)
         norm = torch.nn.utils.clip_grad_norm_(masters, optimizer.max_grad_norm or float("inf"))
         finite = norm.isfinite() & total.isfinite()
-        if loss_scale > 1 and not finite:
-            loss_scale /= 2  # float16 only: the scaled loss overflowed; this step changes nothing
-            finite = total.isfinite()
+        set_rate(self.optimizer, rate_factor(step, self.total, optimizer))
+        if loss_scale.on:
+            step_where(finite, self.optimizer)  # a step whose gradients overflowed changes nothing
+            finite, loss_scale = total.isfinite() & (finite | ~loss_scale.exhausted), loss_scale.after(finite)
         else:
-            set_rate(self.optimizer, rate_factor(step, self.total, optimizer))
             self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self.adapters.sync_to_model()
@@ -133,7 +132,14 @@ class Trainer:
             update_average(self.average, masters, optimizer.ema_decay, step + 1)
         return StepResult(total, finite, loss_scale)
 
-    def _gradients(self, step: int, loss_scale: float) -> Tensor:
+    def drop_step(self, step: int) -> None:
+        """Forget what a step that failed after `step` others left behind: its gradients, and the optimiser's state if
+        the step was to begin it."""
+        self.adapters.drop_gradients()
+        if not step:
+            self.optimizer.state.clear()
+
+    def _gradients(self, step: int, loss_scale: LossScale) -> Tensor:
         """`_accumulate`, once more without the compiler where that fails."""
         try:
             return self._accumulate(step, loss_scale)
@@ -143,18 +149,20 @@ class Trainer:
             self.adapters.drop_gradients()
             return self._accumulate(step, loss_scale)  # draws the same numbers: each batch has a stream of its own
 
-    def _accumulate(self, step: int, loss_scale: float) -> Tensor:
+    def _accumulate(self, step: int, loss_scale: LossScale) -> Tensor:
         """Accumulate the gradients of this process's part of the step's batches in the masters; returns its part of
         their mean loss."""
         batches = self._batches(step)
         total = torch.zeros((), device=self.device)
+        inverse = 1 / loss_scale.value if loss_scale.on else None
         for index, batch in enumerate(batches):
             seed = derived_seed("step", self.request.seed, step, index)
             for piece in self.cut.pieces(len(batch)):
                 share = (piece.stop - piece.start) / len(batch)
                 loss = self._loss(batch, piece, seed)
-                (loss * (loss_scale * share / len(batches))).backward()
-                self.adapters.accumulate_gradients(1 / loss_scale)
+                scaled = loss * loss_scale.value if loss_scale.on else loss
+                (scaled * (share / len(batches))).backward()
+                self.adapters.accumulate_gradients(inverse)
                 total += loss.detach() * share / len(batches)
         return total
 
@@ -166,19 +174,12 @@ class Trainer:
             check: Called before each forward pass; what it raises ends the validation and changes nothing.
         """
         self.adapters.train(False)
-        kept = self.adapters.snapshot()
-        if self.average is not None:
-            self.adapters.load(self.average)
         batches = list(self.validation.batches(self.objective.fixed_levels(self.validation.timesteps)))
         losses: list[Tensor] = []
-        try:
-            with self.processes.together():
-                for use, levels, seeds in batches[self.processes.rank::self.processes.count]:
-                    check()
-                    losses.append(self._validation_losses(use, levels, seeds))
-        finally:
-            if self.average is not None:
-                self.adapters.load(kept)
+        with self.adapters.replaced(self.average), self.processes.together():
+            for use, levels, seeds in batches[self.processes.rank::self.processes.count]:
+                check()
+                losses.append(self._validation_losses(use, levels, seeds))
         if self.processes.count > 1:
             losses = self._losses_of_all(losses)
         return torch.cat(losses).mean().item()
@@ -204,17 +205,17 @@ class Trainer:
         """The mean loss of a piece of a batch. Random numbers are drawn for the whole batch, so that a picture gets the
         same ones however the batch is cut."""
         inputs = self.loader(batch[piece])
-        stream = torch.Generator(self.device).manual_seed(seed)
+        stream = random_stream(self.device, seed)
         shape, noise_offset = (len(batch), *inputs.mean.shape[1:]), self.request.loss.noise_offset
 
         def normal(*size: int) -> Tensor:
-            return torch.randn(size, generator=stream, device=self.device)[piece]
+            return torch.randn(size, generator=stream, device=stream.device)[piece].to(self.device)
 
         latents = inputs.mean + inputs.std * normal(*shape)
         noise = normal(*shape)
         if noise_offset:
             noise = noise + noise_offset * normal(*shape[:2], *[1] * (len(shape) - 2))
-        levels = self.objective.draw_levels(len(batch), stream, (shape[-2], shape[-1]))[piece]
+        levels = self.objective.draw_levels(len(batch), stream, (shape[-2], shape[-1]))[piece].to(self.device)
         if self.request.lora.dropout or self.request.lora.rank_dropout:
             # PEFT's dropout draws from the global stream, which `Loop` restores; other pieces, other masks.
             torch.manual_seed(derived_seed("dropout", seed, piece.start) if piece.start else seed)

@@ -51,6 +51,8 @@ Training
     training_run           a short training request, and ways to interrupt or watch its run
 
 Surroundings
+    device                 the device that tests compute on
+    pretend_cuda           a pretend CUDA device for a CPU-only PyTorch
     shell                  the shell's verbs in this process
     fake_llm               a chat-completions endpoint that answers, or fails, as told
     fake_vision            the same for models that see: it tells the number painted into a picture

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from kit.device import chosen_device
 from torch import Tensor
 
 from atelier.dataset.cache import EncodedItem
@@ -31,7 +32,8 @@ def scheduler_config(prediction_type: str = "epsilon") -> dict:
 
 
 def denoiser(unet: UNet2DConditionModel | None = None, dtype: torch.dtype = torch.float32) -> UNetDenoiser:
-    return UNetDenoiser((unet or tiny_unet()).to(dtype), scheduler_config(), None, torch.device("cpu"), dtype)
+    device = chosen_device()
+    return UNetDenoiser((unet or tiny_unet()).to(device, dtype), scheduler_config(), None, device, dtype)
 
 
 @dataclass

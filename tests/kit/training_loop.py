@@ -46,9 +46,9 @@ class StopAt(Progress):
 
 
 def loop_in(folder: Path, request: TrainRequest, progress: Progress | None = None, data: MemorySet | None = None,
-            **more: Any) -> Loop:
+            unet: Any = None, **more: Any) -> Loop:
     """Of a small UNet on eight pictures, if not told otherwise; its files go into `folder`."""
-    trainer = Trainer(denoiser(), data or MemorySet.of(8), request)
+    trainer = Trainer(denoiser(unet), data or MemorySet.of(8), request)
     return Loop(trainer, RunFolder(folder), progress or Progress(), metadata=lambda step: {"step": str(step)}, **more)
 
 

@@ -111,7 +111,7 @@ def test_values_between_off_and_as_preset_are_refused(pack: ModuleType) -> None:
 
 def test_train_lora_overrides_its_option_nodes(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """Preset, then LoRA Config and Training Options, then the widgets of Train LoRA; and as the shell has it."""
-    module = pack_module(pack, "nodes.train_lora")
+    module = pack_module(pack, "nodes.training_request")
     built: list[Any] = []
 
     class Stop(Exception):

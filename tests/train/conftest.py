@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit.checkpoints import write_sd1
+from kit.device import chosen_device
 from kit.pictures import write_pictures
 from kit.training_run import FOLDER, REQUEST
 
@@ -32,9 +34,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
 
 @pytest.fixture
 def run(tmp_path: Path, model: DiffusersModel, pictures: TrainingSet):
-    paths = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
+    paths = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", str(chosen_device()))
 
     def _run(name: str = "fox", request: TrainRequest = REQUEST, data: TrainingSet = pictures,
-             progress: Progress | None = None, **more: bool) -> TrainReport:
+             progress: Progress | None = None, **more: Any) -> TrainReport:
         return train(name, model, data, request, paths, progress or Progress(), **more)
     return _run

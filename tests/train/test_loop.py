@@ -18,6 +18,7 @@ from atelier.errors import AtelierError
 from atelier.lora.file import load_lora
 from atelier.progress import Interrupted, Progress
 from atelier.train.early_stopping import EarlyStopping
+from atelier.train.loss_scale import LossScale
 from atelier.train.run_folder import RunFolder
 from atelier.train.state_file import load_state
 from atelier.train.trainer import StepResult, Trainer
@@ -137,7 +138,7 @@ def test_a_slow_first_step_does_not_stay_in_the_rate(tmp_path: Path) -> None:
     loop = loop_in(tmp_path, request(dict(rank=4), QUIET, steps=5), progress, clock=lambda: now[0])
     plain = loop.trainer.train_step
 
-    def timed(step: int, loss_scale: float) -> StepResult:
+    def timed(step: int, loss_scale: LossScale) -> StepResult:
         now[0] += 0.1 if step else 300
         return plain(step, loss_scale)
 
@@ -157,7 +158,7 @@ def test_pictures_and_validations_are_not_in_the_rate(tmp_path: Path) -> None:
     loop = loop_in(tmp_path, request(dict(rank=4), options, steps=8), progress, clock=lambda: now[0], draw=draw)
     plain, validate = loop.trainer.train_step, loop.trainer.validate
 
-    def timed(step: int, loss_scale: float) -> StepResult:
+    def timed(step: int, loss_scale: LossScale) -> StepResult:
         now[0] += 0.5
         return plain(step, loss_scale)
 

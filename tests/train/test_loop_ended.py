@@ -17,6 +17,7 @@ from atelier.errors import AtelierError
 from atelier.lora.file import load_lora
 from atelier.progress import Interrupted, Progress
 from atelier.train.loop import Loop
+from atelier.train.loss_scale import LossScale
 from atelier.train.run_folder import RunFolder
 from atelier.train.trainer import StepResult, Trainer
 
@@ -233,9 +234,9 @@ def test_nan_ends_the_run_and_keeps_the_last_good_weights(tmp_path: Path, ema: f
     loop = loop_in(tmp_path, config)
     plain = loop.trainer.train_step
 
-    def broken(step: int, loss_scale: float) -> StepResult:
+    def broken(step: int, loss_scale: LossScale) -> StepResult:
         result = plain(step, loss_scale)
-        return StepResult(result.loss * float("nan"), torch.tensor(False), loss_scale) if step == 3 else result
+        return StepResult(result.loss * float("nan"), ~result.finite, loss_scale) if step == 3 else result
 
     loop.trainer.train_step = broken
     with pytest.raises(AtelierError, match="step 4") as caught:
@@ -255,9 +256,9 @@ def test_nan_right_after_resuming_keeps_what_was_learnt_before(tmp_path: Path) -
     loop = loop_in(tmp_path, config)
     plain = loop.trainer.train_step
 
-    def broken(step: int, loss_scale: float) -> StepResult:
+    def broken(step: int, loss_scale: LossScale) -> StepResult:
         result = plain(step, loss_scale)
-        return StepResult(result.loss * float("nan"), torch.tensor(False), loss_scale)
+        return StepResult(result.loss * float("nan"), ~result.finite, loss_scale)
 
     loop.trainer.train_step = broken
     with pytest.raises(AtelierError, match="weights of step 3 are kept"):

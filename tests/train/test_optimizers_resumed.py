@@ -46,10 +46,10 @@ def test_a_run_goes_on_bit_for_bit(name: str, tmp_path: Path) -> None:
     start = whole.adapters.snapshot()
     train_steps(whole, 6)
     train_steps(cut, 3)
-    save_state(tmp_path / "state.safetensors", cut, RunState(early_stopping=EarlyStopping(0), step=3, loss_scale=1.0))
+    save_state(tmp_path / "state.safetensors", cut, RunState(early_stopping=EarlyStopping(0), step=3))
     load_state(tmp_path / "state.safetensors", resumed)
     for step in range(3, 6):
-        resumed.train_step(step, 1.0)
+        resumed.train_step(step, resumed.initial_loss_scale)
     assert any(not torch.equal(one, other) for one, other in zip(start, whole.adapters.masters, strict=True))
     for one, other in zip(whole.adapters.masters, resumed.adapters.masters, strict=True):
         assert torch.equal(one, other)
@@ -85,7 +85,7 @@ def test_no_type_changes_on_the_way(tmp_path: Path) -> None:
         run.optimizer.param_groups[0]["base_lr"] = 1e-3
     train_steps(first, 1)
     path = tmp_path / "state.safetensors"
-    save_state(path, first, RunState(early_stopping=EarlyStopping(0), step=1, loss_scale=1.0))
+    save_state(path, first, RunState(early_stopping=EarlyStopping(0), step=1))
     load_state(path, second)
     state = second.optimizer.state[second.adapters.masters[0]]
     assert (state["half"].dtype, state["count"].dtype) == (torch.bfloat16, torch.int64)
@@ -112,10 +112,10 @@ def test_a_state_of_release_2_is_read(tmp_path: Path) -> None:
     tensors = {f"optimizer/{index}/{key}": value for index, entries in old["state"].items()
                for key, value in entries.items()}
     tensors |= {f"weight/{index}": weight.detach().clone() for index, weight in enumerate(first.adapters.masters)}
-    facts = {**RunState(early_stopping=EarlyStopping(0), step=2, loss_scale=1.0).as_dict(), "total": 12,
+    facts = {**RunState(early_stopping=EarlyStopping(0), step=2).as_dict(), "total": 12,
              "groups": old["param_groups"], "scalars": {}}
     save_file(tensors, tmp_path / "state.safetensors", {"atelier": json.dumps(facts)})
     load_state(tmp_path / "state.safetensors", second)
     for run in (first, second):
-        run.train_step(2, 1.0)
+        run.train_step(2, run.initial_loss_scale)
     assert all(torch.equal(a, b) for a, b in zip(first.adapters.masters, second.adapters.masters, strict=True))

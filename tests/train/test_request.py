@@ -9,7 +9,7 @@ import torch
 
 from atelier.errors import AtelierError
 from atelier.shell.train_file import read_train_file
-from atelier.train.devices import pick_dtype
+from atelier.train.devices import pick_device, pick_dtype
 from atelier.train.request.levels import LevelConfig
 from atelier.train.request.lora import LoraConfig
 from atelier.train.request.presets import PRESETS, build_request
@@ -129,3 +129,21 @@ def test_the_file_that_training_starts_from_is_looked_for_beside_the_configurati
     path.write_text('name = "x"\nmodel = "m.safetensors"\nsteps = 3\n[data]\nfolder = "p"\n'
                     '[lora]\ninit_lora = "first.safetensors"\n', encoding="utf-8")
     assert read_train_file(path).request.lora.init_lora == str(tmp_path / "first.safetensors")
+
+
+@pytest.mark.parametrize(("card", "capability", "wanted"), [
+    ("NVIDIA GeForce GTX 1660 Ti", (7, 5), torch.float32), ("NVIDIA T1000 8GB", (7, 5), torch.float32),
+    ("NVIDIA GeForce RTX 2070", (7, 5), torch.float16), ("NVIDIA GeForce GTX 1080", (6, 1), torch.float16),
+    ("NVIDIA GeForce RTX 3060", (8, 6), torch.bfloat16)])
+def test_the_type_suits_the_card(monkeypatch: pytest.MonkeyPatch, card: str, capability: tuple[int, int],
+                                 wanted: torch.dtype) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: card)
+    assert pick_dtype("auto", torch.device("cuda")) == wanted
+
+
+def test_intels_cards_are_found_and_compute_in_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.xpu, "is_available", lambda: True)
+    monkeypatch.setattr(torch.xpu, "device_count", lambda: 1)
+    assert pick_device("auto") == torch.device("xpu") and pick_dtype("auto", pick_device("auto")) == torch.bfloat16

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,6 +32,7 @@ from atelier.models.load import load_unet
 from atelier.models.open import open_model
 from atelier.progress import Interrupted, Progress
 from atelier.train.devices import RunPaths
+from atelier.train.loss_scale import LossScale
 from atelier.train.run import train
 from atelier.train.trainer import StepResult, Trainer
 
@@ -65,6 +68,20 @@ def test_a_finished_run_is_reused_and_its_file_restored(run) -> None:
     other = run(name="folder/renamed")
     assert other.reused
     assert load_file(other.lora).keys() == load_file(first.lora).keys()
+
+
+def test_a_finished_run_leaves_the_device_to_others(run) -> None:
+    """What a host unloads for a training, it keeps when there is none."""
+    entered: list[str] = []
+
+    @contextmanager
+    def exclusive() -> Iterator[None]:
+        entered.append("in")
+        yield
+        entered.append("out")
+
+    assert not run(exclusive=exclusive).reused and entered == ["in", "out"]
+    assert run(exclusive=exclusive).reused and entered == ["in", "out"]
 
 
 def test_another_request_trains_anew_and_overwrites_nothing(run, tmp_path: Path) -> None:
@@ -133,9 +150,9 @@ def test_an_interrupted_run_leaves_a_lora_and_goes_on_exactly(run, tmp_path: Pat
 def test_a_loss_that_is_no_number_stops_and_keeps_the_last_good_weights(run, tmp_path: Path, monkeypatch) -> None:
     plain = Trainer.train_step
 
-    def breaks(trainer: Trainer, step: int, loss_scale: float) -> StepResult:
+    def breaks(trainer: Trainer, step: int, loss_scale: LossScale) -> StepResult:
         result = plain(trainer, step, loss_scale)
-        return StepResult(result.loss * float("nan"), torch.tensor(False), loss_scale) if step == 2 else result
+        return StepResult(result.loss * float("nan"), ~result.finite, loss_scale) if step == 2 else result
 
     monkeypatch.setattr(Trainer, "train_step", breaks)
     with pytest.raises(AtelierError, match=r"(?i)nan|finite"):

@@ -14,11 +14,12 @@ from atelier import files
 from atelier.dataset.store import PackStore
 from atelier.errors import AtelierError
 from atelier.train.early_stopping import EarlyStopping
+from atelier.train.loss_scale import LossScale
 from atelier.train.run_state import RunState
 from atelier.train.state_file import load_state, save_state
 from atelier.train.trainer import Trainer
 
-STATE = RunState(early_stopping=EarlyStopping(3, best=0.5, best_step=2), step=4, loss_scale=2.0)
+STATE = RunState(early_stopping=EarlyStopping(3, best=0.5, best_step=2), step=4, loss_scale=LossScale.restored(2.0, 7))
 
 
 def trainer(ema_decay: float = 0.0) -> Trainer:

@@ -9,6 +9,7 @@ import torch
 from kit.training import MemorySet, denoiser
 from kit.training_loop import QUIET, request
 
+from atelier.train.loss_scale import LossScale
 from atelier.train.trainer import Trainer
 
 
@@ -17,7 +18,7 @@ def trainer_of(dtype: torch.dtype = torch.float32, **options: Any) -> Trainer:
     trainer = Trainer(denoiser(dtype=dtype), MemorySet.of(8), request(dict(rank=4), QUIET | options, steps=10))
     with torch.no_grad():  # an untrained LoRA has gradients in half of its matrices alone
         for master in trainer.adapters.masters:
-            master.add_(0.02 * torch.randn_like(master))
+            master.add_(0.02 * torch.randn(master.shape).to(master.device))
     trainer.adapters.sync_to_model()
     return trainer
 
@@ -47,7 +48,7 @@ def test_the_loss_scale_leaves_the_gradients() -> None:
     plain, scaled = trainer_of(torch.bfloat16), trainer_of(torch.bfloat16)
     seen: list[list[torch.Tensor]] = []
     for trainer, scale in ((plain, 1.0), (scaled, 2.0 ** 10)):
-        trainer._accumulate(0, scale)
+        trainer._accumulate(0, LossScale.restored(scale, 0, trainer.device))
         seen.append([master.grad.clone() for master in trainer.adapters.masters])
     assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-9) for a, b in zip(*seen, strict=True))
 
@@ -65,7 +66,7 @@ def test_noise_offset_moves_each_channel_by_its_own_amount(monkeypatch: pytest.M
 
         with monkeypatch.context() as patched:
             patched.setattr(type(trainer.objective), "noisy", noisy)
-            trainer.train_step(0, 1.0)
+            trainer.train_step(0, trainer.initial_loss_scale)
     moved = (seen[1] - seen[0]).flatten(2)
     assert torch.allclose(moved, moved[..., :1].expand_as(moved), atol=1e-6)
     assert len({round(value, 5) for value in moved[..., 0].flatten().tolist()}) == moved[..., 0].numel()

@@ -1,0 +1,149 @@
+"""A training step on a card: what makes the host wait, and how much work survives when memory runs out.
+
+`test_card.py` runs this file on the pretend device; on a real card it runs by itself.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kit.training import MemorySet, denoiser, tiny_unet
+from kit.training_loop import QUIET, loop_in, request, same
+
+from atelier.errors import AtelierError
+from atelier.train.batch_loader import BatchLoader
+from atelier.train.bucket_sampler import SampleUse
+from atelier.train.loop import Loop
+from atelier.train.trainer import Trainer
+
+pytestmark = pytest.mark.gpu
+CARD = torch.device("cuda")
+
+
+@pytest.mark.parametrize("options", [
+    {}, dict(gradient_accumulation=2), dict(ema_decay=0.9, min_snr_gamma=5.0, noise_offset=0.1),
+    dict(prior_weight=0.5, caption_dropout=0.5), dict(kind="dora"), dict(dropout=0.3)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_the_host_never_waits_for_a_step(card: Any, dtype: torch.dtype, options: dict[str, Any]) -> None:
+    config = request(dict(rank=4), QUIET | options, steps=30)
+    trainer = Trainer(denoiser(dtype=dtype), MemorySet.of(6, prior=2), config)
+    scale = trainer.initial_loss_scale
+    for step in range(8):  # every picture has been on the card once
+        scale = trainer.train_step(step, scale).loss_scale
+    card.reset()
+    for step in range(8, 14):
+        scale = trainer.train_step(step, scale).loss_scale
+    assert card.waits() == {}
+
+
+def test_inputs_beyond_the_cache_are_copied_without_a_wait(card: Any) -> None:
+    loader = BatchLoader(MemorySet.of(2), CARD, torch.float32, prior_weight=1.0, cached_text=True, budget=0)
+    card.reset()
+    batch = loader((SampleUse(0), SampleUse(1)))
+    assert card.waits() == {} and batch.mean.device.type == "cuda"
+    assert not any(loader._kept.values())
+
+
+def loop_of(folder: Path, rank: int, **more: Any) -> Loop:
+    config = request(dict(rank=rank), QUIET | dict(batch_size=1), steps=12)
+    return loop_in(folder, config, data=MemorySet.of(16), **more)
+
+
+@pytest.mark.parametrize("rank", [64, 512])
+@pytest.mark.parametrize("spare", [0.05, 0.3, 0.6, 0.97])
+def test_what_was_learnt_is_saved_when_memory_runs_out(tmp_path: Path, card: Any, rank: int, spare: float) -> None:
+    """With room for so much of what a step takes; the adapters alone are more than that."""
+    loop, peaks = loop_of(tmp_path, rank), []
+    plain = loop.trainer.train_step
+
+    def step(number: int, scale: Any) -> Any:
+        if number < 4:
+            card.reset()
+            before = card.live
+            result = plain(number, scale)
+            peaks.append(card.peak - before)
+            return result
+        card.limit(int(peaks[-1] * spare))
+        return plain(number, scale)
+
+    loop.trainer.train_step = step
+    with pytest.raises(AtelierError, match=r"Memory ran out at step 5 ") as caught:
+        loop.run()
+    assert caught.value.__cause__ is None and caught.value.__context__ is None, "it would hold the failed step"
+    card.limit(None)
+    reference = loop_in(tmp_path / "other", request(dict(rank=rank), QUIET | dict(batch_size=1), steps=4),
+                        data=MemorySet.of(16))
+    reference.run()
+    assert same(loop.folder.last, reference.folder.last)
+    assert loop_of(tmp_path, rank).run().began_step == 4
+
+
+def test_what_was_learnt_is_saved_when_memory_runs_out_in_a_validation(tmp_path: Path, card: Any) -> None:
+    loop = loop_in(tmp_path, request(dict(rank=256), QUIET | dict(monitor="validation", validate_every=2, patience=9),
+                                     steps=6), data=MemorySet.of(4, size=32))
+    plain = loop.trainer.validate
+
+    def validate(check: Any) -> float:
+        card.limit(100_000)
+        return plain(check)
+
+    loop.trainer.validate = validate
+    with pytest.raises(AtelierError, match="validating after step 2"):
+        loop.run()
+    assert loop.folder.last.exists() and loop.folder.state.exists()
+
+
+def test_a_step_that_does_not_fit_is_done_again_with_checkpointing(tmp_path: Path, card: Any) -> None:
+    unet, data = tiny_unet(), MemorySet.of(4, size=32)
+    loop = loop_in(tmp_path, request(dict(rank=4), QUIET, steps=3), data=data, unet=unet,
+                   save_memory=unet.enable_gradient_checkpointing)
+    plain, limits = loop.trainer.train_step, []
+
+    def step(number: int, scale: Any) -> Any:
+        if not limits:
+            card.reset()
+            before = card.live
+            plain(number, scale)
+            limits.append(card.peak - before)
+            loop.trainer.drop_step(0)
+            loop.trainer.adapters.load(start)
+            card.limit(int(limits[0] * 0.8))
+        return plain(number, scale)
+
+    start = loop.trainer.adapters.snapshot()
+    loop.trainer.train_step = step
+    loop.run()
+    card.limit(None)
+    reference = loop_in(tmp_path / "other", request(dict(rank=4), QUIET, steps=3), data=data)
+    reference.run()
+    assert loop.memory_saved and loop.state.history.losses == pytest.approx(reference.state.history.losses, rel=1e-5)
+
+
+def test_what_is_only_kept_is_not_on_the_card(tmp_path: Path, card: Any) -> None:
+    """Last finite weights, and the masters while a running average takes their place: no second copy of them there."""
+    config = request(dict(rank=64), QUIET | dict(monitor="validation", validate_every=2, ema_decay=0.9, patience=9),
+                     steps=4)
+    loop = loop_in(tmp_path, config, data=MemorySet.of(2))
+    size = sum(master.numel() * 4 for master in loop.trainer.adapters.masters)
+    before = card.live
+    loop.run()
+    # Two moments of AdamW. Inputs and the rest are small.
+    assert card.live - before < 2.5 * size
+    assert {tensor.device.type for tensor in loop._checkpoints._finite} == {"cpu"}
+
+
+def test_random_numbers_come_from_the_processor_where_a_device_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As DirectML's device, for which torch has none."""
+    plain = torch.Generator
+
+    def made(device: Any = "cpu") -> torch.Generator:
+        if torch.device(device).type != "cpu":
+            raise RuntimeError("Device type PRIVATEUSEONE is not supported for torch.Generator() api.")
+        return plain()
+
+    monkeypatch.setattr(torch, "Generator", made)
+    trainer = Trainer(denoiser(), MemorySet.of(2), request(dict(rank=2), QUIET, steps=2))
+    assert trainer.train_step(0, trainer.initial_loss_scale).loss.isfinite()
