@@ -126,7 +126,7 @@ _BELOW_OUTPUT = {("AtelierSaveTitled", "folder"), ("AtelierDenoisingSteps", "ani
 _NAMES = {("AtelierTrainLora", "name"), ("AtelierExportCheckpoint", "name"), ("AtelierConvertLora", "name"),
           ("AtelierAddPromptExample", "name"), ("AtelierComparisonPicture", "key"),
           ("AtelierModelToCompare", "lora_name"), ("AtelierResizeLora", "name"), ("AtelierMergeLoras", "name"),
-          ("AtelierExtractLora", "name")}
+          ("AtelierExtractLora", "name"), ("AtelierExportTraining", "name")}
 _SOUNDS_LIKE_ONE = ("folder", "path", "file", "dir", "url", "address", "name", "masks", "prior", "dataset", "animation",
                     "key")
 
