@@ -35,8 +35,9 @@ class TrainingOptionsNode(io.ComfyNode):
                 count("batch_size", "Pictures per batch. More is steadier and needs more memory.", low=1, high=256),
                 count("gradient_accumulation", "Batches per step: a larger batch without its memory.", low=1, high=256),
                 choice("optimizer", OPTIMIZERS,
-                       "adamw8bit needs the package bitsandbytes, prodigy the package prodigyopt and a rate of 1."),
-                choice("schedule", SCHEDULES, "The learning rate over the run; linear and cosine fall to 0."),
+                       "Names with 8bit need the package bitsandbytes; lion, came and adafactor the package "
+                       "pytorch-optimizer; prodigy the package prodigyopt and a rate of 1."),
+                choice("schedule", SCHEDULES, "The learning rate over the run; all but constant fall to 0."),
                 count("warmup_steps", "Steps in which the learning rate rises from 0."),
                 choice("monitor", MONITORS,
                        "What early stopping and the best weights are judged by: a loss on fixed pictures, noise and "

@@ -2,7 +2,7 @@
 
     python tools/memory_table.py [--check]
 
-Nothing is measured: `atelier.train.memory.step_memory` counts shapes. Between the markers of the page everything is
+Nothing is measured: `atelier.train.unet_memory.count_unet` counts shapes. Between the markers of the page everything is
 replaced; with --check it is only compared.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -45,63 +44,56 @@ def unet_config(changes: dict[str, Any]) -> dict[str, Any]:
         return dict(UNet2DConditionModel(**changes).config)
 
 
-def counts() -> dict[tuple[str, bool, int], Any]:
-    """`StepMemory` by model, checkpointing and batch size."""
+def counts() -> dict[tuple[str, int], Any]:
+    """`StepCount` by model and batch size."""
     import torch
 
-    from atelier.train.memory import step_memory
     from atelier.train.request.lora import LoraConfig
+    from atelier.train.unet_memory import count_unet
 
-    counted: dict[tuple[str, bool, int], Any] = {}
-    for name, (changes, side) in MODELS.items():
-        config = unet_config(changes)
-        for checkpointing in (False, True):
-            for batch in BATCHES:
-                counted[name, checkpointing, batch] = step_memory(
-                    config, LoraConfig(rank=16), dtype=torch.bfloat16, batch=batch, height=side, width=side,
-                    checkpointing=checkpointing)
-    return counted
+    return {(name, batch): count_unet(unet_config(changes), LoraConfig(rank=16), dtype=torch.bfloat16, batch=batch,
+                                      height=side, width=side)
+            for name, (changes, side) in MODELS.items() for batch in BATCHES}
 
 
-def tables(counted: dict[tuple[str, bool, int], Any]) -> str:
+def planned(count: Any, free: float | None, **choices: Any) -> Any:
+    """`MemoryPlan` for so many bytes of a card."""
+    from atelier.train.memory_plan import plan_memory
+    from atelier.train.request.device import DeviceConfig
+
+    return plan_memory(count, DeviceConfig(**choices), None if free is None else int(free))
+
+
+def tables(counted: dict[tuple[str, int], Any]) -> str:
     """Both tables in Markdown: GiB by batch size, and what fits on which card."""
     rows = ["| model | checkpointing | weights | adapters | " + " | ".join(f"batch {n}" for n in BATCHES) + " |",
             "|---|---|---:|---:|" + "---:|" * len(BATCHES)]
     fits = ["| card | " + " | ".join(MODELS) + " |", "|---|" + "---|" * len(MODELS)]
     for name in MODELS:
-        for checkpointing in (False, True):
-            row = [counted[name, checkpointing, batch] for batch in BATCHES]
-            cells = [row[0].weights, row[0].adapters, *(step.total for step in row)]
-            rows.append(f"| {name} | {'on' if checkpointing else 'off'} | "
-                        + " | ".join(f"{value / GIB:.2f}" for value in cells) + " |")
+        for choice in ("off", "on"):
+            one = counted[name, 1]
+            needs = [planned(counted[name, batch], None, gradient_checkpointing=choice).need for batch in BATCHES]
+            rows.append(f"| {name} | {choice} | "
+                        + " | ".join(f"{value / GIB:.2f}" for value in (one.weights, one.adapters, *needs)) + " |")
     for card in CARDS:
         fits.append(f"| {card} GB | " + " | ".join(_advice(counted, name, card) for name in MODELS) + " |")
     return "\n".join([*rows, "", *fits])
 
 
-def _advice(counted: dict[tuple[str, bool, int], Any], name: str, card: int) -> str:
-    def most(checkpointing: bool) -> int:
-        return max((n for n in BATCHES if counted[name, checkpointing, n].total / GIB <= card - RESERVE), default=0)
+def _advice(counted: dict[tuple[str, int], Any], name: str, card: int) -> str:
+    free = (card - RESERVE) * GIB
+
+    def most(choice: str) -> int:
+        return max((batch for batch in BATCHES if planned(counted[name, batch], free, gradient_checkpointing=choice,
+                                                         blocks_to_swap=0).fits), default=0)
 
     def described(batch: int) -> str:
         return f"batch {'4 or more' if batch == BATCHES[-1] else f'up to {batch}'}" if batch else "not at all"
 
-    swapped = "" if most(True) else _swapped(name, card)
-    return f"without: {described(most(False))}; with: {described(most(True))}{swapped}"
-
-
-def _swapped(name: str, card: int) -> str:
-    """Whether a picture at a time fits with blocks in main memory."""
-    import torch
-
-    from atelier.train.request.request import TrainRequest
-    from atelier.train.unet_memory_plan import plan_unet
-
-    changes, side = MODELS[name]
-    data: Any = SimpleNamespace(items=[SimpleNamespace(height=side, width=side)])
-    plan = plan_unet(unet_config(changes), data, TrainRequest(steps=1).override({"rank": 16}), torch.bfloat16,
-                     int((card - RESERVE) * GIB))
-    return f"; with {len(plan.swapped)} of {plan.blocks} blocks in main memory: batch up to 1" if plan.fits else ""
+    plan = planned(counted[name, 1], free)
+    swapped = (f"; with {len(plan.swapped)} of {plan.blocks} blocks in main memory: batch up to 1"
+               if plan.swapped and plan.fits else "")
+    return f"without: {described(most('off'))}; with: {described(most('on'))}{swapped}"
 
 
 def page(text: str, content: str) -> str:

@@ -34,7 +34,6 @@ def begun_with(request: TrainRequest, processes: Processes, runs: Path,
         processes: The present ones.
         runs: Folder of all runs.
         identity: Of a request.
-
     """
     count, length = processes.count, identity(request).length
     others = {_began(folder) for path in runs.glob(f"*-{length}") if (folder := RunFolder(path)).state.exists()}

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .memory import HEADROOM
 from .request.device import DeviceConfig
 from .step_count import StepCount
 
 GIB = 1024**3
+HEADROOM = 1.15
+"""Allowance over what is counted as allocated anew in each step: allocator rounding, workspaces, the optimiser's
+temporaries."""
 
 
 @dataclass(frozen=True, kw_only=True)

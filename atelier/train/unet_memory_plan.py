@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -11,22 +10,12 @@ from torch import nn
 
 from ..dataset.cache import EncodedSet
 from .block_swap import BlockSwap
-from .memory import StepMemory, step_memory
 from .memory_plan import MemoryPlan, plan_memory
 from .request.request import TrainRequest
-from .step_count import StepCount
+from .unet_memory import count_unet, unet_blocks
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-
-def unet_blocks(unet: nn.Module) -> dict[str, nn.Module]:
-    """What diffusers' gradient checkpointing forgets and computes again: residual and transformer blocks, by path."""
-    from diffusers.models.attention import BasicTransformerBlock
-    from diffusers.models.resnet import ResnetBlock2D
-
-    return {path: module for path, module in unet.named_modules()
-            if isinstance(module, BasicTransformerBlock | ResnetBlock2D)}
 
 
 def plan_unet(unet: Mapping[str, Any], data: EncodedSet, request: TrainRequest, dtype: torch.dtype, free: int | None
@@ -46,13 +35,9 @@ def plan_unet(unet: Mapping[str, Any], data: EncodedSet, request: TrainRequest, 
         return plan_memory(None, config, None)
     item = max(data.items, key=lambda item: item.height * item.width)
 
-    def counted(checkpointing: bool) -> StepMemory:
-        return step_memory(unet, request.lora, dtype=dtype, batch=request.optimizer.batch_size,
-                           height=item.height, width=item.width, checkpointing=checkpointing)
-
-    plain, redone = counted(False), counted(True)
-    return plan_memory(StepCount(weights=plain.weights, blocks=_sizes(unet, dtype), adapters=plain.adapters,
-                                 kept=plain.activations, kept_with_checkpointing=redone.activations), config, free)
+    count = count_unet(unet, request.lora, dtype=dtype, batch=request.optimizer.batch_size, height=item.height,
+                       width=item.width)
+    return plan_memory(count, config, free)
 
 
 def place_unet(unet: UNet2DConditionModel, plan: MemoryPlan, device: torch.device) -> None:
@@ -66,15 +51,6 @@ def place_unet(unet: UNet2DConditionModel, plan: MemoryPlan, device: torch.devic
         nn.Module.to(unet, device)
     if plan.checkpointing:
         unet.enable_gradient_checkpointing()
-
-
-def _sizes(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, int]:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-    with torch.device("meta"):
-        unet: Any = UNet2DConditionModel.from_config(copy.deepcopy(dict(config)))
-    return {path: sum(parameter.numel() for parameter in block.parameters()) * dtype.itemsize
-            for path, block in unet_blocks(unet).items()}
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -1,6 +1,6 @@
 """A whole run on a card: encoding, training in the type that suits it, samples, interruption and resuming; and scores.
 
-`test_card.py` runs this file on the pretend device; on a real card it runs by itself.
+`test_card.py` runs this file on the pretend device.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A training step on a card: what makes the host wait, and how much work survives when memory runs out.
 
-`test_card.py` runs this file on the pretend device; on a real card it runs by itself.
+`test_card.py` runs this file on the pretend device, whose `card` fixture it needs.
 """
 
 from __future__ import annotations

@@ -14,8 +14,10 @@ from kit.training import MemorySet, tiny_unet
 from kit.training_loop import request
 
 from atelier.train.adapters import Adapters
-from atelier.train.memory import step_memory
+from atelier.train.memory_plan import plan_memory
+from atelier.train.request.device import DeviceConfig
 from atelier.train.request.lora import LoraConfig
+from atelier.train.unet_memory import count_unet
 from atelier.train.unet_memory_plan import place_unet, plan_unet
 
 CPU = torch.device("cpu")
@@ -60,14 +62,13 @@ def forward(unet: torch.nn.Module, batch: int, size: int, *, backward: bool = Fa
 def test_the_count_is_what_a_real_step_saves(batch: int, size: int, targets: str) -> None:
     lora = LoraConfig(rank=4, targets=targets)
     unet = adapted(lora)
-    estimate = step_memory(tiny_unet().config, lora, dtype=torch.float32, batch=batch, height=size, width=size)
-    assert estimate.activations == pytest.approx(size_of(saved(unet, lambda: forward(unet, batch, size))), rel=0.1)
+    estimate = count_unet(tiny_unet().config, lora, dtype=torch.float32, batch=batch, height=size, width=size)
+    assert estimate.kept == pytest.approx(size_of(saved(unet, lambda: forward(unet, batch, size))), rel=0.1)
 
 
 def test_checkpointing_keeps_the_blocks_inputs_and_redoes_one_block_at_a_time() -> None:
     lora = LoraConfig(rank=4)
-    plain, little = (step_memory(tiny_unet().config, lora, dtype=torch.float32, batch=2, height=32, width=32,
-                                 checkpointing=on) for on in (False, True))
+    count = count_unet(tiny_unet().config, lora, dtype=torch.float32, batch=2, height=32, width=32)
     unet = adapted(lora)
     unet.enable_gradient_checkpointing()
     given: list[tuple[torch.nn.Module, tuple[Any, ...]]] = []
@@ -79,10 +80,9 @@ def test_checkpointing_keeps_the_blocks_inputs_and_redoes_one_block_at_a_time() 
     inputs = [value for _, arguments in given for value in arguments if isinstance(value, torch.Tensor)]
     between |= {value.untyped_storage().data_ptr(): value for value in inputs}
     redone = [size_of(saved(unet, lambda b=block, a=arguments: b(*a))) for block, arguments in given]
-    assert little.activations == pytest.approx(size_of(between) + max(redone), rel=0.1)
-    assert max(redone) > 0.2 * little.activations, "the largest block must matter here"
-    assert little.activations < 0.7 * plain.activations
-    assert (little.weights, little.adapters) == (plain.weights, plain.adapters)
+    assert count.kept_with_checkpointing == pytest.approx(size_of(between) + max(redone), rel=0.1)
+    assert max(redone) > 0.2 * count.kept_with_checkpointing, "the largest block must matter here"
+    assert count.kept_with_checkpointing < 0.7 * count.kept
 
 
 def test_weights_and_adapters_are_counted_from_the_shapes() -> None:
@@ -90,27 +90,29 @@ def test_weights_and_adapters_are_counted_from_the_shapes() -> None:
     weights = sum(p.numel() for p in unet.parameters())
     trained = Adapters({"unet": unet}, LoraConfig(rank=8), seed=0)
     count = sum(p.numel() for p in trained.parameters)
-    full = step_memory(tiny_unet().config, LoraConfig(rank=8), dtype=torch.float32, batch=1, height=8, width=8)
-    half = step_memory(tiny_unet().config, LoraConfig(rank=8), dtype=torch.bfloat16, batch=1, height=8, width=8)
+    full = count_unet(tiny_unet().config, LoraConfig(rank=8), dtype=torch.float32, batch=1, height=8, width=8)
+    half = count_unet(tiny_unet().config, LoraConfig(rank=8), dtype=torch.bfloat16, batch=1, height=8, width=8)
     assert (full.weights, half.weights) == (4 * weights, 2 * weights)
     # float32: weight, gradient, two moments. bfloat16: besides, a weight and a gradient of two bytes.
     assert (full.adapters, half.adapters) == (16 * count, 20 * count)
-    assert half.activations < 0.6 * full.activations
+    assert half.kept < 0.6 * full.kept
 
 
 def test_auto_switches_on_when_the_budget_is_small() -> None:
     unet, data = tiny_unet(), MemorySet.of(2, size=32)
-    need = step_memory(unet.config, LoraConfig(), dtype=torch.float32, batch=1, height=32, width=32)
+    need = plan_memory(count_unet(unet.config, LoraConfig(), dtype=torch.float32, batch=1, height=32, width=32),
+                       DeviceConfig(gradient_checkpointing="off"), None).need
+    assert need
 
     def checkpointed(free: int | None, **options: Any) -> bool:
         return plan_unet(unet.config, data, request(steps=1, **options), torch.float32, free).checkpointing
 
-    assert checkpointed(need.total - 1)
-    assert not checkpointed(need.total + 1)
-    assert checkpointed(need.total + 1, batch_size=2)
+    assert checkpointed(need - 1)
+    assert not checkpointed(need + 1)
+    assert checkpointed(need + 1, batch_size=2)
     assert not checkpointed(None), "a CPU does not tell what is free"
     for choice, answer in (("on", True), ("off", False)):
-        assert checkpointed(need.total, gradient_checkpointing=choice) is answer
+        assert checkpointed(need, gradient_checkpointing=choice) is answer
 
 
 def test_a_unet_whose_blocks_wait_in_main_memory_trains_alike() -> None:
@@ -142,9 +144,9 @@ def test_a_unet_whose_blocks_wait_in_main_memory_trains_alike() -> None:
 def test_published_models_are_counted_whole() -> None:
     """Their published numbers of parameters; twice the pictures keep twice as much."""
     sd1, sdxl = dict(published_unet("sd1").config), dict(published_unet("sdxl").config)
-    one, two = (step_memory(sd1, LoraConfig(rank=16), dtype=torch.bfloat16, batch=batch, height=64, width=64)
+    one, two = (count_unet(sd1, LoraConfig(rank=16), dtype=torch.bfloat16, batch=batch, height=64, width=64)
                 for batch in (1, 2))
     assert one.weights == 2 * 859_520_964
-    assert two.activations == pytest.approx(2 * one.activations, rel=0.02)
-    assert step_memory(sdxl, LoraConfig(rank=16), dtype=torch.float16, batch=1, height=16,
+    assert two.kept == pytest.approx(2 * one.kept, rel=0.02)
+    assert count_unet(sdxl, LoraConfig(rank=16), dtype=torch.float16, batch=1, height=16,
                        width=16).weights == 2 * 2_567_463_684

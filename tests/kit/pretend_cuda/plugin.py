@@ -35,7 +35,7 @@ _NONE = 1 << 60
 
 
 class PretendCard:
-    """What a test asks of the card, and tells it. `kit.card` has the same of a real one."""
+    """What a test asks of the card, and tells it."""
 
     def limit(self, more: int | None) -> None:
         """Let so many bytes more than are in use now be allocated; None: as many as one likes."""
