@@ -24,8 +24,8 @@ from .request.lora import LoraConfig, layer_pattern
 _ADAPTER = "default"
 
 
-def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: str, dtype: torch.dtype
-                 ) -> list[tuple[str, nn.Parameter]]:
+def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: str, dtype: torch.dtype,
+                 device: torch.device | None = None) -> list[tuple[str, nn.Parameter]]:
     """Freeze a module and wrap some of its layers.
 
     Args:
@@ -34,6 +34,7 @@ def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: 
         config: Rank, alpha and kind.
         layers: PEFT's `target_modules`: a pattern that the whole path of a layer matches.
         dtype: The arithmetic type. Frozen weights may be stored in another one, such as float8.
+        device: Where the module computes, if some of its weights wait elsewhere.
 
     Returns:
         The new parameters by name, in `dtype`, with the initial values that PEFT draws.
@@ -64,7 +65,7 @@ def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: 
                            "Choose other targets; this model may lack attention layers.") from error
     parameters = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     for _, parameter in parameters:
-        parameter.data = parameter.data.to(first.device, dtype)
+        parameter.data = parameter.data.to(device or first.device, dtype)
     if config.rank_dropout:
         for name, layer in module.named_modules():
             if name.endswith(f".lora_A.{_ADAPTER}"):
@@ -97,13 +98,15 @@ class Adapters:
         seed: Of the initial A matrices; B starts at zero, so the untrained adapter changes nothing.
         layers: A pattern of each component's layers, where they are not diffusers' UNet and CLIP.
         dtype: The arithmetic type, where the weights are stored in another one.
+        device: Where the components compute, if some of their weights wait elsewhere.
 
     Raises:
         AtelierError: no layer of a component matches the chosen targets.
     """
 
     def __init__(self, components: Mapping[str, nn.Module], config: LoraConfig, seed: int, *,
-                 layers: Mapping[str, str] | None = None, dtype: torch.dtype | None = None) -> None:
+                 layers: Mapping[str, str] | None = None, dtype: torch.dtype | None = None,
+                 device: torch.device | None = None) -> None:
         self.config = config
         self.components = dict(components)
         layers = layers or {component: layer_pattern(component, config) for component in components}
@@ -111,7 +114,7 @@ class Adapters:
         self.parameters: list[nn.Parameter] = []
         for component, module in self.components.items():
             arithmetic = dtype or next(module.parameters()).dtype
-            for name, parameter in put_adapters(component, module, config, layers[component], arithmetic):
+            for name, parameter in put_adapters(component, module, config, layers[component], arithmetic, device):
                 self.names.append(f"{component}.{name}")
                 self.parameters.append(parameter)
         self.masters: list[Tensor] = [

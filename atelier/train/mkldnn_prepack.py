@@ -42,7 +42,7 @@ def prepack_frozen(module: nn.Module) -> int:
         How many layers changed.
     """
     weights = list(module.parameters())
-    if not weights or weights[0].device.type != "cpu":
+    if not weights or any(weight.device.type != "cpu" for weight in weights):
         return 0
     need = 3 * sum(weight.nbytes for weight in weights)
     if need > MEMORY_SHARE * _machine_memory() or not _works(weights[0].dtype):

@@ -60,7 +60,8 @@ class Trainer:
         self.cut = BatchCut(at_once=at_once or request.optimizer.batch_size, rank=processes.rank,
                             count=processes.count)
         self.adapters = Adapters(denoiser.components, request.lora, request.seed,
-                                 layers=denoiser.adapted_layers(request.lora), dtype=denoiser.dtype)
+                                 layers=denoiser.adapted_layers(request.lora), dtype=denoiser.dtype,
+                                 device=denoiser.device)
         if request.lora.init_lora:
             start_from(self.adapters, Path(request.lora.init_lora))
         if request.device.compile == "off":  # the compiler arranges weights itself

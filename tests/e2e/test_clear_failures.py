@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.absent_package import PACKAGE
 from kit.checkpoints import write_sd1
 from kit.graphs import Graph
 from kit.host import Host
@@ -89,8 +90,8 @@ def test_a_missing_package_is_named_with_its_installation(host: Host, checkpoint
                                     "name": "no package", "length": 2}))
     failed = host.queue(graph.fill(host))
     assert failed.status == "error"
-    assert "The Prodigy optimiser needs the Python package 'prodigyopt', which is not installed" in failed.error
-    assert "pip install prodigyopt" in failed.error
+    assert f"The optimizer Prodigy needs the Python package {PACKAGE!r}, which is not installed" in failed.error
+    assert f"pip install {PACKAGE}" in failed.error
 
 
 def test_a_hostile_graph_reaches_nothing(host: Host, tmp_path: Path) -> None:

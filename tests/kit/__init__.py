@@ -16,6 +16,7 @@ ComfyUI
     host_forward           outputs of ComfyUI's own UNet, VAE and text encoders, computed in a child process
     host_lora              outputs of ComfyUI's models with LoRA files applied, computed in a child process
     shallow_text_encoders  a patch for ComfyUI: large text encoders with four layers
+    absent_package         a patch for ComfyUI: a package that is installed is not there
 
 Browser
     editor                 ComfyUI's editor in Chromium

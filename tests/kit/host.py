@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import websocket
-from kit import leash, shallow_text_encoders
+from kit import absent_package, leash, shallow_text_encoders
 from PIL import Image
 
 from tools import comfyui
@@ -93,6 +93,7 @@ class Host:
         if install:
             comfyui.install_pack(base)
         shallow_text_encoders.add_to(base)
+        absent_package.add_to(base)
 
     def __enter__(self) -> Host:
         self.start()
