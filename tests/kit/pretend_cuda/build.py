@@ -34,20 +34,20 @@ def why_not() -> str:
 
 
 def library() -> Path:
-    """The compiled device: built once for each source and PyTorch, which takes some ten seconds.
+    """The compiled device: built once for each source and installed PyTorch, which takes some ten seconds.
 
     Raises:
         subprocess.CalledProcessError: it does not compile.
     """
-    key = hashlib.sha256(f"{version('torch')} {sys.version}".encode() + SOURCE.read_bytes()).hexdigest()[:16]
+    found = find_spec("torch")
+    assert found is not None and found.origin is not None
+    torch = Path(found.origin).parent  # the library looks for torch's own there
+    key = hashlib.sha256(f"{torch} {version('torch')} {sys.version}".encode() + SOURCE.read_bytes()).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"atelier-pretend-cuda-{os.getuid()}"
     folder.mkdir(mode=0o700, exist_ok=True)
     built = folder / f"{key}.so"
     if built.exists():
         return built
-    found = find_spec("torch")
-    assert found is not None and found.origin is not None
-    torch = Path(found.origin).parent
     part = folder / f"{key}.{os.getpid()}.part"
     subprocess.run(
         ["g++", "-O1", "-w", "-std=c++20", "-shared", "-fPIC", str(SOURCE), "-o", str(part), f"-I{torch}/include",
