@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 
 class BlockSwap:
@@ -71,8 +72,9 @@ class BlockSwap:
         if event is not None:
             current = torch.cuda.current_stream(self.device)
             current.wait_event(event)
-            for tensor in copies:
-                tensor.record_stream(current)
+            for weight in copies:
+                # Its memory, which the other stream allocated, is not used again before this one has read it.
+                on_parts(weight.detach(), lambda part: part.record_stream(current) or part)
         return copies
 
     def _copied(self, index: int) -> tuple[list[nn.Parameter], torch.cuda.Event | None]:
@@ -93,9 +95,9 @@ class _Waiting:
         self._places = [(module, name) for module in block.modules()
                         for name, weight in module._parameters.items() if weight is not None]
         self.weights = [module.get_parameter(name) for module, name in self._places]
-        if device.type == "cuda":
-            for weight in self.weights:
-                weight.data = weight.data.pin_memory()  # is copied without the processor waiting for it
+        if device.type == "cuda":  # is copied from there without the processor waiting for it
+            self.weights = [_frozen(on_parts(weight.detach(), Tensor.pin_memory)) for weight in self.weights]
+            self.put(self.weights)
 
     def put(self, weights: Sequence[nn.Parameter]) -> None:
         """Make these the block's weights."""
@@ -104,4 +106,19 @@ class _Waiting:
 
 
 def _copy(weight: nn.Parameter, device: torch.device) -> nn.Parameter:
-    return nn.Parameter(weight.detach().to(device, non_blocking=True, copy=True), requires_grad=False)
+    return _frozen(on_parts(weight.detach(), lambda part: part.to(device, non_blocking=True, copy=True)))
+
+
+def _frozen(tensor: Tensor) -> nn.Parameter:
+    return nn.Parameter(tensor, requires_grad=False)
+
+
+def on_parts(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """A tensor changed by what `change` gives for the plain tensors in it: its values, of a quantised one its scales
+    too. Asked as a whole, a quantised tensor would answer most operations dequantised."""
+    if not is_traceable_wrapper_subclass(tensor):
+        return change(tensor)
+    names, context = tensor.__tensor_flatten__()
+    kind: Any = type(tensor)
+    return kind.__tensor_unflatten__({name: on_parts(getattr(tensor, name), change) for name in names}, context,
+                                     tensor.size(), tensor.stride())

@@ -10,14 +10,21 @@ from typing import Any
 
 import pytest
 import torch
-from kit.training import MemorySet, denoiser, tiny_unet
+from kit.training import MemorySet, denoiser, scheduler_config, tiny_unet
 from kit.training_loop import QUIET, loop_in, request, same
 
 from atelier.errors import AtelierError
+from atelier.train.adapters import Adapters
 from atelier.train.batch_loader import BatchLoader
+from atelier.train.block_swap import BlockSwap
 from atelier.train.bucket_sampler import SampleUse
+from atelier.train.foreign_forward import checkpoint_blocks
 from atelier.train.loop import Loop
+from atelier.train.mkldnn_prepack import prepack_frozen
+from atelier.train.request.lora import LoraConfig
 from atelier.train.trainer import Trainer
+from atelier.train.unet_denoiser import UNetDenoiser
+from atelier.train.unet_memory_plan import place_unet, plan_unet
 
 pytestmark = pytest.mark.gpu
 CARD = torch.device("cuda")
@@ -133,6 +140,47 @@ def test_what_is_only_kept_is_not_on_the_card(tmp_path: Path, card: Any) -> None
     # Two moments of AdamW. Inputs and the rest are small.
     assert card.live - before < 2.5 * size
     assert {tensor.device.type for tensor in loop._checkpoints._finite} == {"cpu"}
+
+
+def test_blocks_that_wait_in_main_memory_train_alike_and_leave_room(card: Any) -> None:
+    gradients, resident = [], []
+    for number in (0, 100):
+        unet, data = tiny_unet(), MemorySet.of(2, size=16)
+        config = request(dict(rank=4), QUIET | dict(gradient_checkpointing="on", blocks_to_swap=number), steps=1)
+        before = card.live
+        place_unet(unet, plan_unet(unet.config, data, config, torch.float32, None), CARD)
+        resident.append(card.live - before)
+        trainer = Trainer(UNetDenoiser(unet, scheduler_config(), None, CARD, torch.float32), data, config)
+        for master in trainer.adapters.masters:
+            master.data.add_(0.01)
+        trainer.adapters.sync_to_model()
+        trainer._accumulate(0, trainer.initial_loss_scale)
+        gradients.append([master.grad for master in trainer.adapters.masters])
+        waiting = [name for name, weight in unet.named_parameters() if weight.device.type == "cpu"]
+        assert bool(waiting) == bool(number)
+    plain, swapped = gradients
+    assert all(torch.equal(one, other) for one, other in zip(plain, swapped, strict=True))
+    assert resident[1] < 0.5 * resident[0]
+
+
+def test_adapters_are_where_the_network_computes_though_its_first_weights_wait(card: Any) -> None:
+    """Networks of diffusion transformers may begin with their blocks."""
+    network = torch.nn.Module()
+    network.blocks = torch.nn.ModuleList(torch.nn.Linear(1024, 1024) for _ in range(2))
+    network.head = torch.nn.Linear(1024, 8)
+    swap = BlockSwap(dict(network.blocks.named_children()), CARD)
+    with swap.kept_away():
+        network.to(CARD)
+    assert network.blocks[0].weight.device.type == "cpu"
+    adapters = Adapters({"network": network}, LoraConfig(rank=4), 0, layers={"network": r"blocks\.\d+"}, device=CARD)
+    assert {parameter.device.type for parameter in adapters.parameters} == {"cuda"}
+    prepack_frozen(network)
+    checkpoint_blocks(dict(network.blocks.named_children()))
+    x = torch.randn(2, 1024, device=CARD)
+    for block in network.blocks:
+        x = block(x)
+    network.head(x).square().sum().backward()
+    assert all(parameter.grad is not None for parameter in adapters.parameters)
 
 
 def test_random_numbers_come_from_the_processor_where_a_device_has_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.testing._internal.two_tensor import TwoTensor
 
 from atelier.errors import AtelierError
-from atelier.train.block_swap import BlockSwap
+from atelier.train.block_swap import BlockSwap, on_parts
 from atelier.train.foreign_forward import checkpoint_blocks
 from atelier.train.memory_plan import plan_memory, spread
 from atelier.train.request.device import DeviceConfig
@@ -111,6 +112,20 @@ def test_what_is_away_is_not_moved_with_the_network() -> None:
     assert chain.layers[0].weight is weight
     assert weight.dtype == torch.float32
     assert chain.layers[1].weight.dtype == torch.float64
+
+
+def test_a_tensor_of_several_keeps_its_kind() -> None:
+    """As quantised weights do, which would answer most operations with plain numbers."""
+    both = TwoTensor(torch.ones(2, 3), torch.zeros(2, 3))
+    parts: list[Tensor] = []
+
+    def note(part: Tensor) -> Tensor:
+        parts.append(part)
+        return part + 1
+
+    made = on_parts(both, note)
+    assert type(made) is TwoTensor and [type(part) for part in parts] == [Tensor, Tensor]
+    assert torch.equal(made.a, both.a + 1) and torch.equal(made.b, both.b + 1)
 
 
 def count(**values: Any) -> StepCount:

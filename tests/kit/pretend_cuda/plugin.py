@@ -6,6 +6,7 @@ PRETEND_BYTES, its memory.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -61,15 +62,33 @@ class PretendCard:
         return LIBRARY.pretend_peak()
 
 
+class _Stream:
+    """Of streams and events there is nothing to pretend: everything is done when it is asked for."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def wait_event(self, event: object) -> None:
+        """Waits for nothing."""
+
+    def record(self, stream: object = None) -> None:
+        """Records nothing."""
+
+
 def _answer_for_the_card() -> None:
     cuda: Any = torch.cuda
+    cuda.Stream = cuda.Event = _Stream
+    cuda.stream = lambda stream: contextlib.nullcontext()
+    tensors: Any = torch.Tensor
+    tensors.record_stream = lambda tensor, stream: None
     generator = torch.Generator("cuda")
 
     def answer(value: object) -> Any:  # a new one each time: the compiler tells functions apart by what they are
         return lambda *_, **__: value
 
-    for name in ("_lazy_init", "init", "empty_cache", "ipc_collect", "synchronize", "set_device", "current_stream"):
+    for name in ("_lazy_init", "init", "empty_cache", "ipc_collect", "synchronize", "set_device"):
         setattr(cuda, name, answer(None))
+    cuda.current_stream = _Stream
     for name in ("is_available", "is_initialized"):
         setattr(cuda, name, answer(True))
     for name in ("is_current_stream_capturing", "_is_in_bad_fork"):

@@ -60,6 +60,31 @@ def test_weights_stay_as_in_the_file_and_every_adapter_learns(pack: ModuleType, 
 
 
 @pytest.mark.parametrize("quantization", FORMATS)
+def test_quantised_blocks_wait_in_main_memory_as_they_are(pack: ModuleType, tmp_path: Path, quantization: str) -> None:
+    opened = opened_file(pack, tmp_path, quantization)
+    outcomes = []
+    for number in (0, 100):
+        denoiser = opened.denoiser(opened.request(gradient_checkpointing="on", blocks_to_swap=number), torch.bfloat16)
+        adapters = opened.adapters(denoiser, opened.request())
+        seen: list[tuple[Any, Any]] = []
+        for layer in denoiser.network.modules():
+            if getattr(layer, "quant_format", None):
+                layer.register_forward_pre_hook(lambda layer, given, seen=seen: seen.append((layer, layer.weight)))
+        prediction = denoiser.predict(denoiser.network, noise(opened, 3), torch.tensor([0.6]), opened.rows("a fox"), ())
+        prediction.square().mean().backward()
+        assert len(seen) > 20
+        # The weights that are computed with are copies, quantised like those that wait.
+        assert all((weight is layer.weight) == (number == 0) for layer, weight in seen)
+        assert {type(weight.data) for _, weight in seen} == {type(layer.weight.data) for layer, _ in seen}
+        adapters.accumulate_gradients()
+        outcomes.append((prediction.detach(), [master.grad for master in adapters.masters], stored(denoiser.network)))
+    (plain, gradients, before), (swapped, others, after) = outcomes
+    assert torch.equal(plain, swapped)
+    assert all(one is None or torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("quantization", FORMATS)
 def test_its_lora_does_in_the_host_what_the_adapters_did(pack: ModuleType, tmp_path: Path, quantization: str,
                                                          caplog: pytest.LogCaptureFixture) -> None:
     import comfy.sd
