@@ -51,7 +51,8 @@ class SampleScorer:
     """
 
     def __init__(self, model: Path, data: TrainingSet) -> None:
-        own = [sample.image for sample in data.samples if not sample.prior]
+        # In a set of prior pictures alone, those are what is learnt.
+        own = [sample.image for sample in data.samples if not sample.prior] or [s.image for s in data.samples]
         self.model = model
         self.references = own[::-(-len(own) // MOST_REFERENCES)]
         self._encoded: Tensor | None = None
