@@ -20,6 +20,9 @@ LOW = 10.0
 VIEW = {"width": 6000, "height": 2600}
 """A page that shows every node at full size: the editor hides texts that are out of sight."""
 
+ROUNDS = 16
+"""At most. What a node grows by is shared by all its texts, so each round gives the one that is cut only a part of it."""
+
 CUT = """async () => {
     const frames = async count => { for (; count; count--) await new Promise(requestAnimationFrame); };
     app.canvas.ds.scale = 1;
@@ -46,7 +49,7 @@ def measured(editor: Editor, workflow: dict[str, Any]) -> dict[str, float]:
     """The height of each node and note of a graph in the editor's format, by id, in the editor's present renderer."""
     editor.page.set_viewport_size(VIEW)
     heights = {str(node["id"]): LOW for node in workflow["nodes"]}
-    for _ in range(4):
+    for _ in range(ROUNDS):
         editor.load({**workflow, "nodes": [{**node, "size": [node["size"][0], heights[str(node["id"])]]}
                                            for node in workflow["nodes"]]})
         cut = editor.page.evaluate(CUT)
