@@ -37,9 +37,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> TrainingSet:
 class Pencil:
     """Draws its number in grey, and remembers what it drew."""
 
-    identity = {"weights": "pencil"}
-
-    def __init__(self) -> None:
+    def __init__(self, name: str = "pencil") -> None:
+        self.identity = {"weights": name}
         self.drawn: list[PriorPicture] = []
 
     def draw(self, wanted: Sequence[PriorPicture], options: PriorOptions, progress: Progress
@@ -104,8 +103,7 @@ def test_other_options_draw_other_pictures(pictures: TrainingSet, tmp_path: Path
     for each in (options, replace(options, **change)):
         add_prior_pictures(pictures, each, pencil, tmp_path, Progress())
     assert len(pencil.drawn) == 6
-    other = Pencil()
-    other.identity = {"weights": "another model"}
+    other = Pencil("another model")
     add_prior_pictures(pictures, options, other, tmp_path, Progress())
     assert len(other.drawn) == 3
 
