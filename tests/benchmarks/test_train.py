@@ -50,6 +50,7 @@ def test_the_peak_is_that_of_the_timed_steps() -> None:
             "torch.ones(60_000_000); before = peak_mb()\n"
             "reset_peak(); after = peak_mb(); kept = torch.ones(10_000_000)\n"
             "print(before, after, peak_mb())")
-    run = subprocess.run([sys.executable, "-c", code, str(BENCHMARKS.parent)], capture_output=True, text=True, check=True)
+    run = subprocess.run([sys.executable, "-c", code, str(BENCHMARKS.parent)], capture_output=True, text=True,
+                         check=True)
     before, after, peak = map(float, run.stdout.split())
     assert before - after > 200 and 30 < peak - after < 60
