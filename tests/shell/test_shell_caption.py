@@ -44,7 +44,8 @@ def test_a_folder_is_described_once_with_the_key_that_was_named(
     assert len(fake.requests) == asked
 
 
-def test_what_cannot_be_described_is_named(capsys: pytest.CaptureFixture[str], fake: FakeVision, tmp_path: Path) -> None:
+def test_what_cannot_be_described_is_named(capsys: pytest.CaptureFixture[str], fake: FakeVision, tmp_path: Path
+                                           ) -> None:
     for folder, says in ((tmp_path / "gone", "is not a folder"), (tmp_path, "holds no pictures")):
         code, _, said = shell(capsys, "caption", folder, "--endpoint", fake.base_url, "--model", "fake")
         assert code == 1 and says in said
