@@ -51,7 +51,8 @@ def test_the_glossary_explains_what_beginners_meet_first() -> None:
     entries = re.findall(r"^\*\*(.+?)\.\*\*", glossary, re.MULTILINE)
     explained = {word for entry in entries for word in entry.split(", ")}
     assert explained >= {"Base model", "Checkpoint", "CFG", "LoRA", "PEFT", "Text encoder", "U-Net", "VAE", "Seed",
-                         "Fine-tuning"}
+                         "Fine-tuning", "Flow matching", "Shift", "Block swap", "Quantised", "LoHa", "LoKr", "DoRA",
+                         "Distilled model", "Gradient checkpointing", "Prediction type", "Optimiser", "Preset"}
     assert "(docs/glossary.md)" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
