@@ -20,6 +20,7 @@ ComfyUI
 
 Browser
     editor                 ComfyUI's editor in Chromium
+    languages              the languages of the pack: their letters, and how wide a text is
     panel                  the training panel: its curve, its numbers, its accessibility
 
 Models
