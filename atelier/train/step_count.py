@@ -7,6 +7,7 @@ but no data. Every tensor that autograd would keep for the backward pass is adde
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -74,7 +75,7 @@ def count_step(ghost: Ghost, original: nn.Module, blocks: Collection[str], forwa
         ghost: With adapters.
         original: The network that it is a copy of, without adapters.
         blocks: Paths of those that checkpointing forgets.
-        forward: Runs the ghost on fake tensors, up to what the loss is taken of.
+        forward: Runs the ghost on fake tensors, and returns what the loss is taken of.
         dtype: The arithmetic type.
 
     Raises:
@@ -87,33 +88,35 @@ def count_step(ghost: Ghost, original: nn.Module, blocks: Collection[str], forwa
         def block(*args: Any, **kwargs: Any) -> Any:
             for tensor in (*args, *kwargs.values()):
                 if isinstance(tensor, Tensor):
-                    outer.add(tensor)
+                    outer.give(tensor)
             kept = _Kept(ghost.own)
 
-            def both(tensor: Tensor) -> Tensor:
-                return everything.add(kept.add(tensor))
+            def both(tensor: Tensor) -> _Saved:
+                return everything.add(kept.add(_Saved(tensor)))
 
-            with torch.autograd.graph.saved_tensors_hooks(both, _same):
+            with torch.autograd.graph.saved_tensors_hooks(both, _tensor):
                 result = run(*args, **kwargs)
             inner.append(kept.bytes)
             return result
         return block
 
-    def outside(tensor: Tensor) -> Tensor:
-        return everything.add(outer.add(tensor))
+    def outside(tensor: Tensor) -> _Saved:
+        return everything.add(outer.add(_Saved(tensor)))
 
     for path in blocks:
         module = ghost.module.get_submodule(path)
         module.forward = counted(module.forward)
     ghost.module.train()
-    with ghost.mode, torch.autograd.graph.saved_tensors_hooks(outside, _same):
-        forward()
+    with ghost.mode, torch.autograd.graph.saved_tensors_hooks(outside, _tensor):
+        result = forward()
+    kept, kept_with_checkpointing = everything.bytes, outer.bytes + max(inner)
+    del result  # until here it held what autograd saves
     trained = sum(parameter.numel() for parameter in ghost.module.parameters() if parameter.requires_grad)
     doubled = 0 if dtype == torch.float32 else 2 * dtype.itemsize
     return StepCount(weights=_stored(original),
                      blocks={path: _stored(original.get_submodule(path)) for path in blocks},
-                     adapters=trained * (doubled + 4 * 4), kept=everything.bytes,
-                     kept_with_checkpointing=outer.bytes + max(inner))
+                     adapters=trained * (doubled + 4 * 4), kept=kept,
+                     kept_with_checkpointing=kept_with_checkpointing)
 
 
 def _stored(module: nn.Module) -> int:
@@ -127,22 +130,40 @@ def stored_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.itemsize
 
 
+class _Saved:
+    """A tensor that is saved for as long as autograd holds this."""
+
+    __slots__ = ("__weakref__", "tensor")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+
+
 class _Kept:
-    """Adds up the storages that autograd saves, each once, but for the weights themselves."""
+    """Adds up the storages that autograd saves, each once, but for the weights themselves.
+
+    What it has let go when `bytes` is asked for does not count: DoRA takes the norm of a product whose graph is dropped
+    at once.
+    """
 
     def __init__(self, own: set[int]) -> None:
         self._own = own
-        self._tensors: dict[int, Tensor] = {}  # kept alive, so that no address is used twice
+        self._saved: weakref.WeakSet[_Saved] = weakref.WeakSet()
+        self._given: list[Tensor] = []
 
-    def add(self, tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()._cdata
-        if storage not in self._own:
-            self._tensors[storage] = tensor
-        return tensor
+    def add(self, saved: _Saved) -> _Saved:
+        self._saved.add(saved)
+        return saved
+
+    def give(self, tensor: Tensor) -> None:
+        """Count a tensor that is kept in any case."""
+        self._given.append(tensor)
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.untyped_storage().nbytes() for tensor in self._tensors.values())
+        storages = [tensor.untyped_storage() for tensor in (*self._given, *(one.tensor for one in self._saved))]
+        return sum({storage._cdata: storage.nbytes() for storage in storages
+                    if storage._cdata not in self._own}.values())
 
 
 def _empty(tensor: Tensor) -> Tensor:
@@ -150,5 +171,5 @@ def _empty(tensor: Tensor) -> Tensor:
     return nn.Parameter(made, requires_grad=False) if isinstance(tensor, nn.Parameter) else made
 
 
-def _same(tensor: Tensor) -> Tensor:
-    return tensor
+def _tensor(saved: _Saved) -> Tensor:
+    return saved.tensor

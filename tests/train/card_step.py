@@ -24,6 +24,7 @@ from atelier.train.mkldnn_prepack import prepack_frozen
 from atelier.train.request.lora import LoraConfig
 from atelier.train.trainer import Trainer
 from atelier.train.unet_denoiser import UNetDenoiser
+from atelier.train.unet_memory import count_unet
 from atelier.train.unet_memory_plan import place_unet, plan_unet
 
 pytestmark = pytest.mark.gpu
@@ -52,6 +53,22 @@ def test_inputs_beyond_the_cache_are_copied_without_a_wait(card: Any) -> None:
     batch = loader((SampleUse(0), SampleUse(1)))
     assert card.waits() == {} and batch.mean.device.type == "cuda"
     assert not any(loader._kept.values())
+
+
+def test_what_dora_holds_more_for_the_backward_pass_is_what_was_counted(card: Any) -> None:
+    """More than LoRA: the attention of both, which a real card computes otherwise, falls out of the comparison."""
+    held, counted = [], []
+    for kind in ("lora", "dora"):
+        lora, unet = LoraConfig(rank=4, kind=kind), tiny_unet().to(CARD)
+        Adapters({"unet": unet}, lora, 0).train(True)
+        given = torch.randn(1, 4, 8, 8, device=CARD), torch.ones(1, device=CARD), torch.randn(1, 77, 32, device=CARD)
+        before = card.live
+        out = unet(*given)[0]
+        held.append(card.live - before)
+        counted.append(count_unet(unet.config, lora, dtype=torch.float32, batch=1, height=8, width=8).kept)
+        del out
+    assert counted[1] - counted[0] == pytest.approx(held[1] - held[0], rel=0.1)
+    assert held[1] > held[0] + 50_000
 
 
 def loop_of(folder: Path, rank: int, **more: Any) -> Loop:
