@@ -18,6 +18,7 @@ from .bucket_sampler import Batch, BucketSampler, SampleUse, derived_seed, group
 from .compiled_unet import CompiledUNet
 from .denoiser import Denoiser
 from .early_stopping import ValidationPlan
+from .fused_adapters import drop_divisions, fuse_adapters
 from .loss_scale import LossScale
 from .mkldnn_prepack import prepack_frozen
 from .nested_state import restore
@@ -64,8 +65,8 @@ class Trainer:
                                  device=denoiser.device)
         if request.lora.init_lora:
             start_from(self.adapters, Path(request.lora.init_lora))
-        if request.device.compile == "off":  # the compiler arranges weights itself
-            prepack_frozen(denoiser.network)
+        if request.device.compile == "off":  # the compiler arranges weights and fuses kernels itself
+            self._arrange()
         self.unet = CompiledUNet(denoiser.network, request.device.compile == "on")
         self.optimizer = make_optimizer(self.adapters.names, self.adapters.masters, request.optimizer)
         self.objective = denoiser.objective(request.loss, request.levels)
@@ -79,6 +80,16 @@ class Trainer:
         self.total = request.steps or request.epochs * self.steps_per_epoch
         self.average: list[Tensor] | None = self.adapters.snapshot() if request.optimizer.ema_decay else None
         self._epoch: tuple[int, list[list[Batch]]] = (-1, [])
+
+    def _arrange(self) -> None:
+        """Have the network compute in the way that suits the device: a processor is given weights in its kernels'
+        layout, and a card fewer kernels."""
+        if self.device.type == "cpu":
+            prepack_frozen(self.denoiser.network)
+            return
+        for component in self.denoiser.components.values():
+            fuse_adapters(component)
+            drop_divisions(component)
 
     @property
     def began_with(self) -> int:
@@ -146,7 +157,7 @@ class Trainer:
             return self._accumulate(step, loss_scale)
         except self.unet.errors() as error:
             self.unet.give_up(error)
-            prepack_frozen(self.denoiser.network)  # as a run that is not to be compiled does from the start
+            self._arrange()  # as a run that is not to be compiled does from the start
             self.adapters.drop_gradients()
             return self._accumulate(step, loss_scale)  # draws the same numbers: each batch has a stream of its own
 

@@ -56,6 +56,7 @@ Training
 Surroundings
     device                 the device that tests compute on
     pretend_cuda           a pretend CUDA device for a CPU-only PyTorch
+    launches               counts of the kernels that a card would be given
     real_card              this machine's graphics card, as `make card` tests on it
     shell                  the shell's verbs in this process
     fake_llm               a chat-completions endpoint that answers, or fails, as told
