@@ -12,6 +12,17 @@ from torch import nn
 logger = logging.getLogger("atelier")
 
 
+def sizes_left_out(sizes: int) -> str:
+    """A sentence on pictures that are not compiled, for so many different shapes of batches; "" where all are."""
+    import torch._dynamo.config
+
+    limit: int = torch._dynamo.config.recompile_limit  # pyright: ignore[reportPrivateImportUsage]
+    if sizes <= limit:
+        return ""
+    return (f"The batches have {sizes} different shapes. PyTorch compiles the first {limit} of them; the others are "
+            "computed without. Fewer bucket sizes, or batch size 1, make fewer shapes.")
+
+
 class CompiledUNet:
     """Calls a module, compiled if `wanted` and as long as compiling works.
 

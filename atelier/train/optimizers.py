@@ -117,6 +117,20 @@ def step_where(finite: Tensor, optimizer: torch.optim.Optimizer) -> None:
         optimizer.step()
 
 
+def reads_of(options: OptimizerConfig, tensors: int, device: torch.device) -> str:
+    """A sentence on an optimiser that makes the host wait for a card in every step; "" for others.
+
+    Args:
+        options: Which optimiser.
+        tensors: How many are trained.
+        device: Where.
+    """
+    if device.type == "cpu" or not options.optimizer.lower().endswith("prodigy"):
+        return ""
+    return (f"Prodigy reads two numbers of each trained tensor from the card, {2 * tensors} in a step, and waits for "
+            "each: steps take longer than with adamw.")
+
+
 def rate_factor(step: int, total: int, options: OptimizerConfig) -> float:
     """The learning rate's factor at optimiser step `step` (from 0) of `total`: linear warm-up, then the schedule."""
     warmup = min(options.warmup_steps, total)

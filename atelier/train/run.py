@@ -199,6 +199,9 @@ def _train(job: _Job) -> RunResult:
         trainer = Trainer(loaded.denoiser, encoded, job.request, processes,
                           at_once=job.asked.optimizer.batch_size)
     check_masks(trainer.sampler.items, encoded)
+    notes = trainer.notes
+    for note in notes:
+        log.warning(note)
     extended = processes.from_first(
         partial(extend_shorter_run, job.paths.runs, job.identity, trainer.total, job.request.optimizer))
     if extended:
@@ -232,8 +235,8 @@ def _train(job: _Job) -> RunResult:
         precision=str(job.dtype).removeprefix("torch."),
         gradient_checkpointing=loaded.checkpointing or loop.memory_saved,
         samples=job.folder.sample_settings, history=ended.state.history,
-        warnings=[sentence for sentence in (*advice(job.data), cut, *loaded.notes, extended, _undrawn(loop.undrawn))
-                  if sentence])
+        warnings=[sentence for sentence in (*advice(job.data), cut, *loaded.notes, *notes, extended,
+                                            _undrawn(loop.undrawn)) if sentence])
     if processes.first:
         plot = loss_plot(result.history, title=f"{job.name} · {result.status}", scores=job.folder.scores,
                          best_step=result.best_step, steps_per_epoch=trainer.steps_per_epoch)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
+from ..device_memory import free_cache
 from ..files import atomic_file
 from ..models.text import TextBatch, TextStack
 from ..pictures.side_by_side import side_by_side
@@ -19,6 +20,8 @@ from .run_folder import RoundScore, RunFolder
 from .sample_scores import SampleScorer
 from .trainer import Trainer
 from .unet_denoiser import UNetDenoiser
+from .unet_memory_plan import free_memory
+from .vae_tiles import decode_in_tiles
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -129,7 +132,11 @@ class UNetPainter:
         positives, negative = self.cached or encode_prompts(denoiser.text, config)
         latents = sample(denoiser.unet, denoiser.scheduler_config, positives[wanted.prompt], negative, [wanted.seed],
                          options, progress, on_step)
-        return decode(self.load_vae(), latents)[0]
+        vae = self.load_vae()
+        device = denoiser.device
+        free_cache(device)  # what is cached for the trainer is no room for the VAE
+        decode_in_tiles(vae, latents, free_memory(device))
+        return decode(vae, latents)[0]
 
 
 def encode_prompts(text: TextStack | None, config: SampleConfig) -> tuple[list[TextBatch], TextBatch]:

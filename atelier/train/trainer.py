@@ -15,14 +15,14 @@ from .adapters import Adapters
 from .batch_cut import BatchCut
 from .batch_loader import BatchLoader, TrainBatch
 from .bucket_sampler import Batch, BucketSampler, SampleUse, derived_seed, groups, steps_per_epoch
-from .compiled_unet import CompiledUNet
+from .compiled_unet import CompiledUNet, sizes_left_out
 from .denoiser import Denoiser
 from .early_stopping import ValidationPlan
 from .fused_adapters import drop_divisions, fuse_adapters
 from .loss_scale import LossScale
 from .mkldnn_prepack import prepack_frozen
 from .nested_state import restore
-from .optimizers import make_optimizer, rate_factor, set_rate, step_where, update_average
+from .optimizers import make_optimizer, rate_factor, reads_of, set_rate, step_where, update_average
 from .processes import ALONE, Processes
 from .random_state import random_stream
 from .request.request import TrainRequest
@@ -90,6 +90,20 @@ class Trainer:
         for component in self.denoiser.components.values():
             fuse_adapters(component)
             drop_divisions(component)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """For the report: what makes steps slower than one would expect."""
+        found = (reads_of(self.request.optimizer, len(self.adapters.masters), self.device),
+                 sizes_left_out(len(self._shapes)) if self.unet.compiled else "")
+        return tuple(sentence for sentence in found if sentence)
+
+    @property
+    def _shapes(self) -> set[tuple[int, ...]]:
+        """Pictures, height and width of the forward passes of an epoch."""
+        items = self.loader.data.items
+        return {(piece.stop - piece.start, items[batch[0].index].height, items[batch[0].index].width)
+                for batch in self.sampler.epoch(0) for piece in self.cut.pieces(len(batch))}
 
     @property
     def began_with(self) -> int:

@@ -54,6 +54,17 @@ def place_unet(unet: UNet2DConditionModel, plan: MemoryPlan, device: torch.devic
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes free on a CUDA device; None for others, which do not tell or share the machine's memory."""
-    found: Any = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else None
-    return found
+    """Bytes free on a CUDA, XPU or MPS device; None for others, which do not tell or share the machine's memory.
+
+    Apple's GPUs share it too, but take no more than the system recommends.
+    """
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return max(0, torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory())
+    if device.type == "xpu":
+        try:
+            return torch.xpu.mem_get_info(device)[0]
+        except (RuntimeError, AttributeError):  # older drivers and releases know the whole alone
+            return torch.xpu.get_device_properties(device).total_memory - torch.xpu.memory_reserved(device)
+    return None

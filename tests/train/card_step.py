@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from kit.training import MemorySet, denoiser, scheduler_config, tiny_unet
 from kit.training_loop import QUIET, loop_in, request, same
 
@@ -26,6 +27,7 @@ from atelier.train.trainer import Trainer
 from atelier.train.unet_denoiser import UNetDenoiser
 from atelier.train.unet_memory import count_unet
 from atelier.train.unet_memory_plan import place_unet, plan_unet
+from atelier.train.vae_tiles import decode_in_tiles, decoding_bytes
 
 pytestmark = pytest.mark.gpu
 CARD = torch.device("cuda")
@@ -53,6 +55,40 @@ def test_inputs_beyond_the_cache_are_copied_without_a_wait(card: Any) -> None:
     batch = loader((SampleUse(0), SampleUse(1)))
     assert card.waits() == {} and batch.mean.device.type == "cuda"
     assert not any(loader._kept.values())
+
+
+def test_a_picture_that_does_not_fit_is_decoded_in_tiles(card: Any) -> None:
+    torch.manual_seed(0)
+    vae: Any = AutoencoderKL(block_out_channels=(32, 64, 64), norm_num_groups=8, layers_per_block=1, latent_channels=4,
+                             down_block_types=["DownEncoderBlock2D"] * 3, up_block_types=["UpDecoderBlock2D"] * 3,
+                             mid_block_add_attention=False).to(CARD).eval()
+    latents = torch.randn(1, 4, 96, 64, device=CARD)
+    with torch.no_grad():
+        card.reset()
+        before = card.live
+        whole = vae.decode(latents)[0]
+        needed = card.peak - before
+        assert 0.7 * needed < decoding_bytes(vae, 96, 64) < 2 * needed
+        assert decode_in_tiles(vae, latents, None) == decode_in_tiles(vae, latents, 2 * needed) == 0
+        room = needed // 3
+        card.limit(room)
+        with pytest.raises(torch.OutOfMemoryError):
+            vae.decode(latents)
+        assert 16 <= decode_in_tiles(vae, latents, room) < 64
+        tiled = vae.decode(latents)[0]
+    assert tiled.shape == whole.shape
+    middle = slice(4, -4)
+    assert (tiled - whole)[..., middle, middle].square().mean() < 0.05 * whole.var()
+
+
+def test_what_prodigy_reads_is_said(card: Any) -> None:
+    trainer = Trainer(denoiser(), MemorySet.of(4), request(dict(rank=2), QUIET | dict(optimizer="prodigy"), steps=9))
+    trainer.train_step(0, trainer.initial_loss_scale)
+    card.reset()
+    trainer.train_step(1, trainer.initial_loss_scale)
+    reads = sum(card.waits().values())
+    said = int(next(word for word in trainer.notes[0].split() if word.isdigit()))
+    assert reads == pytest.approx(said, rel=0.1)
 
 
 def test_what_dora_holds_more_for_the_backward_pass_is_what_was_counted(card: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 import pytest
@@ -71,3 +72,14 @@ def test_a_failure_of_another_kind_is_not_swallowed(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(plain, "_accumulate", fail)
     with pytest.raises(TorchDynamoException):
         train_steps(plain, 1)
+
+
+@pytest.mark.parametrize(("sizes", "told"), [(8, False), (9, True)])
+def test_shapes_beyond_what_is_compiled_are_said(sizes: int, told: bool) -> None:
+    items = tuple(replace(item, height=8 * (1 + item.index)) for item in MemorySet.of(sizes).items)
+    found = {choice: Trainer(denoiser(), cast("EncodedSet", MemorySet(items)), request(
+        PLAIN, rank=4, compile=choice, steps=STEPS)).notes for choice in ("on", "off")}
+    assert found["off"] == ()
+    assert found["on"] == ((f"The batches have {sizes} different shapes. PyTorch compiles the first 8 of them; the "
+                            "others are computed without. Fewer bucket sizes, or batch size 1, make fewer shapes.",)
+                           if told else ())

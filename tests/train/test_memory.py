@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from atelier.train.memory_plan import plan_memory
 from atelier.train.request.device import DeviceConfig
 from atelier.train.request.lora import LoraConfig
 from atelier.train.unet_memory import count_unet
-from atelier.train.unet_memory_plan import place_unet, plan_unet
+from atelier.train.unet_memory_plan import free_memory, place_unet, plan_unet
 
 CPU = torch.device("cpu")
 
@@ -150,3 +151,17 @@ def test_published_models_are_counted_whole() -> None:
     assert two.kept == pytest.approx(2 * one.kept, rel=0.02)
     assert count_unet(sdxl, LoraConfig(rank=16), dtype=torch.float16, batch=1, height=16,
                        width=16).weights == 2 * 2_567_463_684
+
+
+def test_what_is_free_is_asked_of_every_device_that_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    def untold(device: object) -> tuple[int, int]:
+        raise RuntimeError("The device does not support querying the available free memory.")
+
+    monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 10_000, raising=False)
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 4_000, raising=False)
+    monkeypatch.setattr(torch.xpu, "mem_get_info", lambda device: (5_000, 9_000), raising=False)
+    assert [free_memory(torch.device(kind)) for kind in ("mps", "xpu", "cpu")] == [6_000, 5_000, None]
+    monkeypatch.setattr(torch.xpu, "mem_get_info", untold)
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: SimpleNamespace(total_memory=9_000))
+    monkeypatch.setattr(torch.xpu, "memory_reserved", lambda device: 1_000)
+    assert free_memory(torch.device("xpu")) == 8_000

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from kit.clip_models import clip_config, letter_tokenizer, picture_cosines, random_clip, reference_processor, save_clip
+from kit.training import WIDTH, denoiser
 from kit.training_loop import QUIET, StopAt, loop_in, request, same
 from kit.training_run import REQUEST, After
 from PIL import Image
@@ -19,8 +21,10 @@ from transformers import CLIPModel
 from atelier.dataset.types import TrainingSet
 from atelier.errors import AtelierError
 from atelier.lora.file import read_metadata
+from atelier.models.text import TextBatch
 from atelier.progress import Interrupted, Progress
 from atelier.shell.train_file import read_train_file
+from atelier.train import samples
 from atelier.train.request.outputs import SampleConfig
 from atelier.train.run_folder import RoundScore, RunFolder
 
@@ -220,3 +224,16 @@ def test_the_score_model_of_a_training_file_lies_beside_the_file(tmp_path: Path)
     (tmp_path / "train.toml").write_text(
         'name = "x"\nmodel = "m.safetensors"\nsteps = 3\n[data]\nfolder = "p"\n[options]\nscore_model = "clips/tiny"\n')
     assert read_train_file(tmp_path / "train.toml").request.samples.score_model == str(tmp_path / "clips" / "tiny")
+
+
+@pytest.mark.parametrize(("free", "tiled"), [(100_000, True), (None, False)])
+def test_a_card_without_room_for_the_vae_has_the_picture_in_tiles(free: int | None, tiled: bool,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(samples, "free_memory", lambda device: free)
+    vae = AutoencoderKL(block_out_channels=(8,) * 4, norm_num_groups=4, layers_per_block=1, latent_channels=4,
+                        down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4).eval()
+    text = TextBatch(torch.zeros(1, 77, WIDTH), None)
+    paint = samples.UNetPainter(denoiser(), SampleConfig(sample_prompt="a", sample_steps=1), ([text], text), lambda: vae)
+    with torch.no_grad():
+        picture = paint(samples.SamplePicture((24, 20), 0, 1), Progress(), lambda step: None)
+    assert (vae.use_tiling, picture.size) == (tiled, (160, 192))
