@@ -39,6 +39,7 @@ from .model_to_compare import ModelToCompare
 from .open_model import OpenModel
 from .panel import folder_routes, routes
 from .pick_best import PickBest
+from .prior_pictures import PriorPictures
 from .prompt_list import PromptList
 from .random_art_prompts import RandomArtPrompts
 from .read_prompt import ReadPrompt
@@ -54,7 +55,7 @@ from .xy_grid import XYGrid
 
 NODES: list[type[io.ComfyNode]] = [
     DemoModel, ConvertCheckpoint, ExportCheckpoint, OpenModel, LoadedModelNode, LoadForSampling,
-    ImageFolder, HubDataset, ImagesToTrainingSet, CaptionPictures, CheckTrainingSet, JoinTrainingSets,
+    ImageFolder, HubDataset, ImagesToTrainingSet, CaptionPictures, CheckTrainingSet, JoinTrainingSets, PriorPictures,
     LoraConfigNode, TrainingOptionsNode, TrainLora, ExportTraining,
     ApplyLora, ConvertLora, ResizeLora, MergeLoras, ExtractLora,
     LanguageModelNode, WritePrompt, RandomArtPrompts, WeightedPromptNode, PromptList,

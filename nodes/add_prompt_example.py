@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..atelier.errors import AtelierError
 from ..atelier.files import file_name
 from ..atelier.prompts.fields import PromptStyle
+from . import sockets
 from .example_sets import NO_EXAMPLES, example_library
 from .validation import check
 
@@ -39,8 +40,7 @@ class AddPromptExample(io.ComfyNode):
                                 tooltip="What a person would have asked for. Nothing: the prompt's first words."),
                 io.String.Input("title", default="", optional=True, tooltip="The picture's title. Nothing: the idea."),
             ],
-            # Any: the host's combos take nothing else from a link.
-            outputs=[io.AnyType.Output(display_name="example_set", tooltip="The set's name, for Write Prompt.")],
+            outputs=[sockets.Choice.Output(display_name="example_set", tooltip="The set's name, for Write Prompt.")],
         )
 
     @classmethod

@@ -29,7 +29,8 @@ class ConvertCheckpoint(io.ComfyNode):
             display_name="Convert Checkpoint",
             category="Atelier/model",
             description="Writes a checkpoint as a diffusers folder in models/diffusers, with no network. The same "
-                        "conversion is done once and found again.",
+                        "conversion is done once and found again. To train or sample without a copy of the model, use "
+                        "Open Model.",
             search_aliases=["diffusers", "safetensors", "ckpt", "convert model"],
             is_output_node=True,
             inputs=[

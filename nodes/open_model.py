@@ -28,7 +28,9 @@ class OpenModel(io.ComfyNode):
             node_id="AtelierOpenModel",
             display_name="Open Model",
             category="Atelier/model",
-            description="A checkpoint or a diffusers folder for training, as it lies on the disk. No copy is made.",
+            description="A checkpoint or a diffusers folder for training, as it lies on the disk. No copy is made: the "
+                        "node to begin with. Convert Checkpoint is for a folder that other programs need, or for "
+                        "another precision.",
             search_aliases=["checkpoint", "diffusers", "load model"],
             inputs=[
                 io.Combo.Input("model", options=names,

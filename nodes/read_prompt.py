@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
+from . import sockets
 from .host import folders, graph
 
 if TYPE_CHECKING:
@@ -35,20 +36,20 @@ class ReadPrompt(io.ComfyNode):
             outputs=[
                 io.String.Output(display_name="positive", tooltip="The prompt, without <lora:…>."),
                 io.String.Output(display_name="negative", tooltip="The negative prompt; may be empty."),
-                # Any: the host's combos take nothing else from a link.
-                io.AnyType.Output(display_name="sampler", tooltip="By ComfyUI's name, for a sampler_name input."),
-                io.AnyType.Output(display_name="scheduler", tooltip="By ComfyUI's name, for a scheduler input."),
+                sockets.Choice.Output(display_name="sampler", tooltip="By ComfyUI's name, for a sampler_name input."),
+                sockets.Choice.Output(display_name="scheduler", tooltip="By ComfyUI's name, for a scheduler input."),
                 io.Int.Output(display_name="steps", tooltip="Sampling steps."),
                 io.Float.Output(display_name="cfg", tooltip="Guidance scale."),
                 io.Int.Output(display_name="seed", tooltip="Noise seed. Other programs make other noise of it."),
                 io.Int.Output(display_name="width", tooltip="Width in pixels."),
                 io.Int.Output(display_name="height", tooltip="Height in pixels."),
-                io.AnyType.Output(display_name="checkpoint", tooltip="The model, if this machine has a checkpoint of "
-                                                                     "that name, for a ckpt_name input. Else what "
-                                                                     "follows is left out."),
+                sockets.Choice.Output(display_name="checkpoint",
+                                      tooltip="The model, if this machine has a checkpoint of that name, for a "
+                                              "ckpt_name input. Else what follows is left out."),
                 io.String.Output(display_name="report", tooltip="All that was found, in words."),
-                io.AnyType.Output(display_name="lora", tooltip="The first LoRA that this machine has, for a lora_name "
-                                                               "input. Else what follows is left out."),
+                sockets.Choice.Output(display_name="lora",
+                                      tooltip="The first LoRA that this machine has, for a lora_name input. Else what "
+                                              "follows is left out."),
                 io.Float.Output(display_name="lora strength", tooltip="Strength of that LoRA; 0 without one."),
             ],
         )

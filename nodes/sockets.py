@@ -51,5 +51,19 @@ ComparedModels = io.Custom("COMPARED_MODELS")
 Llm = io.Custom("LLM")
 """Endpoint, model and the *name* of a credential; never a key."""
 
-Choice = io.Custom("COMBO,STRING")
+class _ChoiceType(str):
+    """The types of a name, which is also taken by inputs that state the list of names in place of a type.
+
+    The host's own loaders and samplers do. It compares types by `!=`, so that a type may say what it goes with; the
+    wildcard `*`, the other way, would make the editor suggest the output for every socket there is.
+    """
+
+    def __ne__(self, other: object) -> bool:
+        return not isinstance(other, list) and str.__ne__(self, other)
+
+    __eq__ = str.__eq__
+    __hash__ = str.__hash__
+
+
+Choice = io.Custom(_ChoiceType("COMBO,STRING"))
 """A name for an input that is a list of names, or a text."""

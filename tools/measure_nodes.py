@@ -21,7 +21,7 @@ VIEW = {"width": 6000, "height": 2600}
 """A page that shows every node at full size: the editor hides texts that are out of sight."""
 
 ROUNDS = 16
-"""At most. What a node grows by is shared by all its texts, so each round gives the one that is cut only a part of it."""
+"""At most. What a node grows by is shared by all its texts, so each round gives the one that is cut a part of it."""
 
 CUT = """async () => {
     const frames = async count => { for (; count; count--) await new Promise(requestAnimationFrame); };

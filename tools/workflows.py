@@ -62,6 +62,8 @@ TITLES = {
         "27 Which step of my training is best - every saved step on your prompts, scored",
     "caption_train_compare":
         "28 Caption, train, compare - a language model describes your pictures, then with and without",
+    "prepare_a_training_set":
+        "29 Prepare a training set - two folders joined, faults left out, prior pictures drawn first",
     "finetune_anima": "31 Fine-tune Anima - a LoRA of a drawing style, one prompt without and with it",
     "finetune_krea_2": "32 Fine-tune Krea 2 - a LoRA on the raw model in eight bits, without and with it",
     "finetune_flux_2_klein": "33 Fine-tune FLUX.2 klein - a LoRA on the base model of 4 billion parameters",

@@ -48,7 +48,7 @@ class Resolution:
             raise AtelierError(f"crop is {self.crop!r}.", f"Choose {', '.join(c.value for c in Crop)}.") from error
         if self.size < 64 or self.size % 8:
             near = max(64, round(self.size / 8) * 8)
-            raise AtelierError(f"The resolution's size is {self.size} pixels a side.",
+            raise AtelierError(f"resolution is {self.size} pixels a side.",
                                f"Choose a multiple of 8 from 64 on, such as {near}.")
         if self.bucket_step < 8 or self.bucket_step % 8 or self.bucket_step > self.size:
             raise AtelierError(f"bucket_step is {self.bucket_step}.",

@@ -52,6 +52,7 @@ def _options() -> str:
     from dataclasses import fields
 
     from ..dataset.folder import FolderOptions
+    from ..prior.options import PriorOptions
     from ..train.request.request import PARTS
 
     def lines(*parts: type) -> list[str]:
@@ -60,7 +61,8 @@ def _options() -> str:
 
     return "\n".join([
         "# Every option with its default, where no preset changes it. In [data]:", *lines(FolderOptions),
-        "#", "# In [lora]:", *lines(PARTS["lora"]),
+        "#", "# In [prior], for pictures of what the model should not forget; it draws them itself before training:",
+        *lines(PriorOptions), "#", "# In [lora]:", *lines(PARTS["lora"]),
         "#", "# In [options]:", *lines(*(part for name, part in PARTS.items() if name != "lora"))])
 
 
@@ -107,6 +109,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
     progress, wanted = ShellProgress(), read_train_file(arguments.config)
     data, model = wanted.read_data(progress), wanted.open_model(progress)
+    data = wanted.add_prior(data, model, progress)
     folder = export_training(arguments.export, wanted.name, model, data, wanted.request, progress)
     progress.close()
     show(arguments, next_steps(folder, model), {"folder": folder, "model": model.path})
@@ -129,6 +132,7 @@ def _train(arguments: argparse.Namespace, processes: Processes, device: str) -> 
             tracked = tracked_progress(arguments.log, wanted.name, arguments.config.resolve().parent / "logs",
                                        wanted.request)
     with tracked as progress:
+        data = wanted.add_prior(data, model, progress, processes)
         report = train(wanted.name, model, data, wanted.request, wanted.paths, progress, processes=processes)
     progress.close()
     if not processes.first:

@@ -16,14 +16,16 @@ from ..files import file_name
 from ..limits import BeyondLimits, check_values
 from ..models.handle import DiffusersModel
 from ..models.open import open_model
+from ..prior.options import PriorOptions
 from ..progress import Progress
 from ..toml_files import BACKSLASHES, TOML, parse_toml, read_toml_text
-from ..train.devices import RunPaths
+from ..train.devices import RunPaths, pick_device, pick_dtype
+from ..train.processes import ALONE, Processes
 from ..train.request.outputs import NO_SCORE
 from ..train.request.presets import build_request
 from ..train.request.request import PARTS, TrainRequest, names_of, only
 
-_TOP = {"name", "model", "model_hash", "prediction_type", "preset", "epochs", "steps", "seed", "data", "lora",
+_TOP = {"name", "model", "model_hash", "prediction_type", "preset", "epochs", "steps", "seed", "data", "prior", "lora",
         "options", "place"}
 
 
@@ -41,6 +43,8 @@ class TrainFile:
     folder: Path
     """Of the pictures; the file of an exported training set."""
     data: FolderOptions
+    prior: PriorOptions | None
+    """Prior pictures that the model draws; None: it draws none."""
     request: TrainRequest
     paths: RunPaths
 
@@ -69,6 +73,22 @@ class TrainFile:
         return model
 
 
+    def add_prior(self, data: TrainingSet, model: DiffusersModel, progress: Progress,
+                  processes: Processes = ALONE) -> TrainingSet:
+        """`data` with the prior pictures that `model` draws; they are kept in the cache.
+
+        Raises:
+            AtelierError: as `add_prior_pictures`.
+        """
+        if self.prior is None:
+            return data
+        from ..prior.draw import DiffusersDrawer, add_prior_pictures
+
+        device = pick_device(self.paths.device)
+        drawer = DiffusersDrawer(model, device, pick_dtype(self.request.device.precision, device))
+        return add_prior_pictures(data, self.prior, drawer, self.paths.cache / "prior", progress, processes)
+
+
 def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
     """Read a configuration file. Relative paths in it count from its own folder; `~` is the user's.
 
@@ -94,7 +114,7 @@ def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
         name=file_name(_text(values, "name", path.name)), model=_path(values, "model", path.name, base),
         prediction_type=prediction, model_hash=_text(values, "model_hash", path.name) if "model_hash" in values else "",
         exported=exported, folder=_path(data, "set" if exported else "folder", "[data]", base),
-        data=FolderOptions() if exported else _folder_options(data, base),
+        data=FolderOptions() if exported else _folder_options(data, base), prior=_prior(values, path),
         request=_request(values, base), paths=RunPaths(folders[0], folders[1], folders[2], device))
 
 
@@ -132,6 +152,14 @@ def _folder_options(data: Mapping[str, Any], base: Path) -> FolderOptions:
         if name in values:
             values[name] = _path(values, name, "[data]", base)
     return FolderOptions(resolution=Resolution(**typed(Resolution, resolution)), **typed(FolderOptions, values))
+
+
+def _prior(values: Mapping[str, Any], path: Path) -> PriorOptions | None:
+    if "prior" not in values:
+        return None
+    table = _table(values, "prior", path)
+    _only(table, {field.name for field in fields(PriorOptions)}, "[prior]")
+    return PriorOptions(**typed(PriorOptions, table))
 
 
 def _table(values: Mapping[str, Any], name: str, path: Path) -> dict[str, Any]:

@@ -156,6 +156,12 @@ class Loop:
                 return self.trainer.train_step(self.state.step, self.state.loss_scale)
         except OutOfMemory as error:
             log.info("%s", error)
+        except OtherProcessFailed:  # `run` keeps the work
+            raise
+        except BaseException:  # as in `_check_interrupt`: the host's own networks raise its interrupt
+            self.trainer.drop_step(self.state.step)
+            self._keep_work()
+            raise
         # Only here: while the error was being handled, it held what the step had computed.
         self.trainer.drop_step(self.state.step)
         free_cache(self.trainer.device)

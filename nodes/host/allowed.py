@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 import folder_paths
 
 from ...atelier.errors import AtelierError
+from ...atelier.fields import check_text
 from ...atelier.prompts.endpoints import ENDPOINTS, plain_url
 from .work_folder import work_folder
 
@@ -30,6 +31,16 @@ else:
 
 _NEVER = ("custom_nodes", "configs")
 """Kinds of the host's folders that hold code or settings, not models."""
+
+
+def typed_path(text: str) -> Path:
+    """The path that a person typed: quotes, as file managers copy them, go, and `~` is the server's home.
+
+    Raises:
+        AtelierError: no path can hold the text.
+    """
+    check_text("The path", text)
+    return Path(os.path.expanduser(text.strip().strip('"')))  # noqa: PTH111 - the other fails on unknown users
 
 
 def check_read(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from ...atelier.checkpoint.pickled import WEIGHT_ENDINGS
 from ...atelier.dataset.tree import files_below
 from ...atelier.errors import AtelierError
 from ...atelier.temp_paths import is_part
-from .allowed import check_read, check_written
+from .allowed import check_read, check_written, typed_path
 from .work_folder import work_folder as work_folder
 
 
@@ -155,7 +155,7 @@ def input_folder(text: str) -> Path:
     if not text.strip():
         raise AtelierError("No folder is given.",
                            "Type the path of a folder, or the name of one in ComfyUI's input folder.")
-    typed = Path(text.strip().strip('"')).expanduser()
+    typed = typed_path(text)
     # Before the question whether it exists, whose answer is nobody's business.
     path = check_read(typed if typed.is_absolute() else Path(folder_paths.get_input_directory()) / typed)
     if not path.is_dir():

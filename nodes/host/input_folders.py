@@ -13,7 +13,7 @@ from ...atelier.dataset.scan import PICTURE_ENDINGS
 from ...atelier.dataset.sidecar import SIDECAR_ENDINGS
 from ...atelier.errors import AtelierError, NameTaken
 from ...atelier.files import atomic_file, file_name, folder_name
-from .allowed import check_added, listed_folders
+from .allowed import check_added, listed_folders, typed_path
 
 MOST = 500
 """Folders that are listed at most; those nearest to the top come first."""
@@ -46,20 +46,22 @@ def picture_folders() -> list[PictureFolder]:
 
 
 def add_file(folder: str, name: str, content: bytes) -> Path:
-    """Write a picture or caption file into a folder of ComfyUI's input folder, which is made if need be.
+    """Write a picture or caption file into a folder of ComfyUI's input folder or of a listed one, which is made if need
+    be.
 
     A file of the same name and content is left as it is.
 
     Args:
-        folder: Its path below the input folder.
+        folder: As the widget of a node takes it: its path below the input folder, or the full path.
         name: Of the file.
         content: Of the file. Whether a picture can be read is found when the folder is.
 
     Raises:
-        AtelierError: the folder or the name cannot be, a link leads out of the input folder, the file is neither a
-            picture nor a caption, or another file has the name.
+        AtelierError: the folder or the name cannot be, the folder or a link leads out of where files may be added, the
+            file is neither a picture nor a caption, or another file has the name.
     """
-    inside = folder_name(folder)
+    typed = typed_path(folder)
+    inside = folder.strip() if typed.is_absolute() else folder_name(folder)
     if not inside:
         raise AtelierError("There is no name for the folder.", "Type one into folder, such as my-pictures.")
     ending = Path(name).suffix.lower()
@@ -68,7 +70,8 @@ def add_file(folder: str, name: str, content: bytes) -> Path:
                            f"Choose files that end with {', '.join(sorted((*PICTURE_ENDINGS, *SIDECAR_ENDINGS)))}.")
     if "/" in file_name(name):
         raise AtelierError(f"{name!r} is a path and not the name of a file.", "Upload files, and not a folder.")
-    path = check_added(Path(folder_paths.get_input_directory()) / inside / file_name(name))
+    home = typed if typed.is_absolute() else Path(folder_paths.get_input_directory()) / inside
+    path = check_added(home / file_name(name))
     try:
         with atomic_file(path, replace=False) as part:
             part.write_bytes(content)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from kit.checkpoints import write_sd1
 from kit.host import Host
+from kit.sd3_checkpoint import write_sd3
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -22,12 +23,15 @@ def put_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., st
     made = write_sd1(tmp_path_factory.mktemp("checkpoint") / "small.safetensors")
 
     def put(host: Host, name: str = made.name) -> str:
-        place = host.base / "models" / "checkpoints" / name
-        place.parent.mkdir(parents=True, exist_ok=True)
-        if not place.exists():
-            _link(made, place)
-        return place.name
+        return _put(host, made, name)
     return put
+
+
+@pytest.fixture(scope="session")
+def put_flow_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Host], str]:
+    """The same for an SD 3 checkpoint, which knows flow matching and which core alone can load."""
+    made = write_sd3(tmp_path_factory.mktemp("checkpoint") / "small flow.safetensors")
+    return lambda host: _put(host, made, made.name)
 
 
 @pytest.fixture(scope="session")
@@ -46,6 +50,14 @@ def chromium() -> Iterator[Browser]:
 
     with browser() as running:
         yield running
+
+
+def _put(host: Host, made: Path, name: str) -> str:
+    place = host.base / "models" / "checkpoints" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if not place.exists():
+        _link(made, place)
+    return place.name
 
 
 def _link(source: Path, place: Path) -> None:

@@ -14,7 +14,7 @@ from kit.checkpoints import write_sd1
 from kit.clip_models import clip_config, picture_cosines, random_clip, save_clip
 from kit.fake_vision import FakeVision, description, write_numbered
 from kit.host import Host, Result
-from kit.pictures import noise_picture
+from kit.pictures import noise_picture, put
 from kit.shapes import draw_shapes
 from kit.small_workflows import node_of, write_lora
 from PIL import Image
@@ -248,6 +248,35 @@ def test_pictures_are_described_learnt_and_compared(studio: Host, graph: Callabl
         tags = json.loads(file.metadata()["ss_tag_frequency"])["training set"]
     assert tags == {"ohwx": 4, **{description(number): 1 for number in range(4)}}
     assert "without" in result.text(node_of(made, "PreviewAny", "Table"))
+
+
+def test_a_prepared_set_is_trained_and_exported(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    """Two folders, a picture that is in both left out, and prior pictures that are drawn once."""
+    close, other = (studio.base / "input" / name for name in ("my-close-photos", "my-other-photos"))
+    for seed in range(5):
+        put((close if seed < 3 else other) / f"{seed}.png", seed, (SIZE, SIZE))
+    shutil.copy(close / "0.png", other / "again.png")
+    made = graph("prepare_a_training_set")
+    check, prior = node_of(made, "AtelierCheckTrainingSet"), node_of(made, "AtelierPriorPictures")
+    train = node_of(made, "AtelierTrainLora")
+    made[check]["inputs"] |= {"drop_duplicates": True, "drop_blurred": False}
+    made[prior]["inputs"] |= {"count": 4, "steps": 1}
+    made["name"] = {"class_type": "PreviewAny", "inputs": {"source": [train, 1]}, "_meta": {"title": "name"}}
+    result = run_graph(studio, made)
+    assert "duplicate" in result.text(node_of(made, "PreviewAny", "Faults"))
+    with safe_open(studio.base / "models" / "loras" / result.text("name"), framework="pt") as file:
+        header = file.metadata()
+    assert header["ss_num_train_images"] in ("11", "9"), "one of the two equal pictures, used three times or once"
+    assert header["ss_num_reg_images"] == "4"
+    exported = studio.base / "output" / "training" / "my-dog"
+    kept = json.loads((exported / "training_set.json").read_text(encoding="utf-8"))["samples"]
+    assert [row["captions"] for row in kept if row["prior"]] == [["a photo of a dog"]] * 4
+    drawn = studio.base / "user" / "atelier" / "prior"
+    before = {path.name: path.stat().st_mtime_ns for path in drawn.iterdir()}
+    made[prior]["inputs"]["count"] = 5
+    run_graph(studio, made)
+    after = {path.name: path.stat().st_mtime_ns for path in drawn.iterdir()}
+    assert len(after) == 5 and before.items() <= after.items()
 
 
 def test_similar_pictures_are_alike_and_not_the_same(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:

@@ -26,8 +26,7 @@ pytestmark = pytest.mark.host
 
 WITHOUT_TEMPLATE = {
     "AtelierComparisonGate", "AtelierComparisonPicture", "AtelierComparisonResult",  # Compare Models puts these in
-    "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora", "AtelierCheckTrainingSet",
-    "AtelierJoinTrainingSets", "AtelierExportTraining",
+    "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora",
 }
 """Nodes of the pack that no template uses."""
 ANY = {"*", MATCHED}

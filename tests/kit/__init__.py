@@ -24,6 +24,7 @@ Browser
 
 Models
     checkpoints            random checkpoints of every family, in several sizes
+    sd3_checkpoint         a small random SD 3 that ComfyUI detects
     ldm_shapes             tensor names and shapes of the original architectures
     diffusers_forward      outputs of diffusers' UNet and VAE, here or in a child process
     loras                  random LoRAs, and UNets of published shapes without weights

@@ -75,6 +75,10 @@ class FakeClip:
         return {"cond": torch.randn(1, words, self.width, generator=stream),
                 "pooled_output": torch.randn(1, POOLED_WIDTH, generator=stream)}
 
+    def encode_from_tokens_scheduled(self, text: str) -> list[Any]:
+        found = self.encode_from_tokens(text, True, True)
+        return [[found.pop("cond"), found]]
+
 
 @dataclass(frozen=True)
 class FakeVae:

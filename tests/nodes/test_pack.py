@@ -41,6 +41,8 @@ def test_every_widget_and_socket_has_a_tooltip(pack: ModuleType) -> None:
             assert socket.tooltip, f"{name}: {socket.id or socket.display_name} has no tooltip"
             assert socket.tooltip.endswith("."), f"{name}: {socket.id or socket.display_name}"
         assert all(output.display_name for output in schema.outputs), name
+        # The editor suggests an output of any type for every socket that a person pulls at.
+        assert schema.is_dev_only or "*" not in [output.io_type for output in schema.outputs], name
 
 
 def test_loading_is_cheap_and_imports_nothing_heavy(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,22 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 ENGLISH: dict[str, Any] = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
 LANGUAGES = sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json") if path.parent.name != "en")
 # Characters that every text of the language has some of, unless it is a term that is the same everywhere.
-SCRIPTS = {"ja": "[\u3040-\u30ff\u4e00-\u9fff]", "ko": "[\uac00-\ud7a3]", "zh": "[\u4e00-\u9fff]"}
-SAME_EVERYWHERE = {"CLIP", "LoRA", "VAE", "CSV", "CFG", "Alpha", "RS-LoRA", "Beta1", "Beta2"}
+SCRIPTS = {"ja": "[\u3040-\u30ff\u4e00-\u9fff]", "ko": "[\uac00-\ud7a3]", "ru": "[\u0400-\u04ff]",
+           "zh": "[\u4e00-\u9fff]"}
+SAME_EVERYWHERE = {"clip", "lora", "vae", "csv", "cfg", "llm", "alpha", "dropout", "guidance", "prior", "rs-lora",
+                   "rslora", "beta1", "beta2", "k", "x", "y"}
+# Columns that a text has room for, a Chinese, Japanese or Korean character taking two: a node's title in its narrowest
+# node, a label beside its value, an output beside an input; the last is as much as can be read before it goes away.
+ROOM = {"display_name": 36, "inputs.name": 26, "outputs.name": 24, "description": 280, "tooltip": 280}
+# What the editor calls those of its nodes that texts name.
+CORE_NAMES = {
+    "es": {"Cargar LoRA", "Cargar Modelo LoRA", "Cargar Punto de Control", "Cargar Modelo de Difusión",
+           "Cargar Modelo de Escala Superior", "Guardar Imagen"},
+    "fr": {"Charger LoRA", "Charger le modèle LoRA", "Charger Point de Contrôle", "Charger Modèle Diffusion",
+           "Charger le modèle de mise à l'échelle", "Enregistrer Image"},
+    "ru": {"Загрузить LoRA", "Загрузить модель LoRA", "Загрузить сheckpoint", "Загрузить модель диффузии",
+           "Загрузить модель апскейла", "Сохранить изображение"},
+}
 PAGES = {path.stem: path.read_text(encoding="utf-8") for path in (ROOT / "web" / "docs").glob("*.md")}
 
 
@@ -48,7 +64,7 @@ def test_the_glossary_explains_what_beginners_meet_first() -> None:
 
 def test_every_language_is_one_that_the_editor_offers() -> None:
     offered = {"zh", "zh-TW", "ru", "ja", "ko", "fr", "es", "ar", "tr", "pt-BR", "fa", "he"}
-    assert {"ja", "ko", "zh"} <= set(LANGUAGES) <= offered
+    assert {"es", "fr", "ja", "ko", "ru", "zh"} <= set(LANGUAGES) <= offered
 
 
 def texts(node: dict[str, Any]) -> dict[str, str]:
@@ -69,9 +85,8 @@ def test_a_language_covers_every_node_input_and_output(language: str) -> None:
         here = texts(translated[node])
         assert here.keys() == texts(english).keys(), node
         assert all(text.strip() for text in here.values()), node
-        # Names may be the same word; a sentence that is has not been translated.
-        same = [place for place, text in texts(english).items() if " " in text and text.endswith(".")
-                and here[place] == text]
+        # A single word may be the same; several that are have not been translated.
+        same = [place for place, text in texts(english).items() if " " in text and here[place] == text]
         assert not same, f"{node}: {same}"
 
 
@@ -80,7 +95,7 @@ def test_a_language_with_letters_of_its_own_is_written_in_them(language: str) ->
     translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
     for node, words in translated.items():
         foreign = {place: text for place, text in texts(words).items()
-                   if not re.search(SCRIPTS[language], text) and text not in SAME_EVERYWHERE}
+                   if not re.search(SCRIPTS[language], text) and text.lower() not in SAME_EVERYWHERE}
         assert not foreign, f"{node}: {foreign}"
 
 
@@ -93,3 +108,32 @@ def test_a_language_keeps_what_must_not_be_translated(language: str) -> None:
         here = texts(translated[node])
         for place, text in texts(english).items():
             assert sorted(fixed.findall(text)) == sorted(fixed.findall(here[place])), f"{node} {place}"
+            assert not Counter(numbers(text)) - Counter(numbers(here[place])), f"{node} {place}"
+
+
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_no_text_is_longer_than_its_place(language: str) -> None:
+    translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    for node, words in translated.items():
+        for place, text in texts(words).items():
+            part, kind = place.split(".")[0], place.split(".")[-1]
+            assert columns(text) <= (ROOM.get(kind) or ROOM[f"{part}.{kind}"]), f"{node} {place}: {text}"
+
+
+@pytest.mark.parametrize("language", sorted({"es", "fr", "ru"} & set(LANGUAGES)))
+def test_a_text_calls_other_nodes_by_the_names_that_they_have(language: str) -> None:
+    """Nodes of the pack and of ComfyUI stand in guillemets; the latter in the editor's own words."""
+    translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    names = {words["display_name"].removesuffix(" (Atelier)") for words in translated.values()} | CORE_NAMES[language]
+    for node, words in translated.items():
+        for place, text in texts(words).items():
+            assert set(re.findall("« ?(.+?) ?»", text)) <= names, f"{node} {place}"
+
+
+def numbers(text: str) -> list[str]:
+    """As "0.95", where the language writes a comma too."""
+    return [number.replace(",", ".") for number in re.findall(r"\d+(?:[.,]\d+)?", text)]
+
+
+def columns(text: str) -> int:
+    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -13,8 +13,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 STAGES = [("__version__", "errors", "limits", "json_files", "toml_files", "fields", "temp_paths", "files", "progress",
            "device_memory", "prompt_lines"), ("checkpoint",),
           ("pictures",), ("models",), ("convert",), ("lora",), ("dataset",), ("sampling",), ("score",), ("train",),
-          ("generate",), ("prompts",), ("captions",), ("grid",), ("compare",), ("explain",), ("faces",), ("demo",),
-          ("shell", "__main__")]
+          ("generate", "prior"), ("prompts",), ("captions",), ("grid",), ("compare",), ("explain",), ("faces",),
+          ("demo",), ("shell", "__main__")]
 ORDER = {name: place for place, names in enumerate(STAGES) for name in names}
 HOST = {"comfy", "comfy_api", "comfy_api_nodes", "comfy_execution", "comfy_extras", "execution", "folder_paths",
         "latent_preview", "node_helpers", "nodes", "server", "app"}

@@ -155,6 +155,31 @@ def test_running_out_of_memory_in_a_step_keeps_the_steps_before(tmp_path: Path) 
     assert (result.status, result.began_step) == ("complete", 4)
 
 
+def test_an_interrupt_within_a_step_keeps_the_steps_before(tmp_path: Path) -> None:
+    """ComfyUI's layers raise its interrupt wherever it comes."""
+    config = request(dict(rank=4), QUIET, steps=4, gradient_accumulation=2)
+    whole = loop_in(tmp_path / "whole", replace(config, steps=2))
+    whole.run()
+    cut = loop_in(tmp_path / "cut", config)
+    passes, plain = [0], cut.trainer.denoiser.unet.forward
+
+    def forward(*args: Any, **options: Any) -> Any:
+        passes[0] += 1
+        if passes[0] == 6:  # the second pass of the third step
+            raise Interrupted
+        return plain(*args, **options)
+
+    cut.trainer.denoiser.unet.forward = forward
+    with pytest.raises(Interrupted):
+        cut.run()
+    assert same(cut.folder.last, whole.folder.last)
+    reference = loop_in(tmp_path / "reference", config)
+    reference.run()
+    resumed = loop_in(tmp_path / "cut", config)
+    assert resumed.run().began_step == 2
+    assert same(resumed.folder.last, reference.folder.last)
+
+
 def test_running_out_of_memory_in_a_validation_keeps_the_work(tmp_path: Path) -> None:
     options = dict(QUIET, monitor="validation", validate_every=2, patience=9)
     loop = loop_in(tmp_path, request(dict(rank=4), options, steps=6))

@@ -65,9 +65,8 @@ class HostPainter:
     def __call__(self, wanted: SamplePicture, progress: Progress, on_step: Callable[[int], None]) -> Image.Image:
         """The picture."""
         denoiser, sampling = self.denoiser, self.denoiser.sampling
-        # Diffusion models are drawn at the timesteps that they were trained at.
-        scheduler = "normal" if denoiser.model.model_config.unet_config.get("image_model") is None else "simple"
-        sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler, self.config.sample_steps).to(denoiser.device)
+        sigmas = comfy.samplers.calculate_sigmas(sampling, scheduler_of(denoiser.model), self.config.sample_steps)
+        sigmas = sigmas.to(denoiser.device)
         noise = torch.randn((1, *self.latent_shape, *wanted.size), generator=torch.Generator().manual_seed(wanted.seed))
         noise = noise.to(denoiser.device)
         start = sampling.noise_scaling(sigmas[0], noise, torch.zeros_like(noise), max_denoise=True)
@@ -81,7 +80,7 @@ class HostPainter:
         latents = sampling.inverse_noise_scaling(sigmas[-1], latents)
         with torch.inference_mode():
             pixels = self.vae.decode(denoiser.model.process_latent_out(latents).cpu())
-        return _picture(pixels)
+        return to_picture(pixels)
 
     def _guided(self, positive: Row) -> Callable[..., Tensor]:
         def denoise(noisy: Tensor, sigma: Tensor, **_: object) -> Tensor:
@@ -96,7 +95,13 @@ class HostPainter:
         return [{name: tensor.to(self.denoiser.device) for name, tensor in row.items()} for row in rows]
 
 
-def _picture(pixels: Tensor) -> Image.Image:
+def scheduler_of(model: Any) -> str:
+    """Core's name of the noise levels that a host's model is drawn at: diffusion models at the timesteps that they were
+    trained at."""
+    return "normal" if model.model_config.unet_config.get("image_model") is None else "simple"
+
+
+def to_picture(pixels: Tensor) -> Image.Image:
     """[1, H, W, C], or [1, T, H, W, C] of a VAE for videos, as a picture."""
     frame = pixels.reshape(-1, *pixels.shape[-3:])[0]
     return Image.fromarray((frame.float().clamp(0, 1) * 255).round().byte().cpu().numpy())

@@ -24,6 +24,10 @@ def test_input_folder_takes_relative_quoted_and_padded_paths(pack: ModuleType) -
         folders.input_folder("other pictures")
     with pytest.raises(error, match="No folder is given"):
         folders.input_folder(" ")
+    with pytest.raises(error, match="not a folder"):
+        folders.input_folder("~nobody-of-this-name/a")
+    with pytest.raises(error, match="null character"):
+        folders.input_folder("a\0b")
 
 
 @pytest.mark.parametrize(("kind", "file", "names"), [("diffusers", "model_index.json", "diffusers_names"),

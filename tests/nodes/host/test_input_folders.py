@@ -60,11 +60,22 @@ def test_a_file_is_added_once_and_never_replaced(pack: ModuleType, home: Path, f
         "a.PNG": b"one", "a.txt": b"a dog"}
 
 
+def test_a_file_is_added_to_a_folder_that_the_owner_lists(pack: ModuleType, home: Path, folders: Any) -> None:
+    listed = home.parent / "listed"
+    (home.parent / "user" / "atelier").mkdir(parents=True)
+    (home.parent / "user" / "atelier" / "allowed.toml").write_text(f"folders = [{json.dumps(listed.as_posix())}]",
+                                                                   encoding="utf-8")
+    assert folders.add_file(f"{listed}/rex/", "a.png", b"one") == listed / "rex" / "a.png"
+    assert (listed / "rex" / "a.png").read_bytes() == b"one"
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="A graph may not write to"):
+        folders.add_file(f"{listed}/../rex", "a.png", b"one")
+
+
 @pytest.mark.parametrize(("folder", "name", "said"), [
     ("", "a.png", "no name for the folder"), ("../out", "a.png", "cannot be a file name"),
-    ("/etc", "a.png", "cannot be a file name"), ("con", "a.png", "cannot be a file name"),
+    ("/etc", "a.png", "A graph may not write to"), ("con", "a.png", "cannot be a file name"),
     ("rex", "../a.png", "cannot be a file name"), ("rex", "sub/a.png", "is a path"),
-    ("rex", "a\0.png", "cannot be a file name"),
+    ("rex", "a\0.png", "cannot be a file name"), ("/a\0b", "a.png", "null character"),
     ("rex", "a.html", "neither a picture nor a caption"), ("rex", "a.py", "neither"), ("rex", "png", "neither"),
     ("link", "a.png", "A graph may not write to"),
 ])

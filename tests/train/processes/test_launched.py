@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills processes by a POSIX signal")
 
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
-PICTURES = 6
+PICTURES, PRIOR = 6, 2
 
 
 def write_machine(folder: Path, model: Path, batch_size: int) -> Path:
@@ -32,6 +32,7 @@ def write_machine(folder: Path, model: Path, batch_size: int) -> Path:
         model = {json.dumps(str(model))}
         steps = 6
         data = {{ folder = "pictures", resolution = {{ size = 64 }} }}
+        prior = {{ count = {PRIOR}, prompt = "a dog", steps = 1 }}
         lora = {{ rank = 4 }}
         [options]
         batch_size = {batch_size}
@@ -64,7 +65,9 @@ def test_a_run_of_two_processes_of_which_one_is_killed_goes_on_in_three_on_two_m
     state = next((tmp_path / "machine" / "runs").rglob("state.safetensors"))
     assert (tmp_path / "machine" / "loras" / "fox-partial.safetensors").exists()
     packs = list((tmp_path / "machine" / "cache" / "latents").rglob("*.safetensors"))
-    assert sum(len({name.partition("/")[0] for name in load_file(pack)}) for pack in packs) == PICTURES
+    assert sum(len({name.partition("/")[0] for name in load_file(pack)}) for pack in packs) == PICTURES + PRIOR
+    drawn = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "machine" / "cache" / "prior").iterdir()}
+    assert len(drawn) == PRIOR
 
     second = write_machine(tmp_path / "second machine", model, 2)
     port = free_port()
@@ -78,6 +81,9 @@ def test_a_run_of_two_processes_of_which_one_is_killed_goes_on_in_three_on_two_m
     result = json.loads(out)
     assert result["status"] == "complete" and not silent, "the first process of all reports, alone"
     assert sorted(path.name for path in second.parent.iterdir()) == ["cache", "pictures", "train.toml"]
+    again = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "machine" / "cache" / "prior").iterdir()}
+    assert again == drawn, "drawn once"
+    assert {path.name for path in (second.parent / "cache" / "prior").iterdir()} == set(drawn), "each machine has them"
     log = [json.loads(line) for line in (tmp_path / "machine" / "logs" / "fox.jsonl").read_text("utf-8").splitlines()]
     assert [row["step"] for row in log if "step" in row and "loss" in row] == [1, 2, 3, 4, 5, 6], (
         "a resumed run tells what was before, too")

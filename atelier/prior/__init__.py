@@ -1,0 +1,1 @@
+"""Prior-preservation pictures that the base model draws itself, before training."""
