@@ -142,7 +142,7 @@ def _other(name: str, kind: str, keys: Mapping[str, str], state: Mapping[str, Te
         shapes = ", ".join(f"{role} {list(tensor.shape)}" for role, tensor in part.items())
         raise AtelierError(f"{origin}: the tensors of the layer {name} ({kind}: {shapes}) do not fit together "
                            f"({problem}).", "Download or train it again.")
-    return module
+    return module.without_core()
 
 
 def _with_core(down: Tensor, core: Tensor, key: str, origin: str) -> Tensor:

@@ -124,6 +124,17 @@ class OtherAdapter:
             given = shape[1]
         return (out is None or out == shape[0]) and (inner is None or inner == given)
 
+    def without_core(self) -> OtherAdapter:
+        """A LoKr with a core as one of two whole matrices, which does the same: ComfyUI fails on the core."""
+        if self.kind != LOKR or "lokr_t2" not in self.tensors:
+            return self
+        parts = {name: part.float() for name, part in self.tensors.items()}
+        kept = {name: self.tensors[name] for name in self.tensors if not name.startswith("lokr_")}
+        right = self._scale() * _product(parts, "lokr_w2", "lokr_t2")
+        dtype = self.tensors["lokr_t2"].dtype
+        return OtherAdapter(LOKR, {**kept, "lokr_w1": _product(parts, "lokr_w1", "").to(dtype),
+                                   "lokr_w2": right.contiguous().to(dtype)}, self.alpha)
+
     def delta(self) -> Tensor:
         """W' − W in float32, in a shape that may lack a convolution's last axes. For kinds that are not
         `by_weights`, or without their magnitude."""
@@ -133,7 +144,7 @@ class OtherAdapter:
         if self.kind == LOKR:
             right = _product(parts, "lokr_w2", "lokr_t2")
             left = _product(parts, "lokr_w1", "")
-            return self._scale() * torch.kron(left.reshape(*left.shape, *[1] * (right.dim() - 2)), right)
+            return self._scale() * torch.kron(left.reshape(*left.shape, *[1] * (right.dim() - 2)), right.contiguous())
         return next(parts[name] for name in DIFFERENCES if name in parts)
 
     def applied(self, weight: Tensor, strength: float = 1.0) -> Tensor:
@@ -150,7 +161,7 @@ class OtherAdapter:
             tuned = base + self._glora(parts, base)
         elif self.kind == IA3:
             share = 1 + parts["weight"]
-            tuned = base * (share.reshape(1, -1, *[1] * (base.dim() - 2)) if parts["on_input"] else
+            tuned = base * (share.reshape(1, -1, *[1] * (base.dim() - 2)) if bool(self.tensors["on_input"]) else
                             _column(share, base))
         elif self.kind == REPLACED:
             tuned = parts["set_weight"].reshape(base.shape)
