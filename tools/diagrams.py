@@ -2,7 +2,8 @@
 
     python tools/diagrams.py
 
-Each says "diagram" in its corner, so that nobody takes it for a result. `tools/thumbnails.py` runs the other workflows.
+Each has its title above, and says "diagram" in its corner, so that nobody takes it for a result. `tools/thumbnails.py`
+runs the other workflows.
 """
 
 from __future__ import annotations
@@ -17,31 +18,40 @@ sys.path.append(str(ROOT))
 
 from PIL import Image, ImageDraw  # noqa: E402 - the path is set just above
 
-from atelier.pictures.labels import strip  # noqa: E402
+from atelier.pictures.labels import font_size, strip  # noqa: E402
 from tools.workflow_layout import TITLE  # noqa: E402
 
 SIZE = (384, 216)
 FINE = 3
 """Drawn so many times larger, and made smaller then, for smooth lines."""
-MARGIN = 10
-PAPER, GROUP, NODE, OURS, NOTE, INK, FAINT = ((24, 26, 32), (38, 50, 64), (74, 78, 88), (59, 143, 224), (102, 85, 51),
+MARGIN = 8
+PAPER, GROUP, NODE, OURS, NOTE, INK, FAINT = ((24, 26, 32), (38, 50, 64), (86, 91, 102), (47, 124, 200), (102, 85, 51),
                                               (240, 240, 236), (168, 172, 180))
-LABEL = 18
-"""Height of a group's label in pixels; it stands above the group."""
+HEAD, LABEL = 30, 26
+"""Heights of the title and of a group's label in pixels; the label stands above the group, in up to two lines."""
+LARGEST = 20
+"""Font size of the title at most."""
+NODE_FONT = 10
+STRETCH = 2.5
+"""How much wider than high a graph may be drawn, at most, to fill the picture."""
+NAMED = (30, 11)
+"""Least size in pixels of a node that is named: nothing could be read in a smaller one."""
 
 
-def diagram(workflow: dict[str, Any]) -> Image.Image:
-    """A picture of a graph in the editor's format: blue nodes are the pack's own, brown ones notes."""
+def diagram(title: str, workflow: dict[str, Any]) -> Image.Image:
+    """A picture of a graph in the editor's format, below its title: blue nodes are the pack's own, brown ones notes."""
     boxes = [group["bounding"] for group in workflow["groups"]]
     left, top = min(box[0] for box in boxes), min(box[1] for box in boxes)
     width = max(box[0] + box[2] for box in boxes) - left
     height = max(box[1] + box[3] for box in boxes) - top
-    wide, high = FINE * (SIZE[0] - 2 * MARGIN), FINE * (SIZE[1] - 3 * MARGIN - LABEL)
-    scale = min(wide / width, high / height)
-    shift = (FINE * MARGIN + (wide - scale * width) / 2, FINE * (MARGIN + LABEL) + (high - scale * height) / 2)
+    above = HEAD + LABEL
+    wide, high = FINE * (SIZE[0] - 2 * MARGIN), FINE * (SIZE[1] - 2 * MARGIN - above)
+    down = min(wide / width, high / height)
+    across = min(wide / width, STRETCH * down)
+    shift = (FINE * MARGIN + (wide - across * width) / 2, FINE * above + (high - down * height) / 2)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        return shift[0] + scale * (x - left), shift[1] + scale * (y - top)
+        return shift[0] + across * (x - left), shift[1] + down * (y - top)
 
     picture = Image.new("RGB", (FINE * SIZE[0], FINE * SIZE[1]), PAPER)
     pen = ImageDraw.Draw(picture)
@@ -58,10 +68,24 @@ def diagram(workflow: dict[str, Any]) -> Image.Image:
         colour = OURS if node["type"].startswith("Atelier") else NOTE if node["type"] == "MarkdownNote" else NODE
         pen.rounded_rectangle((*at(x, y - TITLE), *at(x + w, y + h)), 2 * FINE, colour)
     small = picture.resize(SIZE, Image.Resampling.LANCZOS)
-    for (x, y, w, h), group in zip(boxes, workflow["groups"], strict=True):
-        (a, b), (c, _) = (tuple(round(part / FINE) for part in at(*corner)) for corner in ((x, y), (x + w, y + h)))
-        label = strip(group["title"], c - a, LABEL, ink=INK, paper=PAPER)
-        small.paste(label, (a, b - label.height))
+    def inside(x: float, y: float, w: float, h: float) -> tuple[int, int, int, int]:
+        (a, b), (c, d) = (tuple(round(part / FINE) for part in at(*corner)) for corner in ((x, y), (x + w, y + h)))
+        return a, b, c - a, d - b
+
+    for node in workflow["nodes"]:
+        (x, y), (w, h) = node["pos"], node["size"]
+        left_, top_, wide_, high_ = inside(x, y - TITLE, w, h + TITLE)
+        if node["type"] != "MarkdownNote" and wide_ >= NAMED[0] and high_ >= NAMED[1]:
+            name = strip(node.get("title") or node["type"], wide_ - 2, min(high_ - 2, 34), ink=INK,
+                         paper=OURS if node["type"].startswith("Atelier") else NODE, largest=NODE_FONT)
+            small.paste(name, (left_ + 1, top_ + 1))
+    places = [inside(*box) for box in boxes]
+    largest = min(font_size(group["title"], place[2], LABEL)
+                  for place, group in zip(places, workflow["groups"], strict=True))
+    for (left_, top_, wide_, _), group in zip(places, workflow["groups"], strict=True):
+        label = strip(group["title"], wide_, LABEL, ink=FAINT, paper=PAPER, largest=largest)
+        small.paste(label, (left_, top_ - LABEL))
+    small.paste(strip(title, SIZE[0], HEAD, ink=INK, paper=PAPER, largest=LARGEST), (0, 0))
     mark = strip("diagram", 60, 14, ink=FAINT, paper=PAPER)
     small.paste(mark, (SIZE[0] - 62, SIZE[1] - 15))
     return small
@@ -87,7 +111,8 @@ def main() -> int:
     for name, title in TITLES.items():
         path = FOLDER / f"{title}.jpg"
         if not suited(name) or not path.exists():
-            write(diagram(json.loads((FOLDER / f"{title}.json").read_text(encoding="utf-8"))), path)
+            shown = title.partition(" - ")[0].partition(" ")[2]
+            write(diagram(shown, json.loads((FOLDER / f"{title}.json").read_text(encoding="utf-8"))), path)
             print(path)
     return 0
 

@@ -146,7 +146,7 @@ def _matched(node: dict[str, Any], api: dict[str, Any], nodes: dict[str, Any]) -
 
 def _default(spec: list[Any]) -> Any:
     options = spec[1] if len(spec) > 1 else {}
-    empty = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False}
+    empty = {"INT": 0, "FLOAT": 0.0, "STRING": "", "BOOLEAN": False, "COMBO": ""}
     return options.get("default", empty.get(spec[0]) if isinstance(spec[0], str) else spec[0][0])
 
 

@@ -23,9 +23,9 @@ TEXT_ROOM = dict.fromkeys((
     "AtelierConvertLora", "AtelierDemoModel", "AtelierExportCheckpoint", "AtelierRandomArtPrompts",
     "AtelierReadPrompt", "AtelierRestoreFaces", "AtelierWritePrompt"), 165)
 ROOM = {
-    **TEXT_ROOM, "AtelierBlockGrid": 325, "AtelierImageFolder": 205, "AtelierCompareModels": 485, "AtelierTokens": 465,
-    "AtelierDenoisingSteps": 260, "AtelierSaveTitled": 260, "PreviewImage": 300, "SaveImage": 340, "LoadImage": 200,
-    "LoadImageMask": 200,
+    **TEXT_ROOM, "AtelierConvertCheckpoint": 215, "AtelierTrainLora": 30, "AtelierBlockGrid": 325,
+    "AtelierImageFolder": 205, "AtelierCompareModels": 485, "AtelierTokens": 465, "AtelierDenoisingSteps": 260,
+    "AtelierSaveTitled": 260, "PreviewImage": 300, "SaveImage": 340, "LoadImage": 200, "LoadImageMask": 200,
 }
 """Room that a node's result takes once it has run, by class; web/js/atelier.js has the heights of the pack's own."""
 BARS = (75, 100)

@@ -17,11 +17,11 @@ from ..device_memory import OutOfMemory, free_cache, unify_memory_errors
 from ..errors import AtelierError
 from ..progress import Progress
 from .checkpoint_writer import CheckpointWriter
+from .due import Due
 from .early_stopping import EarlyStopping
 from .history import History
 from .processes import OtherProcessFailed
 from .random_state import random_state_kept
-from .request.recipe import SCORES
 from .run_folder import RoundScore, RunFolder
 from .run_state import RunState
 from .step_rate import StepRate, format_rate
@@ -31,9 +31,6 @@ log = logging.getLogger("atelier")
 
 READ_SECONDS = 0.25
 """On a device that works ahead of the host, losses are read (which waits for it) no more often than this."""
-
-MIN_VALIDATION_INTERVAL = 50
-"""Automatic validation comes at epoch ends, but not more often than every so many steps."""
 
 
 class Draw(Protocol):
@@ -77,6 +74,7 @@ class Loop:
         self.trainer, self.folder, self.progress = trainer, folder, progress
         self.draw, self._save_memory, self._clock = draw, save_memory, clock
         self._checkpoints = CheckpointWriter(trainer, folder, metadata, clock)
+        self._due = Due(trainer.request, trainer.total, trainer.steps_per_epoch)
         validation = trainer.request.validation
         self.state = RunState(early_stopping=EarlyStopping(validation.patience, validation.min_delta),
                               loss_scale=trainer.initial_loss_scale)
@@ -170,7 +168,7 @@ class Loop:
     def _do_due(self, *, resumed: bool = False) -> None:
         """Validate, save and draw where that is due after the step that was done last."""
         state, save_every = self.state, self.trainer.request.output.save_every
-        if self._validation_due():
+        if self._due.validation(state):
             self._judge(self._validate())
         if save_every and state.step % save_every == 0:
             self._read()
@@ -179,8 +177,8 @@ class Loop:
         elif self._checkpoints.due:
             self._read()
             self._checkpoints.save_state(state)
-        judged = self._round_due()
-        due = judged or (self._sample_due() and not (resumed and state.step in self.folder.drawn))
+        judged = self._due.judged_round(state)
+        due = judged or (self._due.sample(state) and not (resumed and state.step in self.folder.drawn))
         # The request first: a sample that is due answers it.
         if self.draw and self.trainer.processes.from_first(lambda: self.progress.sample_requested() or due):
             score = self._sample(self.draw)
@@ -275,34 +273,6 @@ class Loop:
             if self.trainer.request.validation.monitor == "epoch":
                 self._judge(mean)
 
-    @property
-    def _validated(self) -> bool:
-        """Whether this step was validated already."""
-        return bool(self.state.history.validation) and self.state.history.validation[-1][0] == self.state.step
-
-    def _validation_due(self) -> bool:
-        return self.trainer.request.validation.monitor == "validation" and not self._validated and self._at_validation
-
-    @property
-    def _at_validation(self) -> bool:
-        """Whether this step is one at which the weights are judged."""
-        every = self.trainer.request.validation.validate_every or max(self.trainer.steps_per_epoch,
-                                                                      MIN_VALIDATION_INTERVAL)
-        return self.state.step % every == 0
-
-    @property
-    def _by_score(self) -> bool:
-        return self.trainer.request.validation.monitor in SCORES
-
-    def _round_due(self) -> bool:
-        """Whether a round of samples is due that early stopping judges by."""
-        return self._by_score and self._at_validation and not self._round_judged
-
-    @property
-    def _round_judged(self) -> bool:
-        judged = self.state.history.judged
-        return bool(judged) and judged[-1][0] == self.state.step
-
     def _judged_by(self, score: RoundScore) -> float:
         """What early stopping is to make small."""
         value = getattr(score, self.trainer.request.validation.monitor)
@@ -343,13 +313,6 @@ class Loop:
             self.progress.measure({"step": state.step, "best_step": state.step})
             self._checkpoints.save_state(state)
 
-    def _sample_due(self) -> bool:
-        """Whether a picture of the current weights is due; the one at the end shows those that are handed on."""
-        if self._by_score:
-            return False
-        every = self.trainer.request.samples.sample_every or max(1, self.trainer.total // 4)
-        return self.state.step % every == 0 and self.state.step < self.trainer.total
-
     def _check_interrupt(self) -> None:
         try:
             with self.trainer.processes.together():
@@ -377,7 +340,7 @@ class Loop:
         best = final.early_stopping.best_step
         weights = self.folder.best if 0 < best == state.early_stopping.best_step else self.folder.last
         best_handed_on = weights == self.folder.best
-        if self.draw and not (self._by_score and (best_handed_on or self._is_drawn())):
+        if self.draw and not (self._due.by_score and (best_handed_on or self._is_drawn())):
             best_is_drawn = best_handed_on and self.trainer.processes.first
             self._sample(self.draw, self._checkpoints.best_weights() if best_is_drawn else None)
         self.progress.phase("saving", 1)
@@ -389,8 +352,8 @@ class Loop:
         The saved state leaves it out, so that a run that is made longer goes on as if it had been so from the start.
         """
         state = self.state
-        by_loss = self.trainer.request.validation.monitor == "validation" and not self._validated
-        if status != "complete" or not (by_loss or (self._by_score and not self._round_judged)):
+        by_loss = self._due.by_loss and not self._due.validated(state)
+        if status != "complete" or not (by_loss or (self._due.by_score and not self._due.round_judged(state))):
             return state
         history = state.history
         state.history = History(history.losses, list(history.validation), history.epochs, list(history.judged))

@@ -235,8 +235,8 @@ def _train(job: _Job) -> RunResult:
         warnings=[sentence for sentence in (*advice(job.data), cut, *loaded.notes, extended, _undrawn(loop.undrawn))
                   if sentence])
     if processes.first:
-        plot = loss_plot(result.history, title=f"{job.name} · {result.status}", best_step=result.best_step,
-                         steps_per_epoch=trainer.steps_per_epoch)
+        plot = loss_plot(result.history, title=f"{job.name} · {result.status}", scores=job.folder.scores,
+                         best_step=result.best_step, steps_per_epoch=trainer.steps_per_epoch)
         with atomic_file(job.folder.plot) as part:
             plot.save(part, "PNG")
     del trainer, loaded, loop, draw

@@ -51,6 +51,9 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 """Class of the host's `supported_models` and its `unet_config`, by the family's name."""
 
+_LARGER = {"large flux": ("Flux", {**FLUX, "hidden_size": 256, "num_heads": 16, "depth": 5, "depth_single_blocks": 0})}
+"""For measurements of memory; no family of its own."""
+
 TEXT_WIDTH, POOLED_WIDTH = 64, 32
 
 
@@ -134,7 +137,7 @@ def _build(family: str) -> Any:
     import comfy.ldm.anima.model as anima
     import comfy.supported_models
 
-    kind, config = CONFIGS[family]
+    kind, config = (CONFIGS | _LARGER)[family]
     chosen = getattr(comfy.supported_models, kind)
     made = chosen({**{key: value for key, value in chosen.unet_config.items() if key == "image_model"}, **config})
     made.set_inference_dtype(torch.float32, None)

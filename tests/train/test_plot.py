@@ -9,6 +9,7 @@ from PIL import ImageColor
 from atelier.train import plot
 from atelier.train.history import History, smoothed
 from atelier.train.plot import loss_plot
+from atelier.train.run_folder import RoundScore
 
 
 def where(picture, colour: str, *, top: int = 46) -> tuple[np.ndarray, np.ndarray]:
@@ -54,6 +55,20 @@ def test_losses_that_are_no_numbers_do_not_cost_the_plot() -> None:
     history = History([0.5, float("nan"), float("inf"), 0.4], validation=[(4, float("nan"))])
     assert loss_plot(history, title="plain", best_step=4).size == (960, 540)
     assert loss_plot(History(), title="plain").size == (960, 540)
+
+
+def test_scores_lie_below_on_the_same_steps() -> None:
+    """Fidelity falls and likeness rises, on straight lines; step 50 is above its half of the 100 steps."""
+    losses = History([0.6] * 100)
+    scores = {step: RoundScore(0.3 - step / 1000, 0.5 + step / 500) for step in (0, 50, 100)}
+    picture = loss_plot(losses, title="plain", scores=scores)
+    assert picture.size == (960, 540 + plot.SCORES)
+    assert np.array_equal(np.asarray(picture)[:540], np.asarray(loss_plot(losses, title="plain")))
+    for colour, rises in ((plot.FIDELITY, False), (plot.LIKENESS, True)):
+        rows, columns = where(picture, colour, top=540 + 46)
+        slope, start = np.polyfit(columns, rows, 1)
+        assert bool(slope < 0) is rises and np.abs(start + slope * columns - rows).max() < 6
+        assert columns.max() == pytest.approx(960 - 40, abs=8), "the last step is at the right end of the losses"
 
 
 def test_the_legend_names_the_best_step() -> None:

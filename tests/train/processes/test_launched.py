@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from kit import dying_shell
 from kit.checkpoints import write_sd1
+from kit.clip_models import clip_config, random_clip, save_clip
 from kit.joint_loop import ENDS, free_port
 from kit.pictures import write_pictures
 from kit.shell import shell
@@ -22,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
 PICTURES, PRIOR = 6, 2
 
 
-def write_machine(folder: Path, model: Path, batch_size: int) -> Path:
+def write_machine(folder: Path, model: Path, clip: Path, batch_size: int) -> Path:
     """A folder as one machine has it; its configuration file."""
     folder.mkdir()
     write_pictures(folder / "pictures", [(64 + 8 * index, 64) for index in range(PICTURES)])
@@ -42,6 +43,7 @@ def write_machine(folder: Path, model: Path, batch_size: int) -> Path:
         sample_prompt = "a fox"
         sample_steps = 2
         sample_every = 3
+        score_model = {json.dumps(str(clip))}
     """, encoding="utf-8")
     return config
 
@@ -54,7 +56,8 @@ def start(*command: object) -> subprocess.Popen[str]:
 def test_a_run_of_two_processes_of_which_one_is_killed_goes_on_in_three_on_two_machines(
         capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     model = write_sd1(tmp_path / "tiny.safetensors", "tiny")
-    config = write_machine(tmp_path / "machine", model, 2)
+    clip = save_clip(tmp_path / "clip", random_clip(clip_config()))
+    config = write_machine(tmp_path / "machine", model, clip, 2)
 
     launched = start("accelerate.commands.launch", "--multi_gpu", "--num_processes", 2, "--num_machines", 1,
                      "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", free_port(),
@@ -69,7 +72,7 @@ def test_a_run_of_two_processes_of_which_one_is_killed_goes_on_in_three_on_two_m
     drawn = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "machine" / "cache" / "prior").iterdir()}
     assert len(drawn) == PRIOR
 
-    second = write_machine(tmp_path / "second machine", model, 2)
+    second = write_machine(tmp_path / "second machine", model, clip, 2)
     port = free_port()
     agents = [start("torch.distributed.run", "--nnodes", 2, "--node_rank", node, "--nproc_per_node", node + 1,
                     "--master_addr", "127.0.0.1", "--master_port", port, "-m", "atelier", "train", file, "--device",
@@ -87,13 +90,19 @@ def test_a_run_of_two_processes_of_which_one_is_killed_goes_on_in_three_on_two_m
     log = [json.loads(line) for line in (tmp_path / "machine" / "logs" / "fox.jsonl").read_text("utf-8").splitlines()]
     assert [row["step"] for row in log if "step" in row and "loss" in row] == [1, 2, 3, 4, 5, 6], (
         "a resumed run tells what was before, too")
-    assert len(list(state.parent.glob("samples-*/*.png"))) == 2
+    assert len(list(state.parent.glob("samples-*/*.png"))) == 3, "the base model's, and one after 3 steps and 6"
+    (scores,) = state.parent.glob("samples-*/scores.json")
+    joint = json.loads(scores.read_text(encoding="utf-8"))
+    assert joint.keys() == {"0", "3"}, "the last is of the best weights"
 
-    whole = write_machine(tmp_path / "alone", model, 4)
+    whole = write_machine(tmp_path / "alone", model, clip, 4)
     code, out, said = shell(capsys, "train", whole, "--device", "cpu", "--json")
     assert code == 0, said
     alone = json.loads(out)
     assert Path(alone["run"]).name == state.parent.name
+    alone_scores = json.loads(next(Path(alone["run"]).glob("samples-*/scores.json")).read_text(encoding="utf-8"))
+    for step, score in joint.items():
+        assert score == pytest.approx(alone_scores[step], abs=1e-3), step
     assert result["history"]["losses"] == pytest.approx(alone["history"]["losses"], abs=1e-5)
     assert [loss for _, loss in result["history"]["validation"]] == pytest.approx(
         [loss for _, loss in alone["history"]["validation"]], abs=1e-5)

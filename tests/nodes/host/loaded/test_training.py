@@ -113,22 +113,42 @@ def test_another_text_encoder_or_guidance_is_another_run(opened: Opened) -> None
     assert len({json.dumps(name, sort_keys=True) for name in names}) == 4
 
 
-def test_nothing_of_a_run_stays_in_memory(opened: Opened, tmp_path: Path) -> None:
-    import comfy.model_base
+def sampled(opened: Opened) -> torch.Tensor:
+    """What core's KSampler makes of the MODEL that came in."""
+    import comfy.sample
 
-    source = write_pictures(tmp_path / "pictures", [(64, 64)] * 2)
-    runs = Runs(opened, tmp_path, source)
+    found = opened.clip.encode_from_tokens("a fox", return_pooled=True, return_dict=True)
+    conditioning = [[found["cond"], {"pooled_output": found["pooled_output"]}]]
+    noise = torch.randn(1, *opened.latents, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        return comfy.sample.sample(opened.patcher, noise, 2, 1.0, "euler", "simple", conditioning, conditioning,
+                                   torch.zeros_like(noise), disable_pbar=True, seed=1)
 
-    def living() -> int:
-        gc.collect()
-        return sum(isinstance(thing, comfy.model_base.BaseModel) for thing in gc.get_objects())
 
-    counts = []
-    for seed in range(3):
-        runs.train(f"lora{seed}", opened.request(steps=2, seed=seed, monitor="off", patience=0,
-                                                 sample_prompt="a fox", sample_steps=2))
-        counts.append(living())
-    assert counts == [counts[0]] * 3
+def test_ten_runs_leave_as_much_memory_as_one_and_the_model_as_it_was(pack: ModuleType, tmp_path: Path,
+                                                                      request: pytest.FixtureRequest) -> None:
+    import psutil
+
+    opened = open_small(pack, "large flux", tmp_path)
+    network = sum(parameter.nbytes for parameter in opened.patcher.model.parameters())
+    assert network > 30e6  # so large that one left behind would stand out from an allocator's noise
+    runs = Runs(opened, tmp_path, write_pictures(tmp_path / "pictures", [(64, 64)] * 2))
+    before = sampled(opened)
+    request.addfinalizer(gc.unfreeze)
+    gc.freeze()  # what is there already need not be looked through each time
+    tensors, resident = [], []
+    for seed in range(10):
+        runs.train(f"lora{seed}", opened.request(steps=1, seed=seed, monitor="off", patience=0, precision="fp32",
+                                                 sample_prompt="a fox", sample_steps=1))
+        if seed in (0, 9):
+            gc.collect()
+            kept = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes()
+                    for tensor in gc.get_objects() if isinstance(tensor, torch.Tensor)}
+            tensors.append(sum(kept.values()))
+            resident.append(psutil.Process().memory_info().rss)
+    assert tensors[1] <= tensors[0] + 100_000, tensors
+    assert resident[1] <= resident[0] + network, (resident, network)
+    assert torch.equal(sampled(opened), before)
 
 
 def test_the_report_says_what_a_flow_model_has_no_use_for(opened: Opened, tmp_path: Path) -> None:
