@@ -124,7 +124,7 @@ class CheckpointWriter:
 
     def _write(self, path: Path, tensors: list[Tensor], step: int) -> bool:
         weights = self.trainer.adapters.weights(tensors)
-        trained = any(bool(module.up.any()) for module in weights.values())
+        trained = self.trainer.adapters.trained(tensors)
         if trained and self.trainer.processes.first:
             save_lora(path, weights, metadata=self.metadata(step))
         return trained
