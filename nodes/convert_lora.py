@@ -27,7 +27,8 @@ class ConvertLora(io.ComfyNode):
             display_name="Convert LoRA",
             category="Atelier/lora",
             description="Writes a LoRA in the form of kohya (ComfyUI, A1111, Forge), diffusers or PEFT, with the same "
-                        "strength, to models/loras. Reads all of them, and files of ComfyUI's own trainer.",
+                        "strength, to models/loras. Reads all of them, files of ComfyUI's own trainer, and LyCORIS' "
+                        "kinds (LoHa, LoKr and others).",
             search_aliases=["lora", "kohya", "peft", "diffusers", "convert lora"],
             is_output_node=True,
             inputs=[
