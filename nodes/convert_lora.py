@@ -73,5 +73,6 @@ class ConvertLora(io.ComfyNode):
             report = convert_lora(source, result.path, format).text()
             result.remember(report)
         HostProgress().say(report)
-        state = kohya_state(read_lora(result.path).weights)
+        found = read_lora(source)  # it means the same, and diffusers' names of transformers are for diffusers alone
+        state = kohya_state(found.weights)
         return io.NodeOutput(str(result.path.relative_to(folder)), state, report, ui={"text": (report,)})
