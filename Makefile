@@ -10,7 +10,7 @@ endif
 .DEFAULT_GOAL := help
 # `make -j`: what the environment holds depends on whether ComfyUI is there.
 .NOTPARALLEL:
-.PHONY: help demo test comfy bench lint env host
+.PHONY: help demo test comfy bench card lint env host
 
 help:  ## Show this list
 	@$(PYTHON) -c "import re; print(*('make %-6s %s' % line for line in re.findall(r'^(\w+):.*?## (.*)', open('Makefile').read(), re.M)), sep='\n')"
@@ -37,6 +37,10 @@ comfy:  ## ComfyUI with the pack in it, on 127.0.0.1 (ARGS="--port 8200" goes to
 
 bench: env  ## Measure against peers and print the ratios
 	$(foreach script,$(sort $(wildcard benchmarks/[a-z]*.py)),$(VENV) $(script) &&) true
+
+# Not in .venv, whose PyTorch may know no card: tools/card.py looks for one that does.
+card:  ## On a machine with a graphics card: test and measure on it, and write docs/card-<name>.md (no network needed)
+	$(PYTHON) tools/card.py $(ARGS)
 
 lint: env  ## Style and types only
 	$(VENV) -m ruff check .

@@ -36,8 +36,11 @@ class Job:
     dtype: str
     warmup: int
     steps: int
+    seconds: float = 0.0
+    """Steps go on until so much time is measured, too: a card does dozens a second."""
     comfyui: str = ""
     bypass: bool = False
+    family: str = "sd1"
 
 
 class Done(Exception):
@@ -51,15 +54,24 @@ class Clock:
         self.job, self.seen, self.began, self.seconds = job, 0, 0.0, 0.0
         self.worked = 0.0
         """Seconds of processor time, which count only while the process has a core."""
+        self.peak_mb = 0.0
+        """The most memory that was in use while steps were timed: neither loading nor encoding counts."""
+
+    @property
+    def steps(self) -> int:
+        """How many were timed."""
+        return self.seen - self.job.warmup
 
     def __call__(self) -> None:
         self.seen += 1
-        if self.seen == self.job.warmup:
+        if self.steps == 0:
             synchronise()
+            reset_peak()
             self.began, self.worked = time.perf_counter(), time.process_time()
-        if self.seen == self.job.warmup + self.job.steps:
+        elif self.steps >= self.job.steps and time.perf_counter() - self.began >= self.job.seconds:
             synchronise()
             self.seconds, self.worked = time.perf_counter() - self.began, time.process_time() - self.worked
+            self.peak_mb = peak_mb()
             raise Done
 
 
@@ -70,7 +82,32 @@ def synchronise() -> None:
         torch.cuda.synchronize()
 
 
-def atelier(job: Job, clock: Clock) -> None:
+def reset_peak() -> None:
+    """Have `peak_mb` count from now on, where the system can do that: on a card, and on Linux."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif sys.platform == "linux":
+        with suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def peak_mb() -> float:
+    """The most megabytes that were in use since `reset_peak`: of the card, or of this process."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 1e6
+    if sys.platform == "linux":
+        lines = Path("/proc/self/status").read_text("ascii").splitlines()
+        return next(float(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def atelier(job: Job, clock: Callable[[], None]) -> None:
     """Our own loop as in a user's run: progress, losses read, everything cached."""
     from atelier.dataset.folder import read_folder
     from atelier.progress import Progress
@@ -96,17 +133,18 @@ def atelier(job: Job, clock: Clock) -> None:
           build_request(None, options, dict(rank=RANK, alpha=RANK, steps=10_000)), paths, Watch())
 
 
-def diffusers_style(job: Job, clock: Clock) -> None:
-    """The steps of diffusers' `train_text_to_image_lora.py`: picture and caption are encoded every time."""
+def diffusers_style(job: Job, clock: Callable[[], None]) -> None:
+    """The steps of diffusers' `train_text_to_image_lora.py`, or of its sister for SDXL, whose VAE is in float32:
+    picture and caption are encoded every time."""
     _reference(job, clock, cached=False)
 
 
-def kohya_style(job: Job, clock: Clock) -> None:
+def kohya_style(job: Job, clock: Callable[[], None]) -> None:
     """The steps of sd-scripts' `train_network.py` with `--cache_latents`: captions are encoded every time."""
     _reference(job, clock, cached=True)
 
 
-def _reference(job: Job, clock: Clock, *, cached: bool) -> None:
+def _reference(job: Job, clock: Callable[[], None], *, cached: bool) -> None:
     import torch
     from diffusers import DDPMScheduler
     from peft import LoraConfig
@@ -117,7 +155,9 @@ def _reference(job: Job, clock: Clock, *, cached: bool) -> None:
 
     device, dtype = _device(), _dtype(job)
     model = _model(job)
-    unet, vae, text = (load(model, dtype=dtype, device=device) for load in (load_unet, load_vae, load_text))
+    xl = job.family == "sdxl"
+    unet, text = (load(model, dtype=dtype, device=device) for load in (load_unet, load_text))
+    vae = load_vae(model, dtype=torch.float32 if xl else dtype, device=device)
     unet.add_adapter(LoraConfig(r=RANK, lora_alpha=RANK, init_lora_weights="gaussian",
                                 target_modules=TARGETS["attention"]))
     trained = [parameter for parameter in unet.parameters() if parameter.requires_grad]
@@ -127,11 +167,21 @@ def _reference(job: Job, clock: Clock, *, cached: bool) -> None:
     scheduler = DDPMScheduler.from_config({**load_scheduler_config(model), "_class_name": "DDPMScheduler"})
     encoder = next(iter(text.encoders.values()))
     tokenizer = next(iter(text.tokenizers.values()))
-    pixels, captions = _pixels(job, device, dtype)
+    pixels, captions = _pixels(job, device, vae.dtype)
+    time_ids = torch.tensor([[job.size, job.size, 0, 0, job.size, job.size]], device=device, dtype=dtype)
 
     def latents(rows: slice) -> torch.Tensor:
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            return (vae.encode(pixels[rows]).latent_dist.sample() * vae.config["scaling_factor"]).to(dtype)
+
+    def conditions(rows: slice) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
         with torch.no_grad():
-            return vae.encode(pixels[rows]).latent_dist.sample() * vae.config["scaling_factor"]
+            if xl:
+                both = text.encode(captions[rows])
+                return both.embeds, {"text_embeds": both.pooled, "time_ids": time_ids.expand(len(captions[rows]), 6)}
+            ids = tokenizer(captions[rows], padding="max_length", max_length=77, truncation=True,
+                            return_tensors="pt").input_ids.to(device)
+            return encoder(ids)[0], None
 
     kept = torch.cat([latents(slice(i, i + 1)) for i in range(len(pixels))]) if cached else None
     mixed = torch.autocast(device.type, dtype=dtype) if dtype != torch.float32 else nullcontext()
@@ -142,14 +192,11 @@ def _reference(job: Job, clock: Clock, *, cached: bool) -> None:
         rows = slice(first, first + job.batch)
         with mixed:
             x = kept[rows] if kept is not None else latents(rows)
-            ids = tokenizer(captions[rows], padding="max_length", max_length=77, truncation=True,
-                            return_tensors="pt").input_ids.to(device)
-            with torch.no_grad():
-                words = encoder(ids)[0]
+            words, added = conditions(rows)
             noise = torch.randn_like(x)
             t = torch.randint(0, 1000, (len(x),), device=device)
-            loss = mse_loss(unet(scheduler.add_noise(x, noise, t), t, words, return_dict=False)[0].float(),
-                            noise.float())
+            loss = mse_loss(unet(scheduler.add_noise(x, noise, t), t, words, added_cond_kwargs=added,
+                                 return_dict=False)[0].float(), noise.float())
         loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
@@ -159,10 +206,10 @@ def _reference(job: Job, clock: Clock, *, cached: bool) -> None:
         clock()
 
 
-def core(job: Job, clock: Clock) -> None:
+def core(job: Job, clock: Callable[[], None]) -> None:
     """ComfyUI's `TrainLoraNode` as it comes (gradient checkpointing on), or its bypass mode without checkpointing."""
     sys.path.insert(0, job.comfyui)
-    sys.argv = ["main.py", *([] if _cuda() else ["--cpu"])]
+    sys.argv = ["main.py", *([] if on_card() else ["--cpu"])]
     import comfy.options
 
     comfy.options.enable_args_parsing()
@@ -192,13 +239,13 @@ def core(job: Job, clock: Clock) -> None:
     Node.execute(latents=latents, positive=positive, **{name: [value] for name, value in values.items()})
 
 
-ENGINES: dict[str, Callable[[Job, Clock], None]] = {
+ENGINES: dict[str, Callable[[Job, Callable[[], None]], None]] = {
     "atelier-eager": atelier, "atelier-compiled": atelier, "diffusers-style": diffusers_style,
     "kohya-style": kohya_style, "core TrainLoraNode": core, "core, bypass": core,
 }
 
 
-def _cuda() -> bool:
+def on_card() -> bool:
     import torch
 
     return torch.cuda.is_available()
@@ -207,7 +254,7 @@ def _cuda() -> bool:
 def _device() -> Any:
     import torch
 
-    return torch.device("cuda" if _cuda() else "cpu")
+    return torch.device("cuda" if on_card() else "cpu")
 
 
 def _dtype(job: Job) -> Any:
@@ -251,25 +298,16 @@ def _quiet() -> Iterator[None]:
         sys.stdout = kept
 
 
-def _peak_mb() -> float:
-    import torch
-
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / 1e6
-    import resource
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
-
-
 def main() -> None:
     job = Job(**json.loads(sys.argv[1]))
     clock = Clock(job)
     with _quiet(), suppress(Done):
         ENGINES[job.engine](job, clock)
-    samples = job.steps * job.batch
+    samples = clock.steps * job.batch
     # The device that computes: a card, or the processor.
-    print(json.dumps({"samples_per_s": samples / clock.seconds, "peak_mb": _peak_mb(),
-                      "samples_per_worked_s": samples / (clock.seconds if _cuda() else clock.worked)}))
+    print(json.dumps({"samples_per_s": samples / clock.seconds, "peak_mb": clock.peak_mb,
+                      "steps": clock.steps,
+                      "samples_per_worked_s": samples / (clock.seconds if on_card() else clock.worked)}))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from atelier.models.text import TextBatch
 from atelier.progress import Progress
 from atelier.sampling import SAMPLERS, SamplingOptions, sample
 
+pytestmark = pytest.mark.gpu
+
 STEPS = 3
 
 

@@ -14,7 +14,7 @@ from ..json_files import parse_json, read_json
 from ..limits import Limits
 from .module_patterns import BadPattern, ModulePatterns
 from .names import COMPONENTS
-from .weights import LoraModule, LoraWeights
+from .weights import Adapter, LoraModule, LoraWeights
 
 DIFFUSERS_HEADER = "lora_adapter_metadata"
 """Where diffusers' `save_lora_weights` puts the configurations it is given, every field behind its component's name."""
@@ -55,11 +55,13 @@ class PeftConfig:
                                "Save the LoRA again with PEFT, with whole names of modules.") from error
         return cls(_number(origin, "lora_alpha", fields.get("lora_alpha", 8)), matched, rslora)
 
-    def scaled(self, name: str, module: LoraModule) -> LoraModule:
-        """`module` with the alpha that gives PEFT's scale under the plain rule alpha / r.
+    def scaled(self, name: str, module: Adapter) -> Adapter:
+        """A LoRA with the alpha that gives PEFT's scale under the plain rule alpha / r.
 
         rsLoRA (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732) scales by alpha / √r, so alpha grows by √r.
         """
+        if not isinstance(module, LoraModule):
+            return module
         path = name.split(".", 1)[1]
         own = self.alpha_pattern.find(path)
         alpha = self.alpha if own is None else own

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import AtelierError
 from .names import OTHER_NETWORK, of_other_network
-from .weights import LoraModule, LoraWeights
+from .weights import LoraModule, PlainWeights
 
 COMPONENT = "transformer"
 """Diffusers' name of the network."""
@@ -46,7 +46,7 @@ class Network:
                 return tuple(f"{other.replace('#', number)}.{name}" for name in layers.get(layer, ()))
         return ()
 
-    def fits(self, weights: LoraWeights) -> bool:
+    def fits(self, weights: PlainWeights) -> bool:
         """Whether all layers are its own, by name and shape."""
         for name, module in weights.items():
             path = name.split(".", 1)[1]
@@ -124,7 +124,7 @@ _ELSEWHERE = ("lens", "mage_flow", "hunyuan_video", "cosmos_predict2", "joyimage
 """Bases whose layers bear names of a network above, and which are others in diffusers, or not there."""
 
 
-def diffusers_weights(weights: LoraWeights, base: str = "") -> LoraWeights:
+def diffusers_weights(weights: PlainWeights, base: str = "") -> PlainWeights:
     """Adapters of a network other than Stable Diffusion's by diffusers' layer names (`transformer.…`); others as they
     are.
 
@@ -133,7 +133,7 @@ def diffusers_weights(weights: LoraWeights, base: str = "") -> LoraWeights:
         base: `ss_base_model_version` of the file, where it has one.
 
     Raises:
-        AtelierError: diffusers' names for this network are not known here, or a fused layer cannot be taken apart.
+        AtelierError: diffusers' names for this network are not known here.
     """
     others = {name: module for name, module in weights.items() if of_other_network(name)}
     if not others:
@@ -150,20 +150,17 @@ def diffusers_weights(weights: LoraWeights, base: str = "") -> LoraWeights:
     found = {name: module for name, module in weights.items() if name not in others}
     for name, module in others.items():
         paths = network.targets(name.removeprefix(f"{OTHER_NETWORK}."))
-        for path, part in zip(paths, _parts(name, module, paths), strict=True):
+        for path, part in zip(paths, _parts(module, paths), strict=True):
             found[f"{COMPONENT}.{path}"] = part
     return found
 
 
-def _parts(name: str, module: LoraModule, paths: tuple[str, ...]) -> list[LoraModule]:
+def _parts(module: LoraModule, paths: tuple[str, ...]) -> list[LoraModule]:
     inputs, outputs = module.down.shape[1], module.up.shape[0]
     if len(paths) == 1:
         # The last block of SD 3 has no text behind it; diffusers modulates it by scale and shift, not shift and scale.
         swapped = paths[0].endswith("norm1_context.linear") and outputs == 2 * inputs
         return [_rows(module, [outputs // 2, 0], outputs // 2)] if swapped else [module]
-    if module.by_input:
-        raise AtelierError(f"{name} holds a DoRA that scales input channels, and diffusers has its layer in parts.",
-                           "Keep kohya's form, or train with kind dora of PEFT.")
     # Queries are as wide as the input; keys and values share what is left, or are as wide, where there is more.
     beside = inputs if len(paths) == 4 else (outputs - inputs) // 2
     sizes = [inputs, beside, beside, outputs - inputs - 2 * beside][:len(paths)]

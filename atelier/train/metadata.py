@@ -29,14 +29,16 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
     tags = Counter(part.strip() for s in data.samples for part in s.captions[0].split(",") if part.strip())
     values: dict[str, object] = {
         "ss_output_name": name,
-        "ss_network_module": "networks.lora",
+        "ss_network_module": "lycoris.kohya" if lora.kind in ("loha", "lokr") else "networks.lora",
         "ss_network_dim": lora.rank,
         "ss_network_alpha": lora.alpha * (lora.rank ** 0.5 if lora.rslora else 1.0),
         "ss_network_dropout": lora.dropout,
         "ss_network_args": json.dumps({"targets": lora.targets, "kind": lora.kind, "rslora": lora.rslora,
                                        **{name: value for name, value in (
                                            ("target_pattern", lora.target_pattern), ("rank_pattern", lora.rank_pattern),
-                                           ("rank_dropout", lora.rank_dropout)) if value}}),
+                                           ("rank_dropout", lora.rank_dropout)) if value},
+                                       **({"algo": lora.kind} if lora.kind in ("loha", "lokr") else {}),
+                                       **({"factor": lora.lokr_factor} if lora.kind == "lokr" else {})}),
         **model.header(),
         "ss_learning_rate": optimizer.learning_rate,
         "ss_unet_lr": optimizer.learning_rate,

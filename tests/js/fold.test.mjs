@@ -2,6 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { addFold } from "../../web/js/fold.js";
+import { speakFromDisk } from "./tables.mjs";
+
+await speakFromDisk("en");
 
 /** A node with one plain widget and two advanced ones, each 20 high. */
 function made() {

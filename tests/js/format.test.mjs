@@ -4,6 +4,9 @@ import { test } from "node:test";
 import {
   formatDuration, formatSpeed, headline, learningRate, memory, position, secondsLeft,
 } from "../../web/js/training/format.js";
+import { speakFromDisk } from "./tables.mjs";
+
+await speakFromDisk("en");
 
 const running = (phase, more = {}) => ({ status: "running", phase, stopping: false, ...more });
 

@@ -2,6 +2,9 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { plannedLength } from "../../web/js/training/plan.js";
+import { speakFromDisk } from "./tables.mjs";
+
+await speakFromDisk("en");
 
 const nodeData = { input: { required: { preset: ["COMBO", { lengths: { subject: "1200 steps", recipe: "30 epochs" } }] } } };
 

@@ -3,6 +3,7 @@
  * only hold what they are given, and observers that are counted.
  */
 
+import { readFile } from "node:fs/promises";
 import { register } from "node:module";
 
 const SCRIPTS = {
@@ -42,6 +43,7 @@ export async function loadExtension() {
   let extension;
   const app = {
     rootGraph: { id: "w", isRootGraph: true, nodes: [] },
+    extensionManager: { setting: { get: () => "en" } },
     registerExtension: (made) => { extension = made; },
   };
   app.rootGraph.rootGraph = app.rootGraph;
@@ -62,6 +64,7 @@ export async function loadExtension() {
   };
   Object.assign(globalThis, {
     stub: { app, api },
+    fetch: async (url) => ({ json: async () => JSON.parse(await readFile(url, "utf-8")) }),
     document: { createElement: element, documentElement: element(), body: element(), head: element() },
     ResizeObserver: class { observe() {} },
     MutationObserver: class { constructor() { counts.themes += 1; } observe() {} },
@@ -70,6 +73,7 @@ export async function loadExtension() {
   });
   register(`data:text/javascript,${encodeURIComponent(HOOKS)}`);
   await import("../../web/js/atelier.js");
+  await extension.init();
   await extension.setup();
   return { extension, app };
 }

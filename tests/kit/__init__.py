@@ -21,6 +21,7 @@ ComfyUI
 
 Browser
     editor                 ComfyUI's editor in Chromium
+    languages              the languages of the pack: their letters, and how wide a text is
     panel                  the training panel: its curve, its numbers, its accessibility
 
 Models
@@ -56,6 +57,7 @@ Training
 Surroundings
     device                 the device that tests compute on
     pretend_cuda           a pretend CUDA device for a CPU-only PyTorch
+    real_card              this machine's graphics card, as `make card` tests on it
     shell                  the shell's verbs in this process
     fake_llm               a chat-completions endpoint that answers, or fails, as told
     fake_vision            the same for models that see: it tells the number painted into a picture

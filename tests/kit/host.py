@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 import websocket
 from kit import absent_package, leash, shallow_text_encoders
+from kit.device import device_name
 from PIL import Image
 
 from tools import comfyui
@@ -107,8 +108,9 @@ class Host:
     def start(self) -> None:
         """Start the process and wait until it answers."""
         self.port = _free_port()
-        command = [sys.executable, leash.__file__, str(self._checkout / "main.py"), "--cpu", "--listen", "127.0.0.1",
-                   "--port", str(self.port), "--base-directory", str(self.base),
+        processor = ["--cpu"] if device_name() == "cpu" else []
+        command = [sys.executable, leash.__file__, str(self._checkout / "main.py"), *processor,
+                   "--listen", "127.0.0.1", "--port", str(self.port), "--base-directory", str(self.base),
                    "--database-url", "sqlite:///:memory:", "--disable-api-nodes",
                    # Results of the last graph alone: all of a test's models together would fill the memory, and what
                    # the default cache keeps depends on how much is free.

@@ -72,3 +72,7 @@ def test_nothing_to_build_it_from(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     tokenizer.use_tokenizer(tmp_path)
     with pytest.raises(AtelierError, match="not CLIP's list"):
         tokenizer.read_merges()
+    (tmp_path / "merges.txt").write_text("#version: 0.2\n" + "in\n" * tokenizer.MERGES)
+    tokenizer.use_tokenizer(tmp_path)
+    with pytest.raises(AtelierError, match="not CLIP's list"):
+        tokenizer.read_merges()

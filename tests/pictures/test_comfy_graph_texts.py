@@ -78,6 +78,12 @@ def test_a_styler_gives_what_was_written_and_says_what_it_adds() -> None:
         left_out={"positive": "the style cinematic puts more around it"})
 
 
+def test_a_switch_is_no_text() -> None:
+    """A node of another pack may have a switch where others have a text."""
+    assert said(["t", 0], {"t": node("Another", text=True, prompt="a boat")}) == "a boat"
+    assert said(["t", 0], {"t": node("Another", text=7)}) == "7"
+
+
 def test_texts_beyond_all_bounds_are_left_out() -> None:
     many = {f"t{i}": node("StringReplace", string=[f"t{i + 1}", 0], find="a", replace="a" * 5000) for i in range(6)}
     assert said(["t0", 0], {**many, "t6": node("PrimitiveString", value="a" * 5000)}) == ""

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
-import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kit.languages import LANGUAGES, SCRIPTS, columns, foreign, read
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-ENGLISH: dict[str, Any] = json.loads((ROOT / "locales" / "en" / "nodeDefs.json").read_text(encoding="utf-8"))
-LANGUAGES = sorted(path.parent.name for path in (ROOT / "locales").glob("*/nodeDefs.json") if path.parent.name != "en")
-# Characters that every text of the language has some of, unless it is a term that is the same everywhere.
-SCRIPTS = {"ja": "[\u3040-\u30ff\u4e00-\u9fff]", "ko": "[\uac00-\ud7a3]", "ru": "[\u0400-\u04ff]",
-           "zh": "[\u4e00-\u9fff]"}
-SAME_EVERYWHERE = {"clip", "lora", "vae", "csv", "cfg", "llm", "alpha", "dropout", "guidance", "prior", "rs-lora",
-                   "rslora", "beta1", "beta2", "k", "x", "y"}
-# Columns that a text has room for, a Chinese, Japanese or Korean character taking two: a node's title in its narrowest
+ENGLISH = read(ROOT / "locales" / "en" / "nodeDefs.json")
+# Columns that a text has room for: a node's title in its narrowest
 # node, a label beside its value, an output beside an input; the last is as much as can be read before it goes away.
 ROOM = {"display_name": 36, "inputs.name": 26, "outputs.name": 24, "description": 280, "tooltip": 280}
 # What the editor calls those of its nodes that texts name.
@@ -68,6 +61,10 @@ def test_every_language_is_one_that_the_editor_offers() -> None:
     assert {"es", "fr", "ja", "ko", "ru", "zh"} <= set(LANGUAGES) <= offered
 
 
+def nodes_in(language: str) -> dict[str, Any]:
+    return read(ROOT / "locales" / language / "nodeDefs.json")
+
+
 def texts(node: dict[str, Any]) -> dict[str, str]:
     """Every text of a node by its place."""
     found = {key: node[key] for key in ("display_name", "description")}
@@ -79,8 +76,7 @@ def texts(node: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_language_covers_every_node_input_and_output(language: str) -> None:
-    path = ROOT / "locales" / language / "nodeDefs.json"
-    translated = json.loads(path.read_text(encoding="utf-8"))
+    translated = nodes_in(language)
     assert translated.keys() == ENGLISH.keys()
     for node, english in ENGLISH.items():
         here = texts(translated[node])
@@ -91,19 +87,17 @@ def test_a_language_covers_every_node_input_and_output(language: str) -> None:
         assert not same, f"{node}: {same}"
 
 
-@pytest.mark.parametrize("language", sorted(SCRIPTS.keys() & set(LANGUAGES)))
+@pytest.mark.parametrize("language", SCRIPTS)
 def test_a_language_with_letters_of_its_own_is_written_in_them(language: str) -> None:
-    translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
-    for node, words in translated.items():
-        foreign = {place: text for place, text in texts(words).items()
-                   if not re.search(SCRIPTS[language], text) and text.lower() not in SAME_EVERYWHERE}
-        assert not foreign, f"{node}: {foreign}"
+    for node, words in nodes_in(language).items():
+        left = {place: text for place, text in texts(words).items() if foreign(language, text)}
+        assert not left, f"{node}: {left}"
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_language_keeps_what_must_not_be_translated(language: str) -> None:
     """Numbers, file endings and words in braces are the same in every language."""
-    translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    translated = nodes_in(language)
     fixed = re.compile(r"\{[a-z|]+\}|models/\w+|\.(?:json|toml|txt|safetensors|ckpt)\b", re.ASCII)
     for node, english in ENGLISH.items():
         here = texts(translated[node])
@@ -114,7 +108,7 @@ def test_a_language_keeps_what_must_not_be_translated(language: str) -> None:
 
 @pytest.mark.parametrize("language", ["en", *LANGUAGES])
 def test_no_text_is_longer_than_its_place(language: str) -> None:
-    translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    translated = nodes_in(language)
     for node, words in translated.items():
         for place, text in texts(words).items():
             part, kind = place.split(".")[0], place.split(".")[-1]
@@ -124,7 +118,7 @@ def test_no_text_is_longer_than_its_place(language: str) -> None:
 @pytest.mark.parametrize("language", sorted({"es", "fr", "ru"} & set(LANGUAGES)))
 def test_a_text_calls_other_nodes_by_the_names_that_they_have(language: str) -> None:
     """Nodes of the pack and of ComfyUI stand in guillemets; the latter in the editor's own words."""
-    translated = json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+    translated = nodes_in(language)
     names = {words["display_name"].removesuffix(" (Atelier)") for words in translated.values()} | CORE_NAMES[language]
     for node, words in translated.items():
         for place, text in texts(words).items():
@@ -134,7 +128,3 @@ def test_a_text_calls_other_nodes_by_the_names_that_they_have(language: str) -> 
 def numbers(text: str) -> list[str]:
     """As "0.95", where the language writes a comma too."""
     return [number.replace(",", ".") for number in re.findall(r"\d+(?:[.,]\d+)?", text)]
-
-
-def columns(text: str) -> int:
-    return sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)

@@ -58,7 +58,8 @@ def headings(text: str) -> set[str]:
 
 def test_every_guide_can_be_reached_from_the_tasks() -> None:
     linked = set(re.findall(r"\]\((?:docs/)?([\w-]+\.md)", GUIDES["docs/README.md"] + README))
-    assert linked >= {path.name for path in (ROOT / "docs").glob("*.md")}
+    # `make card` writes the pages of single cards.
+    assert linked >= {path.name for path in (ROOT / "docs").glob("*.md") if not path.name.startswith("card-")}
 
 
 def test_templates_are_named_by_their_numbers_and_titles() -> None:

@@ -77,12 +77,3 @@ def test_every_import_leads_to_a_file(path: Path) -> None:
 def test_only_one_script_meets_the_editor() -> None:
     meeting = [path.name for path in SCRIPTS if "scripts/app.js" in path.read_text(encoding="utf-8")]
     assert meeting == ["atelier.js"]
-
-
-def test_every_phase_of_a_training_has_a_name() -> None:
-    sources = [*(ROOT / "atelier" / "train").glob("*.py"), ROOT / "atelier" / "dataset" / "encode.py"]
-    phases = {phase for path in sources
-              for phase in re.findall(r'progress\.phase\("(\w+)"', path.read_text(encoding="utf-8"))}
-    assert phases >= {"loading", "encoding", "training", "sampling", "saving"}
-    words = (JS / "training" / "format.js").read_text(encoding="utf-8")
-    assert phases <= set(re.findall(r"^  (\w+): \"", words, re.MULTILINE))

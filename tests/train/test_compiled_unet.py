@@ -17,6 +17,8 @@ from atelier.train.trainer import Trainer
 if TYPE_CHECKING:
     from atelier.dataset.cache import EncodedSet
 
+pytestmark = pytest.mark.gpu
+
 STEPS = 20
 PLAIN = dict(batch_size=2, gradient_accumulation=2, monitor="off", patience=0, schedule="constant")
 

@@ -33,6 +33,7 @@ def test_training_learns(tmp_path: Path) -> None:
     assert loop.state.early_stopping.best == min(loss for _, loss in loop.state.history.validation)
 
 
+@pytest.mark.gpu
 @pytest.mark.parametrize("extra", [
     {}, {"gradient_accumulation": 2, "schedule": "cosine", "warmup_steps": 3},
     {"ema_decay": 0.9, "caption_dropout": 0.5}])

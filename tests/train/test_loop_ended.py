@@ -21,6 +21,8 @@ from atelier.train.loss_scale import LossScale
 from atelier.train.run_folder import RunFolder
 from atelier.train.trainer import StepResult, Trainer
 
+pytestmark = pytest.mark.gpu
+
 
 def test_an_interrupt_leaves_a_lora_of_what_was_learnt(tmp_path: Path) -> None:
     config = request(dict(rank=4), QUIET, steps=10)

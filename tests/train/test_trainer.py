@@ -12,6 +12,8 @@ from kit.training_loop import QUIET, request
 from atelier.train.loss_scale import LossScale
 from atelier.train.trainer import Trainer
 
+pytestmark = pytest.mark.gpu
+
 
 def trainer_of(dtype: torch.dtype = torch.float32, **options: Any) -> Trainer:
     torch.manual_seed(0)

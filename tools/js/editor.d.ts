@@ -77,6 +77,9 @@ interface Refused {
 
 interface EditorExtension {
   name: string;
+  /** Before the editor makes any node; awaited, as the next is. */
+  init?(): Promise<void>;
+  refreshComboInNodes?(): Promise<void>;
   setup?(): unknown;
   nodeCreated?(node: EditorNode): void;
   afterConfigureGraph?(): void;
@@ -88,6 +91,7 @@ declare const LiteGraph: { uuidv4(): string };
 declare module "*/scripts/app.js" {
   export const app: {
     rootGraph: EditorGraph;
+    extensionManager: { setting: { get(id: string): string } };
     registerExtension(extension: EditorExtension): void;
     queuePrompt(number: number): Promise<unknown>;
   };

@@ -10,6 +10,7 @@ import { FolderPicker } from "./dataset/folder_picker.js";
 import { clearError, refusalTexts, showError } from "./errors.js";
 import { addFold } from "./fold.js";
 import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
+import { message, speak } from "./messages.js";
 import { removeProgressText } from "./progress_text.js";
 import { resultView } from "./results/view.js";
 import { orderTemplates, packOf } from "./templates.js";
@@ -38,7 +39,7 @@ const HEIGHTS = { [GRID]: 320, [SHEET]: 200, [CAPTIONS]: 320 };
 
 const feed = new Feed(async () => {
   const answer = await api.fetchApi(ROUTE);
-  if (!answer.ok) throw new Error(`The server answers ${answer.status}.`);
+  if (!answer.ok) throw new Error(String(answer.status));
   return (await answer.json()).sessions;
 });
 
@@ -71,7 +72,7 @@ const addressOf = ({ prompt, node, workflow }) => ({ prompt, node, workflow });
 /**
  * @param {"stop" | "sample" | "continue"} request
  * @param {Session} session
- * @returns {Promise<string>} the server's message
+ * @returns {Promise<string>} what will happen, or why nothing will
  */
 async function post(request, session) {
   const answer = await api.fetchApi(`${ROUTE}/${request}`, {
@@ -79,15 +80,15 @@ async function post(request, session) {
     headers: { "Content-Type": "application/json" },
     body: JSON.stringify(addressOf(session)),
   });
-  const { message, error } = await answer.json();
-  return message ?? error;
+  const { reached, error } = await answer.json();
+  return error ?? (reached.length ? message(`answer.${request}`) : message(`answer.${request}.none`));
 }
 
 const actions = {
   resume: async (/** @type {Session} */ session) => {
-    const message = await post("continue", session);
+    const answer = await post("continue", session);
     await app.queuePrompt(0);
-    return message;
+    return answer;
   },
   stop: (/** @type {Session} */ session) => post("stop", session),
   sample: (/** @type {Session} */ session) => post("sample", session),
@@ -275,7 +276,7 @@ function addFolderPicker(node) {
       const body = new FormData();
       body.append("file", file);
       const answer = await api.fetchApi(`${FOLDERS}?${new URLSearchParams({ folder: name })}`, { method: "POST", body });
-      return answer.status === 413 ? `${file.name} is too large.` : (await answer.json()).error;
+      return answer.status === 413 ? message("folders.too_large", { file: file.name }) : (await answer.json()).error;
     },
     get: () => String(folder.value ?? ""),
     set: (name) => {
@@ -343,8 +344,18 @@ function addStyle() {
   }
 }
 
+/** Take the texts of the editor's language. */
+async function followLanguage() {
+  await speak(app.extensionManager.setting.get("Comfy.Locale"), async (language) => (
+    (await fetch(new URL(`./messages/${language}.json`, import.meta.url))).json()));
+}
+
 app.registerExtension({
   name: "atelier.training",
+  // Before any node is made.
+  init: followLanguage,
+  // When the language is changed, the editor does this and then makes all nodes anew.
+  refreshComboInNodes: followLanguage,
   setup() {
     addStyle();
     followTheme();

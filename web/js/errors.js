@@ -1,6 +1,7 @@
 /** An error's own words on the node that it is about, where the editor itself shows a general sentence. */
 
 import { element } from "./element.js";
+import { message } from "./messages.js";
 
 const HEIGHT = 72;
 
@@ -22,10 +23,10 @@ export function refusalTexts(refusals = {}) {
   /** @type {Record<string, string>} */
   const texts = {};
   for (const [node, { errors }] of Object.entries(refusals)) {
-    texts[node] = errors.map(({ message, details }) => details || message).join("\n");
+    texts[node] = errors.map((error) => error.details || error.message).join("\n");
   }
   for (const [node, { dependent_outputs: dependents = [] }] of Object.entries(refusals)) {
-    for (const output of dependents) texts[output] ??= `This did not run, because of node ${node}: ${texts[node]}`;
+    for (const output of dependents) texts[output] ??= message("error.because", { node, reason: texts[node] });
   }
   return texts;
 }

@@ -3,6 +3,8 @@
  * page elements. Folded widgets keep their place and value: workflows are saved and read as before.
  */
 
+import { message } from "./messages.js";
+
 /** The button's name; it has no value and is not saved. */
 const NAME = "atelier_more";
 
@@ -52,5 +54,5 @@ function setFolded(node, folded) {
   const widgets = advanced(node);
   for (const widget of widgets) widget.hidden = folded && !linked.has(widget.name);
   const button = node.widgets?.find(({ name }) => name === NAME);
-  if (button) button.label = folded ? `▸ ${widgets.length} more options` : "▾ fewer options";
+  if (button) button.label = folded ? message("fold.more", { count: widgets.length }) : message("fold.fewer");
 }

@@ -24,6 +24,7 @@ os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "0")
 LIBRARY = ctypes.CDLL(str(library()))
 
 import torch  # noqa: E402
+from kit.device import read_every_step  # noqa: E402
 
 for _name in ("live", "peak"):
     getattr(LIBRARY, f"pretend_{_name}").restype = ctypes.c_longlong
@@ -121,6 +122,12 @@ _answer_for_the_card()
 
 
 @pytest.fixture
+def real_card() -> None:
+    """Skips the test."""
+    pytest.skip("they need a real graphics card")
+
+
+@pytest.fixture
 def card() -> Iterator[PretendCard]:
     """The pretend card, without a limit at the end."""
     yield (found := PretendCard())
@@ -129,9 +136,4 @@ def card() -> Iterator[PretendCard]:
 
 @pytest.fixture(autouse=True)
 def _read_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Losses are read after each step, as on a processor, whose tests of interrupts then hold here too."""
-    import atelier.train.checkpoint_writer
-    import atelier.train.loop
-
-    monkeypatch.setattr(atelier.train.loop, "READ_SECONDS", -1.0)
-    monkeypatch.setattr(atelier.train.checkpoint_writer, "COPYING_SHARE", float("inf"))
+    read_every_step(monkeypatch)

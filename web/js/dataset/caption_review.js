@@ -2,6 +2,7 @@
  * nothing of the editor. */
 
 import { element } from "../element.js";
+import { message } from "../messages.js";
 
 /** @typedef {{ digest: string, file: string, caption: string, edited: boolean, left_out: boolean, failure: string }} Item
  * a picture as the node gives it */
@@ -86,13 +87,14 @@ export class CaptionReview {
       backgroundSize: `${100 * size[0]}% ${100 * size[1]}%`,
       backgroundPosition: `${at[0]}% ${at[1]}%`,
     });
-    const caption = element("textarea", { rows: "3", "aria-label": `Caption of ${item.file}`,
-      placeholder: item.failure || "no caption" });
+    const caption = element("textarea", { rows: "3", "aria-label": message("captions.edit", { file: item.file }),
+      placeholder: item.failure || message("captions.empty") });
     caption.value = edit ?? item.caption;
-    const label = element("label", { title: "Unticked pictures are left out" });
-    const used = element("input", { type: "checkbox", "aria-label": `Use ${item.file}` });
+    const label = element("label", { title: message("captions.unticked") });
+    const used = element("input", { type: "checkbox",
+      "aria-label": message("captions.use_file", { file: item.file }) });
     used.checked = item.digest in edits ? edit !== null : !item.left_out;
-    label.append(used, "use");
+    label.append(used, message("captions.use"));
     const keep = () => {
       this.set(JSON.stringify(withEdit(readEdits(this.get()), item, caption.value, used.checked)));
       row.dataset.used = String(used.checked);
@@ -115,7 +117,9 @@ export class CaptionReview {
     const edits = Object.values(readEdits(this.get()));
     const out = edits.filter((edit) => edit === null).length;
     const changed = edits.length - out;
-    const told = [changed && `${changed} changed`, out && `${out} left out`].filter(Boolean).join(", ");
-    if (this.note) this.note.textContent = told ? `${told}. Run again to use it.` : "";
+    const told = [changed ? message("captions.changed", { count: changed }) : "",
+      out ? message("captions.left_out", { count: out }) : ""].filter(Boolean);
+    const changes = told.length > 1 ? message("captions.and", { first: told[0], second: told[1] }) : told[0];
+    if (this.note) this.note.textContent = changes ? message("captions.again", { changes }) : "";
   }
 }

@@ -1,10 +1,10 @@
 /** A list of folders with pictures, and a button to upload pictures into one. It knows nothing of the editor. */
 
 import { element } from "../element.js";
+import { message } from "../messages.js";
 
 /** @typedef {{ name: string, pictures: number }} Folder as the server lists it */
 
-const PROMPT = "Choose a folder …";
 /** Where pictures go for which no folder is named. */
 const DEFAULT = "my-pictures";
 
@@ -22,9 +22,9 @@ export class FolderPicker {
     this.get = get;
     this.set = set;
     this.element = element("div", { class: "atelier-folders" });
-    this.choice = element("select", { "aria-label": "Folders with pictures" });
-    this.button = element("button", { type: "button",
-      title: "Pictures and their text files go into the folder that is named above" }, "Upload pictures …");
+    this.choice = element("select", { "aria-label": message("folders.list") });
+    this.button = element("button", { type: "button", title: message("folders.upload_hint") },
+      message("folders.upload"));
     this.files = element("input", { type: "file", multiple: "", hidden: "", accept: "image/*,.txt,.caption" });
     this.note = element("p", { role: "status" });
     this.element.append(this.choice, this.button, this.files, this.note);
@@ -52,10 +52,10 @@ export class FolderPicker {
   /** @param {Folder[]} folders */
   fill(folders) {
     const options = folders.map(({ name, pictures }) => element("option", { value: name },
-      `${name} (${pictures} picture${pictures === 1 ? "" : "s"})`));
+      message("folders.entry", { name, count: pictures })));
     if (options.length + 1 === this.choice.children?.length
       && options.every((option, index) => option.textContent === this.choice.children[index + 1].textContent)) return;
-    this.choice.replaceChildren(element("option", { value: "" }, PROMPT), ...options);
+    this.choice.replaceChildren(element("option", { value: "" }, message("folders.choose")), ...options);
   }
 
   /**
@@ -69,19 +69,20 @@ export class FolderPicker {
     const faults = [];
     this.button.disabled = true;
     for (const [index, file] of files.entries()) {
-      this.note.textContent = `Uploading ${index + 1} of ${files.length} …`;
+      this.note.textContent = message("folders.uploading", { number: index + 1, total: files.length });
       try {
         const fault = await this.upload(folder, file);
         if (fault) faults.push(fault);
       } catch {
-        faults.push(`${file.name}: the server does not answer.`);
+        faults.push(message("folders.no_answer", { file: file.name }));
       }
     }
     this.button.disabled = false;
     this.files.value = ""; // or the same files could not be chosen again
     const done = files.length - faults.length;
     if (done) this.set(folder);
-    this.note.textContent = [`${done} of ${files.length} files are in ${folder}.`, ...faults.slice(0, 3)].join(" ");
+    const uploaded = message("folders.uploaded", { done, total: files.length, folder });
+    this.note.textContent = [uploaded, ...faults.slice(0, 3)].join(" ");
     await this.refresh();
   }
 }

@@ -2,6 +2,7 @@
  * text. */
 
 import { element } from "../element.js";
+import { message } from "../messages.js";
 
 /**
  * @param {NodeOutput} output what the node gave the editor
@@ -36,7 +37,8 @@ export function shares(values) {
 function bars(items, table) {
   const view = element("div", { class: "atelier-result atelier-bars", tabindex: "0", title: table ?? "" });
   const rows = element("table");
-  rows.append(element("caption", {}, `Scores, mean ${number(mean(items.map(({ value }) => value)))}`));
+  rows.append(element("caption", {}, message("result.mean",
+    { mean: number(mean(items.map(({ value }) => value))) })));
   const lengths = shares(items.map(({ value }) => value));
   items.forEach(({ label, value }, index) => {
     const row = element("tr");
@@ -57,8 +59,7 @@ function bars(items, table) {
  */
 function grid(cells, url) {
   const view = element("figure", { class: "atelier-result atelier-grid", tabindex: "0" });
-  const alt = `Grid with ${cells.length} unique pictures, outlined under the pointer`;
-  view.append(element("img", { src: url, alt }));
+  view.append(element("img", { src: url, alt: message("result.grid", { count: cells.length }) }));
   for (const { x, y, width, height, label } of cells) {
     const outline = element("span", { title: label });
     Object.assign(outline.style, {
@@ -76,7 +77,7 @@ function grid(cells, url) {
 function sheet(note, url) {
   const view = element("figure", { class: "atelier-sheet" });
   const link = element("a", { href: url, target: "_blank", rel: "noopener" });
-  link.append(element("img", { src: url, alt: "The pictures as the trainer will see them" }));
+  link.append(element("img", { src: url, alt: message("result.sheet") }));
   view.append(note, link);
   return view;
 }

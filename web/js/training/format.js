@@ -1,27 +1,8 @@
 /** Numbers and states of a training as text. */
 
+import { message, stateName } from "../messages.js";
+
 /** @typedef {import("./session.js").Session} Session */
-
-/** @type {Record<string, string>} */
-const PHASES = {
-  starting: "Starting",
-  loading: "Loading the model",
-  encoding: "Encoding pictures and captions",
-  training: "Training",
-  sampling: "Drawing a sample",
-  scoring: "Scoring the samples",
-  saving: "Saving",
-};
-
-/** @type {Record<string, string>} */
-const ENDINGS = {
-  complete: "Finished",
-  "stopped early": "Finished early: no more progress",
-  "stopped by user": "Stopped, best weights kept",
-  reused: "Taken from an earlier run",
-  cancelled: "Cancelled; Run goes on from here",
-  failed: "Failed",
-};
 
 /** What to show where a value is not known. */
 const UNKNOWN = "–";
@@ -33,12 +14,12 @@ const UNKNOWN = "–";
  * @returns {string}
  */
 export function headline({ status, phase, stopping }) {
-  if (status !== "running") return ENDINGS[status] ?? status;
-  if (stopping && phase.name === "training") return "Stopping after this step";
-  const name = PHASES[phase.name] ?? phase.name;
+  if (status !== "running") return stateName("ending", status);
+  if (stopping && phase.name === "training") return message("panel.stopping");
+  const name = stateName("phase", phase.name);
   const counted = phase.name !== "training" && phase.total > 1;
-  const now = counted ? `${name}, ${phase.done} of ${phase.total}` : name;
-  return stopping && phase.name !== "saving" ? `${now} · will stop` : now;
+  const now = counted ? message("panel.counted", { phase: name, done: phase.done, total: phase.total }) : name;
+  return stopping && phase.name !== "saving" ? message("panel.will_stop", { phase: now }) : now;
 }
 
 /**
@@ -49,8 +30,9 @@ export function headline({ status, phase, stopping }) {
  */
 export function position({ step, steps, epoch }) {
   if (!step || !steps) return "";
-  const epochs = epoch ? ` · epoch ${epoch.toFixed(1)} of ${Math.max(1, Math.ceil((steps * epoch) / step - 1e-6))}` : "";
-  return `step ${step} of ${steps}${epochs}`;
+  if (!epoch) return message("panel.step", { step, steps });
+  const epochs = Math.max(1, Math.ceil((steps * epoch) / step - 1e-6));
+  return message("panel.epoch", { step, steps, epoch: epoch.toFixed(1), epochs });
 }
 
 /**

@@ -6,16 +6,15 @@ import {
 } from "./format.js";
 import { smooth } from "./curve.js";
 import { element } from "../element.js";
+import { message } from "../messages.js";
 
 /** @typedef {import("./session.js").Session} Session */
 /** @typedef {keyof import("./draw.js").Palette} CurveName */
 
-/** @type {[CurveName, string][]} */
-const CURVES = [["training", "training"], ["smoothed", "smoothed"], ["validation", "validation"], ["best", "★ best"]];
-/** @type {["fidelity" | "likeness", string][]} */
-const SCORES = [["fidelity", "fidelity"], ["likeness", "likeness"]];
-const IDLE = "The loss curve appears here.";
-const EARLY = "The loss curve begins with the first step.";
+/** @type {("training" | "smoothed" | "validation" | "best")[]} */
+const CURVES = ["training", "smoothed", "validation", "best"];
+/** @type {("fidelity" | "likeness")[]} */
+const SCORES = ["fidelity", "likeness"];
 
 /**
  * The panel of each canvas.
@@ -46,10 +45,10 @@ export class Panel {
     /** The animation frame that will draw the curve; 0 for none. */
     this.frame = 0;
 
-    this.element = element("section", { class: "atelier-panel", "aria-label": "Training" });
+    this.element = element("section", { class: "atelier-panel", "aria-label": message("panel.region") });
     this.title = element("strong", { class: "atelier-title", role: "status" });
     this.position = element("span", { class: "atelier-position" });
-    this.bar = element("progress", { class: "atelier-bar", "aria-label": "Progress of training", max: "1" });
+    this.bar = element("progress", { class: "atelier-bar", "aria-label": message("panel.progress"), max: "1" });
     this.canvas = element("canvas", { class: "atelier-curve", role: "img" });
     this.hint = element("p", { class: "atelier-hint" });
     this.legend = element("ul", { class: "atelier-legend", "aria-hidden": "true" });
@@ -58,16 +57,16 @@ export class Panel {
     this.scoreLegend = element("ul", { class: "atelier-legend atelier-score-legend" });
     this.numbers = element("dl", { class: "atelier-numbers" });
     this.values = {
-      pace: this.number("pace", "Speed"),
-      left: this.number("left", "Time left"),
-      loss: this.number("loss", "Loss"),
-      rate: this.number("rate", "Learning rate"),
-      memory: this.number("memory", "Memory"),
+      pace: this.number("pace", message("panel.speed")),
+      left: this.number("left", message("panel.left")),
+      loss: this.number("loss", message("panel.loss")),
+      rate: this.number("rate", message("panel.rate")),
+      memory: this.number("memory", message("panel.memory")),
     };
-    this.pictures = element("ol", { class: "atelier-samples", "aria-label": "Sample pictures, newest first" });
-    this.stop = element("button", { type: "button" }, "Stop and keep");
-    this.resume = element("button", { type: "button", hidden: "" }, "Go on");
-    this.sample = element("button", { type: "button" }, "Sample now");
+    this.pictures = element("ol", { class: "atelier-samples", "aria-label": message("panel.samples") });
+    this.stop = element("button", { type: "button" }, message("panel.stop"));
+    this.resume = element("button", { type: "button", hidden: "" }, message("panel.resume"));
+    this.sample = element("button", { type: "button" }, message("panel.sample"));
     this.note = element("p", { class: "atelier-note", role: "status" });
     this.assemble();
 
@@ -96,10 +95,10 @@ export class Panel {
   }
 
   assemble() {
-    for (const [name, text] of CURVES) this.legend.append(element("li", { "data-curve": name }, text));
+    for (const name of CURVES) this.legend.append(element("li", { "data-curve": name }, message(`curve.${name}`)));
     const plot = element("div", { class: "atelier-plot" });
     plot.append(this.hint, this.canvas);
-    for (const [name] of SCORES) this.scoreLegend.append(element("li", { "data-curve": name }));
+    for (const name of SCORES) this.scoreLegend.append(element("li", { "data-curve": name }));
     this.scorePlot.append(this.scoreCanvas);
     const plots = element("div", { class: "atelier-plots" });
     plots.append(plot, this.scorePlot);
@@ -122,10 +121,10 @@ export class Panel {
     this.session = session;
     const running = session?.status === "running";
     this.element.dataset.status = session?.status ?? "idle";
-    set(this.title, session ? headline(session) : "Not trained yet");
+    set(this.title, session ? headline(session) : message("panel.idle"));
     set(this.position, session ? position(session.values) : "");
-    const idle = `Press Run to train${this.plan && ` ${this.plan}`}. ${IDLE}`;
-    set(this.hint, !session ? idle : running && !session.losses.length ? EARLY : "");
+    const idle = this.plan ? message("panel.press_run_for", { length: this.plan }) : message("panel.press_run");
+    set(this.hint, !session ? idle : running && !session.losses.length ? message("panel.early") : "");
     this.showBar(session, running);
     this.showNumbers(session, running);
     this.showScores(session);
@@ -135,7 +134,7 @@ export class Panel {
     this.resume.disabled = false;
     this.stop.hidden = !this.resume.hidden;
     this.sample.disabled = !running || !session.can_sample || session.sample_asked;
-    this.sample.title = running && !session.can_sample ? "Its sample prompt is none: no pictures are drawn." : "";
+    this.sample.title = running && !session.can_sample ? message("panel.no_samples") : "";
     if (session?.message) set(this.note, session.message);
     this.redraw();
   }
@@ -169,8 +168,9 @@ export class Panel {
   /** @param {Session | undefined} session */
   showScores(session) {
     this.scorePlot.hidden = this.scoreLegend.hidden = !session?.fidelity.length;
-    for (const [index, [name, text]] of SCORES.entries()) {
+    for (const [index, name] of SCORES.entries()) {
       const points = session?.[name] ?? [];
+      const text = message(`curve.${name}`);
       set(this.items(this.scoreLegend)[index], points.length ? `${text} ${score(points)}` : text);
     }
   }
@@ -193,7 +193,7 @@ export class Panel {
     const item = element("li", { "data-step": String(step) });
     const url = this.pictureUrl(session, step);
     const link = element("a", { href: url, target: "_blank", rel: "noopener" });
-    link.append(element("img", { src: url, alt: `Sample picture after step ${step}` }));
+    link.append(element("img", { src: url, alt: message("panel.sample_of", { step }) }));
     item.append(link, element("span", { "aria-hidden": "true" }, String(step)));
     return item;
   }
@@ -220,7 +220,7 @@ export class Panel {
     try {
       set(this.note, await act(this.session));
     } catch {
-      set(this.note, "The server does not answer. Try again.");
+      set(this.note, message("panel.no_answer"));
     }
     this.show(this.session);
   }
@@ -246,7 +246,7 @@ export class Panel {
       if (session?.fidelity.length) drawScores(context, size, session, colours);
     });
     this.canvas.setAttribute("aria-label", describe(session));
-    this.scoreCanvas.setAttribute("aria-label", "Scores of the samples, against those of the base model");
+    this.scoreCanvas.setAttribute("aria-label", message("curve.scores"));
   }
 
   /**
@@ -290,9 +290,10 @@ export class Panel {
 function describe(session) {
   const [first] = session?.losses ?? [];
   const last = session && smooth(session.losses).at(-1);
-  if (!session || !first || !last) return "Loss curve: nothing to show yet";
-  const best = session.values.best_step ? `, best at step ${session.values.best_step}` : "";
-  return `Loss curve over ${last[0]} steps: from ${loss(first[1])}, now about ${loss(last[1])}${best}`;
+  if (!session || !first || !last) return message("curve.none");
+  const curve = message("curve.described", { steps: last[0], first: loss(first[1]), last: loss(last[1]) });
+  const step = session.values.best_step;
+  return step ? message("curve.described_best", { curve, step }) : curve;
 }
 
 /**
