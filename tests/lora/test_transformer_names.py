@@ -60,6 +60,22 @@ def test_names_and_parts_are_those_of_diffusers_own_conversion(tmp_path: Path, s
     assert all(torch.equal(tensor, expected[key]) for key, tensor in found.items())
 
 
+def test_chromas_layers_are_those_of_diffusers_class(tmp_path: Path) -> None:
+    from diffusers import ChromaTransformer2DModel
+
+    shapes = {"double_blocks.0.img_attn.qkv": (3 * D, D), "double_blocks.0.txt_attn.proj": (D, D),
+              "double_blocks.0.txt_mlp.0": (4 * D, D), "single_blocks.0.linear1": (7 * D, D),
+              "single_blocks.0.linear2": (D, 5 * D), "distilled_guidance_layer.layers.0.in_layer": (32, 32)}
+    state = load_file(save_lora(tmp_path / "lora.safetensors", lora(**shapes), format="diffusers"))
+    other = ChromaTransformer2DModel(
+        in_channels=64, num_layers=1, num_single_layers=1, attention_head_dim=16, num_attention_heads=3,
+        joint_attention_dim=32, axes_dims_rope=(4, 6, 6), approximator_num_channels=64, approximator_hidden_dim=32,
+        approximator_layers=1)
+    other.load_lora_adapter(dict(state), prefix="transformer")
+    loaded = [name for name, _ in other.named_parameters() if ".lora_" in name]
+    assert len(loaded) == len(state) == 2 * (3 + 1 + 1 + 4 + 1 + 1)
+
+
 def test_the_parts_of_a_dora_have_their_own_magnitudes(tmp_path: Path) -> None:
     (name, module), = lora(**{"layers.0.attention.qkv": (3 * D, D)}).items()
     dora = LoraModule(module.down, module.up, module.alpha, torch.arange(3.0 * D))

@@ -76,10 +76,11 @@ class HostDenoiser:
             AtelierError: it says which formats there are.
         """
         pattern = re.compile(self.adapted_layers(config)[OTHER_NETWORK])
-        shapes = {canonical(f"{OTHER_NETWORK}.{path}"): layer.weight.shape
-                  for path, layer in self.network.named_modules() if pattern.fullmatch(path)}
-        in_form({name: LoraModule(torch.empty(1, *inner, device="meta"), torch.empty(out, 1, device="meta"), 1.0)
-                 for name, (out, *inner) in shapes.items()}, format, base)
+        layers = {canonical(f"{OTHER_NETWORK}.{path}"): layer.weight for path, layer in self.network.named_modules()
+                  if isinstance(layer, nn.Linear | nn.Conv2d) and pattern.fullmatch(path)}
+        in_form({name: LoraModule(torch.empty(1, *weight.shape[1:], device="meta"),
+                                  torch.empty(weight.shape[0], 1, device="meta"), 1.0)
+                 for name, weight in layers.items()}, format, base)
 
     def objective(self, loss: LossConfig, levels: LevelConfig) -> HostObjective:
         """The host's own noise process."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.k_diffusion.sampling
+import comfy.model_sampling
 import comfy.samplers
 import torch
 from PIL import Image

@@ -173,6 +173,39 @@ def test_sd_3_with_its_fused_layers_is_diffusers_sd_3(pack: ModuleType, tmp_path
     side.compare(other, velocity, tmp_path)
 
 
+def test_flux_2_is_diffusers_flux_2(pack: ModuleType, tmp_path: Path) -> None:
+    import comfy.utils
+    from diffusers import Flux2Transformer2DModel
+
+    opened = open_small(pack, "flux2", tmp_path)
+    config = CONFIGS["flux2"][1]
+    other = Flux2Transformer2DModel(
+        in_channels=128, num_layers=2, num_single_layers=2, attention_head_dim=16, num_attention_heads=4,
+        joint_attention_dim=64, mlp_ratio=3.0, axes_dims_rope=(4, 4, 4, 4), rope_theta=2000, guidance_embeds=False)
+    names = comfy.utils.flux_to_diffusers(config)
+    names |= {f"{there}.weight": f"{here}.weight" for there, here in (
+        ("time_guidance_embed.timestep_embedder.linear_1", "time_in.in_layer"),
+        ("time_guidance_embed.timestep_embedder.linear_2", "time_in.out_layer"),
+        *((f"{part}.linear", f"{part}.lin") for part in (
+            "double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation")))}
+    load(other, diffusers_weights(names, load_file(opened.host.files[0])))
+    side = Side(opened)
+    text = side.row["text.cond"]
+    rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
+    zero = torch.zeros_like(rows)
+    places = torch.stack([zero, rows, columns, zero], -1).reshape(-1, 4).float()
+    words = torch.zeros(text.shape[1], 4)
+    words[:, 3] = torch.arange(text.shape[1])
+
+    @torch.no_grad()
+    def velocity() -> torch.Tensor:
+        found = other(hidden_states=side.noisy.flatten(2).transpose(1, 2), encoder_hidden_states=text, guidance=None,
+                      timestep=side.sigma, img_ids=places, txt_ids=words, return_dict=False)[0]
+        return found.transpose(1, 2).reshape(side.noisy.shape)
+
+    side.compare(other, velocity, tmp_path)
+
+
 def test_names_that_diffusers_has_not_are_refused_before_training(pack: ModuleType, tmp_path: Path) -> None:
     opened = open_small(pack, "hidream", tmp_path)
     with pytest.raises(opened.module("atelier.errors").AtelierError, match=r"\(hidream\) are not known here.*Flux\.2"):
