@@ -190,7 +190,7 @@ def test_flux_2_is_diffusers_flux_2(pack: ModuleType, tmp_path: Path) -> None:
             "double_stream_modulation_img", "double_stream_modulation_txt", "single_stream_modulation")))}
     load(other, diffusers_weights(names, load_file(opened.host.files[0])))
     side = Side(opened)
-    text = side.row["text.cond"]
+    text = torch.nn.functional.pad(side.row["text.cond"], (0, 0, 512 - side.row["text.cond"].shape[1], 0))
     rows, columns = torch.meshgrid(torch.arange(8), torch.arange(8), indexing="ij")
     zero = torch.zeros_like(rows)
     places = torch.stack([zero, rows, columns, zero], -1).reshape(-1, 4).float()
