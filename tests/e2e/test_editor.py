@@ -242,6 +242,7 @@ def test_nodes_and_panel_speak_the_language_of_the_editor(editor: Editor) -> Non
         editor.page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
         expect(editor.panel).to_contain_text("Not trained yet")
     assert shown["title"] == words["display_name"]
+    assert shown["score"] == "Atelier/评分"
     assert words["inputs"].keys() <= shown["names"].keys()
     assert {name: shown["names"][name] for name in words["inputs"]} == \
         {name: text["name"] for name, text in words["inputs"].items()}
@@ -253,7 +254,8 @@ NAMES = """() => {
     const shownName = slot => slot.label ?? slot.localized_name;
     const names = slots => Object.fromEntries(slots.map(slot => [slot.name, shownName(slot)]));
     return { title: node.title, names: { ...names(node.inputs), ...names(node.widgets) },
-             outputs: node.outputs.map(shownName) };
+             outputs: node.outputs.map(shownName),
+             score: LiteGraph.createNode("AtelierCLIPScore").constructor.category };
 }"""
 CUT = """() => {
     const panel = document.querySelector(".atelier-panel");

@@ -87,6 +87,25 @@ def test_a_language_covers_every_node_input_and_output(language: str) -> None:
         assert not same, f"{node}: {same}"
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_language_has_names_for_socket_types_and_categories(language: str) -> None:
+    english, translated = (read(ROOT / "locales" / each / "main.json") for each in ("en", language))
+    assert translated.keys() == english.keys() == {"dataTypes", "nodeCategories"}
+    for kind, names in translated.items():
+        assert names.keys() == english[kind].keys()
+        assert not [text for text in names.values() if not text.strip() or foreign(language, text)]
+    assert not translated["dataTypes"].items() & english["dataTypes"].items() - {("SCORES", "SCORES")}
+
+
+@pytest.mark.parametrize("language", ["en", *LANGUAGES])
+def test_no_name_or_description_is_taken_for_a_message_with_parts(language: str) -> None:
+    """The editor would fill in braces, choose between words at a stroke, and look up what follows an @."""
+    shown = [text for node in nodes_in(language).values() for place, text in texts(node).items()
+             if not place.endswith("tooltip")]
+    shown += [text for names in read(ROOT / "locales" / language / "main.json").values() for text in names.values()]
+    assert not [text for text in shown if re.search("[{}|@]", text)]
+
+
 @pytest.mark.parametrize("language", SCRIPTS)
 def test_a_language_with_letters_of_its_own_is_written_in_them(language: str) -> None:
     for node, words in nodes_in(language).items():
