@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..atelier.files import file_name
-from ..atelier.lora.names import FORMATS
+from ..atelier.lora.names import FORMATS, of_other_network
 from .host import folders
 from .host.progress import HostProgress
 from .lora_files import FOLDER_PREFIX, lora_input, lora_outputs, lora_path
@@ -74,5 +74,8 @@ class ConvertLora(io.ComfyNode):
             report = convert_lora(source, result.path, format).text()
             result.remember(report)
         HostProgress().say(report)
-        state = kohya_state(read_lora(result.path).weights)
+        found = read_lora(source)
+        if not any(map(of_other_network, found.weights)):  # diffusers' names of others are for diffusers alone
+            found = read_lora(result.path)
+        state = kohya_state(found.weights)
         return io.NodeOutput(str(result.path.relative_to(folder)), state, report, ui={"text": (report,)})

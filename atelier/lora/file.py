@@ -21,6 +21,7 @@ from .formats import diffusers_state, kohya_state, peft_path, peft_state, read_s
 from .keys import BUNDLED_PREFIX, other_kinds
 from .names import COMPONENTS, FORMATS, of_other_network, with_text_model
 from .peft_config import read_peft_config, scaled_by_header
+from .transformer_names import diffusers_weights
 from .weights import LoraWeights, PlainWeights, check_usable, kinds_text, others, plain, select
 
 _log = logging.getLogger("atelier")
@@ -85,10 +86,7 @@ def save_lora(path: Path, weights: LoraWeights, *, format: str = "kohya", metada
     if format != "kohya" and any(module.by_input for module in modules.values()):
         raise AtelierError(f"{path.name} would hold a DoRA that scales input channels, which the {format} format has "
                            "no place for.", "Keep it in kohya's format.")
-    if format != "kohya" and any(map(of_other_network, weights)):
-        raise AtelierError(f"{path.name} would hold layers of a network that is not Stable Diffusion's, whose names in "
-                           f"the {format} format are not known here.",
-                           "Keep the format \"kohya\": its keys (diffusion_model.…) are ComfyUI's own.")
+    modules = in_form(modules, format, header.get("ss_base_model_version", ""))
     if format == "peft":
         return _save_peft(path, modules, header, dtype)
     if path.is_dir():
@@ -97,6 +95,24 @@ def save_lora(path: Path, weights: LoraWeights, *, format: str = "kohya", metada
     with atomic_file(path, replace=replace) as part:
         _save_checked(part, state, header, path.name)
     return path
+
+
+def in_form(weights: PlainWeights, format: str, base: str = "") -> PlainWeights:
+    """The adapters by the names that their layers have in a format.
+
+    Args:
+        weights: By the names of `atelier.lora.names`.
+        format: "kohya", "diffusers" or "peft".
+        base: `ss_base_model_version`, where it is known.
+
+    Raises:
+        AtelierError: the format has none for them.
+    """
+    if format == "peft" and any(map(of_other_network, weights)):
+        raise AtelierError("Layers of networks other than Stable Diffusion's have no names here in PEFT's format.",
+                           "Choose the format \"diffusers\", or keep \"kohya\", whose keys (diffusion_model.…) are "
+                           "ComfyUI's own.")
+    return diffusers_weights(weights, base) if format == "diffusers" else weights
 
 
 def load_lora(path: Path) -> LoraWeights:

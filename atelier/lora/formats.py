@@ -56,7 +56,7 @@ def kohya_state(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> dic
 
 
 def diffusers_state(weights: PlainWeights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """`weights` as diffusers' `save_lora_weights` names them; alpha / r is folded into B."""
+    """`weights`, by diffusers' layer names, as its `save_lora_weights` names them; alpha / r is folded into B."""
     state: dict[str, Tensor] = {}
     for name, module in weights.items():
         key = with_text_model(name)

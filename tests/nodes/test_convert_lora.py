@@ -52,3 +52,17 @@ def test_a_repeated_conversion_is_found_and_no_other_file_is_overwritten(nodes: 
     (lora, *_) = nodes["AtelierConvertLora"].GET_SCHEMA().inputs
     assert "PEFT: sub/fox" in lora.options
     assert execute("PEFT: sub/fox", "kohya", "").result[0].replace("\\", "/") == "sub/fox-kohya.safetensors"
+
+
+def test_a_transformers_lora_in_diffusers_form_goes_on_in_the_graph_as_comfyui_reads_it(nodes: dict[str, Any],
+                                                                                        models: Path) -> None:
+    from safetensors.torch import load_file
+
+    key = "diffusion_model.double_blocks.0.img_attn.qkv"
+    state = {f"{key}.lora_A.weight": torch.randn(2, 8), f"{key}.lora_B.weight": torch.randn(24, 2),
+             f"{key}.alpha": torch.tensor(2.0)}
+    save_file(state, models / "loras" / "flux.safetensors")
+    name, weights, report = nodes["AtelierConvertLora"].execute("flux.safetensors", "diffusers", "").result
+    assert weights.keys() == state.keys() and "3 of 3 keys matched" in report
+    assert {found.rpartition(".lora_")[0] for found in load_file(models / "loras" / name)} == {
+        f"transformer.transformer_blocks.0.attn.to_{part}" for part in "qkv"}
