@@ -8,7 +8,7 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..atelier.files import file_name
-from ..atelier.lora.names import FORMATS
+from ..atelier.lora.names import FORMATS, of_other_network
 from .host import folders
 from .host.progress import HostProgress
 from .lora_files import FOLDER_PREFIX, lora_input, lora_outputs, lora_path
@@ -27,7 +27,8 @@ class ConvertLora(io.ComfyNode):
             display_name="Convert LoRA",
             category="Atelier/lora",
             description="Writes a LoRA in the form of kohya (ComfyUI, A1111, Forge), diffusers or PEFT, with the same "
-                        "strength, to models/loras. Reads all of them, and files of ComfyUI's own trainer.",
+                        "strength, to models/loras. Reads all of them, files of ComfyUI's own trainer, and LyCORIS' "
+                        "kinds (LoHa, LoKr and others).",
             search_aliases=["lora", "kohya", "peft", "diffusers", "convert lora"],
             is_output_node=True,
             inputs=[
@@ -70,8 +71,11 @@ class ConvertLora(io.ComfyNode):
         result = find_or_reserve(folder / f"{new}{ending}", source, folders.disk_state(source), format)
         report = result.report
         if report is None:
-            report = convert_lora(source, result.path, format).text()
+            report = convert_lora(source, result.path, format, progress=HostProgress()).text()
             result.remember(report)
         HostProgress().say(report)
-        state = kohya_state(read_lora(result.path).weights)
+        found = read_lora(source)
+        if not any(map(of_other_network, found.weights)):  # diffusers' names of others are for diffusers alone
+            found = read_lora(result.path)
+        state = kohya_state(found.weights)
         return io.NodeOutput(str(result.path.relative_to(folder)), state, report, ui={"text": (report,)})

@@ -22,7 +22,7 @@ class LoraConfigNode(io.ComfyNode):
             display_name="LoRA Config",
             category="Atelier/training",
             description="The shape of the LoRA to train, where it differs from the preset of Train LoRA.",
-            search_aliases=["rank", "alpha", "dora", "network dim"],
+            search_aliases=["rank", "alpha", "dora", "network dim", "lokr", "loha", "lycoris"],
             inputs=[
                 count("rank", "Inner dimension of each adapter. More learns finer detail and makes a larger file.",
                       high=1024),
@@ -34,7 +34,8 @@ class LoraConfigNode(io.ComfyNode):
                        "Layers to adapt: attention, only the attention to the text, attention with feed-forward, these "
                        "with convolutions, or every linear layer."),
                 choice("kind", KINDS,
-                       "DoRA also learns the length of each weight: often closer to full fine-tuning, slower."),
+                       "DoRA also learns the length of each weight: often closer to full fine-tuning, slower. LoHa and "
+                       "LoKr change more directions of a layer with as many numbers; LoKr makes the smallest files."),
                 switch("rslora", "Scale by alpha / √rank, which keeps high ranks useful.", advanced=True),
                 switch("train_text_encoder", "Also adapt the text encoder. Helps a new word along, overfits sooner.",
                        advanced=True),

@@ -1,7 +1,8 @@
 """Draw the thumbnails of workflows that the demo's small model cannot run: their nodes, groups and wires.
 
-    python tools/diagrams.py
+    python tools/diagrams.py [NAME …]
 
+Without names, those that have no picture yet are drawn too.
 Each has its title above, and says "diagram" in its corner, so that nobody takes it for a result. `tools/thumbnails.py`
 runs the other workflows.
 """
@@ -104,13 +105,14 @@ def _wire(pen: ImageDraw.ImageDraw, start: tuple[float, float], end: tuple[float
 
 
 def main() -> int:
-    """Write those that cannot be made by running, and those that have not been yet."""
+    """Write those that are named, or that cannot be made by running and those that have not been yet."""
     from tools.thumbnails import suited, write
     from tools.workflows import FOLDER, TITLES
 
+    names = sys.argv[1:]
     for name, title in TITLES.items():
         path = FOLDER / f"{title}.jpg"
-        if not suited(name) or not path.exists():
+        if name in names if names else not suited(name) or not path.exists():
             shown = title.partition(" - ")[0].partition(" ")[2]
             write(diagram(shown, json.loads((FOLDER / f"{title}.json").read_text(encoding="utf-8"))), path)
             print(path)

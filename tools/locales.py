@@ -1,14 +1,15 @@
-"""Write locales/en/nodeDefs.json from the nodes themselves: the file that translators start from.
+"""Write locales/en from the nodes themselves: the files that translators start from.
 
     python tools/locales.py
 
-The host merges locales/<language>/nodeDefs.json into the editor's texts. English repeats what the schemas say; a test
-keeps the two equal.
+The host merges locales/<language>/nodeDefs.json and main.json into the editor's texts. English repeats what the schemas
+say; a test keeps them equal. The texts of the page are not among them: they stand in web/js/messages.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -16,12 +17,24 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 ENGLISH = ROOT / "locales" / "en" / "nodeDefs.json"
+NAMES = ENGLISH.with_name("main.json")
+SOCKETS = ROOT / "nodes" / "sockets.py"
+OF_THE_EDITOR = {"dataset", "model", "sampling", "training"}
+"""Categories that the editor has a word for already, which a pack would change for all nodes."""
 
 
 def english(nodes: dict[str, Any]) -> str:
     """The file's content, from the node classes by id."""
     return json.dumps({name: _texts(nodes[name].GET_SCHEMA()) for name in sorted(nodes)}, indent=2,
                       ensure_ascii=False) + "\n"
+
+
+def english_names(nodes: dict[str, Any]) -> str:
+    """The content of main.json: the pack's socket types and categories, by themselves."""
+    types = re.findall(r'io\.Custom\("(\w+)"\)', SOCKETS.read_text(encoding="utf-8"))
+    categories = {part for node in nodes.values() for part in node.GET_SCHEMA().category.split("/")} - OF_THE_EDITOR
+    return json.dumps({"dataTypes": {name: name for name in sorted(types)},
+                       "nodeCategories": {name: name for name in sorted(categories)}}, indent=2) + "\n"
 
 
 def _texts(schema: Any) -> dict[str, Any]:
@@ -35,13 +48,15 @@ def _texts(schema: Any) -> dict[str, Any]:
 
 
 def main() -> int:
-    """Write the file."""
+    """Write the files."""
     sys.path += [str(ROOT / "tests"), str(ROOT)]
     from kit.pack import load_pack, node_classes
 
     with tempfile.TemporaryDirectory() as folder:
-        ENGLISH.write_text(english(node_classes(load_pack(Path(folder)))), encoding="utf-8", newline="\n")
-    print(ENGLISH)
+        nodes = node_classes(load_pack(Path(folder)))
+        for path, content in ((ENGLISH, english(nodes)), (NAMES, english_names(nodes))):
+            path.write_text(content, encoding="utf-8", newline="\n")
+            print(path)
     return 0
 
 

@@ -55,11 +55,12 @@ FOLDERS = {
     "LoadMediaPipeFaceLandmarker": {"model_name": "detection"}, "LoadDA3Model": {"model_name": "geometry_estimation"},
     "AtelierConvertCheckpoint": {"checkpoint": "checkpoints"}, "AtelierOpenModel": {"model": "checkpoints"},
     "AtelierModelToCompare": {"checkpoint": "checkpoints", "lora": "loras"},
+    "AtelierResizeLora": {"lora": "loras"}, "AtelierMergeLoras": {"first": "loras", "second": "loras"},
     "AtelierCLIPScore": {"model": "clip_score"}, "AtelierCompareModels": {"score_model": "clip_score"},
     "AtelierXYGrid": {"score_model": "clip_score"}, "AtelierTrainingOptions": {"score_model": "clip_score"},
 }
 """The widgets that name a model file, by class, and the folder below `models/` that each is looked for in."""
-OWN = {"my-subject.safetensors"}
+OWN = {"my-subject.safetensors", "my-style.safetensors"}
 """Files that the workflows themselves write."""
 
 

@@ -199,11 +199,18 @@ def write_key(base: Path, address: str) -> None:
 
 
 def finished(result: Result) -> Image.Image:
-    """The largest picture that was saved: the grid, the strip, the pair."""
+    """The largest picture that was saved: the grid, the strip, the pair; a batch of four as a square."""
     assert result.host is not None
-    saved = [Image.fromarray(result.host.picture(image)) for output in result.outputs.values()
-             for image in output.get("images", ()) if isinstance(image, dict) and image.get("type") == "output"]
-    return max(saved, key=lambda picture: picture.width * picture.height)
+    saved = [[Image.fromarray(result.host.picture(image)) for image in output.get("images", ())
+              if isinstance(image, dict) and image.get("type") == "output"] for output in result.outputs.values()]
+    batch = max(filter(None, saved), key=lambda pictures: pictures[0].width * pictures[0].height)
+    if len(batch) != 4:
+        return batch[0]
+    width, height = batch[0].size
+    square = Image.new("RGB", (2 * width, 2 * height))
+    for place, picture in enumerate(batch):
+        square.paste(picture, (place % 2 * width, place // 2 * height))
+    return square
 
 
 def write(picture: Image.Image, path: Path) -> None:

@@ -64,6 +64,7 @@ TITLES = {
         "28 Caption, train, compare - a language model describes your pictures, then with and without",
     "prepare_a_training_set":
         "29 Prepare a training set - two folders joined, faults left out, prior pictures drawn first",
+    "lora_tools": "30 LoRA tools - one taken out of a checkpoint, one made smaller, two merged into one",
     "finetune_anima": "31 Fine-tune Anima - a LoRA of a drawing style, one prompt without and with it",
     "finetune_krea_2": "32 Fine-tune Krea 2 - a LoRA on the raw model in eight bits, without and with it",
     "finetune_flux_2_klein": "33 Fine-tune FLUX.2 klein - a LoRA on the base model of 4 billion parameters",

@@ -28,12 +28,12 @@ def merge_of(weights: LoraWeights, layout: ModelLayout, strength: float = 1.0) -
     Raises:
         AtelierError: an adapter names a layer the model does not have, or whose shape differs.
     """
-    modules = {f"{with_text_model(name)}.weight": module for name, module in weights.items()}
+    modules = {with_text_model(name) + ("" if name.endswith(".bias") else ".weight"): module
+               for name, module in weights.items()}
     tensors = {f"{component.folder}.{name}": tensor for component in layout.components.values()
                for name, tensor in component.tensors.items()}
     foreign = [name for name, module in modules.items() if name not in tensors
-               or tensors[name].shape[0] != module.up.shape[0]
-               or tensors[name].count != module.up.shape[0] * module.down[0].numel()]
+               or not module.fits(tuple(tensors[name].shape))]
     if foreign:
         raise AtelierError(f"{len(foreign)} of the LoRA's {len(modules)} layers do not fit {layout.path.name} "
                            f"(first: {foreign[0]}).", "Use a LoRA that was trained on a model of this kind.")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
 from ..progress import Progress
-from .weights import LoraModule
+from .other_adapter import OtherAdapter
+from .weights import Adapter, LoraModule
 from .written import AS_KOHYA, WrittenAs, ranks_text, refuse_dora
 
 if TYPE_CHECKING:
@@ -34,13 +35,16 @@ class LoraCombination:
     ranks: str
     error: float
     """Norm of what a smaller rank cut off over the norm of the whole; 0 where nothing was."""
+    turned: tuple[str, ...] = ()
+    """Lines on sources of other kinds that became LoRA."""
 
     def text(self) -> str:
         """The report as lines for a person."""
         sources = " + ".join(f"{strength:g} × {path.name}" for path, strength in self.sources)
         return "\n".join([f"{sources} -> {self.destination}",
                           f"{self.layers} layers ({self.shared} in more than one), rank {self.ranks}",
-                          f"{self.error:.2%} of the change is lost" if self.error else "exact"])
+                          f"{self.error:.2%} of the change is lost" if self.error else "exact",
+                          *self.turned])
 
 
 def combine_loras(sources: Sequence[tuple[Path, float]], destination: Path, *, rank: int = 0,
@@ -59,6 +63,7 @@ def combine_loras(sources: Sequence[tuple[Path, float]], destination: Path, *, r
         AtelierError: fewer than two sources have a strength, one is a DoRA or no usable LoRA, they are for models of
             different families, or the destination cannot be written.
     """
+    from .as_lora import as_lora
     from .file import read_lora
     from .low_rank import factors_of
 
@@ -72,14 +77,20 @@ def combine_loras(sources: Sequence[tuple[Path, float]], destination: Path, *, r
     found = [(read_lora(path), path, strength) for path, strength in used]
     for lora, path, _ in found:
         refuse_dora(lora.weights, path.name, "merged with others")
-    by_layer: dict[str, list[tuple[LoraModule, float]]] = {}
-    for lora, _, strength in found:
-        for name, module in lora.weights.items():
-            by_layer.setdefault(name, []).append((module, strength))
-    _check_shapes(by_layer)
     progress = progress or Progress()
+    by_layer: dict[str, list[tuple[LoraModule, float]]] = {}
+    vectors: dict[str, list[tuple[OtherAdapter, float]]] = {}
+    turned = []
+    for lora, path, strength in found:
+        made_plain = as_lora(lora.weights, path.name, 0, progress=progress)
+        turned += [f"{path.name}: {made_plain.text()}"] if made_plain.layers else []
+        for name, module in made_plain.weights.items():
+            by_layer.setdefault(name, []).append((module, strength))
+        for name, module in made_plain.kept.items():
+            vectors.setdefault(name, []).append((module, strength))
+    _check_shapes({**by_layer, **vectors})
     progress.phase("merging", len(by_layer))
-    made: dict[str, LoraModule] = {}
+    made: dict[str, Adapter] = {name: _summed(parts) for name, parts in vectors.items()}
     whole = lost = 0.0
     for done, (name, parts) in enumerate(by_layer.items(), 1):
         progress.check()
@@ -97,7 +108,15 @@ def combine_loras(sources: Sequence[tuple[Path, float]], destination: Path, *, r
     written.save(destination, made, _common([lora.metadata for lora, _, _ in found]), told)
     return LoraCombination(sources=tuple(used), destination=destination, layers=len(made),
                            shared=sum(len(parts) > 1 for parts in by_layer.values()), ranks=ranks_text(made),
-                           error=math.sqrt(lost / whole) if lost else 0.0)
+                           error=math.sqrt(lost / whole) if lost else 0.0,
+                           turned=tuple(turned))
+
+
+def _summed(parts: Sequence[tuple[OtherAdapter, float]]) -> OtherAdapter:
+    """Σ strength · difference, of a bias or a norm."""
+    first = parts[0][0]
+    total = sum((module.delta() * strength for module, strength in parts[1:]), first.delta() * parts[0][1])
+    return replace(first, tensors=dict.fromkeys(first.tensors, total))
 
 
 def _concatenated(parts: Sequence[tuple[LoraModule, float]]) -> LoraModule:
@@ -115,9 +134,9 @@ def _concatenated(parts: Sequence[tuple[LoraModule, float]]) -> LoraModule:
     return LoraModule(down, up.reshape(*up.shape, *[1] * (first.up.dim() - 2)), float(len(down)))
 
 
-def _check_shapes(by_layer: Mapping[str, Sequence[tuple[LoraModule, float]]]) -> None:
+def _check_shapes(by_layer: Mapping[str, Sequence[tuple[Adapter, float]]]) -> None:
     for name, parts in by_layer.items():
-        shapes = {(module.up.shape[0], module.down[0].numel()) for module, _ in parts}
+        shapes = {module.shape for module, _ in parts}
         if len(shapes) > 1:
             words = " and ".join(f"{out} × {inner}" for out, inner in sorted(shapes))
             raise AtelierError(f"The LoRAs are for different models: their layers {name} are of sizes {words}.",

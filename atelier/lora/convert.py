@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import AtelierError
 from ..files import check_apart
+from ..progress import Progress
 from .names import COMPONENTS, FORMATS, OTHER_NETWORK
 
 if TYPE_CHECKING:
@@ -44,10 +45,16 @@ class LoraConversion:
     """The same as a line for a person, with a few of them; empty where there are none."""
     layers: dict[str, int]
     """Adapted layers of each component."""
+    kinds: str
+    """How many layers of the source are of which kind, in words."""
+    turned: str
+    """A line on layers that became LoRA; empty where none did."""
+    foreign: int
+    """Layers of the result that ComfyUI's own nodes leave out."""
     ranks: tuple[int, ...]
     """Every rank that occurs, rising."""
     scales: tuple[float, ...]
-    """Every alpha / rank that occurs, rising."""
+    """Every alpha / rank of LoRA that occurs, rising."""
     dtype: str
     """Type of the written tensors, in torch's words."""
 
@@ -60,12 +67,22 @@ class LoraConversion:
         lines = [f"{self.source.name} -> {self.destination} ({self.format})",
                  f"{self.matched} of {self.total} keys matched",
                  f"{f'{self.family}, ' if self.family else ''}{sum(self.layers.values())} layers ({parts}), "
-                 f"rank {either(self.ranks)}, alpha / rank {either(self.scales)}, {self.dtype}"]
-        return "\n".join([*lines, self.left_out] if self.left_out else lines)
+                 + "".join(f"{name} {either(values)}, " for name, values in (
+                     ("rank", self.ranks), ("alpha / rank", self.scales)) if values) + self.dtype]
+        if set(self.kinds.split(", ")) != {f"LoRA {sum(self.layers.values())}"}:
+            lines.append(f"kinds: {self.kinds}")
+        if self.foreign:
+            lines.append(f"{self.foreign} layers are IA3, which Apply LoRA and Export Checkpoint use and ComfyUI's own "
+                         "Load LoRA leaves out")
+        return "\n".join([*lines, *filter(None, (self.turned, self.left_out))])
 
 
-def convert_lora(source: Path, destination: Path, format: str = "kohya") -> LoraConversion:
+def convert_lora(source: Path, destination: Path, format: str = "kohya", *, rank: int | None = None,
+                 progress: Progress | None = None) -> LoraConversion:
     """Write the LoRA at `source` in another format. The layers' deltas stay what they were.
+
+    kohya's format holds every kind (LoHa, LoKr, …). The others hold LoRA alone, and are given the nearest LoRA of a
+    rank; the report says how near that is.
 
     Read are kohya's files (layers named as by diffusers or as in checkpoints), diffusers', ComfyUI's and PEFT folders.
     Tensors keep the type they are stored in; only where diffusers' format has alpha / rank folded into B, and that is
@@ -75,12 +92,17 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya") -> Lora
         source: A `.safetensors` file, a pickle that holds tensors alone (`.pt`, `.bin`), or a PEFT folder.
         destination: A `.safetensors` file; for "peft" a folder (see `atelier.lora.file.save_lora`).
         format: "kohya", "diffusers" or "peft".
+        rank: The most of a layer that is turned into a LoRA; 0: as many as its change has; None: `as_lora.RANK`.
+        progress: Shown progress, asked to stop.
 
     Raises:
-        AtelierError: no key of the source is known, its values are all zero or not finite, or the destination cannot
-            be written.
+        AtelierError: no key of the source is known, its values are all zero or not finite, it holds layers that the
+            format cannot, or the destination cannot be written.
     """
+    from .as_lora import RANK, as_lora
     from .file import read_lora, save_lora
+    from .other_adapter import IA3
+    from .weights import kinds_text, others, plain
 
     source, destination = Path(source), Path(destination)
     if format not in FORMATS:
@@ -90,7 +112,10 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya") -> Lora
                            f"A LoRA in {format} format is one file; give it that ending.")
     check_apart(destination, _read_files(source) if format != "peft" else [source])
     found = read_lora(source)
-    weights = found.weights
+    weights, turned = found.weights, ""
+    if format != "kohya" and others(weights):
+        made = as_lora(weights, source.name, RANK if rank is None else rank, biases=False, progress=progress)
+        weights, turned = made.weights, made.text()
     dtype = _dtype(weights, format)
     kept = {key: value for key, value in found.metadata.items() if not key.startswith(_STALE)}
     save_lora(destination, weights, format=format, metadata=kept, dtype=dtype)
@@ -99,8 +124,9 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya") -> Lora
         source=source, destination=destination, format=format, family=_family(weights), matched=found.matched,
         total=found.keys, unmatched=found.unmatched, left_out=found.left_out(),
         layers={name: counts[name] for name in (*COMPONENTS, OTHER_NETWORK) if name in counts},
-        ranks=tuple(sorted({module.rank for module in weights.values()})),
-        scales=tuple(sorted({module.alpha / module.rank for module in weights.values()})),
+        kinds=kinds_text(found.weights), turned=turned, foreign=sum(m.kind == IA3 for m in others(weights).values()),
+        ranks=tuple(sorted({module.rank for module in weights.values() if module.rank})),
+        scales=tuple(sorted({module.alpha / module.rank for module in plain(weights).values()})),
         dtype=str(dtype).removeprefix("torch."))
 
 
@@ -112,14 +138,18 @@ def _read_files(source: Path) -> list[Path]:
 def _dtype(weights: LoraWeights, format: str) -> torch.dtype:
     import torch
 
-    folds = format == "diffusers" and any(math.frexp(module.alpha / module.rank)[0] != 0.5
-                                          for module in weights.values())
-    dtypes = {tensor.dtype for module in weights.values() for tensor in (module.down, module.up)}
+    from .weights import others, plain
+
+    modules = plain(weights).values()
+    folds = format == "diffusers" and any(math.frexp(module.alpha / module.rank)[0] != 0.5 for module in modules)
+    dtypes = {tensor.dtype for module in modules for tensor in (module.down, module.up)}
+    dtypes |= {tensor.dtype for module in others(weights).values() for tensor in module.tensors.values()
+               if tensor.is_floating_point()}
     return dtypes.pop() if len(dtypes) == 1 and not folds else torch.float32
 
 
 def _family(weights: LoraWeights) -> str:
     for name, module in weights.items():
         if name.endswith("attn2.to_k"):
-            return FAMILY_BY_TEXT_WIDTH.get(module.down.shape[1], "")
+            return FAMILY_BY_TEXT_WIDTH.get(module.shape[1] or 0, "")
     return ""

@@ -21,7 +21,8 @@ from .formats import diffusers_state, kohya_state, peft_path, peft_state, read_s
 from .keys import BUNDLED_PREFIX, other_kinds
 from .names import COMPONENTS, FORMATS, of_other_network, with_text_model
 from .peft_config import read_peft_config, scaled_by_header
-from .weights import LoraWeights, check_usable, select
+from .transformer_names import diffusers_weights
+from .weights import LoraWeights, PlainWeights, check_usable, kinds_text, others, plain, select
 
 _log = logging.getLogger("atelier")
 
@@ -76,21 +77,42 @@ def save_lora(path: Path, weights: LoraWeights, *, format: str = "kohya", metada
     header = {"format": "pt", **(metadata or {})}
     if format not in FORMATS:
         raise AtelierError(f"LoRA format {format!r} is not known.", f"Choose one of: {', '.join(FORMATS)}.")
-    if format != "kohya" and any(module.by_input for module in weights.values()):
+    foreign = others(weights)
+    if format != "kohya" and foreign:
+        raise AtelierError(f"{path.name} would hold {len(foreign)} of {len(weights)} layers of kinds "
+                           f"({kinds_text(foreign)}) that the {format} format has no place for.",
+                           "Keep it in kohya's format, or convert it: Convert LoRA makes LoRA of them.")
+    modules = plain(weights)
+    if format != "kohya" and any(module.by_input for module in modules.values()):
         raise AtelierError(f"{path.name} would hold a DoRA that scales input channels, which the {format} format has "
                            "no place for.", "Keep it in kohya's format.")
-    if format != "kohya" and any(map(of_other_network, weights)):
-        raise AtelierError(f"{path.name} would hold layers of a network that is not Stable Diffusion's, whose names in "
-                           f"the {format} format are not known here.",
-                           "Keep the format \"kohya\": its keys (diffusion_model.…) are ComfyUI's own.")
+    modules = in_form(modules, format, header.get("ss_base_model_version", ""))
     if format == "peft":
-        return _save_peft(path, weights, header, dtype)
+        return _save_peft(path, modules, header, dtype)
     if path.is_dir():
         raise AtelierError(f"{path} is a folder.", "Choose the name of a .safetensors file.")
-    state = kohya_state(weights, dtype) if format == "kohya" else diffusers_state(weights, dtype)
+    state = kohya_state(weights, dtype) if format == "kohya" else diffusers_state(modules, dtype)
     with atomic_file(path, replace=replace) as part:
         _save_checked(part, state, header, path.name)
     return path
+
+
+def in_form(weights: PlainWeights, format: str, base: str = "") -> PlainWeights:
+    """The adapters by the names that their layers have in a format.
+
+    Args:
+        weights: By the names of `atelier.lora.names`.
+        format: "kohya", "diffusers" or "peft".
+        base: `ss_base_model_version`, where it is known.
+
+    Raises:
+        AtelierError: the format has none for them.
+    """
+    if format == "peft" and any(map(of_other_network, weights)):
+        raise AtelierError("Layers of networks other than Stable Diffusion's have no names here in PEFT's format.",
+                           "Choose the format \"diffusers\", or keep \"kohya\", whose keys (diffusion_model.…) are "
+                           "ComfyUI's own.")
+    return diffusers_weights(weights, base) if format == "diffusers" else weights
 
 
 def load_lora(path: Path) -> LoraWeights:
@@ -199,7 +221,7 @@ def _in_order(data: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + data[end:]
 
 
-def _save_peft(path: Path, weights: LoraWeights, header: dict[str, str], dtype: torch.dtype) -> Path:
+def _save_peft(path: Path, weights: PlainWeights, header: dict[str, str], dtype: torch.dtype) -> Path:
     if path.exists() and not (path.is_dir() and (is_peft_folder(path) or not any(path.iterdir()))):
         raise AtelierError(f"{path} exists and is no PEFT folder; it was left alone.", "Choose another name.")
     if path.suffix.lower() in WEIGHT_ENDINGS:
@@ -215,7 +237,7 @@ def _save_peft(path: Path, weights: LoraWeights, header: dict[str, str], dtype: 
     return path
 
 
-def _peft_config(weights: LoraWeights, component: str) -> dict[str, object]:
+def _peft_config(weights: PlainWeights, component: str) -> dict[str, object]:
     modules = {peft_path(with_text_model(name)): module for name, module in weights.items()
                if name.startswith(component + ".")}
     first = next(iter(modules.values()))
@@ -256,6 +278,6 @@ def _peft_weights(folder: Path) -> Path:
 def _component_of(state: Mapping[str, Tensor]) -> str:
     """What a PEFT folder that does not say so was made for: a text encoder by its names, SDXL's second by its width."""
     for key, tensor in state.items():
-        if "encoder.layers." in key and key.endswith("q_proj.lora_A.weight"):
+        if "encoder.layers." in key and key.endswith(("q_proj.lora_A.weight", "q_proj.hada_w1_b")):
             return "text_encoder_2" if tensor.shape[1] == 1280 else "text_encoder"
-    return "unet"
+    return "text_encoder" if any("encoder.layers." in key for key in state) else "unet"

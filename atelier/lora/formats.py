@@ -2,7 +2,8 @@
 
 kohya      `<kohya name>.lora_down.weight`, `.lora_up.weight`, `.alpha`, `.dora_scale`: ComfyUI, A1111, Forge. Layers
            of SDXL's UNet are named as in checkpoints, those of SD1 and SD2 as by diffusers. Networks other than Stable
-           Diffusion's: `diffusion_model.<path>.lora_A.weight`, `.lora_B.weight`, `.alpha`, as all programs write them
+           Diffusion's: `diffusion_model.<path>.lora_A.weight`, `.lora_B.weight`, `.alpha`, as all programs write them.
+           Other kinds: LyCORIS' endings (`.hada_w1_a`, `.lokr_w1`, `.diff`, …) behind the same names
 diffusers  `<component>.<path>.lora_A.weight`, `.lora_B.weight`: has no place for alpha, so alpha / r is folded into B
 peft       `base_model.model.<path>.lora_A.weight`: one component; alpha stands in `adapter_config.json`
 
@@ -19,9 +20,10 @@ import torch
 from torch import Tensor
 
 from ..errors import AtelierError
-from .keys import whole_adapters
+from .keys import whole_adapters, whole_others
 from .names import of_other_network, to_kohya, with_text_model
-from .weights import LoraModule, LoraWeights
+from .other_adapter import BOFT, OFT, OtherAdapter
+from .weights import Adapter, LoraModule, LoraWeights, PlainWeights
 
 _PEFT_PREFIX = "base_model.model."
 
@@ -34,7 +36,13 @@ def kohya_state(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> dic
     state: dict[str, Tensor] = {}
     for name, module in weights.items():
         other = of_other_network(name)
-        key = name if other else to_kohya(with_text_model(name), sdxl=sdxl)
+        layer = name.removesuffix(".bias")
+        key = layer if other else to_kohya(with_text_model(layer), sdxl=sdxl)
+        if isinstance(module, OtherAdapter):
+            state |= {f"{key}.{role}": _plain(tensor, dtype) for role, tensor in module.tensors.items()}
+            if module.alpha is not None:
+                state[f"{key}.alpha"] = torch.tensor(module.alpha, dtype=torch.float32)
+            continue
         down, up = ("lora_A", "lora_B") if other else ("lora_down", "lora_up")
         state[f"{key}.{down}.weight"] = _plain(module.down, dtype)
         state[f"{key}.{up}.weight"] = _plain(module.up, dtype)
@@ -47,8 +55,8 @@ def kohya_state(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> dic
     return state
 
 
-def diffusers_state(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
-    """`weights` as diffusers' `save_lora_weights` names them; alpha / r is folded into B."""
+def diffusers_state(weights: PlainWeights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """`weights`, by diffusers' layer names, as its `save_lora_weights` names them; alpha / r is folded into B."""
     state: dict[str, Tensor] = {}
     for name, module in weights.items():
         key = with_text_model(name)
@@ -59,7 +67,7 @@ def diffusers_state(weights: LoraWeights, dtype: torch.dtype = torch.float32) ->
     return state
 
 
-def peft_state(weights: LoraWeights, component: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def peft_state(weights: PlainWeights, component: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """One component's adapters as PEFT's `adapter_model.safetensors` names them."""
     state: dict[str, Tensor] = {}
     for name, module in weights.items():
@@ -97,10 +105,14 @@ def read_state(state: Mapping[str, Tensor], *, component: str = "unet", alpha: f
         AtelierError: the two matrices of an adapter do not fit together, its alpha is not one number, or its magnitude
             not one an output channel.
     """
-    weights: dict[str, LoraModule] = {}
+    weights: dict[str, Adapter] = {name: _other(name, kind, keys, state, origin)
+                                   for name, (kind, keys) in whole_others(state, component).items()}
     for name, keys in whole_adapters(state, component).items():
         part = {role: _computable(state[key], key, origin) for role, key in keys.items()}
         down, up = part["down"], part["up"]
+        if "core" in part:
+            down = _with_core(down, part["core"], keys["core"], origin)
+            up = up.reshape(*up.shape[:2], *[1] * (down.dim() - 2))
         if not len(down):
             continue  # of rank 0: other programs write it for layers that they were told to leave alone
         if up.dim() != down.dim() or down.dim() not in (2, 4) or up[0].numel() != down.shape[0]:
@@ -119,6 +131,28 @@ def read_state(state: Mapping[str, Tensor], *, component: str = "unet", alpha: f
     return weights
 
 
+def _other(name: str, kind: str, keys: Mapping[str, str], state: Mapping[str, Tensor], origin: str) -> OtherAdapter:
+    part = {role: _computable(state[key], key, origin) for role, key in keys.items()}
+    alpha = part.pop("alpha", None)
+    if kind == OFT and part["oft_blocks"].dim() == 4:
+        kind = BOFT
+    module = OtherAdapter(kind, part, None if alpha is None or alpha.numel() != 1 else float(alpha))
+    problem = module.problem() if alpha is None or alpha.numel() == 1 else f"alpha holds {alpha.numel()} numbers"
+    if problem:
+        shapes = ", ".join(f"{role} {list(tensor.shape)}" for role, tensor in part.items())
+        raise AtelierError(f"{origin}: the tensors of the layer {name} ({kind}: {shapes}) do not fit together "
+                           f"({problem}).", "Download or train it again.")
+    return module.without_core()
+
+
+def _with_core(down: Tensor, core: Tensor, key: str, origin: str) -> Tensor:
+    """A of the plain adapter that is one in Tucker's format: its core times its A."""
+    if core.dim() < 3 or core.shape[1] != down.shape[0]:
+        raise AtelierError(f"{origin}: {key} is of shape {list(core.shape)}, which does not fit the layer's "
+                           f"{list(down.shape)}.", "Download or train it again.")
+    return torch.einsum("rj...,ji->ri...", core.float(), down.float().flatten(1)).to(down.dtype)
+
+
 def _is_row(magnitude: Tensor, down: Tensor) -> bool:
     """Whether DoRA's magnitude is LyCORIS' [1, in, …], which scales input channels, and not [out, 1, …]."""
     return magnitude.dim() > 1 and magnitude.shape[0] == 1 and magnitude.numel() == down.shape[1]
@@ -128,7 +162,8 @@ def _computable(tensor: Tensor, key: str, origin: str) -> Tensor:
     """The tensor in a type that torch computes in: float8 has none of its own, and fits into float16."""
     if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
         return tensor.to(torch.float16 if tensor.dtype in _FIT_HALF else torch.float32)
-    if not tensor.is_floating_point() and not (key.endswith(".alpha") and tensor.dtype in (torch.int32, torch.int64)):
+    whole = key.endswith((".alpha", ".on_input")) and tensor.dtype in (torch.bool, torch.int32, torch.int64)
+    if not tensor.is_floating_point() and not whole:
         raise AtelierError(f"{origin}: {key} is of type {str(tensor.dtype).removeprefix('torch.')}.",
                            "Save the LoRA as float16, bfloat16 or float32 with the program that wrote it.")
     return tensor
@@ -137,6 +172,7 @@ def _computable(tensor: Tensor, key: str, origin: str) -> Tensor:
 def unmatched(state: Mapping[str, Tensor], *, component: str = "unet") -> list[str]:
     """The keys of `state` that `read_state` leaves out, in the order of the file."""
     used = {key for keys in whole_adapters(state, component).values() for key in keys.values()}
+    used |= {key for _, keys in whole_others(state, component).values() for key in keys.values()}
     return [key for key in state if key not in used]
 
 
@@ -147,7 +183,7 @@ def _release(package: str) -> tuple[int, ...]:
 def is_sdxl(weights: LoraWeights) -> bool:
     """Whether the layers are SDXL's: only it has a second text encoder, layers for the picture's size, and more than
     one transformer block in a row, and its cross-attention reads 2048 values a token, SD1's 768 and SD2's 1024."""
-    return any(_ONLY_SDXL.match(name) or (name.endswith("attn2.to_k") and module.down.shape[1] == 2048)
+    return any(_ONLY_SDXL.match(name) or (name.endswith("attn2.to_k") and module.shape[1] == 2048)
                for name, module in weights.items())
 
 
@@ -155,4 +191,4 @@ _ONLY_SDXL = re.compile(r"text_encoder_2\.|unet\.add_embedding\.|unet\..*transfo
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    return tensor.detach().to("cpu", dtype).contiguous()
+    return tensor.detach().to("cpu", dtype if tensor.is_floating_point() else None).contiguous()

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..json_files import parse_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .weights import Adapter
 
 _SETTINGS = {
     "model": ("ss_sd_model_name", "modelspec.architecture"), "learning rate": ("ss_unet_lr", "ss_learning_rate"),
@@ -33,10 +38,12 @@ class LoraLayer:
     """One layer."""
 
     name: str
-    rank: int
-    alpha: float
-    norm: float
-    """Frobenius norm of its change, DoRA's magnitude aside."""
+    rank: int | None
+    """None where its kind has none."""
+    alpha: float | None
+    norm: float | None
+    """Frobenius norm of its change, DoRA's magnitude aside; None where that depends on the model's weights."""
+    kind: str = "LoRA"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +58,8 @@ class LoraInspection:
     dtype: str
     """torch's name of the stored type; several with + between."""
     dora: bool
+    kinds: str
+    """How many layers are of which kind, in words."""
     left_out: str
     """A line on keys that are no part of an adapter; empty where there are none."""
     trigger: str
@@ -62,14 +71,17 @@ class LoraInspection:
 
     def text(self) -> str:
         """Lines for a person."""
-        ranks = sorted({layer.rank for layer in self.layers})
-        total = math.sqrt(sum(layer.norm ** 2 for layer in self.layers))
-        lines = [f"{self.file.name}: {'DoRA' if self.dora else 'LoRA'} of rank "
-                 f"{ranks[0] if len(ranks) == 1 else f'{ranks[0]} to {ranks[-1]}'}, {self.dtype}",
-                 *(f"{name}: {count} layers" for name, count in self.parts.items()),
-                 f"norm of the change: {total:.4g}"]
-        largest = sorted(self.layers, key=lambda layer: -layer.norm)[:_SHOWN]
-        lines += [f"  {layer.norm:.4g} {layer.name}" for layer in largest]
+        ranks = sorted({layer.rank for layer in self.layers if layer.rank is not None})
+        norms = sorted(((layer.norm, layer.name) for layer in self.layers if layer.norm is not None), reverse=True)
+        kinds = {layer.kind for layer in self.layers}
+        what = "DoRA" if self.dora and kinds == {"LoRA"} else " + ".join(sorted(kinds))
+        size = f" of rank {ranks[0] if len(ranks) == 1 else f'{ranks[0]} to {ranks[-1]}'}" if ranks else ""
+        lines = [f"{self.file.name}: {what}{size}, {self.dtype}",
+                 *([f"kinds: {self.kinds}"] if len(kinds) > 1 else []),
+                 *(f"{name}: {count} layers" for name, count in self.parts.items())]
+        if norms:
+            lines.append(f"norm of the change: {math.sqrt(sum(norm ** 2 for norm, _ in norms)):.4g}")
+        lines += [f"  {norm:.4g} {name}" for norm, name in norms[:_SHOWN]]
         lines += [f"trigger: {self.trigger}"] if self.trigger else []
         if self.tags:
             lines.append("captions: " + ", ".join(f"{tag} ({count})" for tag, count in self.tags[:10]))
@@ -85,9 +97,12 @@ def is_lora(path: Path) -> bool:
     """Whether a file or folder holds adapters, by its keys alone."""
     from ..checkpoint.source import open_file
     from .file import is_peft_folder
-    from .keys import whole_adapters
+    from .keys import whole_adapters, whole_others
 
-    return is_peft_folder(path) if path.is_dir() else bool(whole_adapters(open_file(path).entries, "unet"))
+    if path.is_dir():
+        return is_peft_folder(path)
+    keys = open_file(path).entries
+    return bool(whole_adapters(keys, "unet") or whole_others(keys, "unet"))
 
 
 def inspect_lora(path: Path) -> LoraInspection:
@@ -100,18 +115,36 @@ def inspect_lora(path: Path) -> LoraInspection:
         AtelierError: it is no usable LoRA.
     """
     from .file import read_lora
-    from .low_rank import norm
+    from .weights import kinds_text, plain
 
     found = read_lora(path)
-    layers = tuple(LoraLayer(name, module.rank, module.alpha, norm(module)) for name, module in found.weights.items())
-    dtypes = sorted({str(module.down.dtype).removeprefix("torch.") for module in found.weights.values()})
+    layers = tuple(_layer(name, module) for name, module in found.weights.items())
+    dtypes = sorted({str(tensor.dtype).removeprefix("torch.") for module in found.weights.values()
+                     for tensor in _tensors(module) if tensor.is_floating_point()})
     return LoraInspection(
         file=path, layers=layers, parts=dict(Counter(_part(layer.name) for layer in layers)), dtype=" + ".join(dtypes),
-        dora=any(module.magnitude is not None for module in found.weights.values()), left_out=found.left_out(),
+        dora=any(module.magnitude is not None for module in plain(found.weights).values()),
+        kinds=kinds_text(found.weights), left_out=found.left_out(),
         trigger=found.metadata.get("modelspec.trigger_phrase", ""), tags=_tags(found.metadata),
         settings={name: value for name, keys in _SETTINGS.items()
                   if (value := next((found.metadata[key] for key in keys if found.metadata.get(key)), ""))
                   and value != "None"})
+
+
+def _layer(name: str, module: Adapter) -> LoraLayer:
+    from .low_rank import norm
+    from .weights import LoraModule
+
+    if isinstance(module, LoraModule):
+        return LoraLayer(name, module.rank, module.alpha, norm(module))
+    return LoraLayer(name, module.rank, module.alpha,
+                     None if module.by_weights else float(module.delta().double().norm()), module.kind)
+
+
+def _tensors(module: Adapter) -> Iterable[Tensor]:
+    from .weights import LoraModule
+
+    return (module.down,) if isinstance(module, LoraModule) else module.tensors.values()
 
 
 def _part(name: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from .names import COMPONENT_PREFIX, COMPONENTS, LYCORIS_PREFIX, OTHER_NETWORK, from_kohya, known_layer
+from .other_adapter import DIFFERENCE, GLORA, IA3, LOHA, LOKR, MAGNITUDE, OFT, REPLACED
 
 _ENDINGS = {
     "down": (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", ".lora_linear_layer.down.weight",
@@ -15,7 +16,20 @@ _ENDINGS = {
     "alpha": (".alpha",),
     "core": (".lora_mid.weight",),
 }
-"""What a key ends with, by its role. A module with a core (LyCORIS' Tucker format) is no product of two matrices."""
+"""What a key ends with, by its role. The core belongs to LyCORIS' Tucker format."""
+
+_OTHERS: dict[str, tuple[str, str]] = {
+    LOHA: ("hada_w1_a hada_w1_b hada_w2_a hada_w2_b", "hada_t1 hada_t2"),
+    LOKR: ("", "lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b lokr_t2"),
+    OFT: ("oft_blocks", "rescale"), GLORA: ("a1.weight a2.weight b1.weight b2.weight", ""),
+    IA3: ("weight on_input", ""), DIFFERENCE: ("diff", ""), REPLACED: ("set_weight", ""),
+}
+"""Endings of the other kinds' keys, with spaces between: those that a layer needs, and those that it may have besides
+alpha and magnitude. BOFT's are OFT's, in tensors of one axis more."""
+
+_OTHER_ROLE = re.compile("|".join(rf"\.({re.escape(role)})$" for role in sorted(
+    {role for needed, more in _OTHERS.values() for role in f"{needed} {more}".split()}
+    | {"alpha", MAGNITUDE, "bm.weight", "diff_b", "w_norm", "b_norm"}, key=len, reverse=True)))
 
 _ADAPTER_NAME = re.compile(r"(\.lora_(?:A|B|magnitude_vector))\.(?!weight$)[^.]+((?:\.weight)?)$")
 """PEFT's model names the adapter in its keys (`.lora_A.default.weight`); its files do not."""
@@ -59,7 +73,44 @@ def whole_adapters(keys: Iterable[str], component: str) -> dict[str, dict[str, s
         name, role = _split(key, component)
         if name is not None:
             parts.setdefault(name, {})[role] = key
-    return {name: roles for name, roles in parts.items() if {"down", "up"} <= roles.keys() and "core" not in roles}
+    return {name: roles for name, roles in parts.items() if {"down", "up"} <= roles.keys()}
+
+
+def whole_others(keys: Iterable[str], component: str) -> dict[str, tuple[str, dict[str, str]]]:
+    """The keys of each complete adapter of another kind: by layer name the kind, and the keys by their endings
+    ("hada_w1_a", "alpha", "dora_scale").
+
+    A change of a layer's bias stands under the layer's name with `.bias` behind it. BOFT is found as OFT.
+
+    Args:
+        keys: Of a state dict.
+        component: What keys that name none belong to.
+    """
+    parts: dict[str, dict[str, str]] = {}
+    for key in keys:
+        match = _OTHER_ROLE.search(key)
+        name = _layer_name(key[:match.start()], component, norms=True) if match else None
+        if match and name is not None:
+            role = match[0][1:]
+            parts.setdefault(f"{name}.bias" if role in ("diff_b", "b_norm") else name, {})[role] = key
+    found = {name: (kind, roles) for name, roles in parts.items() if (kind := _kind_of(roles.keys()))}
+    # Alpha and magnitude of a whole difference are none of its own.
+    return {name: (kind, {role: key for role, key in roles.items() if kind not in (DIFFERENCE, REPLACED)
+                          or role not in ("alpha", MAGNITUDE)}) for name, (kind, roles) in found.items()}
+
+
+def _kind_of(roles: Collection[str]) -> str:
+    """The kind that these roles are all of; empty where they are of none."""
+    own = set(roles) - {"alpha", MAGNITUDE}
+    if len(own) == 1 and own <= {"diff_b", "w_norm", "b_norm"}:
+        return DIFFERENCE
+    for kind, (needed, more) in _OTHERS.items():
+        if own and set(needed.split()) <= own <= {*needed.split(), *more.split()}:
+            sides = (("lokr_w1", "lokr_w1_a", "lokr_w1_b"), ("lokr_w2", "lokr_w2_a", "lokr_w2_b"))
+            if kind == LOKR and not all((whole in own) != ({a, b} <= own) for whole, a, b in sides):
+                return ""
+            return "" if kind == LOHA and len(own & {"hada_t1", "hada_t2"}) == 1 else kind
+    return ""
 
 
 def _split(key: str, component: str) -> tuple[str | None, str]:
@@ -71,11 +122,11 @@ def _split(key: str, component: str) -> tuple[str | None, str]:
     return None, ""
 
 
-def _layer_name(stem: str, component: str) -> str | None:
+def _layer_name(stem: str, component: str, *, norms: bool = False) -> str | None:
     """The layer of a key without its ending, whichever prefixes stand before the path: programs put several in a row
     (`unet.base_model.model.…`, `unet.unet.…`), or none."""
     if stem.startswith(("lora_", LYCORIS_PREFIX)):
-        return from_kohya(stem)
+        return from_kohya(stem, norms=norms)
     if _OTHER_LAYER.fullmatch(stem) and known_layer("unet", stem.split(".", 1)[1]) is None:
         return stem
     found = True
@@ -84,4 +135,4 @@ def _layer_name(stem: str, component: str) -> str | None:
         for prefix, owner in (*_OWNERS.items(), *((wrapper, "") for wrapper in _WRAPPERS)):
             if stem.startswith(prefix):
                 stem, component, found = stem[len(prefix):], owner or component, True
-    return known_layer(component, stem)
+    return known_layer(component, stem, norms=norms)

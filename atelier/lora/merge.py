@@ -1,4 +1,4 @@
-"""Put a LoRA's deltas into a loaded module, or take the adapters of a PEFT model out as `LoraWeights`."""
+"""Put a LoRA's deltas into a loaded module."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import torch
 from torch import nn
 
 from ..errors import AtelierError
-from .weights import LoraModule
+from .weights import Adapter
 
 
 @torch.no_grad()
-def merge_into(module: nn.Module, adapters: Mapping[str, LoraModule], strength: float = 1.0) -> int:
+def merge_into(module: nn.Module, adapters: Mapping[str, Adapter], strength: float = 1.0) -> int:
     """Change `module`'s weights in place: W ← W + strength · (W' − W), computed in float32.
 
     Args:
@@ -29,9 +29,9 @@ def merge_into(module: nn.Module, adapters: Mapping[str, LoraModule], strength: 
     if strength == 0:
         return 0
     for path, adapter in adapters.items():
-        layer = _layer(module, path)
-        weight = getattr(layer, "weight", None)
-        if weight is None or weight.shape[0] != adapter.up.shape[0] or weight[0].numel() != adapter.down[0].numel():
+        bias = path.endswith(".bias")
+        weight = getattr(_layer(module, path.removesuffix(".bias")), "bias" if bias else "weight", None)
+        if weight is None or not adapter.fits(tuple(weight.shape)):
             raise AtelierError(f"The LoRA's layer {path} does not fit this model.",
                                "Use the LoRA with the family of models it was trained on.")
         weight.copy_(adapter.applied(weight, strength))

@@ -45,7 +45,8 @@ WORDS = (
     "down_blocks", "up_blocks", "mid_block", "transformer_blocks", "to_q", "to_k", "to_v", "to_out", "proj_in",
     "proj_out", "conv_in", "conv_out", "conv_shortcut", "time_emb_proj", "time_embedding", "add_embedding",
     "class_embedding", "linear_1", "linear_2", "text_model", "self_attn", "q_proj", "k_proj", "v_proj", "out_proj",
-    "text_projection", "position_embedding", "token_embedding",
+    "text_projection", "position_embedding", "token_embedding", "layer_norm1", "layer_norm2", "final_layer_norm",
+    "conv_norm_out",
     # in checkpoints' names of the UNet's layers
     "input_blocks", "middle_block", "output_blocks", "in_layers", "out_layers", "emb_layers", "skip_connection",
     "time_embed", "label_emb",
@@ -62,6 +63,13 @@ _LAYER = {
     "text": re.compile(r"text_model\.encoder\.layers\.\d+\.(self_attn\.(q|k|v|out)_proj|mlp\.fc[12])|text_projection"),
 }
 """Every linear and convolution layer of Stable Diffusion's UNet and text encoders, by module path."""
+
+_NORM = {
+    "unet": re.compile(r"((down_blocks|up_blocks)\.\d+|mid_block)\.(attentions\.\d+\.(norm|"
+                       r"transformer_blocks\.\d+\.norm[123])|resnets\.\d+\.norm[12])|conv_norm_out"),
+    "text": re.compile(r"text_model\.(encoder\.layers\.\d+\.layer_norm[12]|final_layer_norm)"),
+}
+"""Every norm of them."""
 
 
 def of_other_network(name: str) -> bool:
@@ -95,34 +103,39 @@ def to_kohya(name: str, *, sdxl: bool) -> str:
     return prefix + path.replace(".", "_")
 
 
-def from_kohya(key: str) -> str | None:
+def from_kohya(key: str, *, norms: bool = False) -> str | None:
     """The inverse of `to_kohya` for either text prefix, with the UNet's layers named as by diffusers or as in
-    checkpoints; None for a key of another kind."""
+    checkpoints; None for a key of another kind. With `norms`, they count as layers."""
     prefixes = (*KOHYA_PREFIX.items(), ("text_encoder", KOHYA_SINGLE_TEXT_PREFIX), ("unet", LYCORIS_PREFIX))
     for component, prefix in prefixes:
         if key.startswith(prefix):
             path = _JOINED.sub(lambda match: match[0] if len(match[0]) > 1 else ".", key[len(prefix):])
-            return known_layer(component, path)
+            return known_layer(component, path, norms=norms)
     return None
 
 
-def known_layer(component: str, path: str) -> str | None:
+def known_layer(component: str, path: str, *, norms: bool = False) -> str | None:
     """`component.path` with the path as diffusers has it; None where Stable Diffusion has no such layer.
 
     Args:
         component: One of `COMPONENTS`.
         path: A module path as diffusers, transformers or checkpoints name it, now or in former versions.
+        norms: Whether norms count as layers.
     """
     path = path.replace(".processor.", ".")  # diffusers before 0.22, whose attention processors held the LoRA
     if component == "unet":
         path = re.sub(r"\.to_out$", ".to_out.0", path)
         match = _checkpoint_names().match_original(path)
         path = match.diffusers[0] if match else path
-        return f"unet.{path}" if _LAYER["unet"].fullmatch(path) else None
+        return f"unet.{path}" if _is_layer("unet", path, norms) else None
     # diffusers before 0.18 named the text encoder's projections like the UNet's.
     path = re.sub(r"\.self_attn\.to_(q|k|v|out)(\.0)?$", r".self_attn.\1_proj", path)
     name = with_text_model(f"{component}.{path}")
-    return name if _LAYER["text"].fullmatch(name.split(".", 1)[1]) else None
+    return name if _is_layer("text", name.split(".", 1)[1], norms) else None
+
+
+def _is_layer(network: str, path: str, norms: bool) -> bool:
+    return bool(_LAYER[network].fullmatch(path) or (norms and _NORM[network].fullmatch(path)))
 
 
 def with_text_model(name: str) -> str:
@@ -131,7 +144,7 @@ def with_text_model(name: str) -> str:
     transformers ≥ 5.6 flattened `CLIPTextModel`; every LoRA reader still expects the older path.
     """
     component, path = name.split(".", 1)
-    if component.startswith("text_encoder") and path.startswith("encoder."):
+    if component.startswith("text_encoder") and path.startswith(("encoder.", "final_layer_norm")):
         return f"{component}.text_model.{path}"
     return name
 

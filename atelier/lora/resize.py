@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..errors import AtelierError
 from ..progress import Progress
+from .weights import Adapter, LoraModule
 from .written import AS_KOHYA, WrittenAs, ranks_text, refuse_dora
 
 
@@ -27,6 +28,8 @@ class LoraResize:
     numbers_after: int
     idle: int
     """Layers that changed nothing, and were left out."""
+    turned: str
+    """Other kinds that became LoRA, and how many layers of each; empty where there were none."""
 
     def text(self) -> str:
         """The report as lines for a person."""
@@ -34,6 +37,7 @@ class LoraResize:
                  f"{self.layers} layers, rank {self.ranks_before} -> {self.ranks_after}, "
                  f"{self.numbers_after / self.numbers_before:.0%} of the numbers",
                  f"{self.error:.2%} of the change is lost"]
+        lines += [f"made LoRA of: {self.turned}"] if self.turned else []
         return "\n".join([*lines, f"{self.idle} layers that change nothing were left out"] if self.idle else lines)
 
 
@@ -54,6 +58,7 @@ def resize_lora(source: Path, destination: Path, *, rank: int = 0, share: float 
         AtelierError: a value is out of range, the source is a DoRA or no usable LoRA, or the destination cannot be
             written.
     """
+    from .as_lora import as_lora
     from .file import read_lora
     from .low_rank import factors_of
 
@@ -65,9 +70,11 @@ def resize_lora(source: Path, destination: Path, *, rank: int = 0, share: float 
     found = read_lora(source)
     refuse_dora(found.weights, source.name, "resized")
     progress = progress or Progress()
-    progress.phase("resizing", len(found.weights))
-    made, whole, lost = {}, 0.0, 0.0
-    for done, (name, module) in enumerate(found.weights.items(), 1):
+    plain = as_lora(found.weights, source.name, 0, progress=progress)
+    progress.phase("resizing", len(plain.weights))
+    made: dict[str, Adapter] = {**plain.kept}
+    whole = lost = 0.0
+    for done, (name, module) in enumerate(plain.weights.items(), 1):
         progress.check()
         factors = factors_of(module)
         squares = factors.values.square()
@@ -79,7 +86,13 @@ def resize_lora(source: Path, destination: Path, *, rank: int = 0, share: float 
     written.save(destination, made, found.metadata, {"tool": "resize", "source": source.name, "rank": rank,
                                                      "share": share})
     return LoraResize(
-        source=source, destination=destination, layers=len(made), ranks_before=ranks_text(found.weights),
-        ranks_after=ranks_text(made), error=math.sqrt(lost / whole),
-        numbers_before=sum(m.up.numel() + m.down.numel() for m in found.weights.values()),
-        numbers_after=sum(m.up.numel() + m.down.numel() for m in made.values()), idle=len(found.weights) - len(made))
+        source=source, destination=destination, layers=len(made), ranks_before=ranks_text(plain.weights),
+        ranks_after=ranks_text(made), error=math.sqrt(lost / whole) if whole else 0.0,
+        numbers_before=sum(map(_numbers, found.weights.values())), numbers_after=sum(map(_numbers, made.values())),
+        idle=len(found.weights) - len(made), turned=plain.turned)
+
+
+def _numbers(module: Adapter) -> int:
+    if isinstance(module, LoraModule):
+        return module.up.numel() + module.down.numel()
+    return sum(tensor.numel() for tensor in module.tensors.values())

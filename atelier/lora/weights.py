@@ -1,13 +1,13 @@
 """LoRA weights in one neutral format, whatever file they come from or go to.
 
 Equation (Hu et al. 2021, https://arxiv.org/abs/2106.09685, section 4.1): W' = W + (alpha / r) · B · A, here with
-`down` for A and `up` for B. DoRA (Liu et al. 2024, https://arxiv.org/abs/2402.09353, equation 5) adds a magnitude m per
-output channel: W' = m · (W + s·B·A) / ‖W + s·B·A‖. LyCORIS' default has one per input channel instead, with that norm.
+`down` for A and `up` for B, maybe with DoRA's magnitude (`dora`). Adapters of other kinds are `OtherAdapter`s.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import AtelierError
+from .dora import with_magnitude
+from .other_adapter import MAGNITUDE, OtherAdapter
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,25 @@ class LoraModule:
         # By way of float32: torch cannot ask this of eight-bit numbers.
         return math.isfinite(self.alpha) and all(bool(tensor.float().isfinite().all()) for tensor in tensors)
 
+    @property
+    def idle(self) -> bool:
+        """True when it changes nothing."""
+        return self.magnitude is None and not (self.alpha and self.up.float().any() and self.down.float().any())
+
+    @property
+    def by_weights(self) -> bool:
+        """Whether what it changes depends on the weights that it is used with: with DoRA's magnitude."""
+        return self.magnitude is not None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(output channels, numbers of each) of the layer's weight."""
+        return self.up.shape[0], self.down[0].numel()
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether it belongs to a weight of this shape."""
+        return self.shape == (shape[0], torch.Size(shape)[1:].numel())
+
     def delta(self) -> Tensor:
         """(alpha / r) · B · A in float32, in the layer's weight shape. Leaves DoRA's magnitude out."""
         product = self.up.float().flatten(1) @ self.down.float().flatten(1)
@@ -54,16 +75,20 @@ class LoraModule:
         base = weight.float()
         tuned = base + self.delta().to(base.device).reshape(base.shape)
         if self.magnitude is not None:
-            channels = tuned.transpose(0, 1) if self.by_input else tuned
-            norm = channels.flatten(1).norm(dim=1)
-            ratio = (self.magnitude.float().flatten().to(base.device) / norm).reshape(-1, *[1] * (base.dim() - 1))
-            tuned = tuned * (ratio.transpose(0, 1) if self.by_input else ratio)
+            tuned = with_magnitude(tuned, self.magnitude, by_input=self.by_input)
         return torch.lerp(base, tuned, strength)
 
 
-LoraWeights = Mapping[str, LoraModule]
+Adapter = LoraModule | OtherAdapter
+"""What changes one layer."""
+
+PlainWeights = Mapping[str, LoraModule]
+"""LoRA and DoRA alone, by the names of `LoraWeights`."""
+
+LoraWeights = Mapping[str, Adapter]
 """Adapters by diffusers module path with the component in front: `unet.down_blocks.0.….attn1.to_q`,
-`text_encoder.text_model.encoder.layers.0.self_attn.q_proj`, `text_encoder_2.…`."""
+`text_encoder.text_model.encoder.layers.0.self_attn.q_proj`, `text_encoder_2.…`. One that ends in `.bias` changes the
+bias of that layer."""
 
 
 def check_usable(weights: LoraWeights, origin: str) -> None:
@@ -84,16 +109,33 @@ def check_usable(weights: LoraWeights, origin: str) -> None:
         raise AtelierError(f"{origin} holds NaN or infinite values in {len(broken)} of {len(weights)} adapters "
                            f"(first: {broken[0]}).",
                            "Lower the learning rate or use another precision and train again.")
-    if not any(m.alpha or m.magnitude is not None for m in weights.values()):
+    if all(isinstance(m, LoraModule) and not m.alpha and m.magnitude is None for m in weights.values()):
         raise AtelierError(f"{origin} has alpha 0 in each of its {len(weights)} layers: it would change nothing.",
                            "Train it with an alpha above 0.")
-    if not any((m.alpha and m.up.float().any() and m.down.float().any()) or m.magnitude is not None
-               for m in weights.values()):
+    if all(m.idle for m in weights.values()):
         raise AtelierError(f"{origin} holds only zeros: it would change nothing.",
                            "Train for at least one step; an untouched LoRA is not written.")
 
 
-def select(weights: LoraWeights, component: str) -> dict[str, LoraModule]:
+def plain(weights: LoraWeights) -> PlainWeights:
+    """Those that are LoRA or DoRA."""
+    return {name: module for name, module in weights.items() if isinstance(module, LoraModule)}
+
+
+def others(weights: LoraWeights) -> Mapping[str, OtherAdapter]:
+    """Those of other kinds."""
+    return {name: module for name, module in weights.items() if isinstance(module, OtherAdapter)}
+
+
+def kinds_text(weights: LoraWeights) -> str:
+    """How many layers are of which kind, in words: "LoRA 96, LoKr 32"."""
+    counts = Counter((module.kind if isinstance(module, OtherAdapter) else "LoRA" if module.magnitude is None else
+                      "DoRA") + (" with DoRA" if isinstance(module, OtherAdapter) and MAGNITUDE in module.tensors else
+                                 "") for module in weights.values())
+    return ", ".join(f"{kind} {count}" for kind, count in counts.items())
+
+
+def select(weights: LoraWeights, component: str) -> dict[str, Adapter]:
     """The adapters of one component ("unet", "text_encoder", …), by module path within it."""
     prefix = component + "."
     return {name[len(prefix):]: module for name, module in weights.items() if name.startswith(prefix)}

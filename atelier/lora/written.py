@@ -12,7 +12,7 @@ from ..files import check_apart
 from .dtypes import torch_dtype
 from .file import save_lora
 from .names import FORMATS
-from .weights import LoraWeights
+from .weights import LoraWeights, plain
 
 MADE_BY = "atelier.made_by"
 """The key of a header under which a tool says what it did, as JSON."""
@@ -60,7 +60,8 @@ class WrittenAs:
             metadata: The header of what they were made from.
             made_by: Tool, sources and settings, as JSON values.
         """
-        ranks, alphas = ({f(module) for module in weights.values()} for f in (lambda m: m.rank, lambda m: m.alpha))
+        ranks, alphas = ({f(module) for module in plain(weights).values()}
+                         for f in (lambda m: m.rank, lambda m: m.alpha))
         header = {key: value for key, value in metadata.items() if not key.startswith(_OF_TENSORS)}
         # "Dynamic" is sd-scripts' word for ranks that differ.
         header |= {"ss_network_dim": str(*ranks) if len(ranks) == 1 else "Dynamic",
@@ -75,7 +76,9 @@ AS_KOHYA = WrittenAs()
 
 def ranks_text(weights: LoraWeights) -> str:
     """The ranks of all layers in words: "8", or "1 to 16"."""
-    ranks = sorted({module.rank for module in weights.values()})
+    ranks = sorted({module.rank for module in weights.values() if module.rank is not None})
+    if not ranks:
+        return "none"
     return str(ranks[0]) if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
 
 
@@ -85,6 +88,6 @@ def refuse_dora(weights: LoraWeights, name: str, what: str) -> None:
     Raises:
         AtelierError: it holds one.
     """
-    if any(module.magnitude is not None for module in weights.values()):
+    if any(module.magnitude is not None for module in plain(weights).values()):
         raise AtelierError(f"{name} is a DoRA, whose change depends on the model's own weights; it cannot be {what}.",
                            "Merge it into a checkpoint with Export Checkpoint, and extract a LoRA from that.")

@@ -17,6 +17,8 @@ def add(verbs: Any) -> None:
                         help="a LoRA file (.safetensors, .pt, .bin), or a PEFT folder")
     parser.add_argument("destination", type=Path, metavar="DST", help="a .safetensors file; a folder for --to peft")
     parser.add_argument("--to", choices=FORMATS, default=FORMATS[0], help=f"what to write (default: {FORMATS[0]})")
+    parser.add_argument("--rank", type=int, help="where a format holds LoRA alone: the most of a layer of another kind "
+                        "(LoHa, LoKr) that becomes one; 0: as many as it has (default: 64)")
     add_json(parser)
     parser.set_defaults(run=run)
 
@@ -25,5 +27,5 @@ def run(arguments: argparse.Namespace) -> None:
     """Convert, and report how many keys matched."""
     from ..lora.convert import convert_lora
 
-    result = convert_lora(arguments.source, arguments.destination, arguments.to)
+    result = convert_lora(arguments.source, arguments.destination, arguments.to, rank=arguments.rank)
     show(arguments, result.text(), vars(result))

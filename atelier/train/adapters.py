@@ -11,17 +11,27 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import AtelierError
 from ..lora.names import canonical
-from ..lora.weights import LoraModule
+from ..lora.weights import Adapter, LoraModule, LoraWeights
+from .adapter_kinds import (
+    ADAPTER,
+    adapter_of,
+    normal_spread,
+    part_of,
+    peft_config,
+    settle,
+    split,
+    starts_at_zero,
+)
 from .bucket_sampler import derived_seed
-from .request.lora import LoraConfig, layer_pattern
-
-_ADAPTER = "default"
+from .principal_start import learnt, principal_part, subtract_start
+from .request.lora import DEFAULT_START, LoraConfig, layer_pattern
 
 
 def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: str, dtype: torch.dtype,
@@ -42,7 +52,6 @@ def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: 
     Raises:
         AtelierError: no layer matches `layers`.
     """
-    from peft import LoraConfig as PeftLoraConfig
     from peft import inject_adapter_in_model
 
     first = next(module.parameters())
@@ -50,25 +59,25 @@ def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: 
     wanted = re.compile(layers)
     sizes = {f"^{re.escape(path)}": config.size(_layer_path(f"{component}.{path}"))
              for path, _ in module.named_modules() if config.rank_pattern and wanted.fullmatch(path)}
-    peft = PeftLoraConfig(
-        r=config.rank, lora_alpha=config.alpha,  # type: ignore[arg-type]  # a float works as well
-        lora_dropout=config.dropout, bias="none", use_dora=config.kind == "dora", use_rslora=config.rslora,
-        target_modules=layers, rank_pattern={path: rank for path, (rank, _) in sizes.items()},
-        alpha_pattern={path: alpha for path, (_, alpha) in sizes.items()})  # type: ignore[arg-type]
     try:
         with torch.random.fork_rng(devices=[]):  # initial values are drawn, but not from the caller's stream
             # On meta, PEFT would leave its own parameters on the CPU.
-            inject_adapter_in_model(peft, module, _ADAPTER, low_cpu_mem_usage=first.is_meta)
+            inject_adapter_in_model(peft_config(config, layers, sizes), module, ADAPTER,
+                                    low_cpu_mem_usage=first.is_meta)
     except ValueError as error:
         raise AtelierError(f"No layer of the {component} matches the targets "
                            f"{config.target_pattern or config.targets!r}.",
                            "Choose other targets; this model may lack attention layers.") from error
+    except TypeError as error:  # a layer of a type that PEFT has no adapter of this kind for
+        raise AtelierError(f"Some of the chosen layers of the {component} cannot have an adapter of kind "
+                           f"{config.kind!r} ({error}).", "Choose other targets, or kind lora.") from error
+    settle(module)
     parameters = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
     for _, parameter in parameters:
         parameter.data = parameter.data.to(device or first.device, dtype)
     if config.rank_dropout:
         for name, layer in module.named_modules():
-            if name.endswith(f".lora_A.{_ADAPTER}"):
+            if name.endswith(f".lora_A.{ADAPTER}"):
                 layer.register_forward_hook(partial(_drop_ranks, config.rank_dropout))
     return parameters
 
@@ -81,6 +90,13 @@ def _drop_ranks(share: float, layer: nn.Module, inputs: object, output: Tensor) 
     ranks = 1 if isinstance(layer, nn.Conv2d) else output.dim() - 1
     shape = [size if axis in (0, ranks) else 1 for axis, size in enumerate(output.shape)]
     return output * (torch.rand(shape, device=output.device) >= share) / (1 - share)
+
+
+def _own(part: Tensor, role: str, master: Tensor) -> Tensor:
+    """A tensor of a file in the shape of its master, without the start that stands behind it."""
+    if part.numel() == 2 * master.numel():
+        part = part[:, :master.shape[1]] if role == "lora_B" else part[:len(master)]
+    return part.reshape(master.shape)
 
 
 def _layer_path(name: str) -> str:
@@ -119,7 +135,10 @@ class Adapters:
                 self.parameters.append(parameter)
         self.masters: list[Tensor] = [
             p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for p in self.parameters]
+        self._starts: dict[str, Tensor] = {}
         self._init(seed)
+        if config.init_weights != DEFAULT_START:
+            self._start_from_weights()
 
     @torch.no_grad()
     def damaged_weight(self) -> str:
@@ -134,21 +153,46 @@ class Adapters:
 
     @torch.no_grad()
     def _init(self, seed: int) -> None:
-        """A ~ U(−1/√fan_in, 1/√fan_in) as PEFT has it, but from a stream of its own for each layer's name.
+        """A ~ U(−1/√fan_in, 1/√fan_in) as PEFT has it, but from a stream of its own for each layer's name; B = 0.
+
+        LoKr starts in the same way. LoHa's matrices start from a normal distribution as LyCORIS has it: from PEFT's the
+        first changes are a hundred times smaller, and usual learning rates would teach nothing.
 
         DoRA's magnitude starts as the norm of each output channel's weights, in float32: as PEFT keeps it, rounded to
         the layer's type, it would rescale every channel by up to half of that type's precision.
         """
         for name, master in zip(self.names, self.masters, strict=True):
-            if ".lora_A." in name:
-                bound = master[0].numel() ** -0.5
-                stream = torch.Generator().manual_seed(derived_seed("lora A", seed, name))
-                values = torch.empty(master.shape).uniform_(-bound, bound, generator=stream)
-                master.copy_(values.to(master.device))
-            elif ".lora_magnitude_vector." in name:
-                component, path = name.partition(".lora_magnitude_vector.")[0].split(".", 1)
+            stem, role = split(name)
+            if starts_at_zero(role):
+                master.zero_()
+            elif role == "lora_magnitude_vector":
+                component, path = stem.split(".", 1)
                 weight = self.components[component].get_parameter(f"{path}.base_layer.weight")
                 master.copy_(torch.linalg.vector_norm(weight.flatten(1).float(), dim=1).reshape(master.shape))
+            else:
+                stream = torch.Generator().manual_seed(derived_seed("lora A", seed, name))
+                spread, bound = normal_spread(role), master[0].numel() ** -0.5
+                values = torch.empty(master.shape)
+                values = (values.uniform_(-bound, bound, generator=stream) if spread is None else
+                          values.normal_(0.0, spread, generator=stream))
+                master.copy_(values.to(master.device))
+        self.sync_to_model()
+
+    @torch.no_grad()
+    def _start_from_weights(self) -> None:
+        """Start A and B from the weights they adapt, and have the layers compute less what that computes."""
+        places = {split(name): place for place, name in enumerate(self.names)}
+        for stem in dict.fromkeys(stem for stem, _ in places):
+            component, path = stem.split(".", 1)
+            layer: Any = self.components[component].get_submodule(path)
+            held = [places[stem, role] for role in ("lora_A", "lora_B")]
+            found = principal_part(layer.get_base_layer().weight, layer.r[ADAPTER], layer.scaling[ADAPTER],
+                                   self.config.init_weights)
+            starts = [value.to(self.parameters[place]) for value, place in zip(found, held, strict=True)]
+            for place, start in zip(held, starts, strict=True):
+                self.masters[place].copy_(start)
+                self._starts[self.names[place]] = start.float().cpu()
+            subtract_start(layer, ADAPTER, *starts)
         self.sync_to_model()
 
     @torch.no_grad()
@@ -215,33 +259,31 @@ class Adapters:
         finally:
             self.load(kept)
 
-    def weights(self, tensors: list[Tensor] | None = None) -> dict[str, LoraModule]:
-        """`tensors` (or the masters) as LoRA weights on the CPU.
-
-        rsLoRA scales by alpha / √r; files know only alpha / r, so their alpha is alpha · √r.
-        """
+    def weights(self, tensors: list[Tensor] | None = None) -> dict[str, Adapter]:
+        """`tensors` (or the masters) as LoRA weights on the CPU."""
         parts: dict[str, dict[str, Tensor]] = {}
         for name, tensor in zip(self.names, tensors or self.masters, strict=True):
-            for role in ("lora_A", "lora_B", "lora_magnitude_vector"):
-                stem, found, _ = name.partition(f".{role}.")
-                if found:
-                    parts.setdefault(stem, {})[role] = tensor.detach().float().cpu()
-        return {canonical(stem): LoraModule(part["lora_A"], part["lora_B"], self._alpha(stem),
-                                            part.get("lora_magnitude_vector")) for stem, part in parts.items()}
+            stem, role = split(name)
+            parts.setdefault(stem, {})[role] = tensor.detach().float().cpu()
+        made = {stem: adapter_of(self.config, _layer_path(stem), part) for stem, part in parts.items()}
+        starts: dict[str, dict[str, Tensor]] = {}
+        for name, start in self._starts.items():
+            stem, role = split(name)
+            starts.setdefault(stem, {})[role] = start
+        return {canonical(stem): learnt(module, starts[stem]["lora_A"], starts[stem]["lora_B"])
+                if isinstance(module, LoraModule) and stem in starts else module for stem, module in made.items()}
 
-    def _alpha(self, stem: str) -> float:
-        rank, alpha = self.config.size(_layer_path(stem))
-        return alpha * (rank ** 0.5 if self.config.rslora else 1.0)
+    def trained(self, tensors: list[Tensor] | None = None) -> bool:
+        """Whether `tensors` (or the masters) change anything yet."""
+        pairs = zip(self.names, tensors or self.masters, strict=True)
+        if self._starts:
+            return any(not torch.equal(tensor.detach().float().cpu(), self._starts[name]) for name, tensor in pairs)
+        return any(starts_at_zero(split(name)[1]) and bool(tensor.any()) for name, tensor in pairs)
 
-    def tensors_of(self, weights: Mapping[str, LoraModule]) -> list[Tensor]:
+    def tensors_of(self, weights: LoraWeights) -> list[Tensor]:
         """The inverse of `weights`: tensors on the CPU in the order of `names`, shaped as the masters are."""
-        tensors: list[Tensor] = []
-        for name, master in zip(self.names, self.masters, strict=True):
-            for role, part in (("lora_A", "down"), ("lora_B", "up"), ("lora_magnitude_vector", "magnitude")):
-                stem, found, _ = name.partition(f".{role}.")
-                if found:
-                    tensors.append(getattr(weights[canonical(stem)], part).float().reshape(master.shape))
-        return tensors
+        return [_own(part_of(weights[canonical(stem)], role).float(), role, master)
+                for (stem, role), master in zip(map(split, self.names), self.masters, strict=True)]
 
     def train(self, mode: bool) -> None:
         """Training mode switches adapter dropout on (and lets gradient checkpointing act); evaluation mode off."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import torch
 from torch import Tensor
 
 from ..lora.file import load_lora, save_lora
@@ -109,12 +110,21 @@ class CheckpointWriter:
         return self._write(path, self.trainer.current, step)
 
     def best_weights(self) -> list[Tensor]:
-        """The tensors of the best LoRA's file, in the order of the adapters. For the first process alone."""
-        return self.trainer.adapters.tensors_of(load_lora(self.folder.best))
+        """The tensors of the best LoRA's file, in the order of the adapters, in each process."""
+        adapters, processes = self.trainer.adapters, self.trainer.processes
+        with processes.together():
+            found = adapters.tensors_of(load_lora(self.folder.best)) if processes.first else []
+        if processes.count == 1:
+            return found
+        tensors = found or [torch.zeros_like(master, device="cpu") for master in adapters.masters]
+        flat = torch.cat([tensor.flatten().float() for tensor in tensors])
+        processes.add_up(flat)  # to zeros in all others
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return [part.reshape(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
 
     def _write(self, path: Path, tensors: list[Tensor], step: int) -> bool:
         weights = self.trainer.adapters.weights(tensors)
-        trained = any(bool(module.up.any()) for module in weights.values())
+        trained = self.trainer.adapters.trained(tensors)
         if trained and self.trainer.processes.first:
             save_lora(path, weights, metadata=self.metadata(step))
         return trained

@@ -10,7 +10,6 @@ from ..errors import AtelierError
 from ..temp_paths import temp_path
 from .identity import RunIdentity
 from .processes import Processes
-from .request.outputs import SampleConfig
 from .request.request import TrainRequest
 from .run_folder import RunFolder
 from .state_file import read_processes
@@ -58,11 +57,6 @@ def _began(folder: RunFolder) -> int:
         return read_processes(folder.state)
     except AtelierError:
         return 0
-
-
-def own_part(request: TrainRequest, processes: Processes) -> TrainRequest:
-    """What this process loads the model for: sample pictures are drawn by the first."""
-    return request if processes.first else replace(request, samples=SampleConfig())
 
 
 def check_alike(processes: Processes, identity: RunIdentity) -> None:

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -189,9 +189,13 @@ class Loop:
         state, score = self.state, None
         self._read()
         self._checkpoints.save_state(state)  # drawing needs the most memory; what was learnt is safe before it starts
+        fits = False
         try:
-            with self.trainer.processes.together():
-                fits, score = self._drawn(draw, weights)
+            with unify_memory_errors(), self._off_the_clock():
+                score = draw(state.step, weights)
+            fits = True
+        except OutOfMemory as error:
+            log.info("%s", error)
         except BaseException:  # the host's interrupt is not an Exception; whatever it is, it goes on up
             self._checkpoints.save_lora(self.folder.last, state.step)
             raise
@@ -202,17 +206,7 @@ class Loop:
             self.undrawn.append(state.step)
             log.warning("The sample picture of step %d did not fit in memory; training goes on without it.", state.step)
             self.progress.advance(state.step, "no memory for a sample picture; training goes on without it")
-        # Drawn by the first process, judged by all.
-        found = self.trainer.processes.from_first(lambda: None if score is None else asdict(score))
-        return None if found is None else RoundScore(**found)
-
-    def _drawn(self, draw: Draw, weights: list[Tensor] | None) -> tuple[bool, RoundScore | None]:
-        """Draw; returns whether there was memory for it, and the scores."""
-        try:
-            with unify_memory_errors(), self._off_the_clock():
-                return True, draw(self.state.step, weights)
-        except OutOfMemory:
-            return False, None
+        return score
 
     def _is_drawn(self) -> bool:
         """Whether this step's samples are there."""
@@ -341,8 +335,7 @@ class Loop:
         weights = self.folder.best if 0 < best == state.early_stopping.best_step else self.folder.last
         best_handed_on = weights == self.folder.best
         if self.draw and not (self._due.by_score and (best_handed_on or self._is_drawn())):
-            best_is_drawn = best_handed_on and self.trainer.processes.first
-            self._sample(self.draw, self._checkpoints.best_weights() if best_is_drawn else None)
+            self._sample(self.draw, self._checkpoints.best_weights() if best_handed_on else None)
         self.progress.phase("saving", 1)
         return LoopResult(status=status, weights=weights, state=final, began_step=began_step)
 

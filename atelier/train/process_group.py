@@ -62,7 +62,7 @@ class ProcessGroup(Processes):
 
     def exchange(self, value: Any) -> list[Any]:
         """See `Processes.exchange`."""
-        own = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
+        own = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
         with _reachable():
             sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.count)]
             dist.all_gather(sizes, torch.tensor([own.numel()]))
@@ -70,7 +70,7 @@ class ProcessGroup(Processes):
             rows = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.count)]
             dist.all_gather(rows, torch.cat([own, own.new_zeros(longest - own.numel())]))
         # JSON, not pickles: what comes over a network must not run.
-        return [json.loads(bytes(row[:int(size)].tolist())) for row, size in zip(rows, sizes, strict=True)]
+        return [json.loads(row[:int(size)].numpy().tobytes()) for row, size in zip(rows, sizes, strict=True)]
 
     def from_first(self, make: Callable[[], Any]) -> Any:
         """See `Processes.from_first`."""

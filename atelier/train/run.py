@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ..dataset.advice import advice
 from ..dataset.types import TrainingSet
@@ -25,7 +24,7 @@ from .devices import RunPaths, pick_device, pick_dtype
 from .diffusers_trainable import DiffusersTrainable
 from .extension import extend_shorter_run
 from .identity import RunIdentity, run_identity
-from .joint_run import begun_with, check_alike, own_part, with_batches_of
+from .joint_run import begun_with, check_alike, with_batches_of
 from .loop import Loop
 from .metadata import lora_metadata
 from .plot import loss_plot
@@ -195,7 +194,7 @@ def _train(job: _Job) -> RunResult:
             "loading the model", "Close other programs that use the device, or choose precision bf16 or fp16. What was "
             "learnt before is kept."):
         job.progress.phase("loading", 1)
-        loaded = job.model.load(encoded, own_part(job.asked, processes), device=job.device, dtype=job.dtype)
+        loaded = job.model.load(encoded, job.asked, device=job.device, dtype=job.dtype)
         trainer = Trainer(loaded.denoiser, encoded, job.request, processes,
                           at_once=job.asked.optimizer.batch_size)
     check_masks(trainer.sampler.items, encoded)
@@ -211,11 +210,10 @@ def _train(job: _Job) -> RunResult:
         scorer = SampleScorer(Path(samples.score_model), job.data) if samples.scored else None
         draw = SampleDrawer(trainer, loaded.paint, job.folder, job.progress, scorer)
     metadata = partial(lora_metadata, job.name, job.identity, job.model, job.data, job.request)
-    loop = Loop(trainer, job.folder, job.progress, metadata=metadata, save_memory=loaded.save_memory,
-                draw=_drawn_by_first if samples.prompts and not processes.first else draw)
+    loop = Loop(trainer, job.folder, job.progress, metadata=metadata, save_memory=loaded.save_memory, draw=draw)
     began = time.monotonic()
     with _partial_kept(job):
-        with processes.together(), random_state_kept(), explain_out_of_memory(
+        with random_state_kept(), explain_out_of_memory(
                 "drawing the base model's sample pictures",
                 "Choose a smaller resolution, or score no samples (score_model none)."):
             if draw:
@@ -245,10 +243,6 @@ def _train(job: _Job) -> RunResult:
     del trainer, loaded, loop, draw
     free_cache(job.device)
     return result
-
-
-def _drawn_by_first(step: int, weights: list[Tensor] | None = None) -> None:
-    """Stands in the other processes where the first draws a sample picture."""
 
 
 def _undrawn(steps: list[int]) -> str:

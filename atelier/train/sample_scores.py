@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from ..dataset.types import TrainingSet
@@ -57,18 +58,27 @@ class SampleScorer:
         self.references = own[::-(-len(own) // MOST_REFERENCES)]
         self._encoded: Tensor | None = None
 
-    def __call__(self, pictures: Sequence[Image], texts: Sequence[str], progress: Progress) -> RoundScore:
-        """The scores of `pictures`, each drawn of the text of the same index.
+    def __call__(self, pictures: Sequence[Image], texts: Sequence[str], progress: Progress) -> list[RoundScore]:
+        """The scores of each of `pictures`, drawn of the text of the same index.
 
         Raises:
             AtelierError: the model cannot be loaded, or a training picture cannot be read.
         """
         from ..score.load import open_scorer
 
+        if not pictures:
+            return []
         scorer = open_scorer(self.model)
         if self._encoded is None:
             progress.phase("scoring", len(self.references))
             self._encoded = scorer.encode_pictures([read_picture(path) for path in self.references], progress)
         images = scorer.encode_pictures(pictures)
-        return RoundScore(fidelity=(images * scorer.encode_texts(texts)).sum(dim=-1).mean().item(),
-                          likeness=(images @ self._encoded.T).mean().item())
+        fidelity = (images * scorer.encode_texts(texts)).sum(dim=-1).tolist()
+        likeness = (images @ self._encoded.T).mean(dim=-1).tolist()
+        return [RoundScore(*each) for each in zip(fidelity, likeness, strict=True)]
+
+
+def mean_score(scores: Sequence[RoundScore]) -> RoundScore:
+    """The score of a round, from those of its pictures."""
+    return RoundScore(fidelity=fmean(score.fidelity for score in scores),
+                      likeness=fmean(score.likeness for score in scores))

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import logging
+from base64 import b64decode, b64encode
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Protocol
+from io import BytesIO
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from ..device_memory import free_cache
+from ..device_memory import OutOfMemory, free_cache, unify_memory_errors
 from ..files import atomic_file
 from ..models.text import TextBatch, TextStack
 from ..pictures.side_by_side import side_by_side
 from ..progress import Progress
 from ..sampling import SamplingOptions, decode, sample
+from .processes import Processes
 from .request.outputs import SampleConfig
 from .run_folder import RoundScore, RunFolder
-from .sample_scores import SampleScorer
+from .sample_scores import SampleScorer, mean_score
 from .trainer import Trainer
 from .unet_denoiser import UNetDenoiser
 from .unet_memory_plan import free_memory
@@ -26,6 +31,8 @@ from .vae_tiles import decode_in_tiles
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from PIL.Image import Image
+
+log = logging.getLogger("atelier")
 
 
 @dataclass(frozen=True)
@@ -55,7 +62,8 @@ class Paint(Protocol):
 
 class SampleDrawer:
     """Draws a round of pictures (each prompt with each seed) with the current or with given weights, keeps them in the
-    run's folder and has them scored.
+    run's folder and has them scored. Where several processes train together, each draws and scores a part of the
+    round, and the first keeps all.
 
     Args:
         trainer: Its weights are used.
@@ -72,14 +80,18 @@ class SampleDrawer:
 
     def draw_control(self) -> None:
         """Draw and score the base model's pictures as step 0, unless they are there; the trainer must be untrained."""
-        if self.scorer and (0 not in self.folder.drawn or 0 not in self.folder.scores):
+        if self.scorer and self.trainer.processes.from_first(
+                lambda: 0 not in self.folder.drawn or 0 not in self.folder.scores):
             self._round(0, None)
 
     def __call__(self, step: int, weights: list[Tensor] | None = None) -> RoundScore | None:
         """Draw the pictures of optimiser step `step`, with the trainer's current weights if none are given.
 
         Returns:
-            Their scores; None without a scorer, and for weights of another step.
+            Their scores, in each process; None without a scorer, and for weights of another step.
+
+        Raises:
+            OutOfMemory: in one of the processes, and so in all.
         """
         pictures, score = self._round(step, weights)
         self.progress.preview(side_by_side(pictures))
@@ -87,29 +99,72 @@ class SampleDrawer:
             self.progress.measure({"step": step, **asdict(score)})
         return score
 
-    @torch.no_grad()
     def _round(self, step: int, weights: list[Tensor] | None) -> tuple[list[Image], RoundScore | None]:
-        trainer, adapters, item = self.trainer, self.trainer.adapters, self.trainer.sampler.items[0]
+        processes, item = self.trainer.processes, self.trainer.sampler.items[0]
+        config = self.trainer.request.samples
+        whole = [SamplePicture((item.height, item.width), prompt, seed) for prompt in range(len(config.prompts))
+                 for seed in config.seeds(self.trainer.request.seed)]
+        own: tuple[list[Image], list[RoundScore]] | None = None
+        with processes.together():
+            try:
+                with unify_memory_errors():
+                    own = self._part(whole[processes.rank::processes.count], weights)
+            except OutOfMemory as error:
+                log.info("%s", error)
+        if processes.any(own is None):  # out of the handler, which holds what was computed
+            raise OutOfMemory("No memory was left for sample pictures.")
+        pictures, scores = _in_order(*own, processes) if own else ([], [])
+        score = mean_score(scores) if scores else None
+        if processes.first:
+            for number, picture in enumerate(pictures):
+                with atomic_file(self.folder.sample(step, number)) as part:
+                    picture.save(part, "PNG")
+            if self.scorer:
+                self.folder.write_score(step, score)
+        return pictures, score
+
+    @torch.no_grad()
+    def _part(self, wanted: list[SamplePicture], weights: list[Tensor] | None
+              ) -> tuple[list[Image], list[RoundScore]]:
+        """Draw pictures, and score those of the current weights."""
+        trainer, adapters = self.trainer, self.trainer.adapters
         config = trainer.request.samples
-        round_ = [SamplePicture((item.height, item.width), prompt, seed) for prompt in range(len(config.prompts))
-                 for seed in config.seeds(trainer.request.seed)]
-        self.progress.phase("sampling", config.sample_steps * len(round_))
+        self.progress.phase("sampling", config.sample_steps * len(wanted))
         adapters.train(False)
         with adapters.replaced(trainer.current if weights is None else weights):
-            pictures = [self.paint(wanted, self.progress, self._counted(number * config.sample_steps))
-                        for number, wanted in enumerate(round_)]
-        for number, picture in enumerate(pictures):
-            with atomic_file(self.folder.sample(step, number)) as part:
-                picture.save(part, "PNG")
-        score = None
-        if self.scorer and weights is None:
-            score = self.scorer(pictures, [config.prompts[wanted.prompt] for wanted in round_], self.progress)
-        if self.scorer:
-            self.folder.write_score(step, score)
-        return pictures, score
+            pictures = [self.paint(each, self.progress, self._counted(number * config.sample_steps))
+                        for number, each in enumerate(wanted)]
+        if self.scorer is None or weights is not None:
+            return pictures, []
+        return pictures, self.scorer(pictures, [config.prompts[each.prompt] for each in wanted], self.progress)
 
     def _counted(self, before: int) -> Callable[[int], None]:
         return lambda done: self.progress.advance(before + done)
+
+
+def _in_order(pictures: list[Image], scores: list[RoundScore], processes: Processes
+              ) -> tuple[list[Image], list[RoundScore]]:
+    """The pictures and scores of all processes, which took turns."""
+    if processes.count == 1:
+        return pictures, scores
+    parts = processes.exchange([[_packed(picture) for picture in pictures], [asdict(score) for score in scores]])
+
+    def turns(kind: int) -> list[Any]:
+        return [each for turn in zip_longest(*(part[kind] for part in parts)) for each in turn if each is not None]
+
+    return [_unpacked(text) for text in turns(0)], [RoundScore(**values) for values in turns(1)]
+
+
+def _packed(picture: Image) -> str:
+    data = BytesIO()
+    picture.save(data, "PNG")
+    return b64encode(data.getvalue()).decode()
+
+
+def _unpacked(text: str) -> Image:
+    from PIL import Image
+
+    return Image.open(BytesIO(b64decode(text)))
 
 
 @dataclass(frozen=True)

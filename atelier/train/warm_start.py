@@ -10,7 +10,7 @@ import torch
 from ..errors import AtelierError
 from ..lora.file import load_lora
 from ..lora.low_rank import factors_of
-from ..lora.weights import LoraModule
+from ..lora.weights import LoraModule, kinds_text, others, plain
 from .adapters import Adapters
 
 
@@ -27,10 +27,14 @@ def start_from(adapters: Adapters, path: Path) -> None:
     Raises:
         AtelierError: it cannot be read, is a DoRA, or changes layers that are not trained or are of another shape.
     """
-    found = load_lora(path)
+    read = load_lora(path)
+    if foreign := others(read):
+        raise AtelierError(f"{path.name} holds {len(foreign)} of {len(read)} layers of kinds ({kinds_text(foreign)}) "
+                           "that training cannot start from.", "Choose a plain LoRA, or make one with Resize LoRA.")
+    found = plain(read)
     if any(module.magnitude is not None for module in found.values()):
         raise AtelierError(f"{path.name} is a DoRA, which training cannot start from.", "Choose a plain LoRA.")
-    fresh = adapters.weights()
+    fresh = plain(adapters.weights())
     foreign = [name for name, module in found.items() if name not in fresh
                or (module.up.shape[0], module.down[0].numel()) != (fresh[name].up.shape[0],
                                                                    fresh[name].down[0].numel())]
@@ -49,7 +53,7 @@ def file_digest(path: Path) -> str:
         AtelierError: it cannot be read.
     """
     digest = hashlib.sha256()
-    for name, module in sorted(load_lora(path).items()):
+    for name, module in sorted(plain(load_lora(path)).items()):
         digest.update(f"{name} {module.alpha}".encode())
         for tensor in (module.up, module.down):
             digest.update(tensor.float().contiguous().numpy().tobytes())

@@ -11,6 +11,7 @@ import comfy.sd
 import folder_paths
 
 from ...atelier.errors import AtelierError
+from . import other_kinds
 
 if TYPE_CHECKING:
     import torch
@@ -91,7 +92,8 @@ def apply_lora(model: Any, clip: Any, state: dict[str, torch.Tensor], strength_m
         keys = comfy.lora.model_lora_keys_unet(model.model, keys)
     if clip is not None:
         keys = comfy.lora.model_lora_keys_clip(clip.cond_stage_model, keys)
-    patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(state), keys)
+    patches, rest = other_kinds.split(state, keys)
+    patches |= comfy.lora.load_lora(comfy.lora_convert.convert_lora(rest), keys)
     if not patches:
         raise AtelierError(f"None of the LoRA's {len(state)} tensors fits this model.",
                            "Use a LoRA of the same family, or bring it to kohya keys with Convert LoRA.")

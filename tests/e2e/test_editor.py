@@ -237,11 +237,15 @@ def test_nodes_and_panel_speak_the_language_of_the_editor(editor: Editor) -> Non
         shown = editor.page.evaluate(NAMES)
         editor.show(TRAINER)
         editor.page.wait_for_function("() => app.canvas.ds.scale === 1")
+        editor.page.evaluate(f"app.canvas.selectNode(app.rootGraph.getNodeById({TRAINER}))")
+        editor.page.get_by_test_id("info-button").click()
+        expect(editor.page.get_by_role("heading", name="可能的问题")).to_be_visible()
         editor.screenshot("chinese")
     finally:
         editor.page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")
         expect(editor.panel).to_contain_text("Not trained yet")
     assert shown["title"] == words["display_name"]
+    assert shown["score"] == "Atelier/评分"
     assert words["inputs"].keys() <= shown["names"].keys()
     assert {name: shown["names"][name] for name in words["inputs"]} == \
         {name: text["name"] for name, text in words["inputs"].items()}
@@ -253,7 +257,8 @@ NAMES = """() => {
     const shownName = slot => slot.label ?? slot.localized_name;
     const names = slots => Object.fromEntries(slots.map(slot => [slot.name, shownName(slot)]));
     return { title: node.title, names: { ...names(node.inputs), ...names(node.widgets) },
-             outputs: node.outputs.map(shownName) };
+             outputs: node.outputs.map(shownName),
+             score: LiteGraph.createNode("AtelierCLIPScore").constructor.category };
 }"""
 CUT = """() => {
     const panel = document.querySelector(".atelier-panel");

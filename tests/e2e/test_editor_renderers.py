@@ -16,7 +16,7 @@ from kit.fake_vision import FakeVision, description, write_numbered
 from kit.graphs import Graph
 from kit.host import Host
 from kit.main_workflow import ended
-from kit.panel import wait_for_steps
+from kit.panel import session, tell, wait_for_steps
 from kit.pictures import write_pictures
 from kit.shapes import draw_shapes
 from playwright.sync_api import Browser, expect
@@ -135,6 +135,13 @@ def test_a_first_training_needs_no_wiring_and_no_captions_to_draw_samples(editor
     expect(editor.panel.get_by_role("status").first).to_have_text("Taken from an earlier run")
     wait_for_steps(editor.panel, steps)
     expect(samples).to_be_visible()
+
+    # What the server says step by step while a sample picture is drawn.
+    workflow = editor.page.evaluate("app.rootGraph.id")
+    for number, step in enumerate((0, 7), 1):
+        tell(editor, session(workflow, "3", number=number, run="drawing",
+                             phase={"name": "sampling", "done": step, "total": 12}))
+        expect(editor.panel.get_by_role("status").first).to_have_text(f"Drawing a sample, {step} of 12")
 
 
 def test_a_folder_is_chosen_from_a_list_and_filled_from_the_browser(editor: Editor, host: Host, tmp_path: Path) -> None:

@@ -279,6 +279,17 @@ def test_a_prepared_set_is_trained_and_exported(studio: Host, graph: Callable[[s
     assert len(after) == 5 and before.items() <= after.items()
 
 
+def test_loras_are_taken_out_resized_and_merged(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
+    write_lora(studio.base / "models" / "loras" / "my-style.safetensors")
+    made = graph("lora_tools")
+    result = run_graph(studio, made)
+    for tool in ("Extract LoRA", "Resize LoRA", "Merge LoRAs"):
+        assert "layers" in result.text(node_of(made, "PreviewAny", f"Report of {tool}"))
+    written = studio.base / "models" / "loras"
+    assert {"my-extracted-lora.safetensors", "my-lora-small.safetensors", "my-loras.safetensors"} <= {
+        path.name for path in written.iterdir()}
+
+
 def test_similar_pictures_are_alike_and_not_the_same(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
     made = graph("similar_pictures")
     result = run_graph(studio, made)

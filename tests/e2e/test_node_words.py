@@ -73,6 +73,7 @@ def test_the_host_has_the_texts_in_every_language(host: Host, nodes: dict[str, A
     for language in languages:
         assert nodes.keys() <= texts[language]["nodeDefs"].keys()
     assert texts["zh"]["nodeDefs"]["AtelierTrainLora"]["display_name"] == "训练 LoRA（Atelier）"
+    assert texts["zh"]["dataTypes"]["TRAINING_SET"] == "训练集"
 
 
 def test_the_scripts_are_listed_for_the_editor(host: Host) -> None:

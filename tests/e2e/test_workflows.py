@@ -26,7 +26,6 @@ pytestmark = pytest.mark.host
 
 WITHOUT_TEMPLATE = {
     "AtelierComparisonGate", "AtelierComparisonPicture", "AtelierComparisonResult",  # Compare Models puts these in
-    "AtelierExtractLora", "AtelierMergeLoras", "AtelierResizeLora",
 }
 """Nodes of the pack that no template uses."""
 ANY = {"*", MATCHED}

@@ -10,6 +10,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from kit.host_other_families import OTHERS, more_conditions
 from kit.pack import pack_module
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -66,6 +67,7 @@ class FakeClip:
     layer_idx: None = None
     cond_stage_model: Any = field(default_factory=lambda: SimpleNamespace())
     encoded: list[str] = field(default_factory=list)
+    family: str = ""
 
     def tokenize(self, text: str) -> str:
         return text
@@ -75,8 +77,9 @@ class FakeClip:
         self.encoded.append(text)
         stream = torch.Generator().manual_seed(sum(text.encode()))
         words = max(1, len(text.split()))
-        return {"cond": torch.randn(1, words, self.width, generator=stream),
-                "pooled_output": torch.randn(1, POOLED_WIDTH, generator=stream)}
+        found = {"cond": torch.randn(1, words, self.width, generator=stream),
+                 "pooled_output": torch.randn(1, POOLED_WIDTH, generator=stream)}
+        return found | more_conditions(self.family, found, stream)
 
     def encode_from_tokens_scheduled(self, text: str) -> list[Any]:
         found = self.encode_from_tokens(text, True, True)
@@ -137,9 +140,10 @@ def _build(family: str) -> Any:
     import comfy.ldm.anima.model as anima
     import comfy.supported_models
 
-    kind, config = (CONFIGS | _LARGER)[family]
+    kind, config = (CONFIGS | OTHERS | _LARGER)[family]
     chosen = getattr(comfy.supported_models, kind)
     made = chosen({**{key: value for key, value in chosen.unet_config.items() if key == "image_model"}, **config})
+    made.unet_config.update(config)  # some classes put widths of their own over what is given
     made.set_inference_dtype(torch.float32, None)
     adapter = partial(anima.LLMAdapter, source_dim=TEXT_WIDTH, target_dim=TEXT_WIDTH, model_dim=TEXT_WIDTH,
                       num_layers=1, num_heads=4)
@@ -164,7 +168,7 @@ def _load(family: str, path: str, dtype: str, disable_dynamic: bool = False) -> 
     return patcher
 
 
-def fake_parts(folder: Path, model: Any, width: int = TEXT_WIDTH) -> tuple[FakeClip, FakeVae]:
+def fake_parts(folder: Path, model: Any, width: int = TEXT_WIDTH, family: str = "") -> tuple[FakeClip, FakeVae]:
     """A CLIP and a VAE for `small_model`, each with a file of its own."""
     def patcher(name: str) -> Any:
         path = folder / f"{name}.safetensors"
@@ -173,7 +177,7 @@ def fake_parts(folder: Path, model: Any, width: int = TEXT_WIDTH) -> tuple[FakeC
                                weight_wrapper_patches={}, injections={}, wrappers={}, object_patches={})
 
     latents = model.model.latent_format
-    return (FakeClip(patcher("clip"), width),
+    return (FakeClip(patcher("clip"), width, family=family),
             FakeVae(patcher("vae"), latents.latent_channels, latents.latent_dimensions))
 
 
@@ -236,12 +240,13 @@ def open_small(pack: ModuleType, family: str, folder: Path, dtype: torch.dtype =
     """A small model with its CLIP and VAE, opened for training; "settled flux" is `settled_flux`."""
     with torch.inference_mode():  # as the host's loaders run
         patcher = settled_flux(folder) if family == "settled flux" else small_model(family, folder, dtype=dtype)
-    return open_patcher(pack, patcher, folder)
+    return open_patcher(pack, patcher, folder, family=family)
 
 
-def open_patcher(pack: ModuleType, patcher: Any, folder: Path, text_width: int = TEXT_WIDTH) -> Opened:
+def open_patcher(pack: ModuleType, patcher: Any, folder: Path, text_width: int = TEXT_WIDTH, family: str = ""
+                 ) -> Opened:
     """A model of the host's with stand-ins for its CLIP and VAE, opened for training."""
-    clip, vae = fake_parts(folder, patcher, text_width)
+    clip, vae = fake_parts(folder, patcher, text_width, family)
     progress = pack_module(pack, "atelier.progress").Progress()
     host = pack_module(pack, "nodes.host.loaded.model").open_loaded(patcher, clip, vae, guidance=None,
                                                                     progress=progress)

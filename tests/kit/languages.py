@@ -15,7 +15,7 @@ SCRIPTS = {"ja": "[\u3040-\u30ff\u4e00-\u9fff]", "ko": "[\uac00-\ud7a3]", "ru": 
            "zh": "[\u4e00-\u9fff]"}
 """Characters that every text of the language has some of, unless it is a term that is the same everywhere."""
 SAME_EVERYWHERE = {"clip", "lora", "vae", "csv", "cfg", "llm", "alpha", "dropout", "guidance", "prior", "rs-lora",
-                   "rslora", "beta1", "beta2", "k", "x", "y"}
+                   "rslora", "beta1", "beta2", "k", "x", "y", "atelier"}
 
 
 def read(path: Path) -> dict[str, Any]:

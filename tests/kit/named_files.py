@@ -21,7 +21,8 @@ NAMED = {
     "LoadDA3Model": {"model_name": "models/geometry_estimation"}, "LoadImage": {"image": "input"},
     "AtelierCLIPScore": {"model": CLIPS}, "AtelierCompareModels": {"score_model": CLIPS},
     "AtelierXYGrid": {"score_model": CLIPS}, "AtelierTrainingOptions": {"score_model": CLIPS},
-    "AtelierConvertLora": {"lora": LORAS}, "AtelierReadPrompt": {"image": "input"},
+    "AtelierConvertLora": {"lora": LORAS}, "AtelierResizeLora": {"lora": LORAS},
+    "AtelierMergeLoras": {"first": LORAS, "second": LORAS}, "AtelierReadPrompt": {"image": "input"},
     "AtelierImageFolder": {"folder": "input"}, "AtelierFillerImages": {"folder": "input"},
     "AtelierCaptionPictures": {"folder": "input"},
 }

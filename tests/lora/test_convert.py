@@ -23,7 +23,7 @@ from atelier.errors import AtelierError
 from atelier.lora.convert import convert_lora
 from atelier.lora.file import load_lora, save_lora
 from atelier.lora.formats import kohya_state
-from atelier.lora.weights import LoraModule
+from atelier.lora.weights import LoraModule, others, plain
 
 SUFFIX = {"kohya": ".safetensors", "diffusers": ".safetensors", "peft": ""}
 DIRECTIONS = [(a, b) for a in SUFFIX for b in SUFFIX if a != b]
@@ -233,8 +233,12 @@ def plain_name(key: str) -> str:
     return re.sub(r"to_out$", "to_out.0", name)
 
 
-def test_a_file_of_the_hosts_own_trainer_is_read_but_for_what_is_no_lora(tmp_path: Path) -> None:
-    """Core's SaveLoRA also holds whole differences of norms and biases, which no other format has a place for."""
+NAMES_OF_CORE = ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "unet.time_embedding.linear_1",
+                 "unet.up_blocks.0.upsamplers.0.conv", "unet.up_blocks.1.upsamplers.0.conv")
+
+
+def test_a_file_of_the_hosts_own_trainer_is_read_whole(tmp_path: Path) -> None:
+    """Core's SaveLoRA also holds whole differences of norms and biases, which kohya's format alone has a place for."""
     stems = ["diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q", "diffusion_model.time_embed.0",
              "diffusion_model.output_blocks.2.1.conv", "diffusion_model.output_blocks.5.2.conv"]
     state: dict[str, Tensor] = {}
@@ -247,18 +251,21 @@ def test_a_file_of_the_hosts_own_trainer_is_read_but_for_what_is_no_lora(tmp_pat
     state["diffusion_model.out.0.diff"] = torch.randn(6)
     save_file(state, tmp_path / "core.safetensors")
     report = convert_lora(tmp_path / "core.safetensors", tmp_path / "out.safetensors", "kohya")
-    assert (report.matched, report.total) == (12, 17)
-    assert set(report.unmatched) == {key for key in state if ".diff" in key}
-    assert "12 of 17 keys matched" in report.text() and "diffusion_model.out.0.diff" in report.text()
+    assert (report.matched, report.total, report.unmatched) == (17, 17, ())
+    assert "kinds: whole difference 5, LoRA 4" in report.text()
     read = load_lora(report.destination)
-    names = ("unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "unet.time_embedding.linear_1",
-             "unet.up_blocks.0.upsamplers.0.conv", "unet.up_blocks.1.upsamplers.0.conv")
-    assert set(read) == set(names)
-    for stem, name in zip(stems, names, strict=True):
+    assert {name: module.delta().tolist() for name, module in others(read).items()} == {
+        "unet.conv_norm_out": state["diffusion_model.out.0.diff"].tolist(),
+        **{f"{name}.bias": state[f"{stem}.diff_b"].tolist() for stem, name in zip(stems, NAMES_OF_CORE, strict=True)}}
+    for format in ("diffusers", "peft"):
+        with pytest.raises(AtelierError, match="5 of its 9 layers are changes of biases and norms"):
+            convert_lora(tmp_path / "core.safetensors",
+                         tmp_path / ("c.safetensors" if format == "diffusers" else "c"), format)
+    read = plain(read)
+    assert set(read) == set(NAMES_OF_CORE)
+    for stem, name in zip(stems, NAMES_OF_CORE, strict=True):
         assert torch.equal(read[name].down, state[f"{stem}.lora_down.weight"])
         assert read[name].alpha == 1.0
-    with pytest.raises(AtelierError, match="5 of 17 keys are not LoRA keys"):
-        load_lora(tmp_path / "core.safetensors")
 
 
 def test_attention_processors_of_old_diffusers_are_read(tmp_path: Path) -> None:
@@ -270,7 +277,7 @@ def test_attention_processors_of_old_diffusers_are_read(tmp_path: Path) -> None:
     assert {name.split("attn1.")[1] for name in read} == {"to_q", "to_out.0"}
 
 
-@pytest.mark.parametrize("missing", ["", "{}", '{"peft_type": "LOHA"}', "[1]",
+@pytest.mark.parametrize("missing", ["", "{}", '{"peft_type": "OFT"}', "[1]", '{"peft_type": "LOHA", "alpha": "8"}',
                                      '{"peft_type": "LORA", "lora_alpha": "8"}'])
 def test_broken_peft_folders_are_refused(missing: str, tmp_path: Path) -> None:
     folder = save_lora(tmp_path / "a", mixed("sd1", SETS["attention"]), format="peft")

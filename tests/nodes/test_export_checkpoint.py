@@ -19,14 +19,18 @@ pytestmark = pytest.mark.host
 def test_the_report_names_what_was_left_out_of_a_merge(nodes: dict[str, Any], pack: ModuleType, models: Path) -> None:
     checkpoint = write_sd1(models / "checkpoints" / "tiny.safetensors", shape="tiny", dtype="float32")
     model = pack_module(pack, "atelier.models.open").open_model(checkpoint)
-    state, execute = core_lora(), nodes["AtelierExportCheckpoint"].execute
+    state = {**core_lora(), "diffusion_model.elsewhere.diff_b": torch.randn(4)}
+    execute = nodes["AtelierExportCheckpoint"].execute
     name, report = execute(model, "merged", "keep", 0.5, state).result
-    assert "LoRA merged at 0.5: 3 of 5 keys matched" in report and "diffusion_model.out.0.diff_b" in report
+    assert "LoRA merged at 0.5: 5 of 6 keys matched" in report and "diffusion_model.elsewhere.diff_b" in report
     key = f"model.diffusion_model.{LAYER}.weight"
     before, after = load_file(checkpoint), load_file(models / "checkpoints" / name)
     delta = state[f"diffusion_model.{LAYER}.lora_up.weight"] @ state[f"diffusion_model.{LAYER}.lora_down.weight"] / 2
     torch.testing.assert_close(after[key], before[key] + 0.5 * delta)
-    assert {k for k in before if k in after and not torch.equal(before[k], after[k])} == {key}
+    biases = {f"model.diffusion_model.out.{n}.bias": state[f"diffusion_model.out.{n}.diff_b"] for n in (0, 2)}
+    for bias, change in biases.items():
+        torch.testing.assert_close(after[bias], before[bias] + 0.5 * change)
+    assert {k for k in before if k in after and not torch.equal(before[k], after[k])} == {key, *biases}
 
 
 def test_a_lora_of_another_model_raises_an_error(nodes: dict[str, Any], pack: ModuleType, models: Path

@@ -8,13 +8,14 @@ from types import ModuleType
 import pytest
 from kit.pack import node_classes
 
-from tools.locales import ENGLISH, english
+from tools.locales import ENGLISH, NAMES, english, english_names
 
 pytestmark = pytest.mark.host
 
 
 def test_english_texts_are_those_of_the_nodes(pack: ModuleType) -> None:
     assert ENGLISH.read_text(encoding="utf-8") == english(node_classes(pack)), "run: python tools/locales.py"
+    assert NAMES.read_text(encoding="utf-8") == english_names(node_classes(pack)), "run: python tools/locales.py"
 
 
 def test_translations_name_only_existing_nodes_and_inputs() -> None:

@@ -31,12 +31,14 @@ REQUEST = request(dict(rank=3, targets="all_linear"), dict(monitor="off", patien
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> TrainingSet:
-    """Of two folders and sizes, with a mask and captions of several lines."""
+    """Of two folders and sizes, with a mask, captions of several lines, mirrored uses and a prior picture."""
+    prior = write_pictures(tmp_path / "prior", [(64, 64)])
     near, far = write_pictures(tmp_path / "near", [(64, 64), (80, 64)]), write_pictures(tmp_path / "2_far", [(64, 90)])
     Image.new("L", (64, 64), 128).save(near / "p0-mask.png")
     (far / "p0.txt").write_text("ein Fuchs\n狐", encoding="utf-8")
-    return join([read_folder(near, FolderOptions(resolution=Resolution(64), trigger="zwx")),
-                      read_folder(far, FolderOptions(resolution=Resolution(72), caption_lines=True, repeats=3))])
+    return join([read_folder(near, FolderOptions(resolution=Resolution(64), trigger="zwx", flip=True, prior=prior)),
+                      read_folder(far, FolderOptions(resolution=Resolution(72), caption_lines=True, repeats=3,
+                                                   flip=True))])
 
 
 def test_a_training_set_is_the_same_on_another_machine(pictures: TrainingSet, tmp_path: Path) -> None:

@@ -36,17 +36,19 @@ def _trained(config: LoraConfig, steps: int = 4, dtype: torch.dtype = torch.floa
     return trainer
 
 
-@pytest.mark.parametrize("targets", TARGETS)
-def test_an_untrained_adapter_changes_nothing(targets: str) -> None:
+@pytest.mark.parametrize(("kind", "targets"), [
+    *(("lora", targets) for targets in TARGETS), ("loha", "attention_ff_conv"), ("lokr", "attention_ff_conv")])
+def test_an_untrained_adapter_changes_nothing(kind: str, targets: str) -> None:
     unet = tiny_unet()
     before = _run(unet)
-    adapters = Adapters({"unet": unet}, LoraConfig(rank=4, targets=targets), seed=0)
-    assert adapters.masters
+    adapters = Adapters({"unet": unet}, LoraConfig(rank=4, kind=kind, targets=targets), seed=0)
+    assert adapters.masters and not adapters.trained()
     torch.testing.assert_close(_run(unet), before, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize(("kind", "rslora", "targets"), [
-    ("lora", False, "attention"), ("lora", True, "attention_ff_conv"), ("dora", False, "attention_ff")])
+    ("lora", False, "attention"), ("lora", True, "attention_ff_conv"), ("dora", False, "attention_ff"),
+    ("loha", False, "attention_ff_conv"), ("lokr", False, "attention_ff_conv")])
 def test_merging_the_weights_gives_the_adapted_output(kind: str, rslora: bool, targets: str) -> None:
     config = LoraConfig(rank=4, alpha=8, kind=kind, rslora=rslora, targets=targets)
     trainer = _trained(config)
@@ -55,7 +57,7 @@ def test_merging_the_weights_gives_the_adapted_output(kind: str, rslora: bool, t
     merge_into(merged, select(trainer.adapters.weights(), "unet"))
     with torch.no_grad():
         adapted = _run(trainer.denoiser.unet)
-    assert (adapted - plain).abs().max() > 1e-3
+    assert (adapted - plain).abs().max() > 1e-3 and trainer.adapters.trained()
     torch.testing.assert_close(_run(merged), adapted, rtol=1e-4, atol=1e-5)
 
 

@@ -58,10 +58,11 @@ def forward(unet: torch.nn.Module, batch: int, size: int, *, backward: bool = Fa
         out.square().mean().backward()
 
 
-@pytest.mark.parametrize("targets", ["attention", "attention_ff_conv"])
-@pytest.mark.parametrize(("batch", "size"), [(1, 32), (3, 16)])
-def test_the_count_is_what_a_real_step_saves(batch: int, size: int, targets: str) -> None:
-    lora = LoraConfig(rank=4, targets=targets)
+@pytest.mark.parametrize(("kind", "targets", "batch", "size"), [
+    ("lora", "attention", 1, 32), ("lora", "attention", 3, 16), ("lora", "attention_ff_conv", 1, 32),
+    ("lora", "attention_ff_conv", 3, 16), ("loha", "attention_ff_conv", 1, 32), ("lokr", "attention_ff_conv", 1, 32)])
+def test_the_count_is_what_a_real_step_saves(kind: str, targets: str, batch: int, size: int) -> None:
+    lora = LoraConfig(rank=4, kind=kind, targets=targets)
     unet = adapted(lora)
     estimate = count_unet(tiny_unet().config, lora, dtype=torch.float32, batch=batch, height=size, width=size)
     assert estimate.kept == pytest.approx(size_of(saved(unet, lambda: forward(unet, batch, size))), rel=0.1)

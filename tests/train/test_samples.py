@@ -233,7 +233,8 @@ def test_a_card_without_room_for_the_vae_has_the_picture_in_tiles(free: int | No
     vae = AutoencoderKL(block_out_channels=(8,) * 4, norm_num_groups=4, layers_per_block=1, latent_channels=4,
                         down_block_types=["DownEncoderBlock2D"] * 4, up_block_types=["UpDecoderBlock2D"] * 4).eval()
     text = TextBatch(torch.zeros(1, 77, WIDTH), None)
-    paint = samples.UNetPainter(denoiser(), SampleConfig(sample_prompt="a", sample_steps=1), ([text], text), lambda: vae)
+    config = SampleConfig(sample_prompt="a", sample_steps=1)
+    paint = samples.UNetPainter(denoiser(), config, ([text], text), lambda: vae)
     with torch.no_grad():
         picture = paint(samples.SamplePicture((24, 20), 0, 1), Progress(), lambda step: None)
     assert (vae.use_tiling, picture.size) == (tiled, (160, 192))

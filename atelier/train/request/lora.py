@@ -23,7 +23,12 @@ the layers of the same role get one (`atelier.train.blocks`)."""
 TEXT_TARGETS = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 """Text-encoder layers that get an adapter when the text encoder is trained."""
 
-KINDS = ("lora", "dora")
+KINDS = ("lora", "dora", "loha", "lokr")
+
+DEFAULT_START = "default"
+STARTS = (DEFAULT_START, "pissa", "olora")
+
+_OFT = ("oft", "boft")
 
 
 def layer_pattern(component: str, config: LoraConfig) -> str:
@@ -48,7 +53,8 @@ class LoraConfig:
     targets: str = "attention"
     """Which UNet layers: a key of `TARGETS`."""
     kind: str = "lora"
-    """"lora", or "dora" (weight-decomposed, https://arxiv.org/abs/2402.09353)."""
+    """"lora", "dora" (weight-decomposed, https://arxiv.org/abs/2402.09353), "loha" (Hadamard product of two LoRAs,
+    https://arxiv.org/abs/2108.06098) or "lokr" (Kronecker product, https://arxiv.org/abs/2309.14859)."""
     rslora: bool = False
     """Scale by alpha / √rank (https://arxiv.org/abs/2312.03732)."""
     train_text_encoder: bool = False
@@ -61,6 +67,13 @@ class LoraConfig:
     rank_pattern: str = ""
     """Ranks of single layers: "attn2 = 32; ff\\.net.* = 8:4" gives a rank, and behind a colon an alpha (else as much of
     the rank as elsewhere). The first regular expression counts that a path, or the end of one behind a dot, matches."""
+    lokr_factor: int = -1
+    """Of kind "lokr": the height of the first of the two matrices, and its width; the nearest divisor of the layer's
+    below it counts. -1: such that both matrices are about as large."""
+    init_weights: str = DEFAULT_START
+    """What A and B start from: "default", at random and B at zero; "pissa", the largest singular values of the weight
+    that is adapted (https://arxiv.org/abs/2404.02948); "olora", its QR factors (https://arxiv.org/abs/2406.01775).
+    These two learn faster at first, want a lower rate, and write a LoRA of twice the rank."""
     init_lora: str = ""
     """A LoRA file that training starts from; empty: from nothing."""
 
@@ -70,13 +83,25 @@ class LoraConfig:
         require(self.alpha > 0, "alpha", self.alpha, "Choose a number above 0; alpha = rank gives scale 1.")
         require_fraction(self, "dropout")
         require_one_of(self, "targets", tuple(TARGETS))
+        require(self.kind not in _OFT, "kind", self.kind,
+                "PEFT's OFT and BOFT turn what goes into a layer, and the files that ComfyUI reads turn what comes "
+                "out: nothing could load the result. Choose lokr, which makes files as small.")
         require_one_of(self, "kind", KINDS)
         require_fraction(self, "rank_dropout")
         _expression("target_pattern", self.target_pattern)
         _rules(self)
+        require_one_of(self, "init_weights", STARTS)
+        require(self.init_weights == DEFAULT_START or (self.kind == "lora" and not self.init_lora),
+                f"init_weights with kind {self.kind!r} and init_lora {self.init_lora!r}", self.init_weights,
+                "Leave it at default, or choose kind lora and no init_lora.")
+        require(self.lokr_factor == -1 or self.lokr_factor > 1, "lokr_factor", self.lokr_factor,
+                "Choose -1, or a number above 1: 8 or 16 is usual.")
         for name in ("rank_dropout", "init_lora"):
             require(self.kind == "lora" or not getattr(self, name), f"{name} with kind {self.kind!r}",
                     getattr(self, name), "Choose kind lora, or leave it out.")
+        for name in ("dropout", "rslora"):
+            require(self.kind in ("lora", "dora") or not getattr(self, name), f"{name} with kind {self.kind!r}",
+                    getattr(self, name), "Choose kind lora or dora, or leave it out.")
 
     def size(self, path: str) -> tuple[int, float]:
         """Rank and alpha of the layer at a module path."""

@@ -48,6 +48,12 @@ class TrainRequest:
         require_not_negative(self, *LENGTH)
         require((self.epochs > 0) != (self.steps > 0), "epochs and steps", (self.epochs, self.steps),
                 "Give exactly one of them a number above 0.")
+        require(self.lora.kind in ("lora", "dora") or self.output.lora_format == "kohya",
+                f"lora_format with kind {self.lora.kind!r}", self.output.lora_format,
+                "Choose kohya, the only one that has names for it.")
+        require(self.lora.kind in ("lora", "dora") or self.optimizer.lora_plus_ratio == 1,
+                f"lora_plus_ratio with kind {self.lora.kind!r}", self.optimizer.lora_plus_ratio,
+                "Leave it at 1: it is a rate for the B matrices of LoRA.")
         require(0 <= self.seed < 2**63, "seed", self.seed, "Choose a whole number from 0 to 2^63 - 1.")
 
     def override(self, values: Mapping[str, Any]) -> TrainRequest:

@@ -10,7 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ....atelier.lora.file import in_form
 from ....atelier.lora.names import OTHER_NETWORK, canonical
+from ....atelier.lora.weights import LoraModule
 from ....atelier.train.blocks import layers_of
 from ....atelier.train.denoiser import Conditions
 from ....atelier.train.foreign_forward import trainable_forward
@@ -66,6 +68,19 @@ class HostDenoiser:
             paths = [path for path, name in names.items()
                      if name.startswith("unet.") and wanted.fullmatch(name.removeprefix("unet."))]
         return {OTHER_NETWORK: "|".join(map(re.escape, paths))}
+
+    def check_form(self, config: LoraConfig, format: str, base: str) -> None:
+        """Refuse a format of the LoRA file that has no names for the layers, before anything is trained.
+
+        Raises:
+            AtelierError: it says which formats there are.
+        """
+        pattern = re.compile(self.adapted_layers(config)[OTHER_NETWORK])
+        layers = {canonical(f"{OTHER_NETWORK}.{path}"): layer.weight for path, layer in self.network.named_modules()
+                  if isinstance(layer, nn.Linear | nn.Conv2d) and pattern.fullmatch(path)}
+        in_form({name: LoraModule(torch.empty(1, *weight.shape[1:], device="meta"),
+                                  torch.empty(weight.shape[0], 1, device="meta"), 1.0)
+                 for name, weight in layers.items()}, format, base)
 
     def objective(self, loss: LossConfig, levels: LevelConfig) -> HostObjective:
         """The host's own noise process."""

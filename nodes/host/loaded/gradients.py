@@ -26,26 +26,22 @@ def plain_attention(chosen: object, *args: Any, **kwargs: Any) -> Any:
 def in_training() -> Iterator[None]:
     """Tell the host that it trains, and put plain operations for its fused kernels."""
     before, kernels = management.in_training, getattr(quant_ops, "ck", None)
+    fused = _fused(kernels) if isinstance(kernels, ModuleType) else {}
     management.in_training = True
-    if isinstance(kernels, ModuleType):
-        quant_ops.ck = _WithGradients(kernels)
+    for name, (_, plain) in fused.items():
+        setattr(kernels, name, plain)
     try:
         yield
     finally:
         management.in_training = before
-        if kernels is not None:
-            quant_ops.ck = kernels
+        for name, (kernel, _) in fused.items():
+            setattr(kernels, name, kernel)
 
 
-class _WithGradients:
-    """The package of the host's kernels, of which the fused ones are its own implementations in plain PyTorch."""
+def _fused(kernels: ModuleType) -> dict[str, tuple[Any, Any]]:
+    """The fused kernels in the host's package, some of whose networks call them there without asking whether it trains,
+    and the package's own implementations in plain PyTorch, by name."""
+    from comfy_kitchen.backends import eager
 
-    def __init__(self, kernels: ModuleType) -> None:
-        self._kernels = kernels
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith(_FUSED):
-            from comfy_kitchen.backends import eager
-
-            return getattr(eager, name)
-        return getattr(self._kernels, name)
+    return {name: (getattr(kernels, name), getattr(eager, name)) for name in dir(kernels)
+            if name.startswith(_FUSED) and hasattr(eager, name)}

@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,7 @@ class HostModel:
         model = self._rebuilt(dtype)
         denoiser = HostDenoiser(model, self.guidance, device, dtype)
         denoiser.objective(request.loss, request.levels).check()
+        denoiser.check_form(request.lora, request.output.lora_format, kinds.base_version(model))
         plan = _planned(denoiser, data, request, device)
         _place(model, plan, device)
         paint = None
@@ -108,7 +110,9 @@ class HostModel:
             shape = data.moments(0, False)[0].shape[:-2]
             paint = HostPainter(denoiser=denoiser, vae=self.vae, config=samples, positives=prompts[0],
                                 negative=prompts[1], latent_shape=tuple(shape))
-        return LoadedModel(denoiser, plan.checkpointing, paint, tuple(self._notes(request, denoiser, plan)))
+        may_switch = not plan.checkpointing and request.device.gradient_checkpointing == "auto"
+        return LoadedModel(denoiser, plan.checkpointing, paint, tuple(self._notes(request, denoiser, plan)),
+                           save_memory=partial(_checkpoint, model) if may_switch else None)
 
     def _check_clip(self, dtype: torch.dtype) -> None:
         """Refuse the CLIP of another model, before pictures are encoded; once a session for each pair."""
@@ -196,7 +200,11 @@ def _place(model: Any, plan: MemoryPlan, device: torch.device) -> None:
         model.to(device)
     model.device = device
     if plan.checkpointing:
-        checkpoint_blocks(blocks(network), in_training)
+        _checkpoint(model)
+
+
+def _checkpoint(model: Any) -> None:
+    checkpoint_blocks(blocks(model.diffusion_model), in_training)
 
 
 def _free(device: torch.device) -> int | None:

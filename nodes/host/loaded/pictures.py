@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import comfy.k_diffusion.sampling
+import comfy.model_sampling
 import comfy.samplers
 import torch
 from PIL import Image
@@ -98,7 +99,8 @@ class HostPainter:
 def scheduler_of(model: Any) -> str:
     """Core's name of the noise levels that a host's model is drawn at: diffusion models at the timesteps that they were
     trained at."""
-    return "normal" if model.model_config.unet_config.get("image_model") is None else "simple"
+    discrete = isinstance(model.model_sampling, comfy.model_sampling.ModelSamplingDiscrete)
+    return "normal" if discrete else "simple"
 
 
 def to_picture(pixels: Tensor) -> Image.Image:

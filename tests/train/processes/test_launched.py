@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from kit import dying_shell
 from kit.checkpoints import write_sd1
@@ -15,6 +16,7 @@ from kit.clip_models import clip_config, random_clip, save_clip
 from kit.joint_loop import ENDS, free_port
 from kit.pictures import write_pictures
 from kit.shell import shell
+from PIL import Image
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="kills processes by a POSIX signal")
@@ -40,7 +42,7 @@ def write_machine(folder: Path, model: Path, clip: Path, batch_size: int) -> Pat
         learning_rate = 1e-3
         precision = "fp32"
         validate_every = 2
-        sample_prompt = "a fox"
+        sample_prompt = "a fox\\na dog"
         sample_steps = 2
         sample_every = 3
         score_model = {json.dumps(str(clip))}
@@ -90,7 +92,8 @@ def test_a_run_of_two_processes_of_which_one_is_killed_goes_on_in_three_on_two_m
     log = [json.loads(line) for line in (tmp_path / "machine" / "logs" / "fox.jsonl").read_text("utf-8").splitlines()]
     assert [row["step"] for row in log if "step" in row and "loss" in row] == [1, 2, 3, 4, 5, 6], (
         "a resumed run tells what was before, too")
-    assert len(list(state.parent.glob("samples-*/*.png"))) == 3, "the base model's, and one after 3 steps and 6"
+    drawn = sorted(state.parent.glob("samples-*/*.png"))
+    assert len(drawn) == 6, "the base model's two, and two after 3 steps and 6"
     (scores,) = state.parent.glob("samples-*/scores.json")
     joint = json.loads(scores.read_text(encoding="utf-8"))
     assert joint.keys() == {"0", "3"}, "the last is of the best weights"
@@ -101,6 +104,9 @@ def test_a_run_of_two_processes_of_which_one_is_killed_goes_on_in_three_on_two_m
     alone = json.loads(out)
     assert Path(alone["run"]).name == state.parent.name
     alone_scores = json.loads(next(Path(alone["run"]).glob("samples-*/scores.json")).read_text(encoding="utf-8"))
+    for picture, other in zip(drawn, sorted(Path(alone["run"]).glob("samples-*/*.png")), strict=True):
+        assert picture.name == other.name
+        assert np.abs(np.asarray(Image.open(picture)).astype(int) - np.asarray(Image.open(other))).max() <= 2
     for step, score in joint.items():
         assert score == pytest.approx(alone_scores[step], abs=1e-3), step
     assert result["history"]["losses"] == pytest.approx(alone["history"]["losses"], abs=1e-5)

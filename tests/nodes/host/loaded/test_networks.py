@@ -66,6 +66,28 @@ def test_training_computes_what_the_host_samples_with(opened: Opened) -> None:
     assert torch.allclose(trained, sampled, atol=1e-4)
 
 
+def test_a_sample_is_what_cores_ksampler_draws(opened: Opened) -> None:
+    import comfy.sample
+
+    request = opened.request(sample_prompt="a red fox", sample_negative="one two three", sample_steps=3, sample_cfg=2.0)
+    loaded = opened.host.load(opened.encoded(), request, device=torch.device("cpu"), dtype=torch.float32)
+    wanted = opened.module("atelier.train.samples").SamplePicture((8, 8), 0, 5)
+    picture = loaded.paint(wanted, opened.module("atelier.progress").Progress(), lambda step: None)
+
+    def conditioning(text: str) -> list[Any]:
+        found = opened.clip.encode_from_tokens(text, return_pooled=True, return_dict=True)
+        return [[found.pop("cond"), found]]
+
+    start = torch.randn(1, *opened.latents, generator=torch.Generator().manual_seed(5))
+    with torch.inference_mode():
+        drawn = comfy.sample.sample(opened.patcher, start, 3, 2.0, "euler", "simple", conditioning("a red fox"),
+                                    conditioning("one two three"), torch.zeros_like(start), disable_pbar=True, seed=5)
+        pixels = opened.vae.decode(drawn).reshape(64, 64, 3).clamp(0, 1) * 255
+    shown = torch.tensor(list(picture.getdata())).reshape(64, 64, 3)
+    assert len(shown.unique()) > 4
+    assert (shown - pixels).abs().max() <= 1.5
+
+
 def test_checkpointing_changes_no_gradient(opened: Opened) -> None:
     gradients = []
     for checkpointing in ("off", "on"):

@@ -31,8 +31,8 @@ def stored(network: torch.nn.Module) -> dict[str, torch.Tensor]:
             for name, tensor in network.state_dict().items() if ".lora_" not in name and tensor.dim()}
 
 
-@pytest.mark.parametrize("kind", ["lora", "dora"])
-@pytest.mark.parametrize("quantization", ["", *FORMATS])
+@pytest.mark.parametrize(("quantization", "kind"), [
+    *((quantization, kind) for quantization in ("", *FORMATS) for kind in ("lora", "dora")), (FORMATS[0], "lokr")])
 def test_weights_stay_as_in_the_file_and_every_adapter_learns(pack: ModuleType, tmp_path: Path, quantization: str,
                                                               kind: str) -> None:
     opened = opened_file(pack, tmp_path, quantization)

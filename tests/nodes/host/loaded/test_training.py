@@ -151,6 +151,45 @@ def test_ten_runs_leave_as_much_memory_as_one_and_the_model_as_it_was(pack: Modu
     assert torch.equal(sampled(opened), before)
 
 
+def test_a_step_that_does_not_fit_is_done_again_with_checkpointing(opened: Opened, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    source = write_pictures(tmp_path / "pictures", [(64, 64)] * 2)
+    request = opened.request(steps=3, learning_rate=1e-3, precision="fp32", monitor="off", patience=0)
+    plain = Runs(opened, tmp_path / "plain", source).train("lora", request)
+    assert not plain.result.gradient_checkpointing
+    trainer = opened.module("atelier.train.trainer").Trainer
+    step, tried, redone = trainer.train_step, [], []
+    redo = torch.utils.checkpoint.checkpoint
+
+    def counted(*args: Any, **options: Any) -> Any:
+        redone.append(tried[-1])
+        return redo(*args, **options)
+
+    def full_once(self: Any, number: int, scale: Any) -> Any:
+        tried.append(number)
+        if tried == [0, 1]:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return step(self, number, scale)
+
+    monkeypatch.setattr(trainer, "train_step", full_once)
+    monkeypatch.setattr(opened.module("atelier.train.foreign_forward"), "checkpoint", counted)
+    saved = Runs(opened, tmp_path / "saved", source).train("lora", request)
+    assert tried == [0, 1, 1, 2] and set(redone) == {1, 2}
+    assert saved.result.gradient_checkpointing
+    expected, found = load_file(plain.lora), load_file(saved.lora)
+    assert all(torch.allclose(found[key], tensor, atol=1e-5) for key, tensor in expected.items())
+
+
+def test_a_regular_expression_chooses_the_layers(opened: Opened) -> None:
+    request = opened.request(target_pattern=r"(double|single)_blocks\.1\.(img_attn\.proj|linear2)")
+    adapters = opened.adapters(opened.denoiser(request), request)
+    assert set(adapters.weights()) == {"diffusion_model.double_blocks.1.img_attn.proj",
+                                       "diffusion_model.single_blocks.1.linear2"}
+    unmatched = opened.request(target_pattern="blocks")
+    with pytest.raises(opened.module("atelier.errors").AtelierError, match="matches the targets 'blocks'"):
+        opened.denoiser(unmatched)
+
+
 def test_the_report_says_what_a_flow_model_has_no_use_for(opened: Opened, tmp_path: Path) -> None:
     runs = Runs(opened, tmp_path, write_pictures(tmp_path / "pictures", [(64, 64)] * 2))
     report = runs.train("lora", opened.request(steps=1, min_snr_gamma=5.0, monitor="off", patience=0))
