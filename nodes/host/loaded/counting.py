@@ -28,7 +28,7 @@ _MISFIT = re.compile(r"reduction dim|cannot be multiplied|must match the size|no
                      r"expects", re.IGNORECASE)
 """What torch's errors on shapes have in them, and the host's own on conditioning."""
 
-_FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, LookupError)
+_FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, LookupError, ArithmeticError)
 """What a network of the host's may raise on fake tensors, which it was not written for."""
 
 _CAPTIONS = 200
@@ -68,8 +68,8 @@ def check_text(model: Any, row: Row, dtype: torch.dtype) -> None:
         AtelierError: with the shapes, in torch's words.
     """
     latents = model.latent_format
-    shape = (1, latents.latent_channels, *[1] * (latents.latent_dimensions - 2), 16, 16)
-    size = torch.tensor([128.0, 128.0, 0.0, 0.0, 128.0, 128.0])
+    shape = (1, latents.latent_channels, *[1] * (latents.latent_dimensions - 2), 64, 64)  # PixArt takes none below 64
+    size = torch.tensor([512.0, 512.0, 0.0, 0.0, 512.0, 512.0])
     denoiser = HostDenoiser(model, None, torch.device("cpu"), dtype)
     try:
         ghost, forward = _run(denoiser, [{**row, "time_ids": size}], shape, lambda network: None)
