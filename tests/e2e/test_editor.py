@@ -237,6 +237,9 @@ def test_nodes_and_panel_speak_the_language_of_the_editor(editor: Editor) -> Non
         shown = editor.page.evaluate(NAMES)
         editor.show(TRAINER)
         editor.page.wait_for_function("() => app.canvas.ds.scale === 1")
+        editor.page.evaluate(f"app.canvas.selectNode(app.rootGraph.getNodeById({TRAINER}))")
+        editor.page.get_by_test_id("info-button").click()
+        expect(editor.page.get_by_role("heading", name="可能的问题")).to_be_visible()
         editor.screenshot("chinese")
     finally:
         editor.page.evaluate("app.extensionManager.setting.set('Comfy.Locale', 'en')")

@@ -46,6 +46,29 @@ def test_a_help_page_names_every_input(node: str) -> None:
     assert named >= ENGLISH[node]["inputs"].keys()
 
 
+CHINESE = {path.parent.name: path.read_text(encoding="utf-8") for path in (ROOT / "web" / "docs").glob("*/zh.md")}
+
+
+def test_every_node_has_a_chinese_page_and_no_page_is_left_over() -> None:
+    assert CHINESE.keys() == PAGES.keys()
+    assert sorted(path.name for path in (ROOT / "web" / "docs").glob("*/*")) == ["zh.md"] * len(CHINESE)
+
+
+@pytest.mark.parametrize("node", CHINESE)
+def test_a_chinese_page_says_what_the_english_one_says(node: str) -> None:
+    """As far as that can be told: the same parts and points, names, numbers and addresses; labels as on the node."""
+    page, english, words = CHINESE[node], PAGES[node], read(ROOT / "locales" / "zh" / "nodeDefs.json")[node]
+    assert page.startswith(f"# {words['display_name']}\n\n")
+    assert re.findall(r"^## (.*)$", page, re.MULTILINE) == ["输入", "示例", "可能的问题"]
+    assert page.count("\n- ") == english.count("\n- ")
+    assert set(page.split("`")[1::2]) == set(english.split("`")[1::2])
+    # Models are called "SD 1.x" more often in one language than in the other.
+    for pattern in (r"\d+(?:\.\d+)?(?!\d|\.x)", r"https?://[^\s)\"]*"):
+        assert set(re.findall(pattern, page)) == set(re.findall(pattern, english)), pattern
+    assert all(f"`{name}`（{text['name']}）" in page for name, text in words["inputs"].items())
+    assert all(re.search("[\u4e00-\u9fff]", line) for line in re.findall(r"^- .*$", page, re.MULTILINE))
+
+
 def test_the_glossary_explains_what_beginners_meet_first() -> None:
     glossary = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
     entries = re.findall(r"^\*\*(.+?)\.\*\*", glossary, re.MULTILINE)
