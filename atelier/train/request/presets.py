@@ -58,6 +58,9 @@ PRESETS: dict[str, TrainRequest] = {
 }
 """By name, the first being the default."""
 
+OF_ONE_MODEL = ("anima", "krea 2", "flux.2", "z-image", "qwen-image", "sd 3.5")
+"""Presets named after the model that they are for, all as long as *flow subject*."""
+
 
 def build_request(preset: str | None, *overrides: Mapping[str, Any]) -> TrainRequest:
     """The request of a preset with everything that is set beside it: the one way in for node, shell and Python.
