@@ -57,7 +57,8 @@ class LanguageModelNode(io.ComfyNode):
                                extra_dict=arrow_step(0.01),
                                tooltip="Price of a million tokens received."),
             ],
-            outputs=[sockets.Llm.Output(display_name="llm", tooltip="For Write Prompt or Random Art Prompts.")],
+            outputs=[sockets.Llm.Output(display_name="language model",
+                                         tooltip="For Write Prompt or Random Art Prompts.")],
         )
 
     @classmethod

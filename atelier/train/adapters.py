@@ -11,13 +11,14 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..errors import AtelierError
 from ..lora.names import canonical
-from ..lora.weights import Adapter, LoraWeights
+from ..lora.weights import Adapter, LoraModule, LoraWeights
 from .adapter_kinds import (
     ADAPTER,
     adapter_of,
@@ -29,7 +30,8 @@ from .adapter_kinds import (
     starts_at_zero,
 )
 from .bucket_sampler import derived_seed
-from .request.lora import LoraConfig, layer_pattern
+from .principal_start import learnt, principal_part, subtract_start
+from .request.lora import DEFAULT_START, LoraConfig, layer_pattern
 
 
 def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: str, dtype: torch.dtype,
@@ -90,6 +92,13 @@ def _drop_ranks(share: float, layer: nn.Module, inputs: object, output: Tensor) 
     return output * (torch.rand(shape, device=output.device) >= share) / (1 - share)
 
 
+def _own(part: Tensor, role: str, master: Tensor) -> Tensor:
+    """A tensor of a file in the shape of its master, without the start that stands behind it."""
+    if part.numel() == 2 * master.numel():
+        part = part[:, :master.shape[1]] if role == "lora_B" else part[:len(master)]
+    return part.reshape(master.shape)
+
+
 def _layer_path(name: str) -> str:
     """The path of a layer within its component, as users write it."""
     return canonical(name).split(".", 1)[1]
@@ -126,7 +135,10 @@ class Adapters:
                 self.parameters.append(parameter)
         self.masters: list[Tensor] = [
             p if p.dtype == torch.float32 else p.detach().float().requires_grad_() for p in self.parameters]
+        self._starts: dict[str, Tensor] = {}
         self._init(seed)
+        if config.init_weights != DEFAULT_START:
+            self._start_from_weights()
 
     @torch.no_grad()
     def damaged_weight(self) -> str:
@@ -164,6 +176,23 @@ class Adapters:
                 values = (values.uniform_(-bound, bound, generator=stream) if spread is None else
                           values.normal_(0.0, spread, generator=stream))
                 master.copy_(values.to(master.device))
+        self.sync_to_model()
+
+    @torch.no_grad()
+    def _start_from_weights(self) -> None:
+        """Start A and B from the weights they adapt, and have the layers compute less what that computes."""
+        places = {split(name): place for place, name in enumerate(self.names)}
+        for stem in dict.fromkeys(stem for stem, _ in places):
+            component, path = stem.split(".", 1)
+            layer: Any = self.components[component].get_submodule(path)
+            held = [places[stem, role] for role in ("lora_A", "lora_B")]
+            found = principal_part(layer.get_base_layer().weight, layer.r[ADAPTER], layer.scaling[ADAPTER],
+                                   self.config.init_weights)
+            starts = [value.to(self.parameters[place]) for value, place in zip(found, held, strict=True)]
+            for place, start in zip(held, starts, strict=True):
+                self.masters[place].copy_(start)
+                self._starts[self.names[place]] = start.float().cpu()
+            subtract_start(layer, ADAPTER, *starts)
         self.sync_to_model()
 
     @torch.no_grad()
@@ -236,16 +265,24 @@ class Adapters:
         for name, tensor in zip(self.names, tensors or self.masters, strict=True):
             stem, role = split(name)
             parts.setdefault(stem, {})[role] = tensor.detach().float().cpu()
-        return {canonical(stem): adapter_of(self.config, _layer_path(stem), part) for stem, part in parts.items()}
+        made = {stem: adapter_of(self.config, _layer_path(stem), part) for stem, part in parts.items()}
+        starts: dict[str, dict[str, Tensor]] = {}
+        for name, start in self._starts.items():
+            stem, role = split(name)
+            starts.setdefault(stem, {})[role] = start
+        return {canonical(stem): learnt(module, starts[stem]["lora_A"], starts[stem]["lora_B"])
+                if isinstance(module, LoraModule) and stem in starts else module for stem, module in made.items()}
 
     def trained(self, tensors: list[Tensor] | None = None) -> bool:
         """Whether `tensors` (or the masters) change anything yet."""
-        return any(starts_at_zero(split(name)[1]) and bool(tensor.any())
-                   for name, tensor in zip(self.names, tensors or self.masters, strict=True))
+        pairs = zip(self.names, tensors or self.masters, strict=True)
+        if self._starts:
+            return any(not torch.equal(tensor.detach().float().cpu(), self._starts[name]) for name, tensor in pairs)
+        return any(starts_at_zero(split(name)[1]) and bool(tensor.any()) for name, tensor in pairs)
 
     def tensors_of(self, weights: LoraWeights) -> list[Tensor]:
         """The inverse of `weights`: tensors on the CPU in the order of `names`, shaped as the masters are."""
-        return [part_of(weights[canonical(stem)], role).float().reshape(master.shape)
+        return [_own(part_of(weights[canonical(stem)], role).float(), role, master)
                 for (stem, role), master in zip(map(split, self.names), self.masters, strict=True)]
 
     def train(self, mode: bool) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 from .. import __version__
 from ..dataset.types import TrainingSet
 from .identity import RunIdentity
+from .request.lora import DEFAULT_START
 from .request.outputs import NO_SCORE
 from .request.request import TrainRequest
 from .trainable import TrainableModel
@@ -26,17 +27,19 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
     """The header of the LoRA file `name` whose weights are those after optimiser step `step` of run `run`."""
     lora, optimizer, loss, captions = request.lora, request.optimizer, request.loss, request.captions
     size = data.largest
+    started = 1 if lora.init_weights == DEFAULT_START else 2  # the file holds the start besides, to take it away
     tags = Counter(part.strip() for s in data.samples for part in s.captions[0].split(",") if part.strip())
     values: dict[str, object] = {
         "ss_output_name": name,
         "ss_network_module": "lycoris.kohya" if lora.kind in ("loha", "lokr") else "networks.lora",
-        "ss_network_dim": lora.rank,
-        "ss_network_alpha": lora.alpha * (lora.rank ** 0.5 if lora.rslora else 1.0),
+        "ss_network_dim": lora.rank * started,
+        "ss_network_alpha": lora.alpha * (lora.rank ** 0.5 if lora.rslora else 1.0) * started,
         "ss_network_dropout": lora.dropout,
         "ss_network_args": json.dumps({"targets": lora.targets, "kind": lora.kind, "rslora": lora.rslora,
                                        **{name: value for name, value in (
                                            ("target_pattern", lora.target_pattern), ("rank_pattern", lora.rank_pattern),
                                            ("rank_dropout", lora.rank_dropout)) if value},
+                                       **({"init_weights": lora.init_weights} if started > 1 else {}),
                                        **({"algo": lora.kind} if lora.kind in ("loha", "lokr") else {}),
                                        **({"factor": lora.lokr_factor} if lora.kind == "lokr" else {})}),
         **model.header(),

@@ -56,11 +56,13 @@ EVERYTHING = LoraConfig(rank=4, alpha=8, targets="attention_ff_conv", train_text
 PLAIN = LoraConfig(rank=4, alpha=8)
 FAMILIES: dict[str, tuple[Callable[..., Path], tuple[Case, ...]]] = {
     "sd1": (write_sd1, (Case("all", EVERYTHING, strengths=(1.0, 0.5)),
-                        Case("dora", LoraConfig(rank=4, alpha=4, kind="dora"), strengths=(1.0, 0.5)))),
+                        Case("dora", LoraConfig(rank=4, alpha=4, kind="dora"), strengths=(1.0, 0.5)),
+                        Case("loha", LoraConfig(rank=4, alpha=4, kind="loha", targets="attention_ff_conv")))),
     "sd2": (write_sd2, (Case("epsilon", EVERYTHING, prediction="epsilon", strengths=(1.0, 0.5)),
                         Case("velocity", PLAIN, prediction="v_prediction"),
                         Case("turbo", PLAIN, file="sd_turbo"))),
-    "sdxl": (write_sdxl, (Case("all", EVERYTHING, strengths=(1.0, 0.5)),)),
+    "sdxl": (write_sdxl, (Case("all", EVERYTHING, strengths=(1.0, 0.5)),
+                          Case("lokr", LoraConfig(rank=4, alpha=4, kind="lokr", targets="attention_ff_conv")))),
 }
 
 
@@ -114,8 +116,9 @@ def by_diffusers(family: str, checkpoint: Path, runs: list[tuple[Path, float]], 
 
     expected = [ours()]
     for number, (path, strength) in enumerate(runs):
-        if path.stem == "dora" and strength != 1:
-            # PEFT scales what is inside DoRA's norm; the host goes part of the way between weights, as merging does.
+        if path.stem in ("loha", "lokr") or (path.stem == "dora" and strength != 1):
+            # diffusers reads no LyCORIS. PEFT scales what is inside DoRA's norm; the host goes part of the way between
+            # weights, as merging does.
             between = load_unet(model)
             merge_into(between, select(load_lora(path), "unet"), strength)
             expected.append(ours(between))

@@ -36,7 +36,7 @@ WEIGHTS: dict[str, Any] = {
     "min_snr_gamma": 1.0, "noise_offset": 0.2, "prior_weight": 0.1, "caption_dropout": 0.9, "holdout": False,
     "steps": 4, "seed": 1, "optimizer": "sgd", "optimizer_args": "eps=0.1", "lora_plus_ratio": 4.0, "loss": "smooth_l1",
     "min_timestep": 500, "max_timestep": 300, "rank_dropout": 0.5, "target_pattern": r".*attn1\.to_q",
-    "rank_pattern": "to_k = 2"}
+    "rank_pattern": "to_k = 2", "init_weights": "pissa"}
 """Fields that change the weights after any step, and another value of each."""
 
 CHOICE: dict[str, Any] = {"monitor": "epoch", "patience": 1, "min_delta": 9.0, "validation_timesteps": 16,

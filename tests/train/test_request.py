@@ -36,6 +36,8 @@ from atelier.train.request.request import FIELDS, PARTS, TrainRequest
     (lambda: LoraConfig(rank_pattern="attn2"), ["rank_pattern", "attn2"]),
     (lambda: LoraConfig(kind="dora", rank_dropout=0.1), ["rank_dropout", "dora"]),
     (lambda: LoraConfig(kind="lokr", dropout=0.1), ["dropout", "lokr"]),
+    (lambda: LoraConfig(kind="dora", init_weights="pissa"), ["init_weights", "dora", "pissa"]),
+    (lambda: LoraConfig(init_weights="svd"), ["init_weights", "svd", "olora"]),
     (lambda: LoraConfig(kind="oft"), ["oft", "what comes out"]),
     (lambda: LoraConfig(kind="lokr", lokr_factor=1), ["lokr_factor", "1"]),
     (lambda: build_request("style", {"kind": "loha", "lora_format": "diffusers"}), ["lora_format", "loha", "kohya"]),

@@ -25,6 +25,9 @@ TEXT_TARGETS = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 
 KINDS = ("lora", "dora", "loha", "lokr")
 
+DEFAULT_START = "default"
+STARTS = (DEFAULT_START, "pissa", "olora")
+
 _OFT = ("oft", "boft")
 
 
@@ -67,6 +70,10 @@ class LoraConfig:
     lokr_factor: int = -1
     """Of kind "lokr": the height of the first of the two matrices, and its width; the nearest divisor of the layer's
     below it counts. -1: such that both matrices are about as large."""
+    init_weights: str = DEFAULT_START
+    """What A and B start from: "default", at random and B at zero; "pissa", the largest singular values of the weight
+    that is adapted (https://arxiv.org/abs/2404.02948); "olora", its QR factors (https://arxiv.org/abs/2406.01775).
+    These two learn faster at first, want a lower rate, and write a LoRA of twice the rank."""
     init_lora: str = ""
     """A LoRA file that training starts from; empty: from nothing."""
 
@@ -83,6 +90,10 @@ class LoraConfig:
         require_fraction(self, "rank_dropout")
         _expression("target_pattern", self.target_pattern)
         _rules(self)
+        require_one_of(self, "init_weights", STARTS)
+        require(self.init_weights == DEFAULT_START or (self.kind == "lora" and not self.init_lora),
+                f"init_weights with kind {self.kind!r} and init_lora {self.init_lora!r}", self.init_weights,
+                "Leave it at default, or choose kind lora and no init_lora.")
         require(self.lokr_factor == -1 or self.lokr_factor > 1, "lokr_factor", self.lokr_factor,
                 "Choose -1, or a number above 1: 8 or 16 is usual.")
         for name in ("rank_dropout", "init_lora"):
