@@ -71,7 +71,7 @@ class ConvertLora(io.ComfyNode):
         result = find_or_reserve(folder / f"{new}{ending}", source, folders.disk_state(source), format)
         report = result.report
         if report is None:
-            report = convert_lora(source, result.path, format).text()
+            report = convert_lora(source, result.path, format, progress=HostProgress()).text()
             result.remember(report)
         HostProgress().say(report)
         found = read_lora(source)

@@ -278,6 +278,6 @@ def _peft_weights(folder: Path) -> Path:
 def _component_of(state: Mapping[str, Tensor]) -> str:
     """What a PEFT folder that does not say so was made for: a text encoder by its names, SDXL's second by its width."""
     for key, tensor in state.items():
-        if "encoder.layers." in key and key.endswith("q_proj.lora_A.weight"):
+        if "encoder.layers." in key and key.endswith(("q_proj.lora_A.weight", "q_proj.hada_w1_b")):
             return "text_encoder_2" if tensor.shape[1] == 1280 else "text_encoder"
-    return "unet"
+    return "text_encoder" if any("encoder.layers." in key for key in state) else "unet"

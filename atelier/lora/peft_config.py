@@ -14,10 +14,14 @@ from ..json_files import parse_json, read_json
 from ..limits import Limits
 from .module_patterns import BadPattern, ModulePatterns
 from .names import COMPONENTS
+from .other_adapter import LOKR
 from .weights import Adapter, LoraModule, LoraWeights
 
 DIFFUSERS_HEADER = "lora_adapter_metadata"
 """Where diffusers' `save_lora_weights` puts the configurations it is given, every field behind its component's name."""
+
+KINDS = ("LORA", "LOHA", "LOKR")
+"""PEFT's names of the kinds that are read from its folders."""
 
 _LIMITS = Limits(digits=1000)
 """Numbers may be long, so that the message on one names its field."""
@@ -25,15 +29,18 @@ _LIMITS = Limits(digits=1000)
 
 @dataclass(frozen=True)
 class PeftConfig:
-    """The fields of PEFT's `LoraConfig` that change the size of the delta."""
+    """The fields of PEFT's `LoraConfig`, `LoHaConfig` or `LoKrConfig` that change the size of the delta."""
 
     alpha: float
     alpha_pattern: ModulePatterns
     rslora: bool = False
+    rank: float = 8.0
+    rank_pattern: ModulePatterns | None = None
+    """Of LoKr, where a layer's tensors do not tell its rank."""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any], origin: str) -> PeftConfig:
-        """From the fields of a `LoraConfig`; an absent alpha is PEFT's own default, 8.
+        """From the fields of a configuration; an absent alpha is PEFT's own default, 8.
 
         Args:
             fields: By name, as JSON has them.
@@ -43,29 +50,40 @@ class PeftConfig:
             AtelierError: a field is of another type, or a pattern is none that `ModulePatterns` reads.
         """
         patterns, rslora = fields.get("alpha_pattern") or {}, fields.get("use_rslora") or False
-        if not isinstance(patterns, Mapping):
-            raise _wrong(origin, "alpha_pattern", patterns)
         if not isinstance(rslora, bool):
             raise _wrong(origin, "use_rslora", rslora)
-        own = {pattern: _number(origin, "alpha_pattern", value) for pattern, value in patterns.items()}
-        try:
-            matched = ModulePatterns(own)
-        except BadPattern as error:
-            raise AtelierError(f"{origin}alpha_pattern is {short(dict(patterns))}, which is not read: {error}.",
-                               "Save the LoRA again with PEFT, with whole names of modules.") from error
-        return cls(_number(origin, "lora_alpha", fields.get("lora_alpha", 8)), matched, rslora)
+        alpha = "lora_alpha" if fields.get("peft_type", "LORA") == "LORA" else "alpha"
+        return cls(_number(origin, alpha, fields.get(alpha, 8)), _patterns(origin, "alpha_pattern", patterns), rslora,
+                   _number(origin, "r", fields.get("r", 8)),
+                   _patterns(origin, "rank_pattern", fields.get("rank_pattern") or {}) if alpha == "alpha" else None)
 
     def scaled(self, name: str, module: Adapter) -> Adapter:
-        """A LoRA with the alpha that gives PEFT's scale under the plain rule alpha / r.
+        """An adapter with the alpha that gives PEFT's scale under the plain rule alpha / r.
 
-        rsLoRA (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732) scales by alpha / √r, so alpha grows by √r.
+        rsLoRA (Kalajdzievski 2023, https://arxiv.org/abs/2312.03732) scales by alpha / √r, so alpha grows by √r. A LoKr
+        of two whole matrices is scaled by PEFT alone, so its first matrix is multiplied.
         """
-        if not isinstance(module, LoraModule):
-            return module
         path = name.split(".", 1)[1]
         own = self.alpha_pattern.find(path)
         alpha = self.alpha if own is None else own
+        if not isinstance(module, LoraModule):
+            if module.kind != LOKR or module.rank is not None:
+                return replace(module, alpha=alpha)
+            rank = self.rank_pattern.find(path) if self.rank_pattern else None
+            first = module.tensors["lokr_w1"] * (alpha / (self.rank if rank is None else rank))
+            return replace(module, tensors={**module.tensors, "lokr_w1": first}, alpha=alpha)
         return replace(module, alpha=alpha * (module.rank ** 0.5 if self.rslora else 1.0))
+
+
+def _patterns(origin: str, key: str, values: object) -> ModulePatterns:
+    if not isinstance(values, Mapping):
+        raise _wrong(origin, key, values)
+    own = {pattern: _number(origin, key, value) for pattern, value in values.items()}
+    try:
+        return ModulePatterns(own)
+    except BadPattern as error:
+        raise AtelierError(f"{origin}{key} is {short(dict(values))}, which is not read: {error}.",
+                           "Save the LoRA again with PEFT, with whole names of modules.") from error
 
 
 def _number(origin: str, key: str, value: object) -> float:
@@ -91,9 +109,10 @@ def read_peft_config(folder: Path) -> PeftConfig:
         raise AtelierError(f"{folder} holds no adapter_config.json.",
                            "Choose a folder written by PEFT's save_pretrained, or a .safetensors file.")
     raw = read_json(file, "Save the adapter again with PEFT.", _LIMITS)
-    if not isinstance(raw, dict) or raw.get("peft_type") != "LORA":
+    if not isinstance(raw, dict) or raw.get("peft_type") not in KINDS:
         kind = raw.get("peft_type") if isinstance(raw, dict) else raw
-        raise AtelierError(f"{file} describes a {short(kind)} adapter, not LORA.", "Choose a LoRA adapter.")
+        raise AtelierError(f"{file} describes a {short(kind)} adapter, none of {', '.join(KINDS)}.",
+                           "Choose an adapter of one of these kinds.")
     return PeftConfig.of(raw, f"{file}: ")
 
 

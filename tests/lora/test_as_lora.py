@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import peft
 import pytest
 import torch
+from kit.training import tiny_unet
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -86,3 +89,22 @@ def test_tools_take_every_kind(tmp_path: Path) -> None:
     assert found.kinds == "whole difference 1, LoKr 1, LoHa 1" and found.kinds in found.text()
     norms = {layer.name: layer.norm for layer in found.layers}
     assert norms["unet.conv_norm_out"] == pytest.approx(32 ** 0.5)
+
+
+@pytest.mark.parametrize("make", [
+    lambda **more: peft.LoHaConfig(r=3, alpha=2, **more),
+    lambda **more: peft.LoKrConfig(r=2, alpha=3, rank_pattern={"to_k": 40}, alpha_pattern={"to_k": 5}, **more)],
+    ids=["LoHa", "LoKr"])
+def test_pefts_own_folder_of_another_kind_is_read_with_its_strength(make: Any, tmp_path: Path) -> None:
+    unet: Any = peft.get_peft_model(tiny_unet(), make(target_modules=["to_q", "to_k"]))  # type: ignore[arg-type]
+    with torch.no_grad():
+        for name, parameter in unet.named_parameters():
+            if ".hada_" in name or ".lokr_" in name:
+                parameter.copy_(torch.randn(parameter.shape) * 0.5)
+    unet.save_pretrained(str(tmp_path / "a"))
+    ours = load_lora(tmp_path / "a")
+    layers = {path.removeprefix("base_model.model."): layer for path, layer in unet.named_modules()
+              if hasattr(layer, "get_delta_weight")}
+    assert ours.keys() == {f"unet.{path}" for path in layers}
+    for path, layer in layers.items():
+        torch.testing.assert_close(ours[f"unet.{path}"].delta(), layer.get_delta_weight("default").detach())

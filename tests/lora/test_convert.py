@@ -277,7 +277,7 @@ def test_attention_processors_of_old_diffusers_are_read(tmp_path: Path) -> None:
     assert {name.split("attn1.")[1] for name in read} == {"to_q", "to_out.0"}
 
 
-@pytest.mark.parametrize("missing", ["", "{}", '{"peft_type": "LOHA"}', "[1]",
+@pytest.mark.parametrize("missing", ["", "{}", '{"peft_type": "OFT"}', "[1]", '{"peft_type": "LOHA", "alpha": "8"}',
                                      '{"peft_type": "LORA", "lora_alpha": "8"}'])
 def test_broken_peft_folders_are_refused(missing: str, tmp_path: Path) -> None:
     folder = save_lora(tmp_path / "a", mixed("sd1", SETS["attention"]), format="peft")
