@@ -43,6 +43,7 @@ class PriorPictures(io.ComfyNode):
                                         "the trigger. Empty: the captions of the training set without the trigger."),
                 io.String.Input("negative", default=_OPTIONS.negative, multiline=True, advanced=True,
                                 placeholder="blurry, deformed", tooltip="What the pictures should not show."),
+                # No new seed after each run: that would draw all pictures anew, and train anew.
                 io.Int.Input("seed", default=_OPTIONS.seed, min=0, max=2**63 - 1, control_after_generate=False,
                              tooltip="Of the first picture; each next one has the next."),
                 io.Int.Input("steps", default=_OPTIONS.steps, min=1, max=1000,
