@@ -43,7 +43,8 @@ class PriorPictures(io.ComfyNode):
                                         "the trigger. Empty: the captions of the training set without the trigger."),
                 io.String.Input("negative", default=_OPTIONS.negative, multiline=True, advanced=True,
                                 placeholder="blurry, deformed", tooltip="What the pictures should not show."),
-                io.Int.Input("seed", default=_OPTIONS.seed, min=0, max=2**63 - 1,
+                # No new seed after each run: that would draw all pictures anew, and train anew.
+                io.Int.Input("seed", default=_OPTIONS.seed, min=0, max=2**63 - 1, control_after_generate=False,
                              tooltip="Of the first picture; each next one has the next."),
                 io.Int.Input("steps", default=_OPTIONS.steps, min=1, max=1000,
                              tooltip="Denoising steps of a picture. 20 suits most models; Turbo and Lightning 1 to 8."),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from comfy_api.latest import io
 
-from ..atelier.train.request.presets import PRESETS, build_request
+from ..atelier.train.request.presets import OF_ONE_MODEL, PRESETS, build_request
 from . import sockets
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ def training_inputs() -> list[Any]:
                                "a quick look, or the published reference recipe."),
         io.Int.Input("length", default=0, min=0, max=1_000_000,
                      tooltip="How long to train. 0: as long as the preset says, "
-                             + ", ".join(f"{length} for {name}" for name, length in LENGTHS.items()) + "."),
+                             + ", ".join(f"{length} for {name}" for name, length in LENGTHS.items()
+                                         if name not in OF_ONE_MODEL) + "."),
         io.Combo.Input("unit", options=["steps", "epochs"],
                        tooltip="What length counts: optimiser steps, or passes over all pictures."),
         # No new seed after each run: that would train anew.

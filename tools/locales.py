@@ -23,6 +23,11 @@ OF_THE_EDITOR = {"dataset", "model", "sampling", "training"}
 """Categories that the editor has a word for already, which a pack would change for all nodes."""
 
 
+LABELS = {"llm": "language model"}
+"""Inputs that are not called by their ids. Not in the schema: the editor shows a socket's label in every language, in
+place of its translation."""
+
+
 def english(nodes: dict[str, Any]) -> str:
     """The file's content, from the node classes by id."""
     return json.dumps({name: _texts(nodes[name].GET_SCHEMA()) for name in sorted(nodes)}, indent=2,
@@ -40,7 +45,7 @@ def english_names(nodes: dict[str, Any]) -> str:
 def _texts(schema: Any) -> dict[str, Any]:
     return {
         "display_name": schema.display_name, "description": schema.description,
-        "inputs": {socket.id: {"name": socket.display_name or socket.id.replace("_", " "), "tooltip": socket.tooltip}
+        "inputs": {socket.id: {"name": LABELS.get(socket.id, socket.id.replace("_", " ")), "tooltip": socket.tooltip}
                    for socket in schema.inputs},
         "outputs": {str(index): {"name": socket.display_name, "tooltip": socket.tooltip}
                     for index, socket in enumerate(schema.outputs)},

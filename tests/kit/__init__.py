@@ -7,6 +7,7 @@ ComfyUI
     host_clip              ComfyUI's tokenizers with a small embedding table
     host_families          small random models of ComfyUI's own classes, to train
     host_other_families    the same of further families
+    one_block_anima        a file of Anima with one block of the published width
     quantized_files        a small Krea 2 file in each of ComfyUI's formats of quantised weights
     core_lora              a LoRA as ComfyUI's own trainer writes it
     graphs                 graphs in the queue's format, with the nodes' defaults filled in

@@ -23,3 +23,8 @@ def test_translations_name_only_existing_nodes_and_inputs() -> None:
     for path in ENGLISH.parent.parent.glob("*/nodeDefs.json"):
         for node, texts in json.loads(path.read_text(encoding="utf-8")).items():
             assert texts.get("inputs", {}).keys() <= known[node]["inputs"].keys(), f"{path}: {node}"
+
+
+def test_no_socket_has_a_label_that_its_translation_would_not_replace(pack: ModuleType) -> None:
+    for name, node in node_classes(pack).items():
+        assert not [socket.id for socket in node.GET_SCHEMA().inputs if socket.display_name], name

@@ -40,6 +40,9 @@ def test_every_widget_and_socket_has_a_tooltip(pack: ModuleType) -> None:
         for socket in [*schema.inputs, *schema.outputs]:
             assert socket.tooltip, f"{name}: {socket.id or socket.display_name} has no tooltip"
             assert socket.tooltip.endswith("."), f"{name}: {socket.id or socket.display_name}"
+            # Where a seed says nothing, the editor adds a widget, and the values of a saved graph move by one.
+            stated = getattr(socket, "control_after_generate", None) is not None
+            assert stated or socket.id != "seed", f"{name}: say whether the seed changes after each run"
         assert all(output.display_name for output in schema.outputs), name
         # The editor suggests an output of any type for every socket that a person pulls at.
         assert schema.is_dev_only or "*" not in [output.io_type for output in schema.outputs], name

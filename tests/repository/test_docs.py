@@ -170,3 +170,8 @@ def test_a_text_calls_other_nodes_by_the_names_that_they_have(language: str) -> 
 def numbers(text: str) -> list[str]:
     """As "0.95", where the language writes a comma too."""
     return [number.replace(",", ".") for number in re.findall(r"\d+(?:[.,]\d+)?", text)]
+
+
+def test_no_two_decisions_are_numbered_alike() -> None:
+    numbers = [path.name.partition("-")[0] for path in sorted((ROOT / "docs" / "decisions").glob("*.md"))]
+    assert numbers == [f"{number:04}" for number in range(1, len(numbers) + 1)]

@@ -67,6 +67,18 @@ def test_the_reference_recipe_is_exact() -> None:
     assert recipe.captions.caption_dropout == 0
 
 
+@pytest.mark.parametrize(("name", "lora", "rate", "shift"), [
+    # As the commands in sd-scripts' and musubi-tuner's documentation have them.
+    ("anima", (8, 1), 1e-4, 1.0), ("krea 2", (32, 32), 1e-4, 2.5), ("z-image", (32, 1), 1e-4, 2.0),
+    ("qwen-image", (16, 1), 5e-5, 2.2), ("sd 3.5", (16, 1), 1e-4, 1.0)])
+def test_presets_named_after_a_model_are_the_published_ones(name: str, lora: tuple[int, int], rate: float,
+                                                            shift: float) -> None:
+    preset = PRESETS[name]
+    assert (preset.lora.rank, preset.lora.alpha, preset.optimizer.learning_rate) == (*lora, rate)
+    levels = preset.levels
+    assert (levels.level_distribution, levels.level_shift, levels.shift_value) == ("logit_normal", "value", shift)
+
+
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_sample_prompt_changes_nothing_else_of_a_preset(name: str) -> None:
     preset, request = PRESETS[name], build_request(name, {"sample_prompt": "a cat"})

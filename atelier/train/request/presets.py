@@ -15,6 +15,11 @@ def _preset(**values: Any) -> TrainRequest:
     return _DEFAULTS.override(values)
 
 
+def _flow(**values: Any) -> TrainRequest:
+    return _preset(**{"targets": "attention_ff", "learning_rate": 1e-4, "caption_dropout": 0.05, "sample_cfg": 4.0,
+                      "level_distribution": "logit_normal", "level_shift": "value", "steps": 1500, **values})
+
+
 PRESETS: dict[str, TrainRequest] = {
     # A subject or an object in 10 to 30 pictures.
     "subject": _preset(rank=16, alpha=16, min_snr_gamma=5.0, caption_dropout=0.05, steps=1200),
@@ -33,6 +38,16 @@ PRESETS: dict[str, TrainRequest] = {
                             sample_cfg=4.0, steps=1500),
     "flow style": _preset(rank=32, alpha=32, targets="attention_ff", learning_rate=1e-4, caption_dropout=0.1,
                           sample_cfg=4.0, steps=2500),
+    # By model: what other trainers' documentation trains a LoRA with, as a starting point. Anima and SD 3.5: sd-scripts
+    # (docs/anima_train_network.md, sd3_train_network.md); the others: musubi-tuner (docs/krea2.md, flux_2.md,
+    # zimage.md, qwen_image.md). Alpha is 1 where they give none, as those programs take it. FLUX.2's shift depends on
+    # the resolution there; here it is the one that the model is drawn with.
+    "anima": _flow(rank=8, alpha=1, shift_value=1.0),
+    "krea 2": _flow(rank=32, alpha=32, targets="all_linear", shift_value=2.5, sample_cfg=3.5),
+    "flux.2": _flow(rank=32, alpha=1, level_shift="model", sample_cfg=5.0),
+    "z-image": _flow(rank=32, alpha=1, shift_value=2.0),
+    "qwen-image": _flow(rank=16, alpha=1, learning_rate=5e-5, shift_value=2.2),
+    "sd 3.5": _flow(rank=16, alpha=1, targets="attention", shift_value=1.0),
     # A style for the small model that ships, in three minutes on two cores. Pictures of 128 pixels need high rates, and
     # a weight on noisy steps, where backgrounds are decided.
     "demo model": _preset(rank=16, alpha=16, targets="attention_ff_conv", learning_rate=2e-3, batch_size=4,
@@ -42,6 +57,9 @@ PRESETS: dict[str, TrainRequest] = {
                           sample_cfg=1.5, epochs=19),
 }
 """By name, the first being the default."""
+
+OF_ONE_MODEL = ("anima", "krea 2", "flux.2", "z-image", "qwen-image", "sd 3.5")
+"""Presets named after the model that they are for, all as long as *flow subject*."""
 
 
 def build_request(preset: str | None, *overrides: Mapping[str, Any]) -> TrainRequest:

@@ -28,7 +28,7 @@ _MISFIT = re.compile(r"reduction dim|cannot be multiplied|must match the size|no
                      r"expects", re.IGNORECASE)
 """What torch's errors on shapes have in them, and the host's own on conditioning."""
 
-_FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, LookupError)
+_FAILURES = (RuntimeError, TypeError, ValueError, AssertionError, AttributeError, LookupError, ArithmeticError)
 """What a network of the host's may raise on fake tensors, which it was not written for."""
 
 _CAPTIONS = 200
@@ -67,19 +67,25 @@ def check_text(model: Any, row: Row, dtype: torch.dtype) -> None:
     Raises:
         AtelierError: with the shapes, in torch's words.
     """
-    latents = model.latent_format
-    shape = (1, latents.latent_channels, *[1] * (latents.latent_dimensions - 2), 16, 16)
-    size = torch.tensor([128.0, 128.0, 0.0, 0.0, 128.0, 128.0])
     denoiser = HostDenoiser(model, None, torch.device("cpu"), dtype)
-    try:
-        ghost, forward = _run(denoiser, [{**row, "time_ids": size}], shape, lambda network: None)
-        with ghost.mode:
-            forward()
-    except _FAILURES as error:
-        if _MISFIT.search(str(error)):
-            raise AtelierError(f"The text encoder does not fit the model {type(model).__name__}: {error}",
-                               "Connect the CLIP that belongs to the model, loaded with its type.") from error
-        _log.debug("Whether the text encoder fits could not be found out: %s", error)
+    for side in (16, 64):  # some networks cannot compute with the small picture, others not with the large one
+        try:
+            _run_once(denoiser, row, side)
+            return
+        except _FAILURES as error:
+            if _MISFIT.search(str(error)):
+                raise AtelierError(f"The text encoder does not fit the model {type(model).__name__}: {error}",
+                                   "Connect the CLIP that belongs to the model, loaded with its type.") from error
+            _log.debug("Whether the text encoder fits could not be found out: %s", error)
+
+
+def _run_once(denoiser: HostDenoiser, row: Row, side: int) -> None:
+    latents = denoiser.model.latent_format
+    shape = (1, latents.latent_channels, *[1] * (latents.latent_dimensions - 2), side, side)
+    size = torch.tensor([8.0 * side, 8.0 * side, 0.0, 0.0, 8.0 * side, 8.0 * side])
+    ghost, forward = _run(denoiser, [{**row, "time_ids": size}], shape, lambda network: None)
+    with ghost.mode:
+        forward()
 
 
 def _run(denoiser: HostDenoiser, rows: list[Mapping[str, Tensor]], shape: tuple[int, ...],

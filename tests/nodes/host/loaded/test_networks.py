@@ -108,12 +108,13 @@ def test_checkpointing_changes_no_gradient(opened: Opened) -> None:
         assert torch.allclose(plain[name], redone[name], rtol=1e-4, atol=1e-6), name
 
 
-def test_its_lora_file_does_in_the_host_what_the_adapters_did(opened: Opened, tmp_path: Path,
+@pytest.mark.parametrize("kind", ["lora", "lokr"])
+def test_its_lora_file_does_in_the_host_what_the_adapters_did(opened: Opened, kind: str, tmp_path: Path,
                                                               caplog: pytest.LogCaptureFixture) -> None:
     import comfy.sd
     from comfy import model_management
 
-    request = opened.request()
+    request = opened.request(kind=kind, **({} if kind == "lora" else {"rank": 2, "alpha": 16.0}))
     denoiser = opened.denoiser(request)
     before = {name: tensor.clone() for name, tensor in denoiser.network.state_dict().items()}
     adapters = opened.adapters(denoiser, request)
@@ -124,7 +125,7 @@ def test_its_lora_file_does_in_the_host_what_the_adapters_did(opened: Opened, tm
     path = files.save_lora(tmp_path / "lora.safetensors", adapters.weights())
     state = load_file(path)
     again = files.load_lora(path)
-    assert all(torch.equal(module.up, again[name].up) for name, module in adapters.weights().items())
+    assert all(map(torch.equal, adapters.masters, adapters.tensors_of(again)))
     patched, _ = comfy.sd.load_lora_for_models(opened.patcher, None, state, 1.0, 0.0)
     assert "not loaded" not in caplog.text.lower()
     inputs = opened.module("nodes.host.loaded.conditions").network_inputs
@@ -137,7 +138,7 @@ def test_its_lora_file_does_in_the_host_what_the_adapters_did(opened: Opened, tm
     assert not torch.allclose(plain, in_host, atol=1e-2)
     assert torch.allclose(adapted, in_host, atol=1e-3)
     frozen = {name.replace(".base_layer", ""): tensor for name, tensor in denoiser.network.state_dict().items()
-              if ".lora_" not in name}
+              if ".lora_" not in name and ".lokr_" not in name}
     assert frozen.keys() == before.keys()
     assert all(torch.equal(frozen[name], tensor) for name, tensor in before.items())
 
