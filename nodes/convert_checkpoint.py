@@ -36,7 +36,7 @@ class ConvertCheckpoint(io.ComfyNode):
             inputs=[
                 io.Combo.Input("checkpoint", options=folders.model_names("checkpoints"),
                                tooltip="A .safetensors or .ckpt file in models/checkpoints."),
-                precision_input(),
+                precision_input(folder=True),
                 prediction_input(),
             ],
             outputs=[

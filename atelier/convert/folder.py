@@ -18,7 +18,7 @@ from ..models.noise_schedule import check_schedule, scheduler_config
 from ..models.prediction import Prediction, read_kind, read_prediction
 from ..models.tokenizer import write_tokenizer
 from ..progress import Progress
-from .options import PRECISIONS, ConvertOptions
+from .options import FOLDER_PRECISIONS, PRECISIONS, ConvertOptions
 from .report import ConversionReport
 from .streaming import Stream, check_space, written_dtype, written_size
 
@@ -45,6 +45,9 @@ def to_folder(source: Path, destination: Path, options: ConvertOptions | None = 
     """
     options, progress = options or ConvertOptions(), progress or Progress()
     start = time.monotonic()
+    if options.precision not in FOLDER_PRECISIONS:
+        raise AtelierError(f"A diffusers folder cannot hold {options.precision}: diffusers does not read its scales.",
+                           f"Choose one of: {', '.join(FOLDER_PRECISIONS)}; or a name that ends in .safetensors.")
     layout = read_layout(source)
     _check_destination(layout.source, destination)
     check_schedule(layout)

@@ -12,8 +12,11 @@ from ..models.families import PREDICTION_TYPES
 if TYPE_CHECKING:
     from torch import Tensor
 
-PRECISIONS = {"keep": None, "fp16": "F16", "bf16": "BF16", "fp32": "F32"}
-"""Choices of precision and safetensors' names for them."""
+PRECISIONS = {"keep": None, "fp16": "F16", "bf16": "BF16", "fp32": "F32", "fp8": "F16"}
+"""Choices of precision and safetensors' names for them; of fp8, for what `convert.scaled` leaves as it is."""
+
+FOLDER_PRECISIONS = tuple(name for name in PRECISIONS if name != "fp8")
+"""Those of a diffusers folder: diffusers reads no scaled float8."""
 
 Merge = Callable[[str, str], "Callable[[Tensor], Tensor] | None"]
 """Changes weights while a checkpoint is written: given a component ("unet") and a tensor's diffusers name, it
@@ -29,7 +32,8 @@ class ConvertOptions:
     """
 
     precision: str = "keep"
-    """"keep", "fp16", "bf16" or "fp32": the type of the weights that are written."""
+    """"keep", "fp16", "bf16", "fp32" or "fp8": the type of the weights that are written; see `convert.scaled` for the
+    last, which only single files may have."""
     prune: bool = True
     """Leave out what no model reads: averaged (EMA) copies, optimiser states, constants. A diffusers folder has no
     place for them."""

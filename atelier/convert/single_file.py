@@ -30,7 +30,8 @@ from ..models.text_keys import TOKEN_TABLE, VOCABULARY
 from ..progress import Progress
 from .options import ConvertOptions, Merge
 from .report import ConversionReport
-from .streaming import Rounding, Stream, check_space, merged, written_dtype, written_size
+from .scaled import as_scaled, becomes_scaled
+from .streaming import Rounding, Stream, cast, check_space, merged, written_dtype, written_size
 
 NOTABLE_ROUNDING = 0.05
 """The share of a merged LoRA that may be rounded away without a word. float16 stays below it."""
@@ -65,7 +66,7 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
     prediction = read_prediction(layout, options.prediction_type)
     kind = read_kind(layout, prediction)
     tensors: dict[str, LazyTensor] = {}
-    rounding = Rounding()
+    rounding, precision, scaled = Rounding(), options.precision, list[str]()
     for component in layout.components.values():
         table, prefix = checkpoint_names(component, layout.family)
         parts = _without_surplus(component.tensors)
@@ -73,24 +74,30 @@ def to_checkpoint(source: Path, destination: Path, options: ConvertOptions | Non
             parts = merged(parts, component.folder, merge, options.precision, rounding)
         original = to_original(table, parts, component.folder)
         tensors |= {prefix + name: tensor for name, tensor in original.items()}
+        if precision == "fp8" and component.folder == "unet":
+            scaled = [prefix + name for name, tensor in original.items() if becomes_scaled(name, tensor.shape)]
     contradicting = [name for name in layout.unused if name in V_SIGNS and prediction.type != "v_prediction"]
     unused = [name for name in layout.unused if name not in contradicting]
     kept = [name for name in unused if not options.prune or _is_part_of_model(name)]
     if not source.is_dir():
         tensors |= {name: LazyTensor.of(layout.source.entries[name]) for name in kept}
     tensors |= markers(layout, prediction)
-    size = written_size(tensors, options.precision)
+    dtype = written_dtype(next(iter(layout.unet.tensors.values())).dtype, precision)
+    if scaled:
+        rest = {name: tensor for name, tensor in tensors.items() if name not in set(scaled)}
+        dtype, precision = "F8_E4M3", "keep"
+        tensors = as_scaled({**tensors, **cast(rest, options.precision)}, scaled)
+    size = written_size(tensors, precision)
     check_space(destination, size)
     with atomic_file(destination) as part:
         metadata = _metadata(layout, prediction, destination)
-        written = Stream(progress, size).write(part, tensors, options.precision, metadata)
-    dtype = written_dtype(next(iter(layout.unet.tensors.values())).dtype, options.precision)
+        written = Stream(progress, size).write(part, tensors, precision, metadata)
     return ConversionReport(
         source=source, destination=destination, family=layout.family.key, name=kind.name,
         prediction_type=prediction.type, prediction_because=prediction.because, dtype=TORCH_NAMES[dtype],
         parameters=layout.parameters, tensors=len(tensors), dropped=tuple(name for name in unused if name not in kept),
         bytes=written, seconds=time.monotonic() - start, advice=kind.advice,
-        notes=tuple(_notes(layout, contradicting, rounding, TORCH_NAMES[dtype])))
+        notes=tuple(_notes(layout, contradicting, rounding, TORCH_NAMES[dtype], len(scaled))))
 
 
 def _without_surplus(tensors: Mapping[str, LazyTensor]) -> Mapping[str, LazyTensor]:
@@ -118,8 +125,10 @@ def _is_part_of_model(name: str) -> bool:
     return name.startswith((UNET_PREFIX, VAE_PREFIX, *texts)) or name in (*V_SIGNS, *EDM_TENSORS)
 
 
-def _notes(layout: ModelLayout, contradicting: list[str], rounding: Rounding, dtype: str) -> list[str]:
+def _notes(layout: ModelLayout, contradicting: list[str], rounding: Rounding, dtype: str, scaled: int) -> list[str]:
     notes = []
+    if scaled:
+        notes.append(f"{scaled} matrices of the UNet's transformer blocks are scaled float8, all else is float16")
     if layout.missing:
         notes.append(f"The source has no {layout.missing_words}, so the file has none either: load them from another "
                      "file beside it")

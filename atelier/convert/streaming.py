@@ -17,6 +17,7 @@ from ..errors import AtelierError
 from ..models.lazy_tensor import LazyTensor
 from ..progress import Progress
 from .options import PRECISIONS, Merge
+from .scaled import becomes_scaled, rounded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -89,12 +90,22 @@ def merged(tensors: Mapping[str, LazyTensor], component: str, merge: Merge, prec
     result: dict[str, LazyTensor] = {}
     for name, tensor in tensors.items():
         change, dtype = merge(component, name), written_dtype(tensor.dtype, precision)
-        if change is not None:
+        if precision == "fp8" and component == "unet" and becomes_scaled(name, tensor.shape):
+            if change is not None:  # not rounded to float16 on the way
+                tensor = LazyTensor(tensor.shape, (_changed(tensor, change, "F32", name, rounding, rounded),))
+        elif change is not None:
             tensor = LazyTensor(tensor.shape, (_changed(tensor, change, dtype, name, rounding),))
         elif dtype != tensor.dtype:
             tensor = LazyTensor(tensor.shape, (_made(tensor, dtype, name),))
         result[name] = tensor
     return result
+
+
+def cast(tensors: Mapping[str, LazyTensor], precision: str) -> dict[str, LazyTensor]:
+    """The tensors in the types that are written."""
+    types = {name: written_dtype(tensor.dtype, precision) for name, tensor in tensors.items()}
+    return {name: tensor if types[name] == tensor.dtype else
+            LazyTensor(tensor.shape, (_made(tensor, types[name], name),)) for name, tensor in tensors.items()}
 
 
 def check_space(path: Path, size: int) -> None:
@@ -139,9 +150,10 @@ def _made(tensor: LazyTensor, dtype: str, name: str) -> Entry:
     return Entry(dtype, tensor.shape, lambda: _cast(tensor.read(), dtype, name))
 
 
-def _changed(tensor: LazyTensor, change: Callable[[Tensor], Tensor], dtype: str, name: str, rounding: Rounding
-             ) -> Entry:
-    """The tensor after a merge, in the type that is written."""
+def _changed(tensor: LazyTensor, change: Callable[[Tensor], Tensor], dtype: str, name: str, rounding: Rounding,
+             stored: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Entry:
+    """The tensor after a merge, in the type that is written. `stored` gives what a reader makes of it, for the count of
+    what is lost."""
     def make() -> Tensor:
         before = tensor.read()
         after = change(before)
@@ -149,7 +161,7 @@ def _changed(tensor: LazyTensor, change: Callable[[Tensor], Tensor], dtype: str,
             raise AtelierError(f"Merging gave {name!r} the shape {list(after.shape)}, not {list(before.shape)}.",
                                "The LoRA belongs to another model.")
         written = _cast(after, dtype, name)
-        rounding.add(before, after.float(), written)
+        rounding.add(before, after.float(), stored(written))
         return written
 
     return Entry(dtype, tensor.shape, make)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..checkpoint.entry import FileRange
 from ..checkpoint.folder import component_entries, model_folder
+from ..checkpoint.scaled import unscaled
 from ..checkpoint.source import Source, open_file
 from ..errors import AtelierError
 from .detect import component_config, family_of_shapes, what_else
@@ -27,6 +28,9 @@ from .vae_keys import current_name, original_attention
 
 COMPUTED = ("embeddings.position_ids", "logit_scale")
 """Endings of tensors that no model needs: position ids, which every reader computes, and the scale of CLIP's loss."""
+
+UNET_PLACES = (UNET_PREFIX, "diffusion_model.", "")
+"""What stands before the UNet's names in a file: of a checkpoint, and of files that hold nothing else."""
 
 _WRAPPERS = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod)\.")
 
@@ -128,7 +132,7 @@ def read_layout(path: Path) -> ModelLayout:
         AtelierError: the path is no Stable Diffusion model; the message says what it lacks.
     """
     path = model_folder(path)
-    return _of_folder(path) if path.is_dir() else _of_file(_unwrapped(open_file(path)))
+    return _of_folder(path) if path.is_dir() else _of_file(_plain(_unwrapped(open_file(path))))
 
 
 # --- single files ---------------------------------------------------------------------------------------------------
@@ -137,6 +141,13 @@ def _unwrapped(source: Source) -> Source:
     """The source without what training in parallel (`module.`) and compiling (`_orig_mod.`) put into its names."""
     plain = {_WRAPPERS.sub("", name): entry for name, entry in source.entries.items()}
     return replace(source, entries=plain) if len(plain) == len(source.entries) else source
+
+
+def _plain(source: Source) -> Source:
+    """The source with weights that are numbers times a scale as their products, if it has a UNet at all; what else it
+    may be is told by its names."""
+    firsts = {f"{prefix}input_blocks.0.0.weight" for prefix in UNET_PLACES} | {"conv_in.weight"}
+    return source if firsts.isdisjoint(source.entries) else unscaled(source)
 
 
 def _of_file(source: Source) -> ModelLayout:
@@ -167,7 +178,7 @@ def _of_file(source: Source) -> ModelLayout:
 
 def _unet(source: Source) -> tuple[dict[str, LazyTensor], set[str]]:
     """The UNet under diffusers names, and its names in the file. A file may hold a bare UNet in either layout."""
-    for prefix in (UNET_PREFIX, "diffusion_model.", ""):
+    for prefix in UNET_PLACES:
         stored = _below(source, prefix)
         if "input_blocks.0.0.weight" in stored:
             table = unet_table(UNetLayout.from_original(stored.keys()))
@@ -236,8 +247,8 @@ def _of_folder(path: Path) -> ModelLayout:
 def _folder_part(path: Path, component: str) -> dict[str, LazyTensor]:
     """A component's tensors under the names of current diffusers."""
     rename = current_name if component == "vae" else str if component == "unet" else with_root
-    return {rename(name): LazyTensor.of(entry) for name, entry in component_entries(path / component).items()
-            if not name.endswith(COMPUTED)}
+    source = unscaled(Source(path, component_entries(path / component)))
+    return {rename(name): LazyTensor.of(entry) for name, entry in source.entries.items() if not name.endswith(COMPUTED)}
 
 
 def _shapes(tensors: Mapping[str, LazyTensor]) -> dict[str, Shape]:

@@ -19,7 +19,8 @@ def add(verbs: Any) -> None:
     parser.add_argument("source", type=Path, metavar="SRC", help=".safetensors, .ckpt or a diffusers folder")
     parser.add_argument("destination", type=Path, metavar="DST",
                         help="a name ending in .safetensors gets a single file, any other a diffusers folder")
-    parser.add_argument("--precision", choices=list(PRECISIONS), default=ConvertOptions.precision)
+    parser.add_argument("--precision", choices=list(PRECISIONS), default=ConvertOptions.precision,
+                        help="of the written weights; fp8 (single files only) has a scale for each layer")
     parser.add_argument("--no-prune", dest="prune", action="store_false",
                         help="keep averaged (EMA) weights and what else no model reads (single files only)")
     parser.add_argument("--prediction-type", choices=("auto", *PREDICTION_TYPES),
