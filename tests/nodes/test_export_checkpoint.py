@@ -45,3 +45,16 @@ def test_a_lora_of_another_model_raises_an_error(nodes: dict[str, Any], pack: Mo
     with pytest.raises(error, match="do not fit tiny"):
         nodes["AtelierExportCheckpoint"].execute(model, "merged", "keep", 1.0, core_lora(width=64))
     assert [path.name for path in (models / "checkpoints").iterdir()] == ["tiny.safetensors"]
+
+
+def test_single_files_may_be_float8_and_folders_may_not(nodes: dict[str, Any], pack: ModuleType, models: Path) -> None:
+    offered = {node: next(socket.options for socket in nodes[node].define_schema().inputs if socket.id == "precision")
+               for node in ("AtelierExportCheckpoint", "AtelierConvertCheckpoint")}
+    assert offered["AtelierConvertCheckpoint"] == ["keep", "fp16", "bf16", "fp32"]
+    assert offered["AtelierExportCheckpoint"] == [*offered["AtelierConvertCheckpoint"], "fp8"]
+    checkpoint = write_sd1(models / "checkpoints" / "tiny.safetensors", shape="tiny")
+    model = pack_module(pack, "atelier.models.open").open_model(checkpoint)
+    name, report = nodes["AtelierExportCheckpoint"].execute(model, "small", "fp8", 1.0).result
+    assert "in float8_e4m3fn" in report
+    written = load_file(models / "checkpoints" / name)
+    assert written[f"model.diffusion_model.{LAYER}.weight"].dtype == torch.float8_e4m3fn
