@@ -85,12 +85,11 @@ class Trainer:
     def _arrange(self) -> None:
         """Have the network compute in the way that suits the device: a processor is given weights in its kernels'
         layout, and a card fewer kernels."""
-        if self.device.type == "cpu":
-            prepack_frozen(self.denoiser.network)
-            return
-        for component in self.denoiser.components.values():
-            fuse_adapters(component)
-            drop_divisions(component)
+        prepack_frozen(self.denoiser.network)  # does nothing elsewhere than on a processor
+        if self.device.type == "cuda":  # and ROCm; other devices' kernels were not tried
+            for component in self.denoiser.components.values():
+                fuse_adapters(component)
+                drop_divisions(component)
 
     @property
     def notes(self) -> tuple[str, ...]:

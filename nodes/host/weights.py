@@ -11,7 +11,6 @@ import comfy.sd
 import folder_paths
 
 from ...atelier.errors import AtelierError
-from . import other_kinds
 
 if TYPE_CHECKING:
     import torch
@@ -87,6 +86,8 @@ def apply_lora(model: Any, clip: Any, state: dict[str, torch.Tensor], strength_m
     Raises:
         AtelierError: no tensor of the LoRA fits; the host itself would silently apply nothing.
     """
+    from . import other_kinds  # with the tables of LoRA files, which loading the pack does not need
+
     keys: dict[str, Any] = {}
     if model is not None:
         keys = comfy.lora.model_lora_keys_unet(model.model, keys)
