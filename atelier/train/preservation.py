@@ -11,6 +11,9 @@ It needs no pictures of the class, as prior preservation does (Ruiz et al. 2022,
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -19,9 +22,8 @@ from ..dataset.types import TrainingSet
 from ..errors import AtelierError
 from .adapters import Adapters
 from .batch_loader import ClassBatch
-from .compiled_unet import CompiledUNet
 from .denoiser import Denoiser
-from .objective import squared_error
+from .objective import Objective
 from .request.request import TrainRequest
 
 
@@ -45,14 +47,15 @@ def check_preservation(request: TrainRequest, data: TrainingSet) -> None:
                            f"{data.trigger!r}.", "Write it into the captions.")
 
 
-def drift(denoiser: Denoiser, network: CompiledUNet, adapters: Adapters, given: ClassBatch, noisy: Tensor,
-          levels: Tensor) -> Tensor:
+def drift(denoiser: Denoiser, network: Callable[..., Any], objective: Objective, adapters: Adapters,
+          given: ClassBatch, noisy: Tensor, levels: Tensor) -> Tensor:
     """Mean over the batch of each sample's squared difference from what the network predicts without its adapters. A
     scalar, with gradients for the adapters.
 
     Args:
         denoiser: The model.
         network: What stands for its network with adapters.
+        objective: Knows what a difference between predictions is, whichever form they have.
         adapters: On the network.
         given: The class's side of the batch.
         noisy: [B, …], float32.
@@ -62,4 +65,4 @@ def drift(denoiser: Denoiser, network: CompiledUNet, adapters: Adapters, given: 
         # The plain network: without adapters it would only be compiled once more.
         before = denoiser.predict(denoiser.network, noisy, levels, given.conditions, ())
     now = denoiser.predict(network, noisy, levels, given.conditions, ())
-    return (squared_error(now, before) * given.weights).mean()
+    return (objective.errors(now, before, levels) * given.weights).mean()

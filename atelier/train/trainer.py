@@ -252,7 +252,8 @@ class Trainer:
                                   mask=inputs.mask)
         held = self.loader.class_of(batch[piece]) if self.request.preservation else None
         if held is not None:
-            yield self.request.preservation * drift(self.denoiser, self.unet, self.adapters, held, noisy, levels)
+            far = drift(self.denoiser, self.unet, self.objective, self.adapters, held, noisy, levels)
+            yield self.request.preservation * far
 
     def _predict(self, network: Callable[..., Any], inputs: TrainBatch, noisy: Tensor, levels: Tensor) -> Tensor:
         return self.denoiser.predict(network, noisy, levels, inputs.conditions, inputs.captions)

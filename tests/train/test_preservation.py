@@ -168,7 +168,7 @@ def test_a_run_encodes_what_it_holds(run: Any, pictures: TrainingSet, monkeypatc
     data = replace(pictures, trigger="fox", samples=tuple(replace(sample, captions=("a fox, red",))
                                                           for sample in pictures.samples))
     held: list[float] = []
-    monkeypatch.setattr(trainer_module, "drift", lambda *given: held.append(len(given[3].weights)) or drift(*given))
+    monkeypatch.setattr(trainer_module, "drift", lambda *given: held.append(len(given[4].weights)) or drift(*given))
     run(request=REQUEST.override(DOG), data=data)
     assert held == [1, 1, 1]
 
