@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ..models.families import family_of
 from ..models.handle import DiffusersModel
+from .captions import class_captions, with_class
 from .store import PackStore, Row
 from .types import Crop, Resolution, Sample, TrainingSet
 
@@ -92,11 +93,13 @@ class EncodedSet:
     Args:
         data: The training set, with the caption variants that were encoded.
         cache: Holds every row that `data` needs.
+        class_word: Whose captions are encoded as well; see `class_text`.
     """
 
-    def __init__(self, data: TrainingSet, cache: Cache) -> None:
+    def __init__(self, data: TrainingSet, cache: Cache, class_word: str = "") -> None:
         self._data = data
         self._cache = cache
+        self._class_word = class_word
         self.items: tuple[EncodedItem, ...] = tuple(self._item(i, sample) for i, sample in enumerate(data.samples))
         self._load_into_memory()
 
@@ -120,6 +123,12 @@ class EncodedSet:
         """The conditioning of one caption, by name and without a batch dimension: for CLIP "embeds" [77, D] and, where
         the model has it, "pooled" [P]."""
         return self._text(self.caption(index, variant))
+
+    def class_text(self, index: int, variant: int) -> Row | None:
+        """The conditioning of one caption with the class word in the trigger's place, as `text` gives it. None where
+        the caption does not contain the trigger, or no class word was given."""
+        caption = with_class(self.caption(index, variant), self._data.trigger, self._class_word)
+        return None if caption is None else self._text(caption)
 
     def empty_text(self) -> Row:
         """The conditioning of the empty caption, as `text` gives it."""
@@ -149,6 +158,7 @@ class EncodedSet:
         flips = (False, True) if self._data.flip else (False,)
         pictures = {latent_key(sample, self._data.resolution_of(sample), flip) for sample in samples for flip in flips}
         captions = {text_key(caption) for sample in samples for caption in (*sample.captions, "")}
+        captions |= {text_key(caption) for caption in class_captions(self._data, self._class_word)}
         if self._cache.latents.size(pictures) + self._cache.texts.size(captions) <= IN_MEMORY_BYTES:
             self._cache.latents.hold(pictures)
             self._cache.texts.hold(captions)

@@ -48,6 +48,22 @@ def with_trigger(caption: str, trigger: str) -> str:
     return f"{trigger}, {caption}" if caption else trigger
 
 
+def with_class(caption: str, trigger: str, word: str) -> str | None:
+    """`caption` with the class word in the trigger's place: "ohwx in the snow" and "ohwx dog in the snow" both become
+    "dog in the snow". None where the caption does not contain the trigger as a word, or there is none."""
+    if not trigger or not word:
+        return None
+    changed, count = re.subn(rf"(?<!\w){re.escape(trigger)}(?:\s+{re.escape(word)})?(?!\w)", lambda _: word, caption,
+                             flags=re.IGNORECASE)
+    return changed if count else None
+
+
+def class_captions(data: TrainingSet, word: str) -> list[str]:
+    """What `with_class` makes of the captions of a training set, each once."""
+    found = (with_class(caption, data.trigger, word) for sample in data.samples for caption in sample.captions)
+    return list(dict.fromkeys(caption for caption in found if caption is not None))
+
+
 def typical_caption(data: TrainingSet) -> str:
     """The caption of the first picture that is trained on as one line, to try a LoRA with; empty where it has none."""
     return " ".join(next((sample.captions[0] for sample in data.samples if not sample.prior), "").split())

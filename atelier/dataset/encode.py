@@ -18,7 +18,7 @@ from ..models.handle import DiffusersModel
 from ..pictures.decode import strict_decoding
 from ..progress import Progress
 from .cache import Cache, EncodedSet, latent_key, text_key
-from .captions import with_variants
+from .captions import class_captions, with_variants
 from .encoders import CaptionEncoder, LatentEncoder, PictureEncoder, TextEncoder, finite
 from .parallel import in_order
 from .prepare import prepare
@@ -45,7 +45,7 @@ class Encoders:
 
 def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: torch.device | str, dtype: torch.dtype,
            batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0,
-           tag_dropout: float = 0.0) -> EncodedSet:
+           tag_dropout: float = 0.0, class_word: str = "") -> EncodedSet:
     """Encode the part of `data` that the folder `cache` lacks with a model on disk, and return the encoded set.
 
     Args:
@@ -59,6 +59,7 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
         variants: As `encode_with`.
         keep_tokens: As `encode_with`.
         tag_dropout: As `encode_with`.
+        class_word: As `encode_with`.
 
     Raises:
         AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
@@ -66,19 +67,19 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
     device = torch.device(device)
     return encode_with(_encoders(model, device, dtype), data, Cache.open(cache, model, device, dtype), device=device,
                        batch_size=batch_size, progress=progress, variants=variants, keep_tokens=keep_tokens,
-                       tag_dropout=tag_dropout)
+                       tag_dropout=tag_dropout, class_word=class_word)
 
 
 def encode_share(data: TrainingSet, model: DiffusersModel, cache: Path, share: Share, *, device: torch.device,
                  dtype: torch.dtype, batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0,
-                 tag_dropout: float = 0.0) -> None:
+                 tag_dropout: float = 0.0, class_word: str = "") -> None:
     """Encode one of several shares of what the folder `cache` lacks. `encode` finds all of them there later.
 
     Args and errors: as `encode`; `share` says which, of how many.
     """
     data = with_variants(data, variants, keep_tokens, seed=0, tag_dropout=tag_dropout)
     _fill(_encoders(model, device, dtype), data, Cache.open(cache, model, device, dtype), device=device,
-          batch_size=batch_size, progress=progress, share=share)
+          batch_size=batch_size, progress=progress, class_word=class_word, share=share)
 
 
 def _encoders(model: DiffusersModel, device: torch.device, dtype: torch.dtype) -> Encoders:
@@ -87,7 +88,8 @@ def _encoders(model: DiffusersModel, device: torch.device, dtype: torch.dtype) -
 
 
 def encode_with(encoders: Encoders, data: TrainingSet, store: Cache, *, device: torch.device, batch_size: int,
-                progress: Progress, variants: int = 1, keep_tokens: int = 0, tag_dropout: float = 0.0) -> EncodedSet:
+                progress: Progress, variants: int = 1, keep_tokens: int = 0, tag_dropout: float = 0.0,
+                class_word: str = "") -> EncodedSet:
     """Encode the part of `data` that `store` lacks, and return the encoded set.
 
     Each batch is written at once: an interrupted or killed run loses at most one. Batches are formed over the whole
@@ -103,21 +105,22 @@ def encode_with(encoders: Encoders, data: TrainingSet, store: Cache, *, device: 
         variants: Orders of each comma-separated caption to encode, the original included (see `captions.variants`).
         keep_tokens: Leading parts of a caption that stay in place in all of them.
         tag_dropout: Probability that another part is left out of a variant.
+        class_word: Captions are encoded with this word in the trigger's place as well; empty: they are not.
 
     Raises:
         AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
     """
     data = with_variants(data, variants, keep_tokens, seed=0, tag_dropout=tag_dropout)
-    _fill(encoders, data, store, device=device, batch_size=batch_size, progress=progress)
-    return EncodedSet(data, store)
+    _fill(encoders, data, store, device=device, batch_size=batch_size, progress=progress, class_word=class_word)
+    return EncodedSet(data, store, class_word)
 
 
 def _fill(encoders: Encoders, data: TrainingSet, store: Cache, *, device: torch.device, batch_size: int,
-          progress: Progress, share: Share = (0, 1)) -> None:
+          progress: Progress, class_word: str, share: Share = (0, 1)) -> None:
     """Add to `store` what it lacks of `data`, which has its caption variants: a share of the batches."""
     number, shares = share
     pictures = _missing_pictures(data, store.latents, batch_size)[number::shares]
-    captions = _missing_captions(data, store.texts)[number::shares]
+    captions = _missing_captions(data, store.texts, class_word)[number::shares]
     counted = _Progress(progress, sum(map(len, pictures)) + sum(map(len, captions)))
     if pictures:
         encode_pictures(pictures, data, encoders.pictures(), store.latents,
@@ -207,10 +210,13 @@ def _missing_pictures(data: TrainingSet, store: PackStore, batch_size: int) -> l
     return _filtered(batches, is_missing)
 
 
-def _missing_captions(data: TrainingSet, store: PackStore) -> list[list[str]]:
-    """Distinct captions without a cached embedding, the empty caption included, in batches."""
-    captions = list(dict.fromkeys(["", *(caption for sample in data.samples for caption in sample.captions)]))
-    return _filtered(_chunks(captions, TEXT_BATCH), lambda caption: text_key(caption) not in store)
+def _missing_captions(data: TrainingSet, store: PackStore, class_word: str) -> list[list[str]]:
+    """Distinct captions without a cached embedding, the empty caption included, in batches. Those with the class word
+    have batches of their own, so that the others' bits do not depend on it."""
+    captions = dict.fromkeys(["", *(caption for sample in data.samples for caption in sample.captions)])
+    further = [caption for caption in class_captions(data, class_word) if caption not in captions]
+    batches = _chunks(list(captions), TEXT_BATCH) + _chunks(further, TEXT_BATCH)
+    return _filtered(batches, lambda caption: text_key(caption) not in store)
 
 
 def _chunks(items: Sequence[T], size: int) -> list[list[T]]:

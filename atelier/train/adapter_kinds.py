@@ -63,8 +63,11 @@ def settle(module: nn.Module) -> None:
 
 
 def _forward(layer: Any, inputs: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    base, delta = layer.base_layer, layer.get_delta_weight(ADAPTER)
+    base = layer.base_layer
     result = base(inputs, *args, **kwargs)
+    if layer.disable_adapters:
+        return result
+    delta = layer.get_delta_weight(ADAPTER)
     own = inputs.to(delta.dtype)
     change = functional.conv2d(own, delta, None, base.stride, base.padding, base.dilation, base.groups) if isinstance(
         base, nn.Conv2d) else functional.linear(own, delta)

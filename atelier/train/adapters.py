@@ -259,6 +259,21 @@ class Adapters:
         finally:
             self.load(kept)
 
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Have the components compute as if they had no adapters meanwhile. Only for passes without gradients."""
+        from peft.tuners.tuners_utils import BaseTunerLayer
+
+        layers: list[Any] = [layer for module in self.components.values() for layer in module.modules()
+                             if isinstance(layer, BaseTunerLayer)]
+        try:
+            for layer in layers:  # PEFT's own switch also takes the adapters' gradients away
+                layer._disable_adapters = True
+            yield
+        finally:
+            for layer in layers:
+                layer._disable_adapters = False
+
     def weights(self, tensors: list[Tensor] | None = None) -> dict[str, Adapter]:
         """`tensors` (or the masters) as LoRA weights on the CPU."""
         parts: dict[str, dict[str, Tensor]] = {}

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..dataset.cache import EncodedSet
+from ..dataset.store import Row
 from .bucket_sampler import Batch, SampleUse
 from .denoiser import stacked
 
@@ -32,6 +33,16 @@ class TrainBatch:
     """[B, 1, …, h, w]; None when no picture has one."""
     weights: Tensor
     """[B] loss weights: prior-preservation pictures have their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassBatch:
+    """What holds the class in one batch of B pictures."""
+
+    conditions: tuple[Piece, ...]
+    """As a `TrainBatch` has it, of the captions with the class word in the trigger's place."""
+    weights: Tensor
+    """[B]: 1 where the caption contains the trigger, else 0."""
 
 
 class BatchLoader:
@@ -59,16 +70,29 @@ class BatchLoader:
                             for use in batch])
         masks = [self._keep(("mask", use.index, use.flip), lambda use=use: self._mask(use)).get("mask")
                  for use in batch]
-        conditions = tuple({**(self._text(use) if self.cached_text else {}),
-                       **self._keep(("size", use.index, use.flip), lambda use=use: self._size(use))} for use in batch)
+        conditions = tuple({**(self._text(use) if self.cached_text else {}), **self._sizes(use)} for use in batch)
         weights = tuple(self.prior_weight if self.data.items[use.index].prior else 1.0 for use in batch)
         mean, mask = moments["mean"], None
         if any(one is not None for one in masks):
             mask = torch.stack([torch.ones_like(mean[0, :1]) if one is None else one for one in masks])
-        kept = self._keep(("weights", weights), lambda: {"weights": torch.tensor(weights)})
         return TrainBatch(mean=mean, std=moments["std"], conditions=conditions, mask=mask,
                           captions=tuple(self._caption(use) for use in batch),
-                          weights=kept["weights"])
+                          weights=self._weights(weights))
+
+    def class_of(self, batch: Batch) -> ClassBatch | None:
+        """What holds the class in `batch`; None where none of its captions contains the trigger."""
+        texts = [self._class_text(use) for use in batch]
+        if not any(texts):
+            return None
+        conditions = tuple({**(text or self._text(use)), **self._sizes(use)}
+                           for use, text in zip(batch, texts, strict=True))
+        return ClassBatch(conditions=conditions, weights=self._weights(tuple(float(bool(text)) for text in texts)))
+
+    def _weights(self, weights: tuple[float, ...]) -> Tensor:
+        return self._keep(("weights", weights), lambda: {"weights": torch.tensor(weights)})["weights"]
+
+    def _sizes(self, use: SampleUse) -> Piece:
+        return self._keep(("size", use.index, use.flip), lambda: self._size(use))
 
     def _moments(self, use: SampleUse) -> Piece:
         mean, std = self.data.moments(use.index, use.flip)
@@ -86,8 +110,18 @@ class BatchLoader:
         key = ("text", -1, 0) if use.without_caption else ("text", use.index, use.variant)
         return self._keep(key, lambda: self._row(use))
 
+    def _class_text(self, use: SampleUse) -> Piece:
+        """Empty where the caption does not contain the trigger."""
+        if use.without_caption:
+            return {}
+        return self._keep(("class", use.index, use.variant),
+                          lambda: self._typed(self.data.class_text(use.index, use.variant) or {}))
+
     def _row(self, use: SampleUse) -> Piece:
-        row = self.data.empty_text() if use.without_caption else self.data.text(use.index, use.variant)
+        return self._typed(self.data.empty_text() if use.without_caption else
+                           self.data.text(use.index, use.variant))
+
+    def _typed(self, row: Row) -> Piece:
         return {name: tensor.to(self.dtype) if tensor.is_floating_point() else tensor for name, tensor in row.items()}
 
     def _caption(self, use: SampleUse) -> str:

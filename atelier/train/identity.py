@@ -70,7 +70,8 @@ def run_identity(request: TrainRequest, model: TrainableModel, data: TrainingSet
 _LATER: dict[str, Any] = {
     "tag_dropout": 0.0, "optimizer_args": "", "lora_plus_ratio": 1.0, "schedule_cycles": 3, "schedule_power": 2.0,
     "loss": "mse", "huber_c": 0.1, "huber_schedule": "snr", "min_timestep": 0, "max_timestep": 1000,
-    "rank_dropout": 0.0, "target_pattern": "", "rank_pattern": "", "lokr_factor": -1, "init_weights": "default"}
+    "rank_dropout": 0.0, "target_pattern": "", "rank_pattern": "", "lokr_factor": -1, "init_weights": "default",
+    "preservation_class": "", "preservation_weight": 1.0}
 """Fields that came after runs had been named, with the value that trains as those did."""
 
 

@@ -66,7 +66,7 @@ def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionCon
         AtelierError: there is no memory for one picture; else as `encode`.
     """
     how: Any = dict(device=device, dtype=dtype, progress=progress, variants=options.caption_variants,
-               keep_tokens=options.keep_tokens, tag_dropout=options.tag_dropout)
+               keep_tokens=options.keep_tokens, tag_dropout=options.tag_dropout, class_word=options.preservation_class)
     if processes.count > 1:
         share = sharers(place.cache, processes)
         with processes.together():

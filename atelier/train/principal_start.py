@@ -58,6 +58,8 @@ def subtract_start(layer: nn.Module, adapter: str, down: Tensor, up: Tensor) -> 
 
 def _without_start(adapter: str, down: Tensor, up: Tensor, layer: Any, inputs: tuple[Tensor, ...], output: Tensor
                    ) -> Tensor:
+    if layer.disable_adapters:
+        return output
     (given, *_), base = inputs, layer.get_base_layer()
     given = given.to(down.dtype)
     if isinstance(base, nn.Conv2d):

@@ -29,6 +29,7 @@ from .loop import Loop
 from .metadata import lora_metadata
 from .plot import loss_plot
 from .preparation import check_masks
+from .preservation import check_preservation
 from .processes import ALONE, Processes
 from .random_state import random_state_kept
 from .report import RunResult, TrainReport
@@ -183,6 +184,7 @@ def _complete(folder: RunFolder) -> RunResult | None:
 
 def _train(job: _Job) -> RunResult:
     check_monitor(job.request)
+    check_preservation(job.request, job.data)
     processes = job.processes
     job.model.check()
     cut = job.model.cut_captions(job.data)

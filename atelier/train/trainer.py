@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from .loss_scale import LossScale
 from .mkldnn_prepack import prepack_frozen
 from .nested_state import restore
 from .optimizers import make_optimizer, rate_factor, reads_of, set_rate, step_where, update_average
+from .preservation import drift
 from .processes import ALONE, Processes
 from .random_state import random_stream
 from .request.request import TrainRequest
@@ -184,11 +185,11 @@ class Trainer:
             seed = derived_seed("step", self.request.seed, step, index)
             for piece in self.cut.pieces(len(batch)):
                 share = (piece.stop - piece.start) / len(batch)
-                loss = self._loss(batch, piece, seed)
-                scaled = loss * loss_scale.value if loss_scale.on else loss
-                (scaled * (share / len(batches))).backward()
-                self.adapters.accumulate_gradients(inverse)
-                total += loss.detach() * share / len(batches)
+                for loss in self._losses(batch, piece, seed):
+                    scaled = loss * loss_scale.value if loss_scale.on else loss
+                    (scaled * (share / len(batches))).backward()
+                    self.adapters.accumulate_gradients(inverse)
+                    total += loss.detach() * share / len(batches)
         return total
 
     @torch.no_grad()
@@ -226,9 +227,10 @@ class Trainer:
                                    levels)
         return self.objective.errors(prediction, self.objective.target(inputs.mean, noise, levels), levels, inputs.mask)
 
-    def _loss(self, batch: Batch, piece: slice, seed: int) -> Tensor:
-        """The mean loss of a piece of a batch. Random numbers are drawn for the whole batch, so that a picture gets the
-        same ones however the batch is cut."""
+    def _losses(self, batch: Batch, piece: slice, seed: int) -> Iterator[Tensor]:
+        """The parts of the mean loss of a piece of a batch. Random numbers are drawn for the whole batch, so that a
+        picture gets the same ones however the batch is cut. A part is computed once the gradients of the one before
+        were taken: what autograd keeps is there for one pass at a time."""
         inputs = self.loader(batch[piece])
         stream = random_stream(self.device, seed)
         shape, noise_offset = (len(batch), *inputs.mean.shape[1:]), self.request.loss.noise_offset
@@ -244,9 +246,14 @@ class Trainer:
         if self.request.lora.dropout or self.request.lora.rank_dropout:
             # PEFT's dropout draws from the global stream, which `Loop` restores; other pieces, other masks.
             torch.manual_seed(derived_seed("dropout", seed, piece.start) if piece.start else seed)
-        prediction = self._predict(self.unet, inputs, self.objective.noisy(latents, noise, levels), levels)
-        return self.objective.loss(prediction, self.objective.target(latents, noise, levels), levels,
-                                   weights=inputs.weights, mask=inputs.mask)
+        noisy = self.objective.noisy(latents, noise, levels)
+        yield self.objective.loss(self._predict(self.unet, inputs, noisy, levels),
+                                  self.objective.target(latents, noise, levels), levels, weights=inputs.weights,
+                                  mask=inputs.mask)
+        held = self.loader.class_of(batch[piece]) if self.request.preservation else None
+        if held is not None:
+            far = drift(self.denoiser, self.unet, self.objective, self.adapters, held, noisy, levels)
+            yield self.request.preservation * far
 
     def _predict(self, network: Callable[..., Any], inputs: TrainBatch, noisy: Tensor, levels: Tensor) -> Tensor:
         return self.denoiser.predict(network, noisy, levels, inputs.conditions, inputs.captions)

@@ -41,7 +41,7 @@ def test_moments_are_diffusers_own(data: TrainingSet, model: DiffusersModel, tmp
 
 
 def test_embeddings_are_transformers_own(data: TrainingSet, model: DiffusersModel, tmp_path: Path) -> None:
-    got = encoded(data, model, tmp_path / "cache", variants=3, keep_tokens=1)
+    got = encoded(data, model, tmp_path / "cache", variants=3, keep_tokens=1, class_word="dog")
     stack = load.load_text(model)
     encoder, tokenizer = stack.encoders["text_encoder"], stack.tokenizers["text_encoder"]
 
@@ -58,6 +58,9 @@ def test_embeddings_are_transformers_own(data: TrainingSet, model: DiffusersMode
             row = got.text(index, number)
             assert set(row) == {"embeds"} and row["embeds"].shape[0] == 77
             torch.testing.assert_close(row["embeds"], expected(text), rtol=1e-4, atol=1e-5)
+            held = got.class_text(index, number)
+            assert held is not None
+            torch.testing.assert_close(held["embeds"], expected(text.replace("sks", "dog")), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(got.empty_text()["embeds"], expected(""), rtol=1e-4, atol=1e-5)
     assert len({got.text(0, n)["embeds"].sum().item() for n in range(3)}) == 3
 

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from itertools import permutations
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from atelier.dataset.captions import check_template, fill_template, variants, with_trigger, with_variants
+from atelier.dataset.captions import (
+    check_template,
+    class_captions,
+    fill_template,
+    variants,
+    with_class,
+    with_trigger,
+    with_variants,
+)
 from atelier.dataset.types import Sample, TrainingSet
 from atelier.errors import AtelierError
 
@@ -103,3 +112,22 @@ def test_a_training_set_gets_variants(tmp_path_factory: pytest.TempPathFactory) 
     assert more.samples[0].captions == (*variants("a, b, c", 3, 0, 0), "one sentence")
     assert with_variants(data, 1, 0, seed=0) == data
     assert more.digest != data.digest
+
+
+@pytest.mark.parametrize(("caption", "expected"), [
+    ("ohwx in the snow", "dog in the snow"), ("a photo of OHWX dog, snow", "a photo of dog, snow"),
+    ("ohwx, ohwx", "dog, dog"), ("ohwx dogs", "dog dogs"), ("ohwxy", None), ("snow", None), ("", None)])
+def test_the_class_word_takes_the_triggers_place(caption: str, expected: str | None) -> None:
+    assert with_class(caption, "ohwx", "dog") == expected
+    assert with_class(caption, "", "dog") is None and with_class(caption, "ohwx", "") is None
+
+
+def test_words_are_no_patterns() -> None:
+    assert with_class("a c++ in the snow", "c++", r"\1 .") == r"a \1 . in the snow"
+
+
+def test_class_captions_are_listed_once() -> None:
+    samples = tuple(Sample(image=Path("a.png"), captions=captions, digest="", size=(8, 8))
+                    for captions in [("ohwx, red", "red"), ("dog, red", "ohwx, blue"), ("ohwx, red",)])
+    data = TrainingSet(samples=samples, trigger="ohwx")
+    assert class_captions(data, "dog") == ["dog, red", "dog, blue"] and class_captions(data, "") == []

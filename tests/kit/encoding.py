@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ SIZES = [(96, 64), (64, 96), (80, 80), (96, 64), (70, 64)]
 BUCKETS = Resolution(64, Crop.BUCKET, bucket_step=8)
 
 
-def encoded(data: TrainingSet, model: DiffusersModel, cache: Path, progress: Progress | None = None, **options: int):
+def encoded(data: TrainingSet, model: DiffusersModel, cache: Path, progress: Progress | None = None, **options: Any):
     return encode(data, model, cache, device="cpu", dtype=torch.float32, batch_size=options.pop("batch_size", 2),
                   progress=progress or Progress(), **options)
 

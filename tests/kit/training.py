@@ -58,6 +58,10 @@ class MemorySet:
     def text(self, index: int, variant: int) -> dict[str, Tensor]:
         return {"embeds": _normal(1000 + index * 10 + variant, 77, WIDTH)}
 
+    def class_text(self, index: int, variant: int) -> dict[str, Tensor] | None:
+        """Prior pictures' captions have no trigger."""
+        return None if self.items[index].prior else {"embeds": _normal(5000 + index * 10 + variant, 77, WIDTH)}
+
     def empty_text(self) -> dict[str, Tensor]:
         return {"embeds": torch.zeros(77, WIDTH)}
 

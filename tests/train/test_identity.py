@@ -36,7 +36,7 @@ WEIGHTS: dict[str, Any] = {
     "min_snr_gamma": 1.0, "noise_offset": 0.2, "prior_weight": 0.1, "caption_dropout": 0.9, "holdout": False,
     "steps": 4, "seed": 1, "optimizer": "sgd", "optimizer_args": "eps=0.1", "lora_plus_ratio": 4.0, "loss": "smooth_l1",
     "min_timestep": 500, "max_timestep": 300, "rank_dropout": 0.5, "target_pattern": r".*attn1\.to_q",
-    "rank_pattern": "to_k = 2", "init_weights": "pissa"}
+    "rank_pattern": "to_k = 2", "init_weights": "pissa", "preservation_class": "dog"}
 """Fields that change the weights after any step, and another value of each."""
 
 CHOICE: dict[str, Any] = {"monitor": "epoch", "patience": 1, "min_delta": 9.0, "validation_timesteps": 16,
@@ -53,7 +53,7 @@ NEITHER: dict[str, Any] = {
 ELSEWHERE = {
     "text_learning_rate", "train_text_encoder", "caption_variants", "keep_tokens", "tag_dropout", "compile",
     "precision", "epochs", "level_distribution", "level_shift", "shift_value", "schedule_cycles", "schedule_power",
-    "huber_c", "huber_schedule", "init_lora", "lokr_factor"}
+    "huber_c", "huber_schedule", "init_lora", "lokr_factor", "preservation_weight"}
 """Fields whose effect on weights needs packages, a text encoder, encoded captions, a compiler, another processor, a
 flow model, a file or another field; their own tests show it."""
 
@@ -152,6 +152,7 @@ def test_tag_dropout_is_another_run_and_none_of_it_the_runs_from_before(model: D
 @pytest.mark.parametrize(("with_it", "field"), [
     ({"schedule": "cosine_with_restarts"}, {"schedule_cycles": 2}),
     ({"schedule": "polynomial"}, {"schedule_power": 1.5}),
+    ({"preservation_class": "dog"}, {"preservation_weight": 0.5}),
     ({"loss": "huber"}, {"huber_c": 0.5}), ({"loss": "huber"}, {"huber_schedule": "constant"})], ids=str)
 def test_what_depends_on_another_field_counts(with_it: dict[str, Any], field: dict[str, Any], base: Trained,
                                               model: DiffusersModel, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...errors import AtelierError
+from ...fields import check_text
 from .checks import check_types, require, require_fraction, require_not_negative, require_one_of, require_positive
 from .keyword_arguments import keyword_arguments
 
@@ -92,6 +93,8 @@ class LossConfig:
     (https://www.crosslabs.org/blog/diffusion-with-offset-noise)."""
     prior_weight: float = 1.0
     """Loss weight of prior-preservation pictures (DreamBooth, https://arxiv.org/abs/2208.12242)."""
+    preservation_weight: float = 1.0
+    """Weight of what `preservation_class` adds to the loss; 0 adds nothing."""
     loss: str = "mse"
     """Of a pixel's error e: "mse", e²; "huber", 2c (√(e² + c²) − c); or "smooth_l1", 2 (√(e² + c²) − c). The last two
     let few large errors, as damaged or foreign pictures make them, weigh less (pseudo-Huber,
@@ -104,7 +107,7 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         check_types(self)
-        require_not_negative(self, "min_snr_gamma", "noise_offset", "prior_weight")
+        require_not_negative(self, "min_snr_gamma", "noise_offset", "prior_weight", "preservation_weight")
         require_one_of(self, "loss", LOSSES)
         require_one_of(self, "huber_schedule", HUBER_SCHEDULES)
         require(0 < self.huber_c <= 1, "huber_c", self.huber_c, "Choose a number above 0, up to 1.")
@@ -126,6 +129,9 @@ class CaptionConfig:
     """Leading comma-separated parts of a caption that shuffling leaves in place."""
     tag_dropout: float = 0.0
     """Probability that each further part is left out of a variant, so that none is learnt only beside the others."""
+    preservation_class: str = ""
+    """The word for what the subject is one of, such as "dog". With it in the trigger's place the network is held to
+    what it predicts untrained, in each step (see `atelier.train.preservation`); empty: it is not."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -134,6 +140,9 @@ class CaptionConfig:
         if self.tag_dropout and self.caption_variants == 1:
             raise AtelierError(f"tag_dropout is {self.tag_dropout:g}, but caption_variants is 1: there is no variant "
                                "to leave tags out of.", "Set caption_variants to 4 or more, or tag_dropout to 0.")
+        check_text("preservation_class", self.preservation_class)
+        require(self.preservation_class == self.preservation_class.strip(), "preservation_class",
+                repr(self.preservation_class), "Leave out the spaces around it.")
         require_positive(self, "caption_variants")
         require_not_negative(self, "keep_tokens")
 

@@ -54,7 +54,15 @@ class TrainRequest:
         require(self.lora.kind in ("lora", "dora") or self.optimizer.lora_plus_ratio == 1,
                 f"lora_plus_ratio with kind {self.lora.kind!r}", self.optimizer.lora_plus_ratio,
                 "Leave it at 1: it is a rate for the B matrices of LoRA.")
+        require(not (self.preservation and self.lora.train_text_encoder), "preservation_class with train_text_encoder",
+                self.captions.preservation_class, "Train without the text encoder: the class is held by the network "
+                "alone, and a text encoder that learns would give its word another meaning.")
         require(0 <= self.seed < 2**63, "seed", self.seed, "Choose a whole number from 0 to 2^63 - 1.")
+
+    @property
+    def preservation(self) -> float:
+        """Weight of holding the class to what it was; 0 where there is none."""
+        return self.loss.preservation_weight if self.captions.preservation_class else 0.0
 
     def override(self, values: Mapping[str, Any]) -> TrainRequest:
         """This request with other values, by their flat names (`rank`, `learning_rate`, `sample_prompt`, `steps`, …).

@@ -89,7 +89,7 @@ class HostModel:
         options = request.captions
         encoded = encode_with(encoders, data, store, device=device, batch_size=1, progress=progress,
                               variants=options.caption_variants, keep_tokens=options.keep_tokens,
-                              tag_dropout=options.tag_dropout)
+                              tag_dropout=options.tag_dropout, class_word=options.preservation_class)
         management.unload_all_models()
         return encoded
 

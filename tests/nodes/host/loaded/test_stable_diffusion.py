@@ -49,6 +49,13 @@ class Side:
         return self.objective.loss(prediction, self.objective.target(clean, noise, levels), levels,
                                    weights=torch.ones(len(clean)))
 
+    def drift(self, pack: ModuleType, noisy: torch.Tensor, levels: torch.Tensor, rows: Any) -> float:
+        """From what the network predicts without adapters."""
+        given = pack_module(pack, "atelier.train.batch_loader").ClassBatch(conditions=rows, weights=torch.ones(2))
+        noisy = self.objective.noisy(noisy, torch.zeros_like(noisy), levels)
+        return pack_module(pack, "atelier.train.preservation").drift(
+            self.denoiser, self.denoiser.network, self.objective, self.adapters, given, noisy, levels).item()
+
 
 def test_both_implementations_train_alike(pack: ModuleType, checkpoint: Path) -> None:
     import comfy.sd
@@ -89,6 +96,9 @@ def test_both_implementations_train_alike(pack: ModuleType, checkpoint: Path) ->
     clean, noise = normal(2, 4, 8, 8, seed=3), normal(2, 4, 8, 8, seed=4)
     losses = [sides[0].loss(clean, noise, timesteps, rows), sides[1].loss(clean, noise, sigmas, host_rows)]
     assert losses[1].item() == pytest.approx(losses[0].item(), rel=1e-4)
+    drifts = [side.drift(pack, clean, levels, given) for side, levels, given in zip(
+        sides, (timesteps, sigmas), (rows, host_rows), strict=True)]
+    assert drifts[1] == pytest.approx(drifts[0], rel=1e-3) and drifts[0] > 0
     gradients = []
     for side, loss in zip(sides, losses, strict=True):
         loss.backward()

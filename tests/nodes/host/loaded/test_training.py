@@ -38,12 +38,12 @@ def pictures(folder: Path) -> Path:
 class Runs:
     """Trains in folders of its own."""
 
-    def __init__(self, opened: Opened, folder: Path, source: Path) -> None:
+    def __init__(self, opened: Opened, folder: Path, source: Path, trigger: str = "") -> None:
         self.opened, self.folder = opened, folder
         self.progress: Any = opened.module("atelier.progress").Progress
         types = opened.module("atelier.dataset.types")
         read = opened.module("atelier.dataset.folder")
-        self.data = read.read_folder(source, read.FolderOptions(resolution=types.Resolution(64)))
+        self.data = read.read_folder(source, read.FolderOptions(resolution=types.Resolution(64), trigger=trigger))
 
     def train(self, name: str, request: Any, progress: Any = None) -> Any:
         devices = self.opened.module("atelier.train.devices")
@@ -78,9 +78,11 @@ def test_a_small_flow_model_learns_four_pictures(pack: ModuleType, tmp_path: Pat
 
 def test_an_interrupted_run_resumes_bit_for_bit_and_encodes_nothing_twice(opened: Opened, tmp_path: Path) -> None:
     source = write_pictures(tmp_path / "pictures", [(64, 64)] * 3)
-    request = opened.request(steps=6, learning_rate=1e-3, precision="fp32", monitor="off", patience=0)
-    whole = Runs(opened, tmp_path / "whole", source).train("lora", request)
-    runs = Runs(opened, tmp_path / "parts", source)
+    request = opened.request(steps=6, learning_rate=1e-3, precision="fp32", monitor="off", patience=0,
+                             preservation_class="dog")
+    whole = Runs(opened, tmp_path / "whole", source, "fox").train("lora", request)
+    assert {f"a {kind}, red, seen 0" for kind in ("fox", "dog")} < set(opened.clip.encoded)
+    runs = Runs(opened, tmp_path / "parts", source, "fox")
     interrupted = opened.module("atelier.progress").Interrupted
 
     class After(runs.progress):
