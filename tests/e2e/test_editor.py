@@ -46,8 +46,8 @@ def test_a_workflow_of_the_first_release_opens_with_its_values(editor: Editor) -
     assert editor.missing() == []
     shown = editor.api_graph()
     for number, node in load_graph(FIRST_RELEASE / "finetune_then_generate.api.json").items():
-        new = {"AtelierTrainingOptions": {"save_dtype": "fp32", "tag_dropout": 0, "level_shift": "model",
-                                          "level_distribution": "logit_normal", "shift_value": 1, "sample_seeds": "",
+        new = {"AtelierTrainingOptions": {"save_dtype": "fp32", "tag_dropout": 0, "level_shift": "as preset",
+                                          "level_distribution": "logit_normal", "shift_value": -1, "sample_seeds": "",
                                           "score_model": "none"},
                "AtelierTrainLora": {"sample_prompt": ""}}.get(node["class_type"], {})
         assert shown[number]["inputs"] == node["inputs"] | new, node["class_type"]
