@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 from kit.host_families import open_patcher
-from kit.one_block_anima import CONFIG, write_anima
+from kit.one_block_anima import CONFIG, one_layer_for_text, write_anima
 from kit.quantized_files import load_file_in_host
 from safetensors.torch import load_file
 
 pytestmark = pytest.mark.host
+
+
+@pytest.fixture(autouse=True)
+def _small() -> Iterator[None]:
+    with one_layer_for_text():
+        yield
 
 
 def test_anima_is_known_by_its_file(pack: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
