@@ -277,6 +277,7 @@ def test_a_prepared_set_is_trained_and_exported(studio: Host, graph: Callable[[s
     run_graph(studio, made)
     after = {path.name: path.stat().st_mtime_ns for path in drawn.iterdir()}
     assert len(after) == 5 and before.items() <= after.items()
+    studio.free()  # models and sets that no later test asks for
 
 
 def test_loras_are_taken_out_resized_and_merged(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
@@ -288,6 +289,7 @@ def test_loras_are_taken_out_resized_and_merged(studio: Host, graph: Callable[[s
     written = studio.base / "models" / "loras"
     assert {"my-extracted-lora.safetensors", "my-lora-small.safetensors", "my-loras.safetensors"} <= {
         path.name for path in written.iterdir()}
+    studio.free()
 
 
 def test_similar_pictures_are_alike_and_not_the_same(studio: Host, graph: Callable[[str], dict[str, Any]]) -> None:
