@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import AbstractContextManager, closing, nullcontext
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -68,11 +68,11 @@ def add_prior_pictures(data: TrainingSet, options: PriorOptions, drawer: Drawer,
     """
     wanted = prior_pictures(data, options)
     files = [folder / f"{_name(picture, options, drawer.identity)}.png" for picture in wanted]
-    processes.from_first(lambda: _draw_missing(wanted, files, options, drawer, progress, exclusive))
+    there: dict[Path, Sample] = {}
+    processes.from_first(lambda: there.update(_draw_missing(wanted, files, options, drawer, progress, exclusive)))
     if processes.count > 1:
         _share(files, processes)
-    drawn = tuple(replace(_sample(file, picture), resolution=picture.resolution)
-                  for file, picture in zip(files, wanted, strict=True))
+    drawn = tuple(there.get(file) or _sample(file, picture) for file, picture in zip(files, wanted, strict=True))
     return replace(data, samples=(*data.samples, *drawn))
 
 
@@ -118,10 +118,15 @@ class DiffusersDrawer:
 
 
 def _draw_missing(wanted: Sequence[PriorPicture], files: Sequence[Path], options: PriorOptions, drawer: Drawer,
-                  progress: Progress, exclusive: Callable[[], AbstractContextManager[None]]) -> None:
-    missing = [(picture, file) for picture, file in zip(wanted, files, strict=True) if not _readable(file)]
+                  progress: Progress, exclusive: Callable[[], AbstractContextManager[None]]) -> dict[Path, Sample]:
+    """Draw what is not there; returns the samples of what was."""
+    there: dict[Path, Sample] = {}
+    for picture, file in zip(wanted, files, strict=True):
+        with suppress(UnreadablePicture):  # not there, or damaged by something else: it is drawn
+            there[file] = _sample(file, picture)
+    missing = [(picture, file) for picture, file in zip(wanted, files, strict=True) if file not in there]
     if not missing:
-        return
+        return there
     progress.phase("drawing prior pictures", len(missing))
     with (exclusive(), explain_out_of_memory("drawing prior pictures", "Choose a smaller resolution."),
           closing(drawer.draw([picture for picture, _ in missing], options, progress)) as images):
@@ -130,15 +135,7 @@ def _draw_missing(wanted: Sequence[PriorPicture], files: Sequence[Path], options
                 image.save(part, "PNG")
             progress.advance(done)
             progress.preview(image)
-
-
-def _readable(file: Path) -> bool:
-    """Whether the file is a whole picture; one that something else damaged is drawn again."""
-    try:
-        make_sample(file, ("",))
-    except UnreadablePicture:
-        return False
-    return True
+    return there
 
 
 def _share(files: Sequence[Path], processes: Processes) -> None:
@@ -157,4 +154,4 @@ def _name(picture: PriorPicture, options: PriorOptions, identity: Mapping[str, o
 
 
 def _sample(file: Path, picture: PriorPicture) -> Sample:
-    return make_sample(file, (picture.prompt,), prior=True)
+    return replace(make_sample(file, (picture.prompt,), prior=True), resolution=picture.resolution)
