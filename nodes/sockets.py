@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 DiffusersModel = io.Custom("DIFFUSERS_MODEL")
 """`atelier.models.handle.DiffusersModel`: path and description of a model, without weights; or what Loaded Model gives,
-the host's own model, for training alone."""
+the host's own model, for training and prior pictures alone."""
 
 TrainingSet = io.Custom("TRAINING_SET")
 """`atelier.dataset.types.TrainingSet`."""
@@ -34,7 +34,7 @@ def on_disk(model: Any) -> DiffusersModelHandle:
     from ..atelier.models.handle import DiffusersModel as Handle
 
     if not isinstance(model, Handle):
-        raise AtelierError("This model comes from Loaded Model, which is for Train LoRA alone.",
+        raise AtelierError("This model comes from Loaded Model, which is for Train LoRA and Prior Pictures alone.",
                            "Connect Open Model or Convert Checkpoint here; to sample, use the loaders' own MODEL.")
     return model
 

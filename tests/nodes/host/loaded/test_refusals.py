@@ -118,6 +118,6 @@ def test_every_class_of_the_host_is_known_or_has_latents_of_pictures(pack: Modul
 
 
 def test_a_handle_of_the_hosts_model_is_for_training_alone(pack: ModuleType) -> None:
-    sockets = pack_module(pack, "nodes.sockets")
-    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="for Train LoRA alone"):
+    sockets, errors = pack_module(pack, "nodes.sockets"), pack_module(pack, "atelier.errors")
+    with pytest.raises(errors.AtelierError, match="for Train LoRA and Prior Pictures alone"):
         sockets.on_disk(SimpleNamespace())
