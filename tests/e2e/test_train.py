@@ -73,6 +73,15 @@ def lora(host: Host, name: str) -> dict[str, torch.Tensor]:
     return state
 
 
+def check_unbroken(host: Host, graph: dict[str, Any], name: str, steps: int, resumed: dict[str, torch.Tensor]) -> None:
+    """The same request without a run to resume, in one unbroken run, gives the same file bit for bit."""
+    shutil.rmtree(host.base / "user" / "atelier" / "runs")
+    (host.base / "models" / "loras" / f"{name}.safetensors").unlink()
+    host.free()
+    assert steps_shown(host.queue(graph), steps)[0] == 1
+    assert all(torch.equal(value, resumed[key]) for key, value in lora(host, name).items())
+
+
 def steps_trained(host: Host, name: str) -> int:
     """The number of steps in a LoRA file's header."""
     with safe_open(host.base / "models" / "loras" / f"{name}.safetensors", framework="pt") as file:
@@ -96,13 +105,7 @@ def test_cancel_keeps_the_work_and_a_new_run_goes_on(host: Host, checkpoint: str
     assert any(not torch.equal(finished[key], partial[key]) for key in finished)
     assert not (host.base / "models" / "loras" / "cancelled-partial.safetensors").exists()
 
-    # The same request without a run to resume: one unbroken run.
-    shutil.rmtree(host.base / "user" / "atelier" / "runs")
-    (host.base / "models" / "loras" / "cancelled.safetensors").unlink()
-    host.free()
-    unbroken = host.queue(graph)
-    assert steps_shown(unbroken, 30)[0] == 1
-    assert all(torch.equal(value, finished[key]) for key, value in lora(host, "cancelled").items())
+    check_unbroken(host, graph, "cancelled", 30, finished)
 
 
 def test_a_finished_run_is_not_repeated_until_a_picture_changes(host: Host, checkpoint: str, pictures: Path) -> None:
@@ -190,13 +193,7 @@ def test_a_killed_process_loses_only_the_work_since_the_last_save(
     resumed = host.queue(graph)
     assert resumed.status == "success", resumed.error
     assert 8 < steps_shown(resumed, 60)[0] < 60
-    state = lora(host, "flow")
-    shutil.rmtree(host.base / "user" / "atelier" / "runs")
-    (host.base / "models" / "loras" / "flow.safetensors").unlink()
-    host.free()
-    unbroken = host.queue(graph)
-    assert steps_shown(unbroken, 60)[0] == 1
-    assert all(torch.equal(value, state[key]) for key, value in lora(host, "flow").items())
+    check_unbroken(host, graph, "flow", 60, lora(host, "flow"))
 
     graph = loaded(training(checkpoint, pictures, "kept", 5000), checkpoint).fill(host)
     kept = host.queue(graph, stop)

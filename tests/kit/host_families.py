@@ -229,6 +229,20 @@ class Opened:
             made.sync_to_model()
         return made
 
+    def in_host(self, state: dict[str, Tensor], row: Any, noisy: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+        """The host's own prediction of x₀ with a LoRA's file as core's loader applies it, and without."""
+        import comfy.sd
+        from comfy import model_management
+
+        patched, _ = comfy.sd.load_lora_for_models(self.patcher, None, state, 1.0, 0.0)
+        inputs = self.module("nodes.host.loaded.conditions").network_inputs
+        with torch.inference_mode():
+            model_management.load_models_gpu([patched])
+            given = {name: each.cond for name, each in inputs(patched.model, row, noisy, None).items()}
+            changed = patched.model.apply_model(noisy, sigma, **given)
+            patched.unpatch_model()
+            return changed, self.patcher.model.apply_model(noisy, sigma, **given)
+
     def rows(self, *captions: str) -> list[Any]:
         """Conditions, as the cache gives them."""
         encode = self.module("nodes.host.loaded.conditions").encode_caption
