@@ -37,7 +37,8 @@ def summary(data: TrainingSet) -> str:
     uses = sum(sample.repeats for sample in data.samples if not sample.prior)
     small = sum(max(fit(sample.size, data.resolution_of(sample)).scale) > 1 for sample in data.samples)
     sizes = ", ".join(f"{width}x{height}: {count}" for (width, height), count in size_counts(data).items())
-    parts = [f"{len(data.samples) - prior} pictures, {uses} uses an epoch", sizes]
+    own = len(data.samples) - prior
+    parts = [*[f"{own} pictures, {uses} uses an epoch"] * bool(own), sizes]
     parts += [f"{prior} prior pictures"] * bool(prior) + [f"{small} enlarged"] * bool(small)
     parts += [f"{len(data.skipped)} skipped"] * bool(data.skipped) + ["also mirrored"] * data.flip
     return " | ".join(parts)

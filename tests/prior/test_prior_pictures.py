@@ -15,6 +15,7 @@ from kit.pictures import write_pictures
 from PIL import Image
 
 from atelier.dataset.folder import FolderOptions, read_folder
+from atelier.dataset.preview import summary
 from atelier.dataset.types import Crop, Resolution, TrainingSet
 from atelier.errors import AtelierError
 from atelier.generate import GenerateRequest, generate
@@ -151,3 +152,4 @@ def test_samples_of_another_resolution_keep_it(pictures: TrainingSet, tmp_path: 
     drawn = add_prior_pictures(data, PriorOptions(count=4), Pencil(), tmp_path, Progress()).samples[2:]
     assert [sample.resolution for sample in drawn] == [None, own] * 2
     assert [sample.size for sample in drawn] == [(128, 128), (64, 64)] * 2
+    assert summary(replace(data, samples=drawn)) == "64x64: 2, 128x128: 2 | 4 prior pictures"
