@@ -19,11 +19,12 @@ from .lora.file import load_lora
 from .lora.merge import merge_into
 from .lora.names import of_other_network
 from .lora.weights import select
+from .models.families import family_of
 from .models.handle import DiffusersModel
 from .models.load import load_text, load_unet, load_vae
 from .models.text import TextBatch
 from .progress import Progress
-from .sampling import SamplingOptions, decode, sample
+from .sampling import SamplingOptions, all_hidden, decode, sample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -106,6 +107,10 @@ def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.d
         merge_into(encoder, select(adapters, name), request.strength)
     positive, negative = text.encode(request.prompts), text.encode([request.negative] * len(request.prompts))
     del text
+    exact = torch.float32 if dtype == torch.float16 else dtype
+    hidden = None
+    if family_of(model.family).inpaints:
+        hidden = all_hidden(load_vae(model, dtype=exact, device=device), request.options)
     unet = load_unet(model, dtype=dtype, device=device)
     merge_into(unet, select(adapters, "unet"), request.strength)
     config = model.noise_schedule.as_config()
@@ -117,9 +122,9 @@ def generate(model: DiffusersModel, request: GenerateRequest, *, device: torch.d
         rows = slice(start, start + request.batch_size)
         latents.append(sample(unet, config, _rows(positive, rows), _rows(negative, rows), request.seeds[rows],
                               request.options, progress,
-                              lambda done, before=number * steps: progress.advance(before + done)))
+                              lambda done, before=number * steps: progress.advance(before + done), hidden))
     del unet
-    vae = load_vae(model, dtype=torch.float32 if dtype == torch.float16 else dtype, device=device)
+    vae = load_vae(model, dtype=exact, device=device)
     images = decode(vae, torch.cat(latents))
     settings = {"model": model.path.name, "model_fingerprint": model.fingerprint, "negative": request.negative,
                 **asdict(request.options), "lora": request.lora.name if request.lora else None,

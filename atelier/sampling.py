@@ -98,7 +98,7 @@ def make_scheduler(config: Mapping[str, Any], sampler: str, steps: int, device: 
 @torch.no_grad()
 def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], positive: TextBatch, negative: TextBatch,
            seeds: Sequence[int], options: SamplingOptions, progress: Progress,
-           on_step: Callable[[int], None] = lambda done: None) -> Tensor:
+           on_step: Callable[[int], None] = lambda done: None, further: Tensor | None = None) -> Tensor:
     """Latents for each row of `positive`.
 
     Args:
@@ -110,6 +110,8 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
         options: Size, steps, guidance, sampler.
         progress: Asked before every step.
         on_step: Called after every step with the number of those that are done.
+        further: [1, C, height / 8, width / 8], channels that the UNet is given behind the noisy latents: `all_hidden`
+            for an inpainting model.
 
     Returns:
         [B, 4, height / 8, width / 8], float32, multiplied by the VAE's scaling factor.
@@ -126,6 +128,8 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
     for done, t in enumerate(scheduler.timesteps, 1):
         progress.check()
         inputs = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, t)
+        if further is not None:
+            inputs = torch.cat([inputs, further.to(inputs).expand(len(inputs), -1, -1, -1)], dim=1)
         prediction = unet(inputs.to(dtype), t, embeds, added_cond_kwargs=added, return_dict=False)[0].float()
         if guided:
             without, with_prompt = prediction.chunk(2)
@@ -135,6 +139,17 @@ def sample(unet: UNet2DConditionModel, scheduler_config: Mapping[str, Any], posi
         latents = scheduler.step(prediction, t, latents, return_dict=False, **extra)[0]
         on_step(done)
     return latents
+
+
+@torch.no_grad()
+def all_hidden(vae: AutoencoderKL, options: SamplingOptions) -> Tensor:
+    """What an inpainting model is given to fill in a whole picture, [1, 5, height / 8, width / 8]: a mask of 1, and the
+    scaled latents of the mid-grey picture that is left."""
+    coder: Any = vae  # diffusers' decorators hide its methods' types
+    grey = torch.zeros(1, 3, options.height, options.width, dtype=vae.dtype, device=vae.device)
+    latents = coder.encode(grey).latent_dist.mean.float()
+    latents = (latents - (vae.config["shift_factor"] or 0.0)) * vae.config["scaling_factor"]
+    return torch.cat([torch.ones_like(latents[:, :1]), latents], dim=1)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from .captions import class_captions, with_class
 from .store import PackStore, Row
 from .types import Crop, Resolution, Sample, TrainingSet
 
-LATENTS_VERSION, TEXT_VERSION = 2, 1
+LATENTS_VERSION, TEXT_VERSION, INPAINT_VERSION = 2, 1, 1
 """Part of every key. Raise them when decoding, geometry or the layout of rows changes."""
 
 IN_MEMORY_BYTES = 2 << 30
@@ -38,6 +38,8 @@ class EncodedItem:
     """Number of caption variants."""
     flips: bool
     """Whether the mirrored picture is encoded as well."""
+    inpaint_masks: int = 0
+    """Number of random masks for an inpainting model; 0 for other models."""
     group: str
     """Equal for pictures of one folder with equal repeats: most likely one concept."""
     digest: str
@@ -54,18 +56,22 @@ class Cache:
 
     latents: PackStore
     """Rows `mean`, `std` ([C, …, h, w] float32, scaled), `ids` ([6] int32) and maybe `mask` ([1, …, h, w] float32,
-    0..1)."""
+    0..1); for an inpainting model `inpaint_masks` ([K, 1, h, w] float32, 0 or 1) and `masked` ([K, 4, h, w] float32,
+    scaled)."""
     texts: PackStore
     """Rows of a model's own names; for CLIP `embeds` ([77, D]) and maybe `pooled` ([P])."""
 
     @classmethod
-    def open(cls, folder: Path, model: DiffusersModel, device: torch.device, dtype: torch.dtype) -> Cache:
-        """Open, or create, the sub-folders of `folder` that belong to this model, device and precision."""
+    def open(cls, folder: Path, model: DiffusersModel, device: torch.device, dtype: torch.dtype,
+             inpaint_masks: int = 0) -> Cache:
+        """Open, or create, the sub-folders of `folder` that belong to this model, device, precision and number of
+        inpainting masks."""
         parts = [model.fingerprint, device.type, str(dtype)]
         # The fingerprint covers weights alone. The family's own scale adds nothing: older caches stay valid.
         scale = (model.latent_scale, model.latent_shift)
         scale_parts = [] if scale == (family_of(model.family).latent_scale, 0.0) else [*scale]
-        return cls.of(folder, [*parts, *scale_parts], parts)
+        mask_parts = ["inpainting", INPAINT_VERSION, inpaint_masks] if inpaint_masks else []
+        return cls.of(folder, [*parts, *scale_parts, *mask_parts], parts)
 
     @classmethod
     def of(cls, folder: Path, latents: Sequence[object], texts: Sequence[object]) -> Cache:
@@ -115,6 +121,12 @@ class EncodedSet:
         """[1, …, h, w] float32: weight of each latent pixel in the loss, from 0 to 1. None where all weigh 1."""
         return self._latents(index, flip).get("mask")
 
+    def inpainting(self, index: int, flip: bool, number: int) -> Tensor:
+        """[5, h, w] float32: one of the picture's random masks (1 where the model fills in), and the scaled latents of
+        the picture without what the mask hides. What an inpainting model is given beside the noisy latents."""
+        row = self._latents(index, flip)
+        return torch.cat([row["inpaint_masks"][number], row["masked"][number]])
+
     def time_ids(self, index: int, flip: bool = False) -> Tensor:
         """[6] float32, SDXL's size conditioning: original height, width, crop top, left, target height, width."""
         return self._latents(index, flip)["ids"].float()
@@ -149,8 +161,10 @@ class EncodedSet:
         key, latents = latent_key(sample, self._data.resolution_of(sample), False), self._cache.latents
         shape = latents.shape(key, "mean")
         assert shape is not None
+        masks = latents.shape(key, "inpaint_masks")
         return EncodedItem(index=index, height=shape[-2], width=shape[-1], repeats=sample.repeats, prior=sample.prior,
                            captions=len(sample.captions), flips=self._data.flip, digest=sample.digest,
+                           inpaint_masks=masks[0] if masks else 0,
                            group=f"{sample.repeats}/{sample.image.parent}")
 
     def _load_into_memory(self) -> None:

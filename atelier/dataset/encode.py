@@ -45,7 +45,7 @@ class Encoders:
 
 def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: torch.device | str, dtype: torch.dtype,
            batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0,
-           tag_dropout: float = 0.0, class_word: str = "") -> EncodedSet:
+           tag_dropout: float = 0.0, class_word: str = "", inpaint_masks: int = 0) -> EncodedSet:
     """Encode the part of `data` that the folder `cache` lacks with a model on disk, and return the encoded set.
 
     Args:
@@ -60,30 +60,34 @@ def encode(data: TrainingSet, model: DiffusersModel, cache: Path, *, device: tor
         keep_tokens: As `encode_with`.
         tag_dropout: As `encode_with`.
         class_word: As `encode_with`.
+        inpaint_masks: Random masks of each picture, for an inpainting model; 0 for others.
 
     Raises:
         AtelierError: a picture cannot be read or gives latents that are not finite; the message names it.
     """
     device = torch.device(device)
-    return encode_with(_encoders(model, device, dtype), data, Cache.open(cache, model, device, dtype), device=device,
-                       batch_size=batch_size, progress=progress, variants=variants, keep_tokens=keep_tokens,
-                       tag_dropout=tag_dropout, class_word=class_word)
+    return encode_with(_encoders(model, device, dtype, inpaint_masks), data,
+                       Cache.open(cache, model, device, dtype, inpaint_masks), device=device, batch_size=batch_size,
+                       progress=progress, variants=variants, keep_tokens=keep_tokens, tag_dropout=tag_dropout,
+                       class_word=class_word)
 
 
 def encode_share(data: TrainingSet, model: DiffusersModel, cache: Path, share: Share, *, device: torch.device,
                  dtype: torch.dtype, batch_size: int, progress: Progress, variants: int = 1, keep_tokens: int = 0,
-                 tag_dropout: float = 0.0, class_word: str = "") -> None:
+                 tag_dropout: float = 0.0, class_word: str = "", inpaint_masks: int = 0) -> None:
     """Encode one of several shares of what the folder `cache` lacks. `encode` finds all of them there later.
 
     Args and errors: as `encode`; `share` says which, of how many.
     """
     data = with_variants(data, variants, keep_tokens, seed=0, tag_dropout=tag_dropout)
-    _fill(_encoders(model, device, dtype), data, Cache.open(cache, model, device, dtype), device=device,
-          batch_size=batch_size, progress=progress, class_word=class_word, share=share)
+    _fill(_encoders(model, device, dtype, inpaint_masks), data,
+          Cache.open(cache, model, device, dtype, inpaint_masks), device=device, batch_size=batch_size,
+          progress=progress, class_word=class_word, share=share)
 
 
-def _encoders(model: DiffusersModel, device: torch.device, dtype: torch.dtype) -> Encoders:
-    return Encoders(lambda: LatentEncoder(model, load.load_vae(model, dtype=dtype, device=device), device),
+def _encoders(model: DiffusersModel, device: torch.device, dtype: torch.dtype, inpaint_masks: int) -> Encoders:
+    return Encoders(lambda: LatentEncoder(model, load.load_vae(model, dtype=dtype, device=device), device,
+                                          inpaint_masks),
                     lambda: TextEncoder(load.load_text(model, dtype=dtype, device=device)))
 
 

@@ -46,6 +46,11 @@ class Family:
     """Architecture identifier of the modelspec metadata standard."""
     in_channels: int = 4
 
+    @property
+    def inpaints(self) -> bool:
+        """Whether its UNet is given a mask (1 channel) and a masked picture (4) beside the noisy latents."""
+        return self.in_channels == 9
+
 
 _CLIP_L = TextEncoderSpec("text_encoder", "clip", "last")
 _CLIP_H = TextEncoderSpec("text_encoder", "open_clip", "last", pad_token="!")

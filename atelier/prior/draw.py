@@ -16,11 +16,12 @@ from ..dataset.sample import make_sample
 from ..dataset.types import Sample, TrainingSet
 from ..device_memory import explain_out_of_memory, free_cache
 from ..files import atomic_file
+from ..models.families import family_of
 from ..models.handle import DiffusersModel
 from ..models.load import load_text, load_unet, load_vae
 from ..pictures.decode import UnreadablePicture
 from ..progress import Progress
-from ..sampling import SamplingOptions, decode, sample
+from ..sampling import SamplingOptions, all_hidden, decode, sample
 from ..train.processes import ALONE, Processes
 from .options import PriorOptions, PriorPicture, prior_pictures
 
@@ -99,13 +100,16 @@ class DiffusersDrawer:
         prompts = {picture.prompt: text.encode([picture.prompt]) for picture in wanted}
         negative = text.encode([options.negative])
         del text
-        unet = load_unet(self.model, dtype=self.dtype, device=self.device)
         vae = load_vae(self.model, dtype=torch.float32 if self.dtype == torch.float16 else self.dtype,
                        device=torch.device("cpu"))
+        how = {size: SamplingOptions(*size, options.steps, options.cfg) for size in {each.size for each in wanted}}
+        inpaints = family_of(self.model.family).inpaints
+        hidden = {size: all_hidden(vae, options) for size, options in how.items()} if inpaints else {}
+        unet = load_unet(self.model, dtype=self.dtype, device=self.device)
         config = self.model.noise_schedule.as_config()
         for start in range(0, len(wanted), _DECODED_TOGETHER):
-            latents = [sample(unet, config, prompts[picture.prompt], negative, [picture.seed],
-                              SamplingOptions(*picture.size, options.steps, options.cfg), progress)
+            latents = [sample(unet, config, prompts[picture.prompt], negative, [picture.seed], how[picture.size],
+                              progress, further=hidden.get(picture.size))
                        for picture in wanted[start:start + _DECODED_TOGETHER]]
             torch.nn.Module.to(unet, "cpu")
             free_cache(self.device)

@@ -70,7 +70,7 @@ class BatchLoader:
                             for use in batch])
         masks = [self._keep(("mask", use.index, use.flip), lambda use=use: self._mask(use)).get("mask")
                  for use in batch]
-        conditions = tuple({**(self._text(use) if self.cached_text else {}), **self._sizes(use)} for use in batch)
+        conditions = tuple({**(self._text(use) if self.cached_text else {}), **self._spatial(use)} for use in batch)
         weights = tuple(self.prior_weight if self.data.items[use.index].prior else 1.0 for use in batch)
         mean, mask = moments["mean"], None
         if any(one is not None for one in masks):
@@ -84,15 +84,20 @@ class BatchLoader:
         texts = [self._class_text(use) for use in batch]
         if not any(texts):
             return None
-        conditions = tuple({**(text or self._text(use)), **self._sizes(use)}
+        conditions = tuple({**(text or self._text(use)), **self._spatial(use)}
                            for use, text in zip(batch, texts, strict=True))
         return ClassBatch(conditions=conditions, weights=self._weights(tuple(float(bool(text)) for text in texts)))
 
     def _weights(self, weights: tuple[float, ...]) -> Tensor:
         return self._keep(("weights", weights), lambda: {"weights": torch.tensor(weights)})["weights"]
 
-    def _sizes(self, use: SampleUse) -> Piece:
-        return self._keep(("size", use.index, use.flip), lambda: self._size(use))
+    def _spatial(self, use: SampleUse) -> Piece:
+        """What is given beside the text: sizes, and for an inpainting model mask and masked picture."""
+        sizes = self._keep(("size", use.index, use.flip), lambda: self._size(use))
+        if not self.data.items[use.index].inpaint_masks:
+            return sizes
+        return {**sizes, **self._keep(("inpainting", use.index, use.flip, use.inpaint_mask), lambda: {
+            "inpainting": self.data.inpainting(use.index, use.flip, use.inpaint_mask)})}
 
     def _moments(self, use: SampleUse) -> Piece:
         mean, std = self.data.moments(use.index, use.flip)

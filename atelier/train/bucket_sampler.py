@@ -28,6 +28,8 @@ class SampleUse:
     variant: int = 0
     """Index of the picture's caption."""
     without_caption: bool = False
+    inpaint_mask: int = 0
+    """Index of the picture's random mask, for an inpainting model."""
 
 
 Batch = tuple[SampleUse, ...]
@@ -62,7 +64,8 @@ class BucketSampler:
         by_size: dict[tuple[int, int], list[SampleUse]] = {}
         for item in self._items(epoch):
             use = SampleUse(item.index, item.flips and chance.random() < 0.5, chance.randrange(item.captions),
-                            self.caption_dropout > 0 and chance.random() < self.caption_dropout)
+                            self.caption_dropout > 0 and chance.random() < self.caption_dropout,
+                            chance.randrange(item.inpaint_masks) if item.inpaint_masks else 0)
             by_size.setdefault((item.height, item.width), []).append(use)
         batches: list[Batch] = []
         for size in sorted(by_size):

@@ -42,10 +42,10 @@ class DiffusersTrainable:
     """They share out the encoding."""
 
     def check(self) -> None:
-        """Refuse inpainting and upscaling models, and the refiner."""
+        """Refuse upscaling models and the refiner."""
         family, name = family_of(self.model.family), self.model.path.name
-        if family.in_channels != 4:
-            raise AtelierError(f"{name} takes {family.in_channels} latent channels: an inpainting or upscaling model.",
+        if family.in_channels != 4 and not family.inpaints:
+            raise AtelierError(f"{name} takes {family.in_channels} channels: an upscaling model.",
                                "Train on the ordinary version of the model.")
         if family.key == "sdxl-refiner":
             raise AtelierError(f"{name} is a refiner, which only finishes what a base model began.",
@@ -61,11 +61,11 @@ class DiffusersTrainable:
         """The keys of kohya and of the modelspec standard that describe the model."""
         model = self.model
         velocity = model.prediction_type == "v_prediction"
-        architecture = family_of(model.family).modelspec
+        architecture, base = family_of(model.family).modelspec, model.family.removesuffix("-inpainting")
         if model.family == "sd2" and velocity:
             architecture = "stable-diffusion-v2-768-v"  # the standard has a name for this one
         return {
-            "ss_base_model_version": _BASE_VERSION.get(model.family, model.family), "ss_v2": model.family == "sd2",
+            "ss_base_model_version": _BASE_VERSION.get(base, base), "ss_v2": base == "sd2",
             "ss_v_parameterization": velocity, "ss_sd_model_name": model.path.name,
             "ss_sd_model_hash": model.fingerprint, "modelspec.architecture": f"{architecture}/lora",
             "modelspec.implementation": "diffusers", "modelspec.prediction_type": model.prediction_type}
@@ -77,8 +77,9 @@ class DiffusersTrainable:
     def encode(self, data: TrainingSet, request: TrainRequest, paths: RunPaths, *, device: torch.device,
                dtype: torch.dtype, progress: Progress) -> EncodedSet:
         """With the VAE and the text encoders, in as large batches as there is memory for."""
+        masks = request.inpainting.inpaint_masks if family_of(self.model.family).inpaints else 0
         return encode_in_room(data, self.model, request.captions, paths, self.processes, device=device, dtype=dtype,
-                              progress=progress)
+                              progress=progress, inpaint_masks=masks)
 
     def load(self, data: EncodedSet, request: TrainRequest, *, device: torch.device, dtype: torch.dtype) -> LoadedModel:
         """The UNet, and the text encoders where they are trained."""
@@ -95,8 +96,8 @@ class DiffusersTrainable:
         text = load_text(model, dtype=dtype, device=device) if request.lora.train_text_encoder else None
         place_unet(unet, plan, device)
         denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype)
-        paint = UNetPainter(denoiser, samples, drawn,
-                            partial(load_vae, model, dtype=exact, device=device))
+        paint = UNetPainter(denoiser, samples, drawn, partial(load_vae, model, dtype=exact, device=device),
+                            family_of(model.family).inpaints)
         may_switch = not plan.checkpointing and request.device.gradient_checkpointing == "auto"
         return LoadedModel(denoiser, plan.checkpointing, paint if samples.prompts else None, plan.notes,
                            save_memory=unet.enable_gradient_checkpointing if may_switch else None)

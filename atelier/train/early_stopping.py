@@ -81,7 +81,10 @@ class ValidationPlan:
         held_out = bool(chosen)
         if not held_out:
             chosen = _stream(seed).sample(own, min(options.validation_pictures, len(own)))
-        uses = tuple(SampleUse(item.index) for item in sorted(chosen, key=lambda item: item.index))
+        chosen.sort(key=lambda item: item.index)
+        # Of an inpainting model each picture has another of its masks.
+        uses = tuple(SampleUse(item.index, inpaint_mask=number % max(item.inpaint_masks, 1))
+                     for number, item in enumerate(chosen))
         return ValidationPlan(uses, held_out, options.validation_timesteps, seed,
                               max(at_once or request.optimizer.batch_size, BATCH_WITHOUT_GRADIENTS))
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..dataset.types import TrainingSet
+from .request.inpainting import InpaintingConfig
 from .request.levels import LevelConfig
 from .request.recipe import SCORES
 from .request.request import TrainRequest
@@ -59,6 +60,8 @@ def run_identity(request: TrainRequest, model: TrainableModel, data: TrainingSet
                "precision": str(dtype), "training set": data.digest, **model.identity()}
     if request.levels != LevelConfig():  # runs from before there was a choice keep their names
         content["levels"] = recipe_values(request.levels)
+    if request.inpainting != InpaintingConfig():
+        content["inpainting"] = recipe_values(request.inpainting)
     if request.lora.init_lora:
         content["init lora"] = file_digest(Path(request.lora.init_lora))
     if request.validation.monitor in SCORES:

@@ -55,8 +55,8 @@ ENCODING_BATCH = 4
 
 
 def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionConfig, place: RunPaths,
-                   processes: Processes = ALONE, *, device: torch.device, dtype: torch.dtype, progress: Progress
-                   ) -> EncodedSet:
+                   processes: Processes = ALONE, *, device: torch.device, dtype: torch.dtype, progress: Progress,
+                   inpaint_masks: int = 0) -> EncodedSet:
     """Encode `data` with `model`, with a smaller batch size each time memory runs out.
 
     Processes that share the cache's folder share out the batches. What then is still not seen, as for a while on a disk
@@ -66,7 +66,8 @@ def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionCon
         AtelierError: there is no memory for one picture; else as `encode`.
     """
     how: Any = dict(device=device, dtype=dtype, progress=progress, variants=options.caption_variants,
-               keep_tokens=options.keep_tokens, tag_dropout=options.tag_dropout, class_word=options.preservation_class)
+               keep_tokens=options.keep_tokens, tag_dropout=options.tag_dropout, class_word=options.preservation_class,
+               inpaint_masks=inpaint_masks)
     if processes.count > 1:
         share = sharers(place.cache, processes)
         with processes.together():

@@ -18,7 +18,7 @@ from ..files import atomic_file
 from ..models.text import TextBatch, TextStack
 from ..pictures.side_by_side import side_by_side
 from ..progress import Progress
-from ..sampling import SamplingOptions, decode, sample
+from ..sampling import SamplingOptions, all_hidden, decode, sample
 from .processes import Processes
 from .request.outputs import SampleConfig
 from .run_folder import RoundScore, RunFolder
@@ -177,6 +177,8 @@ class UNetPainter:
     """Conditioning of (each sample prompt, negative), or None when the text encoder is trained."""
     load_vae: Callable[[], AutoencoderKL]
     """The VAE is loaded for each picture and let go, so that training does not carry it along."""
+    inpaints: bool = False
+    """Whether the UNet is an inpainting model's; it fills in whole pictures."""
 
     def __call__(self, wanted: SamplePicture, progress: Progress, on_step: Callable[[int], None]) -> Image:
         """The picture."""
@@ -185,8 +187,9 @@ class UNetPainter:
         height, width = (max(64, side * 8) for side in wanted.size)
         options = SamplingOptions(width, height, config.sample_steps, config.sample_cfg)
         positives, negative = self.cached or encode_prompts(denoiser.text, config)
+        hidden = all_hidden(self.load_vae(), options) if self.inpaints else None
         latents = sample(denoiser.unet, denoiser.scheduler_config, positives[wanted.prompt], negative, [wanted.seed],
-                         options, progress, on_step)
+                         options, progress, on_step, hidden)
         vae = self.load_vae()
         device = denoiser.device
         free_cache(device)  # what is cached for the trainer is no room for the VAE

@@ -58,8 +58,11 @@ class UNetDenoiser:
 
     def predict(self, network: Callable[..., Any], noisy: Tensor, levels: Tensor, conditions: Conditions,
                 captions: tuple[str, ...]) -> Tensor:
-        """The UNet's output, from "embeds" [B, 77, D] and for SDXL "pooled" [B, P] and "time_ids" [B, 6]."""
+        """The UNet's output, from "embeds" [B, 77, D], for SDXL "pooled" [B, P] and "time_ids" [B, 6], and for an
+        inpainting model "inpainting" [B, 5, h, w], which joins the noisy latents."""
         given = stacked(conditions)
+        if "inpainting" in given:
+            noisy = torch.cat([noisy, given["inpainting"]], dim=1)
         text = TextBatch(given["embeds"], given.get("pooled")) if self.text is None else self.text.encode(captions)
         added = None
         if text.pooled is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ FAMILIES: dict[str, tuple[Callable[..., Path], tuple[Case, ...]]] = {
     "sd1": (write_sd1, (Case("all", EVERYTHING, strengths=(1.0, 0.5)),
                         Case("dora", LoraConfig(rank=4, alpha=4, kind="dora"), strengths=(1.0, 0.5)),
                         Case("loha", LoraConfig(rank=4, alpha=4, kind="loha", targets="attention_ff_conv")))),
+    "sd1-inpainting": (partial(write_sd1, in_channels=9), (Case("all", EVERYTHING),)),
     "sd2": (write_sd2, (Case("epsilon", EVERYTHING, prediction="epsilon", strengths=(1.0, 0.5)),
                         Case("velocity", PLAIN, prediction="v_prediction"),
                         Case("turbo", PLAIN, file="sd_turbo"))),
@@ -83,9 +85,9 @@ def trained(case: Case, checkpoint: Path, folder: Path) -> Path:
     return train(case.name, model, pictures, replace(request(options, steps=3), lora=case.lora), place, Progress()).lora
 
 
-def inputs(family: str, width: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def inputs(family: str, width: int, channels: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What the host's UNet is given, and what diffusers' takes besides."""
-    given = {"x": torch.randn(1, 4, 8, 12), "t": torch.tensor([401.0]), "context": torch.randn(1, 77, width)}
+    given = {"x": torch.randn(1, channels, 8, 12), "t": torch.tensor([401.0]), "context": torch.randn(1, 77, width)}
     if family != "sdxl":
         return given, {}
     ids, pooled = torch.tensor([[1024.0, 768, 0, 16, 1024, 1024]]), torch.randn(1, 1280)
@@ -106,7 +108,7 @@ def by_diffusers(family: str, checkpoint: Path, runs: list[tuple[Path, float]], 
     rest = {} if family == "sdxl" else {"safety_checker": None, "feature_extractor": None,
                                         "requires_safety_checker": False}
     pipe: Any = kind(**parts, **rest)
-    given, extra = inputs(family, unet.config["cross_attention_dim"])
+    given, extra = inputs(family, unet.config["cross_attention_dim"], unet.config["in_channels"])
 
     def ours(unet: Any = unet) -> dict[str, Tensor]:
         with torch.inference_mode():

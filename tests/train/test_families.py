@@ -5,13 +5,14 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DDPMScheduler, DiffusionPipeline
-from kit.checkpoints import write_sd1, write_sd2, write_sdxl, write_sdxl_refiner
+from kit.checkpoints import write_sd1, write_sd2, write_sdxl, write_sdxl_refiner, write_x4_upscaler
 from kit.pictures import noise_picture, write_pictures
 from kit.training_loop import request
 from PIL import Image
@@ -43,6 +44,8 @@ MODELS: dict[str, tuple[str, Callable[..., Path], str]] = {
     "sd1": ("sd1", write_sd1, "epsilon"), "sd2": ("sd2_base", write_sd2, "epsilon"),
     "sd2-v": ("sd2_768", write_sd2, "v_prediction"), "sd-turbo": ("sd_turbo", write_sd2, "auto"),
     "sdxl": ("sd_xl_base", write_sdxl, "auto"),
+    "sd1-inpainting": ("sd1_inpainting", partial(write_sd1, in_channels=9), "auto"),
+    "sdxl-inpainting": ("sdxl_inpainting", partial(write_sdxl, in_channels=9), "auto"),
 }
 """By kind: name of the checkpoint, who writes it, and the prediction type to state."""
 
@@ -218,7 +221,7 @@ def test_the_published_recipe_runs_on_sd_turbo_as_it_stands(checkpoint: Callable
 
 
 @pytest.mark.parametrize(("write", "why"), [
-    (lambda path: write_sd1(path, shape="tiny", in_channels=9), "inpainting"),
+    (lambda path: write_x4_upscaler(path, shape="tiny"), "7 channels: an upscaling model"),
     (lambda path: write_sdxl_refiner(path, shape="tiny"), "refiner")])
 def test_what_cannot_be_trained_is_refused_by_name(write: Callable[[Path], Path], why: str, pictures: TrainingSet,
                                                    tmp_path: Path) -> None:

@@ -53,9 +53,9 @@ NEITHER: dict[str, Any] = {
 ELSEWHERE = {
     "text_learning_rate", "train_text_encoder", "caption_variants", "keep_tokens", "tag_dropout", "compile",
     "precision", "epochs", "level_distribution", "level_shift", "shift_value", "schedule_cycles", "schedule_power",
-    "huber_c", "huber_schedule", "init_lora", "lokr_factor", "preservation_weight"}
+    "huber_c", "huber_schedule", "init_lora", "lokr_factor", "preservation_weight", "inpaint_masks"}
 """Fields whose effect on weights needs packages, a text encoder, encoded captions, a compiler, another processor, a
-flow model, a file or another field; their own tests show it."""
+flow model, an inpainting model, a file or another field; their own tests show it."""
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from kit.checkpoints import write_sd1
 from kit.pictures import write_pictures
 from kit.training_loop import same
 from kit.training_run import FOLDER, REQUEST, After, Seen
@@ -29,11 +28,8 @@ from atelier.errors import AtelierError
 from atelier.lora.file import read_metadata
 from atelier.models.handle import DiffusersModel
 from atelier.models.load import load_unet
-from atelier.models.open import open_model
-from atelier.progress import Interrupted, Progress
-from atelier.train.devices import RunPaths
+from atelier.progress import Interrupted
 from atelier.train.loss_scale import LossScale
-from atelier.train.run import train
 from atelier.train.trainer import StepResult, Trainer
 
 
@@ -312,13 +308,6 @@ def test_captions_that_are_cut_are_counted(run, pictures: TrainingSet, caplog: p
     assert expected in report.text().splitlines()
     assert [record.message for record in caplog.records if record.name == "atelier"] == [expected]
     assert run().result.warnings == []
-
-
-def test_a_model_of_another_kind_is_refused(run, tmp_path: Path, pictures: TrainingSet) -> None:
-    inpainting = open_model(write_sd1(tmp_path / "inpaint.safetensors", "tiny", in_channels=9))
-    paths = RunPaths(tmp_path / "loras", tmp_path / "runs", tmp_path / "cache", "cpu")
-    with pytest.raises(AtelierError, match="9 latent channels"):
-        train("fox", inpainting, pictures, REQUEST, paths, Progress())
 
 
 def test_a_set_of_two_resolutions_is_trained(run, pictures: TrainingSet) -> None:

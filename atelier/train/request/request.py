@@ -9,6 +9,7 @@ from typing import Any
 from ...errors import AtelierError
 from .checks import check_types, require, require_not_negative
 from .device import DeviceConfig
+from .inpainting import InpaintingConfig
 from .levels import LevelConfig
 from .lora import LoraConfig
 from .outputs import OutputConfig, SampleConfig
@@ -33,6 +34,7 @@ class TrainRequest:
     loss: LossConfig = field(default_factory=LossConfig)
     levels: LevelConfig = field(default_factory=LevelConfig)
     captions: CaptionConfig = field(default_factory=CaptionConfig)
+    inpainting: InpaintingConfig = field(default_factory=InpaintingConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
     output: OutputConfig = field(default_factory=OutputConfig)
@@ -89,7 +91,8 @@ class TrainRequest:
 
 PARTS: dict[str, type] = {
     "lora": LoraConfig, "optimizer": OptimizerConfig, "loss": LossConfig, "levels": LevelConfig,
-    "captions": CaptionConfig, "validation": ValidationConfig, "samples": SampleConfig, "output": OutputConfig,
+    "captions": CaptionConfig, "inpainting": InpaintingConfig, "validation": ValidationConfig,
+    "samples": SampleConfig, "output": OutputConfig,
     "device": DeviceConfig}
 """Dataclasses of the parts by their field in `TrainRequest`."""
 

@@ -59,7 +59,8 @@ def check_kind(model: Any) -> None:
                            "Chroma and others like them can be trained.")
     if getattr(model, "concat_keys", ()):
         raise AtelierError(f"This {names[0]} is an inpainting or editing model: it takes a second picture.",
-                           "Train on the ordinary version of the model.")
+                           "Train on the ordinary version of the model. Stable Diffusion's inpainting models are "
+                           "trained from their file: Open Model in place of Loaded Model.")
 
 
 _DISTILLED = re.compile(r"turbo|lightning|schnell|hyper|lcm|distill|klein(?!.*base)|[248][-_]?steps?", re.IGNORECASE)
