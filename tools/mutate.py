@@ -219,15 +219,15 @@ def tests_for(root: Path, file: Path) -> list[list[str]]:
     if file.suffix == ".js":
         return [[str(path.relative_to(root)) for path in sorted((root / "tests/js").glob("*.test.mjs"))]]
     module = ".".join(file.with_suffix("").parts).removesuffix(".__init__")
-    package = "/".join(file.parts[1:-1])
     tests = [path for path in sorted((root / "tests").rglob("test_*.py"))
              if not str(path.relative_to(root)).startswith(SLOW)]
     names = rf"{re.escape(module)}\b|{re.escape(module.rpartition('.')[0])} import [^\n]*\b{file.stem}\b"
     named = [path for path in tests if re.search(names, path.read_text(encoding="utf-8"))
              or path.stem == f"test_{file.stem}"]
-    home = root / "tests" / ("nodes" if file.parts[0] == "nodes" else "") / package
-    near = [path for path in tests if path.is_relative_to(home) and path not in named] if package or file.parts[
-        0] == "nodes" else []
+    home = root / "tests" / ("nodes" if file.parts[0] == "nodes" else "") / Path(*file.parts[1:-1])
+    while not home.is_dir():  # of a package whose tests are with those of the package around it
+        home = home.parent
+    near = [path for path in tests if path.is_relative_to(home) and path not in named and home != root / "tests"]
     return [[str(path.relative_to(root)) for path in group] for group in (named, near) if group]
 
 
