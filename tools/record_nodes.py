@@ -1,10 +1,11 @@
-"""Record what other people's workflows rely on: ids, inputs, outputs, their types and order.
+"""Record what other people's workflows rely on: ids, inputs, outputs, their types and order, and the values of widgets.
 
     python tools/record_nodes.py [--url http://127.0.0.1:8188] [--changed ID …]
 
-New nodes are added to tests/data/object_info.json. A recorded node must stay as it is, or every saved workflow that
-holds it breaks: give a changed one a new id and offer the host's NodeReplace for the old, or, where old workflows
-really keep working (an optional input at the end), name it with --changed. Without --url a ComfyUI is started.
+New nodes are added to tests/data/object_info.json and tests/data/widgets.json. A recorded node must stay as it is, or
+every saved workflow that holds it breaks: give a changed one a new id and offer the host's NodeReplace for the old, or,
+where old workflows really keep working (an optional input at the end), name it with --changed. Without --url a ComfyUI
+is started.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "tests" / "data" / "object_info.json"
+WIDGETS = ROOT / "tests" / "data" / "widgets.json"
 PREFIX = "Atelier"
+FACTS = ("default", "min", "max", "step", "arrow_step", "multiline", "control_after_generate", "forceInput", "advanced")
 
 
 def shape(info: dict[str, Any]) -> dict[str, Any]:
@@ -40,6 +43,24 @@ def shape(info: dict[str, Any]) -> dict[str, Any]:
 def shapes(nodes: dict[str, Any]) -> dict[str, Any]:
     """The shape of every node of the pack, by id."""
     return {name: shape(nodes[name]) for name in sorted(nodes) if name.startswith(PREFIX)}
+
+
+def widgets(nodes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What each widget gives and takes, and whether it is shown at first, by "node.widget".
+
+    A workflow that leaves a widget out gets its default, and one that was saved with a value that is no longer taken
+    is refused.
+    """
+    found = {f"{node}.{name}": {fact: spec[1][fact] for fact in FACTS if spec[1].get(fact) is not None}
+             for node, info in sorted(nodes.items()) if node.startswith(PREFIX)
+             for part, inputs in info["input"].items() if part != "hidden"
+             for name, spec in inputs.items() if len(spec) > 1}
+    return json.loads(json.dumps({name: facts for name, facts in found.items() if facts}))
+
+
+def recorded_widgets() -> dict[str, dict[str, Any]]:
+    """The record of the widgets."""
+    return json.loads(WIDGETS.read_text(encoding="utf-8")) if WIDGETS.is_file() else {}
 
 
 def recorded() -> dict[str, Any]:
@@ -74,20 +95,25 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.url:
         with urllib.request.urlopen(f"{arguments.url}/object_info") as answer:
-            now = shapes(json.loads(answer.read()))
+            nodes = json.loads(answer.read())
     else:
         sys.path += [str(ROOT / "tests"), str(ROOT)]
         from kit.host import Host
 
         with tempfile.TemporaryDirectory() as folder, Host(Path(folder)) as host:
-            now = shapes(host.get_json("/object_info"))
-    before = recorded()
-    broken = [name for name, node in before.items() if now.get(name) != node and name not in arguments.changed]
+            nodes = host.get_json("/object_info")
+    now, before = shapes(nodes), recorded()
+    values = widgets(nodes)
+    broken = {name for name, node in before.items() if now.get(name) != node}
+    broken |= {name.partition(".")[0] for name, facts in recorded_widgets().items() if values.get(name) != facts}
+    broken -= set(arguments.changed)
     if broken:
-        print(f"These recorded nodes changed or are gone: {', '.join(broken)}.\n{__doc__}", file=sys.stderr)
+        print(f"These recorded nodes changed or are gone: {', '.join(sorted(broken))}.\n{__doc__}", file=sys.stderr)
         return 1
     RECORD.parent.mkdir(parents=True, exist_ok=True)
     RECORD.write_text(text_of(now), encoding="utf-8", newline="\n")
+    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(facts)}" for name, facts in values.items())
+    WIDGETS.write_text(f"{{\n{lines}\n}}\n", encoding="utf-8", newline="\n")
     print(f"{RECORD}: {len(now)} nodes, {len(now.keys() - before.keys())} new")
     return 0
 

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from kit.pack import node_classes, pack_module
 
+from tools import record_nodes
+
 pytestmark = pytest.mark.host
 
 RATES = (1e-3, 5e-4, 1e-4, 2.5e-5, 1.5e-5, 5e-6, 1e-6, 5e-7, 1.0)
@@ -55,6 +57,15 @@ def test_widgets_keep_usual_values_and_defaults(pack: ModuleType) -> None:
         for value in (widget.default, *USUAL[widget.id]):
             assert widget.min <= value <= widget.max
             assert rounded(widget, value) == value, f"{node}: {widget.id} rounds {value} to {rounded(widget, value)}"
+
+
+def test_widgets_are_as_recorded(pack: ModuleType) -> None:
+    """A workflow without a widget gets its default, and one with a value that was taken goes on being taken."""
+    now = record_nodes.widgets({name: {"input": node.INPUT_TYPES()}  # pyright: ignore[reportAttributeAccessIssue]
+                                for name, node in node_classes(pack).items()})
+    changed = {name: (facts, now.get(name)) for name, facts in record_nodes.recorded_widgets().items()
+               if now.get(name) != facts}
+    assert not changed, f"recorded, and now; see tools/record_nodes.py: {changed}"
 
 
 def test_widgets_keep_every_preset(pack: ModuleType) -> None:
