@@ -54,14 +54,15 @@ test("a copied node that never stands in a graph leaves nothing behind", async (
   assert.deepEqual(counts, before);
 });
 
-test("what is shown of a run never enters the workflow or the prompt", () => {
+test("what is shown of a run never enters the workflow or the prompt, and stays when zoomed out", () => {
   app.rootGraph.nodes = [];
   const scores = makeNode(extension, "AtelierCLIPScore", app.rootGraph, 4);
   scores.onExecuted(SCORES);
   const trainer = makeNode(extension, "AtelierTrainLora", app.rootGraph, 5);
   for (const [widget] of [scores.widgets, trainer.widgets]) {
     assert.equal(widget.serialize, false); // the editor's workflow asks the widget, its prompt the options
-    assert.equal(widget.options.serialize, false);
+    assert.deepEqual([widget.options.serialize, widget.options.hideOnZoom], [false, false]);
+    assert.ok(widget.options.getMinHeight() > 100);
   }
 });
 

@@ -7,6 +7,7 @@ import { app } from "../../../scripts/app.js";
 import { api } from "../../../scripts/api.js";
 import { CaptionReview } from "./dataset/caption_review.js";
 import { FolderPicker } from "./dataset/folder_picker.js";
+import { addDisplay } from "./display.js";
 import { clearError, refusalTexts, showError } from "./errors.js";
 import { addFold } from "./fold.js";
 import { allNodes, executionIds, locatorId, nameGraph } from "./graph.js";
@@ -102,13 +103,7 @@ const actions = {
 function addPanel(node) {
   const panel = new Panel(actions);
   panels.set(node, panel);
-  const widget = node.addDOMWidget("training_panel", "atelier_training", panel.element, {
-    // The panel has no value: nothing of it goes into the workflow or the prompt.
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => HEIGHT,
-  });
-  widget.serialize = false;
+  addDisplay(node, "training_panel", "atelier_training", panel.element, { getMinHeight: () => HEIGHT });
   // For a new node; a node of a saved workflow gets its own size after this.
   node.setSize([Math.max(node.size[0], WIDTH), node.size[1]]);
   hidePictures(node); // the plot and the samples are in the panel already
@@ -186,12 +181,7 @@ function addResults(node) {
     removeProgressText(node);
     frame.replaceChildren(view);
     if (widget) return;
-    widget = node.addDOMWidget("atelier_result", "atelier_result", frame, {
-      serialize: false,
-      hideOnZoom: false,
-      getMinHeight: () => height,
-    });
-    widget.serialize = false;
+    widget = addDisplay(node, "atelier_result", "atelier_result", frame, { getMinHeight: () => height });
     node.setSize([node.size[0], Math.max(node.size[1], node.computeSize()[1])]);
   };
   results.set(node, show);
@@ -284,13 +274,8 @@ function addFolderPicker(node) {
       folder.callback?.(name);
     },
   });
-  const widget = node.addDOMWidget("atelier_folders", "atelier_folders", element, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => PICKER_HEIGHT,
-    getMaxHeight: () => PICKER_HEIGHT,
-  });
-  widget.serialize = false;
+  const height = () => PICKER_HEIGHT;
+  addDisplay(node, "atelier_folders", "atelier_folders", element, { getMinHeight: height, getMaxHeight: height });
 }
 
 /**

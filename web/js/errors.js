@@ -1,5 +1,6 @@
 /** An error's own words on the node that it is about, where the editor itself shows a general sentence. */
 
+import { addDisplay } from "./display.js";
 import { element } from "./element.js";
 import { message } from "./messages.js";
 
@@ -45,12 +46,7 @@ export function showError(node, text) {
   }
   const note = element("p", { class: "atelier-error", role: "alert", tabindex: "0" }, text);
   shown.set(node, note);
-  const widget = node.addDOMWidget("atelier_error", "atelier_error", note, {
-    serialize: false,
-    hideOnZoom: false,
-    getMinHeight: () => HEIGHT,
-  });
-  widget.serialize = false;
+  addDisplay(node, "atelier_error", "atelier_error", note, { getMinHeight: () => HEIGHT });
 }
 
 /**
