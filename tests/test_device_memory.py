@@ -25,6 +25,15 @@ def test_the_error_says_what_to_do() -> None:
         torch.empty(MORE_THAN_ANY_MACHINE_HAS)
 
 
+@pytest.mark.parametrize("device", ["cpu", "cuda", "mps", "xpu"])
+def test_cached_memory_goes_back_to_the_device_that_had_it(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    emptied: list[str] = []
+    for name in ("cuda", "mps", "xpu"):
+        monkeypatch.setattr(getattr(torch, name), "empty_cache", lambda name=name: emptied.append(name))
+    free_cache(torch.device(device))
+    assert emptied == ([] if device == "cpu" else [device])
+
+
 @pytest.mark.parametrize("error", [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB."),
     RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB, max allowed: 9 GB)."),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from atelier.errors import AtelierError
-from atelier.explain.token_picture import HEIGHT, color_of, draw_tokens
+from atelier.explain.token_picture import GAP, HEIGHT, color_of, draw_tokens
 from atelier.explain.tokens import Token, TokenTable, joined, readable
 from atelier.explain.trigger import Verdict, check_trigger, rare_words, warn_if_common
 from atelier.models.tokenizer import load_tokenizer
@@ -65,7 +65,7 @@ def test_colours_show_weights_and_red_the_tokens_beyond() -> None:
         return int((picture == (200, 30, 30)).all(axis=1).sum())
 
     assert red_pixels(" ".join(["cat"] * 75)) == 0 < red_pixels(" ".join(["cat"] * 76))
-    assert draw_tokens(table("")).height < 3 * HEIGHT
+    assert [draw_tokens(table(text)).height for text in ("", "cat")] == [2 * GAP + HEIGHT, 2 * GAP + 2 * HEIGHT]
     assert draw_tokens(table("x" * 300), width=200).width == 200
 
 

@@ -3,6 +3,7 @@ architectures."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 import pytest
@@ -106,6 +107,20 @@ def test_reduced_variants(shape: UNetShape) -> None:
     config = unet_config(sizes, 64)
     check_whole("unet", sizes, config)
     assert built(lambda: UNet2DConditionModel.from_config(config)) == sizes
+
+
+@pytest.mark.parametrize("damage", ["missing", "smaller"])
+def test_queries_keys_and_values_that_do_not_fit_are_refused(damage: str) -> None:
+    """They are one tensor in a single file."""
+    original = dict(open_clip_shapes(SD2_SHAPES["small"].text))
+    table = open_clip_table(layer_count(original))
+    whole = {name: LazyTensor.of(Entry("F16", shape, lambda: torch.zeros(()))) for name, shape in original.items()}
+    made = to_diffusers(table, whole, "text_encoder")
+    key = next(name for name in made if name.endswith("k_proj.weight"))
+    made = {name: tensor for name, tensor in made.items() if name != key} | (
+        {} if damage == "missing" else {key: LazyTensor.of(Entry("F16", (2, 2), lambda: torch.zeros(2, 2)))})
+    with pytest.raises(AtelierError, match=rf"{re.escape(key)}.* do not fit together"):
+        to_original(table, made, "text_encoder")
 
 
 def test_depths_that_diffusers_cannot_build() -> None:

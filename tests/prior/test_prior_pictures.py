@@ -63,11 +63,25 @@ def test_they_are_what_the_model_generates_in_the_training_sizes(pictures: Train
     assert [sample.captions for sample in drawn] == [(prompt,) for prompt in prompts]
     sizes = [(128, 128), (128, 128), (96, 192)] * 4
     assert [sample.size for sample in drawn] == sizes[:10]
-    for number in (0, 5, 9):
-        request = GenerateRequest(prompts=(prompts[number],), seeds=(7 + number,), negative="a cat",
-                                  options=SamplingOptions(*sizes[number], 2, 3.0))
-        (alone,) = generate(model, request, device=CPU, dtype=torch.float32, progress=Progress())
-        assert np.array_equal(np.asarray(alone.image), np.asarray(Image.open(drawn[number].image))), number
+    for numbers in ((0, 1), (5,), (9,)):
+        request = GenerateRequest(prompts=tuple(prompts[number] for number in numbers), negative="a cat",
+                                  seeds=tuple(7 + number for number in numbers),
+                                  options=SamplingOptions(*sizes[numbers[0]], 2, 3.0))
+        counted = Counted()
+        alone = generate(model, request, device=CPU, dtype=torch.float32, progress=counted)
+        assert counted.done == list(range(1, 2 * len(numbers) + 1)), "the bar goes on over the pictures"
+        for number, picture in zip(numbers, alone, strict=True):
+            assert np.array_equal(np.asarray(picture.image), np.asarray(Image.open(drawn[number].image))), number
+
+
+class Counted(Progress):
+    """Keeps how far the work said it was."""
+
+    def __init__(self) -> None:
+        self.done: list[int] = []
+
+    def advance(self, done: int, text: str = "") -> None:
+        self.done.append(done)
 
 
 class Twice(Progress):

@@ -48,7 +48,8 @@ def test_the_mean_is_that_of_the_values_not_of_the_cosines() -> None:
 
 
 def test_best_are_in_order_and_earlier_ones_win_ties() -> None:
-    assert scores(0.1, 0.4, 0.2, 0.4).best(3) == (1, 3, 2)
+    given = scores(0.1, 0.4, 0.2, 0.4)
+    assert (given.best(1), given.best(3), given.best(4)) == ((1,), (1, 3, 2), (1, 3, 2, 0))
 
 
 @pytest.mark.parametrize("k", [0, -1, 3])

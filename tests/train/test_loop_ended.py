@@ -275,6 +275,16 @@ def test_nan_ends_the_run_and_keeps_the_last_good_weights(tmp_path: Path, ema: f
     assert all(torch.equal(kept[name].up, expected[name].up) for name in kept)
 
 
+def test_the_first_of_the_steps_read_at_once_is_named(tmp_path: Path) -> None:
+    """A graphics card's losses are fetched several steps at a time."""
+    loop = loop_in(tmp_path, request(dict(rank=4), QUIET, steps=10))
+    loop.state.step = 7
+    loop._unread += [(torch.tensor(loss), torch.tensor(finite))
+                     for loss, finite in ((0.5, True), (0.4, True), (float("nan"), False), (float("nan"), False))]
+    with pytest.raises(AtelierError, match="step 6"):
+        loop._read()
+
+
 def test_nan_right_after_resuming_keeps_what_was_learnt_before(tmp_path: Path) -> None:
     config = request(dict(rank=4), QUIET, steps=10)
     with pytest.raises(Interrupted):

@@ -120,6 +120,15 @@ def test_weights_above_one_act_like_the_hosts(pack: ModuleType) -> None:
     torch.testing.assert_close(encode(pack, clip, "a (red cat)1.3 on the mat++")[0], own, atol=1e-5, rtol=1e-5)
 
 
+def test_an_embedding_of_two_lengths_is_refused(pack: ModuleType) -> None:
+    """Of the other family, or damaged: a weight could not be told apart by token in both encoders."""
+    sections = {name: [[(49406, 1.0), *[(7, 2.0)] * length, *[(49407, 1.0)] * (76 - length)]]
+                for name, length in (("l", 1), ("g", 2))}
+    encoder = pack_module(pack, "nodes.host.clip_encoder").ClipEncoder(SimpleNamespace(tokenize=lambda text: sections))
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match=r"embedding.*different length"):
+        encoder.tokenize(["embedding:two"])
+
+
 def test_weights_in_the_second_chunk_do_not_change_the_first(pack: ModuleType) -> None:
     clip, start = host_clip("sdxl"), ", ".join(f"thing number{index}" for index in range(25))
     plain, light = (encode(pack, clip, f"{start} {end}")[0] for end in ("(the last)1.0", "(the last)0.3"))

@@ -33,6 +33,16 @@ def test_a_model_goes_back_to_the_processor_even_after_an_error(pack: ModuleType
     assert places[1:] == ["cpu"]
 
 
+def test_a_model_gets_room_on_the_device_before_it_moves_there(pack: ModuleType,
+                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    device, freed = pack_module(pack, "nodes.host.device"), []
+    monkeypatch.setattr(device.management, "free_memory", lambda size, where: freed.append((size, where)))
+    module = torch.nn.Linear(1000, 1000)
+    with device.on_device(module):
+        (size, where), = freed
+        assert size > sum(parameter.nbytes for parameter in module.parameters()) and where == device.torch_device()
+
+
 def test_exclusive_device_enables_gradients_and_restores_inference_mode(pack: ModuleType) -> None:
     device = pack_module(pack, "nodes.host.device")
     with torch.inference_mode():

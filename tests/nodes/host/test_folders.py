@@ -42,7 +42,7 @@ def test_an_unfinished_folder_is_not_listed(pack: ModuleType, models: Path, kind
     assert names_of_folders() == ["new"]
 
 
-def test_disk_state_changes_with_times_and_files(pack: ModuleType, tmp_path: Path) -> None:
+def test_disk_state_changes_with_times_and_files_in_any_folder(pack: ModuleType, tmp_path: Path) -> None:
     state = pack_module(pack, "nodes.host.folders").disk_state
     (tmp_path / "a.txt").write_text("one")
     first = state(tmp_path)
@@ -50,7 +50,10 @@ def test_disk_state_changes_with_times_and_files(pack: ModuleType, tmp_path: Pat
     os.utime(tmp_path / "a.txt", (1, 1))
     second = state(tmp_path)
     (tmp_path / "b.txt").write_text("")
-    assert len({first, second, state(tmp_path)}) == 3
+    third = state(tmp_path)
+    (tmp_path / "deep" / "deeper").mkdir(parents=True)
+    (tmp_path / "deep" / "deeper" / "c.txt").write_text("")
+    assert len({first, second, third, state(tmp_path)}) == 4
 
 
 def test_disk_state_follows_links(pack: ModuleType, tmp_path: Path) -> None:

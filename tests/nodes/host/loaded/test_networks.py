@@ -3,7 +3,9 @@ gradients with and without checkpointing, and their LoRA in the host's loader.""
 
 from __future__ import annotations
 
+import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -43,6 +45,21 @@ def test_the_loss_is_that_of_the_papers_velocity(opened: Opened) -> None:
     (velocity,) = outputs
     expected = (velocity - (random - clean)).square().mean()
     assert loss.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_larger_pictures_are_trained_at_more_noise(opened: Opened) -> None:
+    """As FLUX.1's code samples them: e^0.5 at 256 × 256 pixels, e^1.15 at 1024 × 1024, which stands for any."""
+    request = opened.request(level_shift="resolution")
+    denoiser = opened.denoiser(request)
+    objective = denoiser.objective(request.loss, request.levels)
+
+    def drawn(objective: Any, pixels: int) -> torch.Tensor:
+        side = pixels // objective.pixels_per_latent
+        return objective.draw_levels(32, torch.Generator().manual_seed(1), (side, side))
+
+    for pixels, shift in ((256, math.exp(0.5)), (1024, math.exp(1.15)), (0, math.exp(1.15))):
+        fixed = denoiser.objective(request.loss, replace(request.levels, level_shift="value", shift_value=shift))
+        assert torch.allclose(drawn(objective, pixels), drawn(fixed, pixels)), pixels
 
 
 def test_texts_of_different_lengths_in_a_batch_give_what_each_gives_alone(opened: Opened) -> None:

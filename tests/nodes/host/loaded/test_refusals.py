@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from kit.host_families import fake_parts, small_model
 from kit.pack import pack_module
 
@@ -77,6 +78,18 @@ def test_a_distilled_model_is_told_in_the_log(pack: ModuleType, parts: tuple[Any
     assert "flux.safetensors was distilled with guidance" in caplog.text
 
 
+def test_what_a_text_encoder_gives_is_kept_or_refused(pack: ModuleType) -> None:
+    def row(**found: Any) -> dict[str, torch.Tensor]:
+        clip = SimpleNamespace(tokenize=str, encode_from_tokens=lambda tokens, **options: found)
+        return pack_module(pack, "nodes.host.loaded.conditions").encode_caption(clip, "a fox")
+
+    kept = row(cond=torch.ones(1, 2), pooled_output=None, guidance=3.5)
+    assert kept.keys() == {"text.cond", "number.guidance"} and kept["number.guidance"] == 3.5
+    assert not kept["text.cond"].is_inference(), "it could not be trained with"
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="gives extra as str"):
+        row(extra="x")
+
+
 @pytest.mark.parametrize(("name", "what"), [
     ("WAN21", "a video model"), ("LTXV", "a video model"), ("StableAudio1", "an audio model"),
     ("Hunyuan3Dv2", "a 3-D model"), ("ChromaRadiance", "works on pixels"), ("SDXLRefiner", "refiner"),
@@ -89,6 +102,24 @@ def test_models_that_make_no_pictures_from_latents(pack: ModuleType, name: str, 
     model = kind.__new__(kind)
     model.__dict__["latent_format"] = comfy.latent_formats.Wan21()
     refused(pack, SimpleNamespace(model=model), None, None, f"{name} is .*{what}.*Load a model for pictures")
+
+
+@pytest.mark.parametrize(("classes", "network", "config", "names"), [
+    (("Flux",), "Flux", {"image_model": "flux"}, ("flux", "flux-1-dev")),
+    (("ZImage", "Lumina2"), "NextDiT", {"image_model": "lumina2"}, ("lumina2", "lumina-2")),
+    (("SDXL",), "UNetModel", {"context_dim": 2048}, ("sdxl_base_v1-0", "stable-diffusion-xl-v1-base")),
+    ((), "UNetModel", {"context_dim": 1024}, ("sd_v2", "stable-diffusion-v2-512")),
+    ((), "UNetModel", {"context_dim": 768}, ("sd_v1", "stable-diffusion-v1")),
+    (("NewOne",), "Transformer", {}, ("newone", "newone"))])
+def test_programs_that_sort_loras_find_the_models_name(pack: ModuleType, classes: tuple[str, ...], network: str,
+                                                       config: dict[str, Any], names: tuple[str, str]) -> None:
+    kind: type = type("BaseModel", (), {})
+    for name in reversed(classes):
+        kind = type(name, (kind,), {})
+    model: Any = kind()
+    model.model_config, model.diffusion_model = SimpleNamespace(unet_config=config), type(network, (), {})()
+    kinds = pack_module(pack, "nodes.host.loaded.kinds")
+    assert (kinds.base_version(model), kinds.architecture(model)) == names
 
 
 def test_every_class_of_the_host_is_known_or_has_latents_of_pictures(pack: ModuleType) -> None:

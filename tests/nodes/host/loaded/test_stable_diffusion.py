@@ -97,6 +97,8 @@ def test_both_implementations_train_alike(pack: ModuleType, checkpoint: Path) ->
     timesteps = torch.tensor([40, 777])
     sigmas = theirs.sampling.sigmas[timesteps]
     clean, noise = normal(2, 4, 8, 8, seed=3), normal(2, 4, 8, 8, seed=4)
+    assert sides[1].objective.fixed_levels(5) == [
+        theirs.sampling.sigmas[timestep].item() for timestep in sides[0].objective.fixed_levels(5)]
     losses, gradients, drifts = [], [], []
     for side, levels, given in zip(sides, (timesteps, sigmas), (rows, host_rows), strict=True):
         loss = side.loss(clean, noise, levels, given)
