@@ -34,6 +34,42 @@ test("another run shows none of the pictures of the one before, though their ste
   assert.ok(panel.pictures.children.every((item) => !before.includes(item)));
 });
 
+test("the bar shows training as a whole, and other work by its own count", () => {
+  const panel = new Panel(actions);
+  const values = { step: 3, steps: 4 };
+  const shown = [];
+  for (const more of [
+    {}, { values }, { values, phase: { name: "generating", done: 1, total: 2 } }, { values, status: "complete" },
+    { phase: { name: "generating", done: 9, total: 2 } },
+  ]) {
+    panel.show(session(more));
+    shown.push([panel.bar.value, panel.bar.hidden]);
+  }
+  assert.deepEqual(shown, [[0, false], [0.75, false], [0.5, false], [0.75, true], [1, false]]);
+});
+
+test("the legend names the curves that are there", () => {
+  const panel = new Panel(actions);
+  const named = (more) => {
+    panel.show(session(more));
+    panel.showLegend({});
+    return panel.legend.hidden ? [] : panel.items(panel.legend).filter((item) => !item.hidden)
+      .map((item) => item.dataset.curve).sort();
+  };
+  const losses = [[1, 0.5]];
+  assert.deepEqual(named({}), []);
+  assert.deepEqual(named({ losses }), ["smoothed", "training"]);
+  assert.deepEqual(named({ losses, validation: [[1, 0.4]] }), ["smoothed", "training", "validation"]);
+  assert.deepEqual(named({ losses, validation: [[1, 0.4]], values: { best_step: 1 } }),
+    ["best", "smoothed", "training", "validation"]);
+});
+
+test("a text stands alone, but on a sheet beside its picture", () => {
+  const output = { text: ["a", "b"], images: [{}] };
+  assert.equal(resultView(output, () => "").textContent, "a\nb");
+  assert.equal(resultView(output, () => "", true).children.length, 2);
+});
+
 test("bars are as long as their share of the largest value", () => {
   const view = resultView({ bars: [{ label: "a", value: 0.1 }, { label: "b", value: 0.4 }] });
   const widths = [];
