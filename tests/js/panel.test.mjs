@@ -5,6 +5,7 @@ import { loadExtension } from "./stub-editor.mjs";
 
 await loadExtension();
 const { Panel } = await import("../../web/js/training/panel.js");
+const { CaptionReview } = await import("../../web/js/dataset/caption_review.js");
 const { resultView } = await import("../../web/js/results/view.js");
 
 const actions = { resume: async () => "", stop: async () => "", sample: async () => "", pictureUrl: (_, step) => `${step}` };
@@ -89,4 +90,17 @@ test("scores of samples stand in the panel with what they gained, and nothing st
   assert.deepEqual([panel.scorePlot.hidden, panel.scoreLegend.hidden], [false, false]);
   assert.deepEqual([...panel.scoreLegend.children].map((item) => item.textContent),
     ["fidelity 0.288 (−0.012)", "likeness 0.650 (+0.050)"]);
+});
+
+test("what is changed is counted, and that it takes another run is said", () => {
+  let edits = "";
+  const review = new CaptionReview({ get: () => edits, set: () => {} });
+  const told = (value) => {
+    edits = value && JSON.stringify(value);
+    review.show([], "", 1, "");
+    return review.note.textContent;
+  };
+  assert.deepEqual(["", { a: "a fox" }, { a: null }, { a: "a fox", b: null, c: null }].map(told), [
+    "", "1 changed. Run again to use it.", "1 left out. Run again to use it.",
+    "1 changed, 2 left out. Run again to use it."]);
 });
