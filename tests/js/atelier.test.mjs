@@ -28,6 +28,15 @@ test("results come back when the editor makes the nodes anew, in subgraphs too",
   assert.equal(scores.widgets[0].shown.children.length, 1);
 });
 
+test("only the sheet of a folder shows a picture beside its text", () => {
+  app.rootGraph.nodes = [];
+  for (const [kind, parts] of [["AtelierReadPrompt", 0], ["AtelierImageFolder", 2]]) {
+    const node = makeNode(extension, kind, app.rootGraph, 4);
+    node.onExecuted({ text: ["a text"], images: [{ filename: "a.png" }] });
+    assert.equal(node.widgets[0].shown.children[0].children.length, parts, kind);
+  }
+});
+
 test("no outputs leave what is shown", () => {
   app.rootGraph.nodes = [];
   const node = makeNode(extension, "AtelierCLIPScore", app.rootGraph, 4);
@@ -90,8 +99,9 @@ test("an error's words stand on the node until the graph is queued again", async
   assert.deepEqual([names(score), names(core)], [["atelier_error"], []]);
   assert.equal(score.widgets[0].shown.textContent, "There is no file 'x'. Choose one.");
   assert.equal(score.widgets[0].options.serialize, false);
+  score.onExecuted(SCORES);
   await stub.api.queuePrompt(0, {});
-  assert.deepEqual(names(score), []);
+  assert.deepEqual(names(score), ["atelier_result"], "what stands below the error stays");
 });
 
 test("a refused prompt's reasons stand on their nodes, whole or in part refused", async () => {

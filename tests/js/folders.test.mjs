@@ -19,9 +19,9 @@ const files = ["a.png", "b.png"].map((name) => ({ name }));
 test("pictures go into the folder that is named, or into one of their own, which is then named", async () => {
   for (const [named, folder] of [["", "my-pictures"], [" fox ", "fox"]]) {
     const sent = [];
-    const { made, chosen } = picker(async (to, { name }) => void sent.push([to, name]), named);
+    const { made, chosen } = picker(async (to, { name }) => void sent.push([to, name, made.button.disabled]), named);
     await made.send(files);
-    assert.deepEqual(sent, [[folder, "a.png"], [folder, "b.png"]]);
+    assert.deepEqual(sent, [[folder, "a.png", true], [folder, "b.png", true]]);
     assert.deepEqual([chosen, made.button.disabled, made.files.value], [[folder], false, ""]);
     assert.equal(made.choice.children.length, 2, "the folders are asked for again");
   }

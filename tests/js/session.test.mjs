@@ -66,6 +66,12 @@ test("a snapshot and updates meet in any order without a gap or a double", () =>
   assert.equal(applySnapshot(gap, snapshot).number, 5);
 });
 
+test("what is measured again at a step takes the place of what was", () => {
+  const { session } = applyUpdate(undefined, update(1, [], { validation: [[4, 0.5], [8, 0.4]] }));
+  const again = applyUpdate(session, update(2, [], { validation: [[8, 0.3], [12, 0.2]] })).session;
+  assert.deepEqual(again.validation, [[4, 0.5], [8, 0.3], [12, 0.2]]);
+});
+
 test("a curve does not grow without end, and keeps its beginning as well as its end", () => {
   let session = applyUpdate(undefined, update(1, [])).session;
   for (let number = 2; number <= 1001; number += 1) {
