@@ -37,7 +37,7 @@ test("step and epoch", () => {
 });
 
 test("speed, time and memory", () => {
-  assert.equal(formatSpeed(2.14), "2.14 it/s");
+  assert.deepEqual([2.14, 1].map(formatSpeed), ["2.14 it/s", "1.00 it/s"]);
   assert.equal(formatSpeed(0.25), "4.0 s/it");
   assert.equal(formatSpeed(undefined), "–");
   assert.equal(secondsLeft({ step: 20, steps: 100, steps_per_second: 2 }), 40);
