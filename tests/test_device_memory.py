@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import weakref
 
 import psutil
 import pytest
@@ -23,6 +24,16 @@ def test_the_error_says_what_to_do() -> None:
     with pytest.raises(AtelierError, match=r"Memory ran out while loading\. Close"), \
             explain_out_of_memory("loading", "Close it."):
         torch.empty(MORE_THAN_ANY_MACHINE_HAS)
+
+
+def test_what_refers_to_itself_is_freed_too() -> None:
+    """As most models do, whose parts know the whole."""
+    model = torch.nn.Module()
+    model.itself = [model]
+    gone = weakref.ref(model)
+    del model
+    free_cache(torch.device("cpu"))
+    assert gone() is None
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda", "mps", "xpu"])
