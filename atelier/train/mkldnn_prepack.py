@@ -2,7 +2,8 @@
 
 On the CPU PyTorch reorders a layer's weight into blocks at every call, forward and backward. For small pictures that
 takes longer than the arithmetic. A frozen weight needs it once; two reordered copies are kept, one for the output and
-one for the gradient of the input. Results equal the plain layers' up to rounding.
+one for the gradient of the input. Each is made when it is first used: the first step begins sooner, and takes longer.
+Results equal the plain layers' up to rounding.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ left as they are, have layouts of their own for small maps."""
 
 
 def prepack_frozen(module: nn.Module) -> int:
-    """Prepack the weights of a module's large frozen convolutions and linear layers.
+    """Have the weights of a module's large frozen convolutions and linear layers prepacked at their first use.
 
     Only on the CPU, in float32 or bfloat16, if this build of PyTorch supports it and the machine has the memory. The
     module's parameters stay as they are; it must not be copied, moved or cast afterwards.
@@ -141,7 +142,7 @@ class _Layer:
 
     def __init__(self, kernel: _Kernel, weight: Tensor, bias: Tensor | None) -> None:
         self._kernel, self._weight, self._bias = kernel, weight, bias
-        self._packed = {back: kernel.pack(weight.detach(), back=back) for back in (False, True)}
+        self._packed: dict[bool, Tensor] = {}
 
     def __call__(self, input: Tensor) -> Tensor:
         x = input  # named as the plain layers name it
@@ -151,6 +152,8 @@ class _Layer:
 
     def run(self, x: Tensor, *, back: bool) -> Tensor:
         """The result for an input, or the gradient of the input for that of the result."""
+        if back not in self._packed:
+            self._packed[back] = self._kernel.pack(self._weight.detach(), back=back)
         return self._kernel.run(x.contiguous(), self._packed[back], None if back else self._bias, back=back)
 
 

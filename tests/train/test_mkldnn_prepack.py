@@ -96,6 +96,32 @@ def test_other_types_than_the_weights_go_to_the_plain_layer() -> None:
     assert layer(torch.ones(0, 4)).shape == (0, 4)
 
 
+@pytest.mark.parametrize(("make", "kernel", "shape"), [
+    (lambda: nn.Conv2d(4, 4, 3, padding=1), packed._ConvKernel, (1, 4, 6, 6)),
+    (lambda: nn.Linear(4, 4), packed._LinearKernel, (2, 4))], ids=["3x3", "linear"])
+def test_each_copy_is_made_once_when_it_is_first_used(monkeypatch: pytest.MonkeyPatch, make: Callable[[], nn.Module],
+                                                      kernel: Any, shape: tuple[int, ...]) -> None:
+    plain, made = kernel.pack, list[bool]()
+
+    def pack(self: Any, weight: Tensor, *, back: bool) -> Tensor:
+        made.append(back)
+        return plain(self, weight, back=back)
+
+    layer = make().requires_grad_(False)
+    monkeypatch.setattr(packed, "_works", lambda dtype: True)  # whose trials pack, too
+    monkeypatch.setattr(kernel, "pack", pack)
+    assert prepack_frozen(layer) == 1 and made == []
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():  # as samples are drawn
+        seen = layer(x)
+    assert made == [False]
+    out, gradient = results(layer, x)
+    assert made == [False, True]
+    again = results(layer, x)
+    assert made == [False, True]
+    assert torch.equal(seen, out) and torch.equal(out, again[0]) and torch.equal(gradient, again[1])
+
+
 def test_weights_go_with_their_module() -> None:
     layer = nn.Linear(4, 4).requires_grad_(False)
     assert prepack_frozen(layer) == 1
