@@ -37,8 +37,8 @@ def test_the_way_to_the_first_step_is_measured() -> None:
                           "--json"], capture_output=True, encoding="utf-8", timeout=600)
     assert run.returncode == 0, run.stdout[-1000:] + run.stderr[-2000:]
     result = json.loads(run.stdout.splitlines()[-1])
-    floor, ours = (row["seconds"] for row in result["rows"])
-    assert 0 <= floor < ours and result["ratio"] > 1
+    floor, ours, ended = (row["seconds"] for row in result["rows"])
+    assert 0 <= floor < min(ours, ended) and result["ratio"] > 1 and result["ratio_to_end"] > 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak cannot be reset on this system")
