@@ -158,11 +158,16 @@ def test_what_is_free_is_asked_of_every_device_that_tells(monkeypatch: pytest.Mo
     def untold(device: object) -> tuple[int, int]:
         raise RuntimeError("The device does not support querying the available free memory.")
 
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (7_000, 8_000))
     monkeypatch.setattr(torch.mps, "recommended_max_memory", lambda: 10_000, raising=False)
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 4_000, raising=False)
     monkeypatch.setattr(torch.xpu, "mem_get_info", lambda device: (5_000, 9_000), raising=False)
-    assert [free_memory(torch.device(kind)) for kind in ("mps", "xpu", "cpu")] == [6_000, 5_000, None]
+    assert [free_memory(torch.device(kind)) for kind in ("mps", "xpu", "cuda", "cpu")] == [6_000, 5_000, 7_000, None]
+    monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 11_000)
+    assert free_memory(torch.device("mps")) == 0
     monkeypatch.setattr(torch.xpu, "mem_get_info", untold)
     monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: SimpleNamespace(total_memory=9_000))
     monkeypatch.setattr(torch.xpu, "memory_reserved", lambda device: 1_000)
+    assert free_memory(torch.device("xpu")) == 8_000
+    monkeypatch.delattr(torch.xpu, "mem_get_info")
     assert free_memory(torch.device("xpu")) == 8_000
