@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import AtelierError
 from ..lora.names import canonical
 from ..lora.weights import Adapter, LoraModule, LoraWeights
+from ..progress import Progress
 from .adapter_kinds import (
     ADAPTER,
     adapter_of,
@@ -115,14 +116,16 @@ class Adapters:
         layers: A pattern of each component's layers, where they are not diffusers' UNet and CLIP.
         dtype: The arithmetic type, where the weights are stored in another one.
         device: Where the components compute, if some of their weights wait elsewhere.
+        progress: Shown progress, and asked to stop, where A and B start from the weights: minutes for a large network.
 
     Raises:
         AtelierError: no layer of a component matches the chosen targets.
+        Interrupted: (or what else `progress` raises) the components are of no further use.
     """
 
     def __init__(self, components: Mapping[str, nn.Module], config: LoraConfig, seed: int, *,
                  layers: Mapping[str, str] | None = None, dtype: torch.dtype | None = None,
-                 device: torch.device | None = None) -> None:
+                 device: torch.device | None = None, progress: Progress | None = None) -> None:
         self.config = config
         self.components = dict(components)
         layers = layers or {component: layer_pattern(component, config) for component in components}
@@ -138,7 +141,7 @@ class Adapters:
         self._starts: dict[str, Tensor] = {}
         self._init(seed)
         if config.init_weights != DEFAULT_START:
-            self._start_from_weights()
+            self._start_from_weights(progress or Progress())
 
     @torch.no_grad()
     def damaged_weight(self) -> str:
@@ -179,10 +182,13 @@ class Adapters:
         self.sync_to_model()
 
     @torch.no_grad()
-    def _start_from_weights(self) -> None:
+    def _start_from_weights(self, progress: Progress) -> None:
         """Start A and B from the weights they adapt, and have the layers compute less what that computes."""
         places = {split(name): place for place, name in enumerate(self.names)}
-        for stem in dict.fromkeys(stem for stem, _ in places):
+        stems = list(dict.fromkeys(stem for stem, _ in places))
+        progress.phase("decomposing", len(stems))
+        for done, stem in enumerate(stems, 1):
+            progress.check()
             component, path = stem.split(".", 1)
             layer: Any = self.components[component].get_submodule(path)
             held = [places[stem, role] for role in ("lora_A", "lora_B")]
@@ -193,6 +199,7 @@ class Adapters:
                 self.masters[place].copy_(start)
                 self._starts[self.names[place]] = start.float().cpu()
             subtract_start(layer, ADAPTER, *starts)
+            progress.advance(done)
         self.sync_to_model()
 
     @torch.no_grad()

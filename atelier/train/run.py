@@ -198,7 +198,7 @@ def _train(job: _Job) -> RunResult:
         job.progress.phase("loading", 1)
         loaded = job.model.load(encoded, job.asked, device=job.device, dtype=job.dtype)
         trainer = Trainer(loaded.denoiser, encoded, job.request, processes,
-                          at_once=job.asked.optimizer.batch_size)
+                          at_once=job.asked.optimizer.batch_size, progress=job.progress)
     check_masks(trainer.sampler.items, encoded)
     notes = trainer.notes
     for note in notes:

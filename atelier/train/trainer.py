@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..dataset.cache import EncodedSet
+from ..progress import Progress
 from .adapters import Adapters
 from .batch_cut import BatchCut
 from .batch_loader import BatchLoader, TrainBatch
@@ -53,17 +54,21 @@ class Trainer:
         processes: Which train together. Their weights stay equal to the last bit: each starts with the same, and takes
             the same optimiser steps with the sum of all gradients.
         at_once: Pictures that go through the network together at most, if not the whole share of a process.
+        progress: Shown progress, and asked to stop, while the adapters are made.
+
+    Raises:
+        Interrupted: (or what else `progress` raises) the model is of no further use.
     """
 
     def __init__(self, denoiser: Denoiser, data: EncodedSet, request: TrainRequest, processes: Processes = ALONE, *,
-                 at_once: int = 0) -> None:
+                 at_once: int = 0, progress: Progress | None = None) -> None:
         self.denoiser, self.request, self.device = denoiser, request, denoiser.device
         self.processes = processes
         self.cut = BatchCut(at_once=at_once or request.optimizer.batch_size, rank=processes.rank,
                             count=processes.count)
         self.adapters = Adapters(denoiser.components, request.lora, request.seed,
                                  layers=denoiser.adapted_layers(request.lora), dtype=denoiser.dtype,
-                                 device=denoiser.device)
+                                 device=denoiser.device, progress=progress)
         if request.lora.init_lora:
             start_from(self.adapters, Path(request.lora.init_lora))
         if request.device.compile == "off":  # the compiler arranges weights and fuses kernels itself

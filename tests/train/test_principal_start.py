@@ -9,14 +9,22 @@ from typing import Any
 import peft
 import pytest
 import torch
+from kit.device import chosen_device
 from kit.training import MemorySet, denoiser, tiny_unet
-from kit.training_loop import request, train_steps
+from kit.training_loop import request, same, train_steps
+from kit.training_run import REQUEST
+from safetensors.torch import load_file
 
+from atelier.dataset.types import TrainingSet
 from atelier.lora.file import load_lora, save_lora
 from atelier.lora.merge import merge_into
 from atelier.lora.weights import LoraModule, plain, select
+from atelier.models.handle import DiffusersModel
+from atelier.progress import Interrupted, Progress
 from atelier.train.adapters import Adapters
+from atelier.train.devices import RunPaths
 from atelier.train.request.lora import TARGETS, LoraConfig
+from atelier.train.run import train
 from atelier.train.trainer import Trainer
 
 KINDS = ("pissa", "olora")
@@ -73,3 +81,43 @@ def test_convolutions_and_low_precision_start_from_no_change_and_come_back_from_
     assert isinstance(next(iter(after.values())), LoraModule)
     save_lora(tmp_path / "a.safetensors", after)
     assert all(map(torch.equal, adapters.masters, adapters.tensors_of(load_lora(tmp_path / "a.safetensors"))))
+
+
+class AtLayer(Progress):
+    """Notes the layers of the phase, and interrupts after so many."""
+
+    def __init__(self, layers: int) -> None:
+        self.layers, self.name, self.total, self.done = layers, "", 0, [0]
+
+    def phase(self, name: str, total: int) -> None:
+        self.name, self.done = name, [0]
+        if name == "decomposing":
+            self.total = total
+
+    def advance(self, done: int, text: str = "") -> None:
+        self.done.append(done)
+
+    def check(self) -> None:
+        if self.name == "decomposing" and self.done[-1] == self.layers:
+            raise Interrupted
+
+
+def test_an_interrupt_stops_within_a_layer_and_the_next_run_is_an_unbroken_one(
+        run, model: DiffusersModel, pictures: TrainingSet, tmp_path: Path) -> None:
+    asked = replace(REQUEST, lora=replace(REQUEST.lora, init_weights="pissa"))
+    broken = AtLayer(2)
+    with pytest.raises(Interrupted):
+        run(request=asked, progress=broken)
+    assert broken.done == [0, 1, 2] and broken.total > 3
+    left = [path for folder in ("loras", "runs") for path in (tmp_path / folder).rglob("*") if path.is_file()]
+    assert not left
+    watched = AtLayer(-1)
+    resumed = run(request=asked, progress=watched)
+    elsewhere = RunPaths(tmp_path / "a", tmp_path / "b", tmp_path / "cache", str(chosen_device()))
+    unbroken = train("fox", model, pictures, asked, elsewhere, Progress())
+    assert same(resumed.lora, unbroken.lora)
+    assert watched.total == broken.total == len(adapted_layers(resumed.lora))
+
+
+def adapted_layers(lora: Path) -> set[str]:
+    return {key.split(".")[0] for key in load_file(lora)}
