@@ -22,7 +22,7 @@ class LoraConfigNode(io.ComfyNode):
             display_name="LoRA Config",
             category="Atelier/training",
             description="The shape of the LoRA to train, where it differs from the preset of Train LoRA.",
-            search_aliases=["rank", "alpha", "dora", "network dim", "lokr", "loha", "lycoris"],
+            search_aliases=["rank", "alpha", "dora", "network dim", "lokr", "loha", "oft", "lycoris"],
             inputs=[
                 count("rank", "Inner dimension of each adapter. More learns finer detail and makes a larger file.",
                       high=1024),
@@ -35,7 +35,8 @@ class LoraConfigNode(io.ComfyNode):
                        "with convolutions, or every linear layer."),
                 choice("kind", KINDS,
                        "DoRA also learns the length of each weight: often closer to full fine-tuning, slower. LoHa and "
-                       "LoKr change more directions of a layer with as many numbers; LoKr makes the smallest files."),
+                       "LoKr change more directions of a layer with as many numbers; LoKr makes the smallest files. "
+                       "OFT only turns a layer's channels: rank is how many together, and alpha does not count."),
                 switch("rslora", "Scale by alpha / √rank, which keeps high ranks useful.", advanced=True),
                 switch("train_text_encoder", "Also adapt the text encoder. Helps a new word along, overfits sooner.",
                        advanced=True),

@@ -1,7 +1,8 @@
 """How PEFT makes the adapters of each kind that can be trained, how they start, and what of them stands in a file.
 
 Of the tensors of LoHa and LoKr PEFT's names and shapes are LyCORIS' and ComfyUI's. Only one thing differs: where both
-sides of a LoKr are whole matrices, PEFT scales by alpha / r and the others do not; here nobody does.
+sides of a LoKr are whole matrices, PEFT scales by alpha / r and the others do not; here nobody does. PEFT's OFT is
+another one than theirs, and is replaced (`output_rotation`).
 """
 
 from __future__ import annotations
@@ -14,27 +15,47 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..lora.other_adapter import LOHA, LOKR, OtherAdapter
+from ..lora.other_adapter import LOHA, LOKR, OFT, OtherAdapter
 from ..lora.weights import Adapter, LoraModule
 from .request.lora import LoraConfig
 
 ADAPTER = "default"
 """PEFT's name of the adapter."""
 
-_PARAMETER = re.compile(rf"(.+)\.(lora_[AB]|lora_magnitude_vector|hada_\w+|lokr_\w+)\.{ADAPTER}(\.weight)?")
-_KINDS = {"loha": LOHA, "lokr": LOKR}
-_ZERO = ("lora_B", "hada_w2_a", "lokr_w2", "lokr_w2_b")
+_PARAMETER = re.compile(rf"(.+)\.(lora_[AB]|lora_magnitude_vector|hada_\w+|lokr_\w+|oft_blocks)\.{ADAPTER}(\.weight)?")
+_KINDS = {"loha": LOHA, "lokr": LOKR, "oft": OFT}
+_ZERO = ("lora_B", "hada_w2_a", "lokr_w2", "lokr_w2_b", "oft_blocks")
 _NORMAL = {"hada_w1_a": 0.1, "hada_w1_b": 1.0, "hada_w2_b": 1.0}
 
 
-def peft_config(config: LoraConfig, layers: str, sizes: Mapping[str, tuple[int, float]]) -> Any:
-    """The configuration that PEFT is given.
+def inject(module: nn.Module, config: LoraConfig, layers: str, sizes: Mapping[str, tuple[int, float]]) -> None:
+    """Have PEFT put its layers into a module.
 
     Args:
+        module: Changed in place; may be on the meta device.
         config: What is trained.
         layers: PEFT's `target_modules`.
         sizes: Rank and alpha by pattern, of layers that have their own.
+
+    Raises:
+        ValueError: no layer matches.
+        TypeError: a layer is of a type, or of a size, that has no adapter of this kind.
     """
+    import peft
+
+    on_meta = next(module.parameters()).is_meta  # there PEFT would leave its own parameters on the CPU
+    if config.kind != "oft":
+        peft.inject_adapter_in_model(_peft_config(config, layers, sizes), module, ADAPTER, low_cpu_mem_usage=on_meta)
+        return
+    from .output_rotation import OutputRotationConfig, OutputRotationModel
+
+    OutputRotationModel(module, OutputRotationConfig(
+        r=config.rank, target_modules=layers, rank_pattern={path: rank for path, (rank, _) in sizes.items()}),
+        ADAPTER, low_cpu_mem_usage=on_meta)
+
+
+def _peft_config(config: LoraConfig, layers: str, sizes: Mapping[str, tuple[int, float]]) -> Any:
+    """The configuration that PEFT is given for a kind of its own."""
     import peft
 
     shared: dict[str, Any] = {
@@ -94,7 +115,8 @@ def normal_spread(role: str) -> float | None:
 def adapter_of(config: LoraConfig, path: str, parts: Mapping[str, Tensor]) -> Adapter:
     """What a file holds of a layer.
 
-    rsLoRA scales by alpha / √r; files know only alpha / r, so their alpha is alpha · √r.
+    rsLoRA scales by alpha / √r; files know only alpha / r, so their alpha is alpha · √r. In OFT's files alpha bounds
+    the angles, and 0 does not.
 
     Args:
         config: What is trained.
@@ -103,7 +125,7 @@ def adapter_of(config: LoraConfig, path: str, parts: Mapping[str, Tensor]) -> Ad
     """
     rank, alpha = config.size(path)
     if config.kind in _KINDS:
-        return OtherAdapter(_KINDS[config.kind], dict(parts), alpha)
+        return OtherAdapter(_KINDS[config.kind], dict(parts), 0.0 if config.kind == "oft" else alpha)
     return LoraModule(parts["lora_A"], parts["lora_B"], alpha * (rank ** 0.5 if config.rslora else 1.0),
                       parts.get("lora_magnitude_vector"))
 

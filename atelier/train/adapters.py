@@ -23,9 +23,9 @@ from ..progress import Progress
 from .adapter_kinds import (
     ADAPTER,
     adapter_of,
+    inject,
     normal_spread,
     part_of,
-    peft_config,
     settle,
     split,
     starts_at_zero,
@@ -53,8 +53,6 @@ def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: 
     Raises:
         AtelierError: no layer matches `layers`.
     """
-    from peft import inject_adapter_in_model
-
     first = next(module.parameters())
     module.requires_grad_(False)
     wanted = re.compile(layers)
@@ -62,14 +60,12 @@ def put_adapters(component: str, module: nn.Module, config: LoraConfig, layers: 
              for path, _ in module.named_modules() if config.rank_pattern and wanted.fullmatch(path)}
     try:
         with torch.random.fork_rng(devices=[]):  # initial values are drawn, but not from the caller's stream
-            # On meta, PEFT would leave its own parameters on the CPU.
-            inject_adapter_in_model(peft_config(config, layers, sizes), module, ADAPTER,
-                                    low_cpu_mem_usage=first.is_meta)
+            inject(module, config, layers, sizes)
     except ValueError as error:
         raise AtelierError(f"No layer of the {component} matches the targets "
                            f"{config.target_pattern or config.targets!r}.",
                            "Choose other targets; this model may lack attention layers.") from error
-    except TypeError as error:  # a layer of a type that PEFT has no adapter of this kind for
+    except TypeError as error:  # a layer of a type or size that there is no adapter of this kind for
         raise AtelierError(f"Some of the chosen layers of the {component} cannot have an adapter of kind "
                            f"{config.kind!r} ({error}).", "Choose other targets, or kind lora.") from error
     settle(module)
@@ -158,8 +154,9 @@ class Adapters:
     def _init(self, seed: int) -> None:
         """A ~ U(−1/√fan_in, 1/√fan_in) as PEFT has it, but from a stream of its own for each layer's name; B = 0.
 
-        LoKr starts in the same way. LoHa's matrices start from a normal distribution as LyCORIS has it: from PEFT's the
-        first changes are a hundred times smaller, and usual learning rates would teach nothing.
+        LoKr starts in the same way, and OFT from zeros alone. LoHa's matrices start from a normal distribution as
+        LyCORIS has it: from PEFT's the first changes are a hundred times smaller, and usual learning rates would teach
+        nothing.
 
         DoRA's magnitude starts as the norm of each output channel's weights, in float32: as PEFT keeps it, rounded to
         the layer's type, it would rescale every channel by up to half of that type's precision.

@@ -21,6 +21,9 @@ from .request.outputs import NO_SCORE
 from .request.request import TrainRequest
 from .trainable import TrainableModel
 
+_ALGORITHMS = {"loha": "loha", "lokr": "lokr", "oft": "diag-oft"}
+"""LyCORIS' names of the kinds that are its own."""
+
 
 def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: TrainingSet, request: TrainRequest,
                   step: int) -> Mapping[str, str]:
@@ -31,16 +34,17 @@ def lora_metadata(name: str, run: RunIdentity, model: TrainableModel, data: Trai
     tags = Counter(part.strip() for s in data.samples for part in s.captions[0].split(",") if part.strip())
     values: dict[str, object] = {
         "ss_output_name": name,
-        "ss_network_module": "lycoris.kohya" if lora.kind in ("loha", "lokr") else "networks.lora",
+        "ss_network_module": "lycoris.kohya" if lora.kind in _ALGORITHMS else "networks.lora",
         "ss_network_dim": lora.rank * started,
-        "ss_network_alpha": lora.alpha * (lora.rank ** 0.5 if lora.rslora else 1.0) * started,
+        "ss_network_alpha": 0.0 if lora.kind == "oft" else lora.alpha * (
+            lora.rank ** 0.5 if lora.rslora else 1.0) * started,
         "ss_network_dropout": lora.dropout,
         "ss_network_args": json.dumps({"targets": lora.targets, "kind": lora.kind, "rslora": lora.rslora,
                                        **{name: value for name, value in (
                                            ("target_pattern", lora.target_pattern), ("rank_pattern", lora.rank_pattern),
                                            ("rank_dropout", lora.rank_dropout)) if value},
                                        **({"init_weights": lora.init_weights} if started > 1 else {}),
-                                       **({"algo": lora.kind} if lora.kind in ("loha", "lokr") else {}),
+                                       **({"algo": _ALGORITHMS[lora.kind]} if lora.kind in _ALGORITHMS else {}),
                                        **({"factor": lora.lokr_factor} if lora.kind == "lokr" else {})}),
         **model.header(),
         "ss_learning_rate": optimizer.learning_rate,

@@ -1,24 +1,30 @@
-"""Trained LoHa and LoKr: their files hold what PEFT trains, and runs of them go on bit for bit."""
+"""Trained LoHa, LoKr and OFT: their files hold what PEFT trains, and runs of them go on bit for bit."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from kit.training import MemorySet, denoiser
 from kit.training_loop import request, train_steps
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import load_file
+from torch import nn
 
+from atelier.errors import AtelierError
 from atelier.lora.file import load_lora, save_lora
+from atelier.train.adapters import Adapters
 from atelier.train.early_stopping import EarlyStopping
 from atelier.train.request.lora import LoraConfig
 from atelier.train.run_state import RunState
 from atelier.train.state_file import load_state, save_state
 from atelier.train.trainer import Trainer
 
-CONFIGS = [LoraConfig(rank=4, kind="loha"), LoraConfig(rank=4, alpha=2, kind="lokr", lokr_factor=4)]
+CONFIGS = [LoraConfig(rank=4, kind="loha"), LoraConfig(rank=4, alpha=2, kind="lokr", lokr_factor=4),
+           LoraConfig(rank=4, kind="oft", targets="attention_ff_conv")]
 
 
 def trainer(config: LoraConfig) -> Trainer:
@@ -52,8 +58,44 @@ def test_files_bear_lycoris_names_and_alphas(tmp_path: Path) -> None:
         save_lora(tmp_path / "a.safetensors", adapters.weights())
         state = load_file(tmp_path / "a.safetensors")
         endings = {key.rsplit(".", 1)[1] for key in state}
-        assert endings == ({"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "alpha"} if config.kind == "loha" else
-                           {"lokr_w1", "lokr_w2_a", "lokr_w2_b", "alpha"} | (endings & {"lokr_w2"}))
-        assert {float(state[key]) for key in state if key.endswith(".alpha")} == {config.alpha}
+        named = {"loha": {"hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"}, "oft": {"oft_blocks"},
+                 "lokr": {"lokr_w1", "lokr_w2_a", "lokr_w2_b"} | (endings & {"lokr_w2"})}[config.kind]
+        assert endings == {*named, "alpha"}
+        assert {float(state[key]) for key in state if key.endswith(".alpha")} == {
+            0.0 if config.kind == "oft" else config.alpha}
         assert all(key.startswith("lora_unet_down_blocks_") or "_mid_block_" in key or "_up_blocks_" in key
                    for key in state)
+
+
+def test_lycoris_reads_an_oft_and_turns_the_outputs_as_it_was_trained(tmp_path: Path) -> None:
+    modules = pytest.importorskip("lycoris.modules")
+    whole = trainer(LoraConfig(rank=5, kind="oft", targets="attention_ff_conv"))  # 5 divides no layer's channels
+    train_steps(whole, 3)
+    save_lora(tmp_path / "a.safetensors", whole.adapters.weights())
+    state, seen = load_file(tmp_path / "a.safetensors"), set()
+    for path, layer in whole.denoiser.unet.named_modules():
+        if not isinstance(layer, BaseTunerLayer):
+            continue
+        base: Any = layer.get_base_layer()
+        assert base.bias is None or base.bias.any()
+        own = {name.split(".", 1)[1]: state[name] for name in state if name.startswith(
+            f"lora_unet_{path.replace('.', '_')}.")}
+        assert set(own) == {"oft_blocks", "alpha"} and own["oft_blocks"].shape[1] <= 5
+        plain: Any = nn.Conv2d(base.in_channels, base.out_channels, base.kernel_size, base.stride, base.padding) \
+            if isinstance(base, nn.Conv2d) else nn.Linear(base.in_features, base.out_features, base.bias is not None)
+        plain.load_state_dict(base.state_dict())
+        with torch.no_grad():
+            made = modules.DiagOFTModule.make_module_from_state_dict("x", plain, rescale=None, **own)
+            sample = torch.randn(2, 3, base.in_features) if isinstance(base, nn.Linear) else torch.randn(
+                2, base.in_channels, 6, 6)
+            before = base(sample)
+            made.apply_to()
+            torch.testing.assert_close(layer(sample), made.eval()(sample), rtol=1e-4, atol=1e-5, msg=path)
+            assert (layer(sample) - before).abs().max() > 1e-4, path
+        seen.add((type(base), own["oft_blocks"].shape[1]))
+    assert {(kind, 4) for kind in (nn.Linear, nn.Conv2d)} <= seen
+
+
+def test_an_oft_needs_channels_that_part_into_blocks() -> None:
+    with pytest.raises(AtelierError, match="13 output channels"):
+        Adapters({"network": nn.Sequential(nn.Linear(4, 13))}, LoraConfig(kind="oft"), 0, layers={"network": "0"})

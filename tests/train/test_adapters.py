@@ -37,7 +37,8 @@ def _trained(config: LoraConfig, steps: int = 4, dtype: torch.dtype = torch.floa
 
 
 @pytest.mark.parametrize(("kind", "targets"), [
-    *(("lora", targets) for targets in TARGETS), ("loha", "attention_ff_conv"), ("lokr", "attention_ff_conv")])
+    *(("lora", targets) for targets in TARGETS), ("loha", "attention_ff_conv"), ("lokr", "attention_ff_conv"),
+    ("oft", "attention_ff_conv")])
 def test_an_untrained_adapter_changes_nothing(kind: str, targets: str) -> None:
     unet = tiny_unet()
     before = _run(unet)
@@ -48,7 +49,7 @@ def test_an_untrained_adapter_changes_nothing(kind: str, targets: str) -> None:
 
 @pytest.mark.parametrize(("kind", "rslora", "targets"), [
     ("lora", False, "attention"), ("lora", True, "attention_ff_conv"), ("dora", False, "attention_ff"),
-    ("loha", False, "attention_ff_conv"), ("lokr", False, "attention_ff_conv")])
+    ("loha", False, "attention_ff_conv"), ("lokr", False, "attention_ff_conv"), ("oft", False, "attention_ff_conv")])
 def test_merging_the_weights_gives_the_adapted_output(kind: str, rslora: bool, targets: str) -> None:
     config = LoraConfig(rank=4, alpha=8, kind=kind, rslora=rslora, targets=targets)
     trainer = _trained(config)

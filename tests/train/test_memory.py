@@ -60,7 +60,8 @@ def forward(unet: torch.nn.Module, batch: int, size: int, *, backward: bool = Fa
 
 @pytest.mark.parametrize(("kind", "targets", "batch", "size"), [
     ("lora", "attention", 1, 32), ("lora", "attention", 3, 16), ("lora", "attention_ff_conv", 1, 32),
-    ("lora", "attention_ff_conv", 3, 16), ("loha", "attention_ff_conv", 1, 32), ("lokr", "attention_ff_conv", 1, 32)])
+    ("lora", "attention_ff_conv", 3, 16), ("loha", "attention_ff_conv", 1, 32), ("lokr", "attention_ff_conv", 1, 32),
+    ("oft", "attention_ff_conv", 1, 32)])
 def test_the_count_is_what_a_real_step_saves(kind: str, targets: str, batch: int, size: int) -> None:
     lora = LoraConfig(rank=4, kind=kind, targets=targets)
     unet = adapted(lora)

@@ -46,7 +46,7 @@ def gradients(trainer: Trainer) -> tuple[float, list[torch.Tensor]]:
 
 
 @pytest.mark.parametrize("kind", [{"kind": "lora"}, {"kind": "dora"}, {"kind": "loha"}, {"kind": "lokr"},
-                                  {"init_weights": "pissa"}], ids=str)
+                                  {"kind": "oft"}, {"init_weights": "pissa"}], ids=str)
 def test_the_loss_has_the_squared_difference_from_the_untouched_network(kind: dict[str, str],
                                                                         monkeypatch: pytest.MonkeyPatch) -> None:
     options = {**kind, "batch_size": 8}

@@ -23,12 +23,10 @@ the layers of the same role get one (`atelier.train.blocks`)."""
 TEXT_TARGETS = r".*\.self_attn\.(q_proj|k_proj|v_proj|out_proj)"
 """Text-encoder layers that get an adapter when the text encoder is trained."""
 
-KINDS = ("lora", "dora", "loha", "lokr")
+KINDS = ("lora", "dora", "loha", "lokr", "oft")
 
 DEFAULT_START = "default"
 STARTS = (DEFAULT_START, "pissa", "olora")
-
-_OFT = ("oft", "boft")
 
 
 def layer_pattern(component: str, config: LoraConfig) -> str:
@@ -45,16 +43,17 @@ class LoraConfig:
     """
 
     rank: int = 16
-    """Inner dimension r of each adapter, 1 to 1024."""
+    """Inner dimension r of each adapter, 1 to 1024. Of kind "oft": output channels that turn together, at most."""
     alpha: float = 16.0
-    """The delta is scaled by alpha / rank (alpha / √rank with `rslora`)."""
+    """The delta is scaled by alpha / rank (alpha / √rank with `rslora`). Without a meaning for kind "oft"."""
     dropout: float = 0.0
     """Probability that an input of the adapter is zeroed in training, in [0, 1)."""
     targets: str = "attention"
     """Which UNet layers: a key of `TARGETS`."""
     kind: str = "lora"
     """"lora", "dora" (weight-decomposed, https://arxiv.org/abs/2402.09353), "loha" (Hadamard product of two LoRAs,
-    https://arxiv.org/abs/2108.06098) or "lokr" (Kronecker product, https://arxiv.org/abs/2309.14859)."""
+    https://arxiv.org/abs/2108.06098), "lokr" (Kronecker product, https://arxiv.org/abs/2309.14859) or "oft" (rotations
+    of output channels, https://arxiv.org/abs/2306.07280)."""
     rslora: bool = False
     """Scale by alpha / √rank (https://arxiv.org/abs/2312.03732)."""
     train_text_encoder: bool = False
@@ -83,10 +82,9 @@ class LoraConfig:
         require(self.alpha > 0, "alpha", self.alpha, "Choose a number above 0; alpha = rank gives scale 1.")
         require_fraction(self, "dropout")
         require_one_of(self, "targets", tuple(TARGETS))
-        require(self.kind not in _OFT, "kind", self.kind,
-                "PEFT's OFT and BOFT turn what goes into a layer, and the files that ComfyUI reads turn what comes "
-                "out: nothing could load the result. Choose lokr, which makes files as small.")
         require_one_of(self, "kind", KINDS)
+        require(self.kind != "oft" or min(rank for rank, _ in self._sizes()) > 1, "rank with kind 'oft'", self.rank,
+                "Choose 2 or more: a single channel cannot turn. 8 to 32 is usual.")
         require_fraction(self, "rank_dropout")
         _expression("target_pattern", self.target_pattern)
         _rules(self)
@@ -102,6 +100,9 @@ class LoraConfig:
         for name in ("dropout", "rslora"):
             require(self.kind in ("lora", "dora") or not getattr(self, name), f"{name} with kind {self.kind!r}",
                     getattr(self, name), "Choose kind lora or dora, or leave it out.")
+
+    def _sizes(self) -> list[tuple[int, float]]:
+        return [(self.rank, self.alpha), *((rank, alpha) for _, rank, alpha in _rules(self))]
 
     def size(self, path: str) -> tuple[int, float]:
         """Rank and alpha of the layer at a module path."""

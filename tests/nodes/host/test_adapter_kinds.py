@@ -37,7 +37,8 @@ def by_host(state: dict[str, Tensor], weights: dict[str, Tensor], strength: floa
 
 
 @pytest.mark.parametrize("changes", [
-    dict(kind="loha"), dict(kind="lokr"), dict(kind="lokr", lokr_factor=4), dict(kind="lokr", rank=64)], ids=str)
+    dict(kind="loha"), dict(kind="lokr"), dict(kind="lokr", lokr_factor=4), dict(kind="lokr", rank=64),
+    dict(kind="oft"), dict(kind="oft", rank=64)], ids=str)
 def test_the_host_changes_a_weight_as_peft_did(pack: ModuleType, changes: dict[str, Any]) -> None:
     lora = pack_module(pack, "atelier.train.request.lora")
     config = lora.LoraConfig(**{"rank": 4, "alpha": 2.0, "targets": "attention_ff_conv", **changes})
