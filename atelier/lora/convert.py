@@ -72,8 +72,8 @@ class LoraConversion:
         if set(self.kinds.split(", ")) != {f"LoRA {sum(self.layers.values())}"}:
             lines.append(f"kinds: {self.kinds}")
         if self.foreign:
-            lines.append(f"{self.foreign} layers are IA3, which Apply LoRA and Export Checkpoint use and ComfyUI's own "
-                         "Load LoRA leaves out")
+            lines.append(f"{self.foreign} layers are IA3 or OFTv2, which Apply LoRA and Export Checkpoint use and "
+                         "ComfyUI's own Load LoRA leaves out")
         return "\n".join([*lines, *filter(None, (self.turned, self.left_out))])
 
 
@@ -101,7 +101,7 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya", *, rank
     """
     from .as_lora import RANK, as_lora
     from .file import read_lora, save_lora
-    from .other_adapter import IA3
+    from .other_adapter import IA3, OFT_INPUT
     from .weights import kinds_text, others, plain
 
     source, destination = Path(source), Path(destination)
@@ -124,7 +124,8 @@ def convert_lora(source: Path, destination: Path, format: str = "kohya", *, rank
         source=source, destination=destination, format=format, family=_family(weights), matched=found.matched,
         total=found.keys, unmatched=found.unmatched, left_out=found.left_out(),
         layers={name: counts[name] for name in (*COMPONENTS, OTHER_NETWORK) if name in counts},
-        kinds=kinds_text(found.weights), turned=turned, foreign=sum(m.kind == IA3 for m in others(weights).values()),
+        kinds=kinds_text(found.weights), turned=turned,
+        foreign=sum(module.kind in (IA3, OFT_INPUT) for module in others(weights).values()),
         ranks=tuple(sorted({module.rank for module in weights.values() if module.rank})),
         scales=tuple(sorted({module.alpha / module.rank for module in plain(weights).values()})),
         dtype=str(dtype).removeprefix("torch."))

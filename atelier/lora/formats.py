@@ -162,7 +162,8 @@ def _computable(tensor: Tensor, key: str, origin: str) -> Tensor:
     """The tensor in a type that torch computes in: float8 has none of its own, and fits into float16."""
     if tensor.is_floating_point() and tensor.dtype.itemsize == 1:
         return tensor.to(torch.float16 if tensor.dtype in _FIT_HALF else torch.float32)
-    whole = key.endswith((".alpha", ".on_input")) and tensor.dtype in (torch.bool, torch.int32, torch.int64)
+    whole = key.endswith((".alpha", ".on_input", ".scaled_oft")) and tensor.dtype in (
+        torch.bool, torch.int32, torch.int64)
     if not tensor.is_floating_point() and not whole:
         raise AtelierError(f"{origin}: {key} is of type {str(tensor.dtype).removeprefix('torch.')}.",
                            "Save the LoRA as float16, bfloat16 or float32 with the program that wrote it.")

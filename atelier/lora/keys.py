@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable
 
+from .input_rotation import SCALED, VECTORS
 from .names import COMPONENT_PREFIX, COMPONENTS, LYCORIS_PREFIX, OTHER_NETWORK, from_kohya, known_layer
-from .other_adapter import DIFFERENCE, GLORA, IA3, LOHA, LOKR, MAGNITUDE, OFT, REPLACED
+from .other_adapter import DIFFERENCE, GLORA, IA3, LOHA, LOKR, MAGNITUDE, OFT, OFT_INPUT, REPLACED
 
 _ENDINGS = {
     "down": (".lora_down.weight", ".lora_A.weight", ".lora.down.weight", ".lora_linear_layer.down.weight",
@@ -21,7 +22,8 @@ _ENDINGS = {
 _OTHERS: dict[str, tuple[str, str]] = {
     LOHA: ("hada_w1_a hada_w1_b hada_w2_a hada_w2_b", "hada_t1 hada_t2"),
     LOKR: ("", "lokr_w1 lokr_w1_a lokr_w1_b lokr_w2 lokr_w2_a lokr_w2_b lokr_t2"),
-    OFT: ("oft_blocks", "rescale"), GLORA: ("a1.weight a2.weight b1.weight b2.weight", ""),
+    OFT: ("oft_blocks", "rescale"), OFT_INPUT: (VECTORS, SCALED),
+    GLORA: ("a1.weight a2.weight b1.weight b2.weight", ""),
     IA3: ("weight on_input", ""), DIFFERENCE: ("diff", ""), REPLACED: ("set_weight", ""),
 }
 """Endings of the other kinds' keys, with spaces between: those that a layer needs, and those that it may have besides

@@ -6,6 +6,7 @@ LoHa   ΔW = (alpha / r) · (A₁ · B₁) ⊙ (A₂ · B₂)          (https://
 LoKr   ΔW = (alpha / r) · W₁ ⊗ W₂; either may be a product of two matrices of rank r; of two whole ones, W₁ ⊗ W₂
 OFT    W' = R · W, R made of rotations of blocks of output channels     (https://arxiv.org/abs/2306.07280)
 BOFT   the same by several layers of blocks, whose channels are farther apart in each (https://arxiv.org/abs/2311.06243)
+OFTv2  W' = W · Rᵀ, R of blocks of inputs: see `input_rotation`       (https://arxiv.org/abs/2506.19847)
 GLoRA  W' = W + (alpha / r) · (W · A₁ · A₂ + B₁ · B₂)    (https://arxiv.org/abs/2306.07967)
 IA3    W' = W scaled by 1 + w, by input or output channels              (https://arxiv.org/abs/2205.05638)
 
@@ -21,20 +22,23 @@ import torch
 from torch import Tensor
 
 from .dora import with_magnitude
+from .input_rotation import SCALED, VECTORS, size_of, turned_inputs
 
 MAGNITUDE = "dora_scale"
 
 LOHA, LOKR, OFT, BOFT, GLORA, IA3 = "LoHa", "LoKr", "OFT", "BOFT", "GLoRA", "IA3"
+OFT_INPUT = "OFTv2"
 DIFFERENCE, REPLACED = "whole difference", "whole weight"
 
 DIFFERENCES = ("diff", "diff_b", "w_norm", "b_norm")
 """Of a weight, a bias, and those of a norm."""
 
-_BY_WEIGHTS = (OFT, BOFT, GLORA, IA3, REPLACED)
+_BY_WEIGHTS = (OFT, BOFT, OFT_INPUT, GLORA, IA3, REPLACED)
 _TERMS = {
     LOHA: (("hada_w1_a", "hada_w1_b", "hada_t1", "hada_w2_a", "hada_w2_b", "hada_t2"),),
     LOKR: (("lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2"),),
     OFT: (("oft_blocks",), ("rescale",)), BOFT: (("oft_blocks",), ("rescale",)),
+    OFT_INPUT: ((VECTORS,),),
     GLORA: (("a1.weight", "a2.weight"), ("b1.weight", "b2.weight")), IA3: (("weight",),), DIFFERENCE: (DIFFERENCES,),
     REPLACED: (("set_weight",),)}
 """The summands of each kind: of one that holds a tensor of zeros nothing is left."""
@@ -85,6 +89,9 @@ class OtherAdapter:
         parts = self.tensors
         if self.kind in (OFT, BOFT):
             return int(parts["oft_blocks"].shape[-3] * parts["oft_blocks"].shape[-2]), None
+        if self.kind == OFT_INPUT:
+            count, size = len(parts[VECTORS]), size_of(parts[VECTORS])
+            return None, count * size if count > 1 else None
         if self.kind == IA3:
             length = parts["weight"].numel()
             return (None, length) if bool(parts["on_input"]) else (length, None)
@@ -105,13 +112,14 @@ class OtherAdapter:
                     inner is None or magnitude.dim() < 2 or inner % magnitude.numel()):
                 return f"{MAGNITUDE} holds {magnitude.numel()} numbers"
             if self.kind in _BY_WEIGHTS and self.kind != REPLACED:
-                base = [out or 1, inner or 1]
+                wide = inner or (size_of(self.tensors[VECTORS]) if self.kind == OFT_INPUT else 1)
+                base = [out or 1, wide]
                 if self.kind == GLORA:
                     old = self._old_glora(*base)
                     base = [base[0], len(self.tensors["a2.weight" if old else "a1.weight"]), -1]
-                plain = {name: part if name == "on_input" else part.to("meta") for name, part in self.tensors.items()
-                         if name != MAGNITUDE}
-                OtherAdapter(self.kind, plain).applied(torch.empty([out or 1, inner or 1], device="meta").reshape(base))
+                plain = {name: part if name in ("on_input", SCALED) else part.to("meta")
+                         for name, part in self.tensors.items() if name != MAGNITUDE}
+                OtherAdapter(self.kind, plain).applied(torch.empty([out or 1, wide], device="meta").reshape(base))
         except (RuntimeError, ValueError, IndexError, KeyError) as error:
             return str(error).splitlines()[0]
         return ""
@@ -120,6 +128,8 @@ class OtherAdapter:
         """Whether it belongs to a weight (or bias) of this shape."""
         out, inner = self.shape
         given = torch.Size(shape)[1:].numel()
+        if self.kind == OFT_INPUT and given % size_of(self.tensors[VECTORS]):
+            return False
         if self.kind == IA3 and inner is not None:
             given = shape[1]
         return (out is None or out == shape[0]) and (inner is None or inner == given)
@@ -157,6 +167,8 @@ class OtherAdapter:
         elif self.kind == BOFT:
             turned = _butterfly(parts["oft_blocks"], self._bound(parts["oft_blocks"], base), base)
             tuned = turned * _column(parts["rescale"], base) if "rescale" in parts else turned
+        elif self.kind == OFT_INPUT:
+            tuned = turned_inputs(parts[VECTORS], bool(self.tensors.get(SCALED, False)), base)
         elif self.kind == GLORA:
             tuned = base + self._glora(parts, base)
         elif self.kind == IA3:

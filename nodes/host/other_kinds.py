@@ -1,5 +1,5 @@
-"""Adapters that the host's own code does not read, or not as the programs that write them mean: IA3, OFT and BOFT with
-a bound or with rescaled channels, and a LoKr with a core."""
+"""Adapters that the host's own code does not read, or not as the programs that write them mean: IA3, OFTv2, OFT and
+BOFT with a bound or with rescaled channels, and a LoKr with a core."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from comfy.weight_adapter import WeightAdapterBase
 
 from ...atelier.lora.formats import read_state
 from ...atelier.lora.keys import whole_others
-from ...atelier.lora.other_adapter import BOFT, IA3, OFT, OtherAdapter
+from ...atelier.lora.other_adapter import BOFT, IA3, OFT, OFT_INPUT, OtherAdapter
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_KINDS = (IA3, OFT, BOFT)
+_KINDS = (IA3, OFT, BOFT, OFT_INPUT)
 
 
 class OtherKind(WeightAdapterBase):

@@ -164,7 +164,7 @@ def test_alpha_0_everywhere_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("key", "kind"), [
-    (f"{KOHYA}_to_q.hada_w1_a", "LoHa"), (f"{KOHYA}_to_q.lokr_w1", "LoKr"), (f"{KOHYA}_to_q.oft_R.weight", "OFT"),
+    (f"{KOHYA}_to_q.hada_w1_a", "LoHa"), (f"{KOHYA}_to_q.lokr_w1", "LoKr"), (f"{KOHYA}_to_q.oft_diag", "OFT"),
     (f"{KOHYA}_to_q.a1.weight", "GLoRA"), ("lora_unet_elsewhere.diff", "whole differences"),
     ("emb_params", "embedding"),
     (f"{KOHYA}_to_q.on_input", "IA3"), ("lora_unet_double_blocks_0_img_attn_proj.lora_up.weight", "Flux")])

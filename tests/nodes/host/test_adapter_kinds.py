@@ -149,17 +149,20 @@ def test_a_changed_bias_is_the_hosts(pack: ModuleType) -> None:
 
 
 def test_apply_lora_adds_what_the_host_does_not_read(pack: ModuleType) -> None:
-    """IA3, and rotations with rescaled channels, as LyCORIS computes them (`tests/lora/test_lycoris.py`)."""
+    """IA3, rotations with rescaled channels, and those of inputs, as other programs compute them (`tests/lora`)."""
     import comfy.lora
 
     rotated = "lora_unet_mid_block_attentions_0_proj_out"
+    turned, inputs = "lora_unet_conv_in", "unet.conv_in"
     state = {f"{KEY}.weight": random(8), f"{KEY}.on_input": torch.tensor(0), f"{rotated}.oft_blocks": random(2, 4, 4),
-             f"{rotated}.rescale": torch.rand(8, 1), f"{rotated}.alpha": torch.tensor(0.0), **{
+             f"{rotated}.rescale": torch.rand(8, 1), f"{rotated}.alpha": torch.tensor(0.0),
+             f"{turned}.oft_R.weight": random(2, 3), f"{turned}.oft_R.scaled_oft": torch.tensor(True), **{
                  name.replace(KEY, f"{KEY}x"): tensor for name, tensor in loha(8, 6).items()}}
-    patches, rest = pack_module(pack, "nodes.host.other_kinds").split(state, {KEY: "a.weight", rotated: "b.weight"})
-    assert set(patches) == {"a.weight", "b.weight"} and set(rest) == {key for key in state if "hada" in key}
+    patches, rest = pack_module(pack, "nodes.host.other_kinds").split(state, {
+        KEY: "a.weight", rotated: "b.weight", turned: "c.weight"})
+    assert set(patches) == {"a.weight", "b.weight", "c.weight"} and set(rest) == {key for key in state if "hada" in key}
     weights = pack_module(pack, "atelier.lora.formats").read_state(state)
-    for place, name in (("a.weight", LAYER), ("b.weight", LAYER.replace("_in", "_out"))):
+    for place, name in (("a.weight", LAYER), ("b.weight", LAYER.replace("_in", "_out")), ("c.weight", inputs)):
         weight = torch.randn(8, 6)
         # The host makes patches anew like this where it moves them.
         patch = comfy.lora.prefetch_prepared_value(patches[place], [0], None, None, False)
