@@ -127,7 +127,8 @@ def atelier(job: Job, clock: Callable[[], None]) -> None:
                 clock()
 
     options = dict(monitor="off", patience=0, batch_size=job.batch, learning_rate=RATE, schedule="constant",
-                              precision=job.dtype, compile="on" if job.engine == "atelier-compiled" else "off")
+                              precision=job.dtype, compile="on" if job.engine == "atelier-compiled" else "off",
+                              cuda_graphs="on" if job.engine == "atelier-graphs" else "off")
     paths = RunPaths(Path(job.cache) / "loras", Path(job.cache) / f"runs {os.getpid()}", Path(job.cache) / "cache")
     train("bench", _model(job), read_folder(Path(job.pictures), _folder(job)),
           build_request(None, options, dict(rank=RANK, alpha=RANK, steps=10_000)), paths, Watch())
@@ -240,7 +241,8 @@ def core(job: Job, clock: Callable[[], None]) -> None:
 
 
 ENGINES: dict[str, Callable[[Job, Callable[[], None]], None]] = {
-    "atelier-eager": atelier, "atelier-compiled": atelier, "diffusers-style": diffusers_style,
+    "atelier-eager": atelier, "atelier-graphs": atelier, "atelier-compiled": atelier,
+    "diffusers-style": diffusers_style,
     "kohya-style": kohya_style, "core TrainLoraNode": core, "core, bypass": core,
 }
 

@@ -57,8 +57,9 @@ def measure(args: argparse.Namespace, work: Path) -> list[Row]:
     checkpoint = WRITERS[args.family](work / "model.safetensors", SHAPES[args.size])
     pictures = write_pictures(work / "pictures", [(args.pixels, args.pixels)] * max(8, args.batch))
     host = comfyui.find()
-    engines = args.engines or ["atelier-eager", *(["atelier-compiled"] if torch.cuda.is_available() else []),
-                               "diffusers-style", "kohya-style", *(CORE if host and args.size != "smallest" else ())]
+    on_card = ["atelier-graphs", "atelier-compiled"] if torch.cuda.is_available() else []
+    engines = args.engines or ["atelier-eager", *on_card, "diffusers-style", "kohya-style",
+                               *(CORE if host and args.size != "smallest" else ())]
     rows = {engine: Row(engine) for engine in engines}
     jobs = {engine: Job(engine, str(checkpoint), str(pictures), str(work / "cache"), args.pixels, args.batch,
                         args.dtype, args.warmup, args.steps, args.seconds, str(host or ""), CORE.get(engine, False),
@@ -147,7 +148,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=8, help="timed in each round at least")
     parser.add_argument("--seconds", type=float, default=4.0, help="timed in each round at least")
     parser.add_argument("--engines", nargs="+", metavar="ENGINE",
-                        help="only these, atelier-eager among them; on a processor atelier-compiled only runs if named")
+                        help="only these, atelier-eager among them; atelier-graphs and -compiled: of a card")
     parser.add_argument("--json", action="store_true", help="end with one line for programs")
     args = parser.parse_args()
     args.pixels = args.pixels or PIXELS[args.size]

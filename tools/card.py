@@ -30,7 +30,7 @@ from xml.etree import ElementTree
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
-from card_page import COMPILED, EAGER, CardTests, Measurement, card_page  # noqa: E402
+from card_page import COMPILED, EAGER, GRAPHS, CardTests, Measurement, card_page  # noqa: E402
 
 LOCK = ROOT / "tools" / "card_wheels.txt"
 OWN = ROOT / ".venv-card"
@@ -187,7 +187,7 @@ def measure(python: str, device: dict[str, str], end: float, page: Path) -> int:
     measured = []
     for title, options, goals, share in BENCHMARKS:
         arguments = ["benchmarks/train.py", "--size", "full", "--dtype", "bf16", *options, "--rounds", "2", "--json",
-                     "--engines", EAGER, COMPILED, *PEERS]
+                     "--engines", EAGER, GRAPHS, COMPILED, *PEERS]
         result = _last_line(python, arguments, end, title, left_out)
         if result is not None:
             measured.append(Measurement(title=title, command="python " + " ".join(arguments), result=result,

@@ -231,6 +231,19 @@ class Adapters:
         if sums:
             torch._foreach_add_([total for total, _ in sums], [more for _, more in sums])  # pyright: ignore
 
+    @torch.no_grad()
+    def add_gradients(self, pairs: list[tuple[Tensor, Tensor]]) -> None:
+        """Add to masters' gradients (pairs of both, float32), whose memory stays the caller's."""
+        first = [(master, gradient) for master, gradient in pairs if master.grad is None]
+        others = [(master.grad, gradient) for master, gradient in pairs if master.grad is not None]
+        if first:
+            copies = [torch.empty_like(master) for master, _ in first]
+            torch._foreach_copy_(copies, [gradient for _, gradient in first])  # pyright: ignore
+            for (master, _), copy in zip(first, copies, strict=True):
+                master.grad = copy
+        if others:
+            torch._foreach_add_([total for total, _ in others], [more for _, more in others])  # pyright: ignore
+
     def drop_gradients(self) -> None:
         """Forget all gradients."""
         for tensor in (*self.parameters, *self.masters):

@@ -54,6 +54,12 @@ class Denoiser(Protocol):
         """Whether `predict` encodes the captions itself, as it must where a text encoder is trained."""
         ...
 
+    @property
+    def uncapturable(self) -> str:
+        """Why its passes cannot be recorded as CUDA graphs, such as "blocks wait in main memory"; "" where they can:
+        `predict` then only gives work to the device, the same for inputs of the same shapes."""
+        ...
+
     def adapted_layers(self, config: LoraConfig) -> Mapping[str, str]:
         """A pattern of the layers that get an adapter, over module paths, for each of the components.
 

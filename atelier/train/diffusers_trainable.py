@@ -25,7 +25,7 @@ from .request.request import TrainRequest
 from .samples import UNetPainter, encode_prompts
 from .trainable import LoadedModel
 from .unet_denoiser import UNetDenoiser
-from .unet_memory_plan import free_memory, place_unet, plan_unet
+from .unet_memory_plan import checkpoint_unet, free_memory, graphs_obstacle, place_unet, plan_unet
 
 log = logging.getLogger("atelier")
 
@@ -94,13 +94,14 @@ class DiffusersTrainable:
             log.info(plan.text())
         unet = load_unet(model, dtype=dtype, device="cpu" if plan.swapped else device)
         text = load_text(model, dtype=dtype, device=device) if request.lora.train_text_encoder else None
-        place_unet(unet, plan, device)
-        denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype)
+        place_unet(unet, plan, device, request.lora)
+        denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype,
+                                graphs_obstacle(plan, request.device))
         paint = UNetPainter(denoiser, samples, drawn, partial(load_vae, model, dtype=exact, device=device),
                             family_of(model.family).inpaints)
         may_switch = not plan.checkpointing and request.device.gradient_checkpointing == "auto"
         return LoadedModel(denoiser, plan.checkpointing, paint if samples.prompts else None, plan.notes,
-                           save_memory=unet.enable_gradient_checkpointing if may_switch else None)
+                           save_memory=partial(checkpoint_unet, unet, request.lora) if may_switch else None)
 
     def _prompts(self, request: TrainRequest, dtype: torch.dtype, device: torch.device
                  ) -> tuple[list[TextBatch], TextBatch]:

@@ -126,6 +126,8 @@ class Loop:
     def _step(self) -> None:
         trainer, state = self.trainer, self.state
         result = self._try_step()
+        if result is None and trainer.captured.give_up(f"memory ran out at step {state.step + 1}"):
+            result = self._try_step()
         if result is None and self._save_memory is not None and trainer.processes.count == 1:
             self._save_memory()
             self._save_memory, self.memory_saved = None, True
@@ -203,6 +205,8 @@ class Loop:
         if not fits:
             # Only here: while the error was being handled, it held what had been computed.
             free_cache(self.trainer.device)
+            if self.trainer.captured.give_up("memory ran out for a sample picture"):
+                return self._sample(draw, weights)
             self.undrawn.append(state.step)
             log.warning("The sample picture of step %d did not fit in memory; training goes on without it.", state.step)
             self.progress.advance(state.step, "no memory for a sample picture; training goes on without it")
@@ -287,6 +291,8 @@ class Loop:
             raise
         if loss is None:  # out of the handler, as in `_try_step`
             free_cache(self.trainer.device)
+            if self.trainer.captured.give_up("memory ran out in a validation"):
+                return self._validate()
             self._keep_work()
             raise AtelierError(
                 f"Memory ran out while validating after step {state.step}.",

@@ -27,11 +27,18 @@ class MemoryPlan:
     """Bytes on the device; None: not counted."""
     free: int | None
     """Bytes that are free there before the weights are; None: the device does not say."""
+    graphs: int = 0
+    """Bytes that CUDA graphs take beside that: what a pass allocates, in a pool of their own, and gradients."""
 
     @property
     def fits(self) -> bool:
         """Whether the step has room, as far as that is known."""
         return self.need is None or self.free is None or self.need <= self.free
+
+    @property
+    def has_room_for_graphs(self) -> bool:
+        """Whether CUDA graphs fit beside a plain step, which they are compared with."""
+        return self.need is not None and self.free is not None and self.need + self.graphs <= self.free
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -80,7 +87,9 @@ def plan_memory(count: StepCount | None, config: DeviceConfig, free: int | None)
     if swapped and choice == "auto":
         checkpointing = True
     need = _need(count, checkpointing, swapped) if count else None
-    return MemoryPlan(checkpointing=checkpointing, swapped=swapped, blocks=len(blocks), need=need, free=free)
+    graphs = int(_kept(count, checkpointing) * HEADROOM + count.adapters / 4) if count else 0
+    return MemoryPlan(checkpointing=checkpointing, swapped=swapped, blocks=len(blocks), need=need, free=free,
+                      graphs=graphs)
 
 
 def spread(blocks: Mapping[str, int], number: int) -> tuple[str, ...]:
@@ -94,5 +103,8 @@ def _need(count: StepCount, checkpointing: bool, swapped: tuple[str, ...]) -> in
     """Two of the swapped blocks are on the device at a time: the one that computes, and the next."""
     away = sorted((count.blocks[path] for path in swapped), reverse=True)
     weights = count.weights - sum(away) + sum(away[:2])
-    kept = count.kept_with_checkpointing if checkpointing else count.kept
-    return int(weights + count.adapters + kept * HEADROOM)
+    return int(weights + count.adapters + _kept(count, checkpointing) * HEADROOM)
+
+
+def _kept(count: StepCount, checkpointing: bool) -> int:
+    return count.kept_with_checkpointing if checkpointing else count.kept

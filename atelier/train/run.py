@@ -236,7 +236,7 @@ def _train(job: _Job) -> RunResult:
         gradient_checkpointing=loaded.checkpointing or loop.memory_saved,
         samples=job.folder.sample_settings, history=ended.state.history,
         warnings=[sentence for sentence in (*advice(job.data), cut, *loaded.notes, *notes, extended,
-                                            _undrawn(loop.undrawn)) if sentence])
+                                            *trainer.captured.notes, _undrawn(loop.undrawn)) if sentence])
     if processes.first:
         plot = loss_plot(result.history, title=f"{job.name} · {result.status}", scores=job.folder.scores,
                          best_step=result.best_step, steps_per_epoch=trainer.steps_per_epoch)

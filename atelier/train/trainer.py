@@ -14,12 +14,15 @@ from ..dataset.cache import EncodedSet
 from ..progress import Progress
 from .adapters import Adapters
 from .batch_cut import BatchCut
-from .batch_loader import BatchLoader, TrainBatch
+from .batch_loader import BatchLoader
 from .bucket_sampler import Batch, BucketSampler, SampleUse, derived_seed, groups, steps_per_epoch
+from .captured_step import CapturedSteps
 from .compiled_unet import CompiledUNet, sizes_left_out
+from .cuda_graphs import CudaGraphs, Graphs, device_obstacle, step_obstacle
 from .denoiser import Denoiser
 from .early_stopping import ValidationPlan
 from .fused_adapters import drop_divisions, fuse_adapters
+from .loss_inputs import LossInputs
 from .loss_scale import LossScale
 from .mkldnn_prepack import prepack_frozen
 from .nested_state import restore
@@ -55,13 +58,14 @@ class Trainer:
             the same optimiser steps with the sum of all gradients.
         at_once: Pictures that go through the network together at most, if not the whole share of a process.
         progress: Shown progress, and asked to stop, while the adapters are made.
+        graphs: What records passes instead of the device's CUDA graphs.
 
     Raises:
         Interrupted: (or what else `progress` raises) the model is of no further use.
     """
 
     def __init__(self, denoiser: Denoiser, data: EncodedSet, request: TrainRequest, processes: Processes = ALONE, *,
-                 at_once: int = 0, progress: Progress | None = None) -> None:
+                 at_once: int = 0, progress: Progress | None = None, graphs: Graphs | None = None) -> None:
         self.denoiser, self.request, self.device = denoiser, request, denoiser.device
         self.processes = processes
         self.cut = BatchCut(at_once=at_once or request.optimizer.batch_size, rank=processes.rank,
@@ -78,6 +82,12 @@ class Trainer:
         self.objective = denoiser.objective(request.loss, request.levels)
         self.loader = BatchLoader(data, denoiser.device, denoiser.dtype, prior_weight=request.loss.prior_weight,
                                   cached_text=not denoiser.encodes_captions)
+        wanted, self._obstacle = request.device.cuda_graphs, step_obstacle(request, denoiser, processes)
+        if graphs is None:
+            self._obstacle = self._obstacle or device_obstacle(self.device)
+            graphs = CudaGraphs(self.device) if wanted != "off" and not self._obstacle else None
+        self.captured = CapturedSteps(self._plain_loss, self.adapters, None if self._obstacle else graphs,
+                                      always=wanted == "on")
         self.validation = ValidationPlan.of(data.items, request, self.cut.at_once)
         held_out = {use.index for use in self.validation.uses} if self.validation.held_out else set()
         self.sampler = BucketSampler(tuple(item for item in data.items if item.index not in held_out),
@@ -100,7 +110,9 @@ class Trainer:
     def notes(self) -> tuple[str, ...]:
         """For the report: what makes steps slower than one would expect."""
         found = (reads_of(self.request.optimizer, len(self.adapters.masters), self.device),
-                 sizes_left_out(len(self._shapes)) if self.unet.compiled else "")
+                 sizes_left_out(len(self._shapes)) if self.unet.compiled else "",
+                 f"There are no CUDA graphs: {self._obstacle}."
+                 if self._obstacle and self.request.device.cuda_graphs == "on" else "")
         return tuple(sentence for sentence in found if sentence)
 
     @property
@@ -190,7 +202,12 @@ class Trainer:
             seed = derived_seed("step", self.request.seed, step, index)
             for piece in self.cut.pieces(len(batch)):
                 share = (piece.stop - piece.start) / len(batch)
-                for loss in self._losses(batch, piece, seed):
+                inputs = self._inputs(batch, piece, seed)
+                replayed = self.captured(inputs, share / len(batches), loss_scale)
+                if replayed is not None:
+                    total += replayed * share / len(batches)
+                    continue
+                for loss in self._losses(inputs, batch[piece]):
                     scaled = loss * loss_scale.value if loss_scale.on else loss
                     (scaled * (share / len(batches))).backward()
                     self.adapters.accumulate_gradients(inverse)
@@ -224,26 +241,25 @@ class Trainer:
 
     def _validation_losses(self, use: SampleUse, at: list[float], seeds: list[int]) -> Tensor:
         """The losses of one picture at these noise levels, each with its own noise."""
-        inputs = self.loader((use,) * len(seeds))
-        noise = torch.cat([self._noise(inputs.mean[:1], seed) for seed in seeds])
+        loaded = self.loader((use,) * len(seeds))
+        noise = torch.cat([self._noise(loaded.mean[:1], seed) for seed in seeds])
         levels = torch.tensor(at, device=self.device)
         # The plain network: other batches without dropout would only be compiled once more.
-        prediction = self._predict(self.denoiser.network, inputs, self.objective.noisy(inputs.mean, noise, levels),
-                                   levels)
-        return self.objective.errors(prediction, self.objective.target(inputs.mean, noise, levels), levels, inputs.mask)
+        prediction = self.denoiser.predict(self.denoiser.network, self.objective.noisy(loaded.mean, noise, levels),
+                                           levels, loaded.conditions, loaded.captions)
+        return self.objective.errors(prediction, self.objective.target(loaded.mean, noise, levels), levels, loaded.mask)
 
-    def _losses(self, batch: Batch, piece: slice, seed: int) -> Iterator[Tensor]:
-        """The parts of the mean loss of a piece of a batch. Random numbers are drawn for the whole batch, so that a
-        picture gets the same ones however the batch is cut. A part is computed once the gradients of the one before
-        were taken: what autograd keeps is there for one pass at a time."""
-        inputs = self.loader(batch[piece])
+    def _inputs(self, batch: Batch, piece: slice, seed: int) -> LossInputs:
+        """A piece of a batch, noisy. Random numbers are drawn for the whole batch, so that a picture gets the same ones
+        however the batch is cut."""
+        loaded = self.loader(batch[piece])
         stream = random_stream(self.device, seed)
-        shape, noise_offset = (len(batch), *inputs.mean.shape[1:]), self.request.loss.noise_offset
+        shape, noise_offset = (len(batch), *loaded.mean.shape[1:]), self.request.loss.noise_offset
 
         def normal(*size: int) -> Tensor:
             return torch.randn(size, generator=stream, device=stream.device)[piece].to(self.device)
 
-        latents = inputs.mean + inputs.std * normal(*shape)
+        latents = loaded.mean + loaded.std * normal(*shape)
         noise = normal(*shape)
         if noise_offset:
             noise = noise + noise_offset * normal(*shape[:2], *[1] * (len(shape) - 2))
@@ -251,17 +267,22 @@ class Trainer:
         if self.request.lora.dropout or self.request.lora.rank_dropout:
             # PEFT's dropout draws from the global stream, which `Loop` restores; other pieces, other masks.
             torch.manual_seed(derived_seed("dropout", seed, piece.start) if piece.start else seed)
-        noisy = self.objective.noisy(latents, noise, levels)
-        yield self.objective.loss(self._predict(self.unet, inputs, noisy, levels),
-                                  self.objective.target(latents, noise, levels), levels, weights=inputs.weights,
-                                  mask=inputs.mask)
-        held = self.loader.class_of(batch[piece]) if self.request.preservation else None
+        return LossInputs(noisy=self.objective.noisy(latents, noise, levels),
+                          target=self.objective.target(latents, noise, levels), levels=levels, weights=loaded.weights,
+                          mask=loaded.mask, conditions=loaded.conditions, captions=loaded.captions)
+
+    def _losses(self, inputs: LossInputs, batch: Batch) -> Iterator[Tensor]:
+        """The parts of the mean loss of `batch`. A part is computed once the gradients of the one before were taken:
+        what autograd keeps is there for one pass at a time."""
+        yield self._plain_loss(inputs)
+        held = self.loader.class_of(batch) if self.request.preservation else None
         if held is not None:
-            far = drift(self.denoiser, self.unet, self.objective, self.adapters, held, noisy, levels)
+            far = drift(self.denoiser, self.unet, self.objective, self.adapters, held, inputs.noisy, inputs.levels)
             yield self.request.preservation * far
 
-    def _predict(self, network: Callable[..., Any], inputs: TrainBatch, noisy: Tensor, levels: Tensor) -> Tensor:
-        return self.denoiser.predict(network, noisy, levels, inputs.conditions, inputs.captions)
+    def _plain_loss(self, inputs: LossInputs) -> Tensor:
+        prediction = self.denoiser.predict(self.unet, inputs.noisy, inputs.levels, inputs.conditions, inputs.captions)
+        return self.objective.loss(prediction, inputs.target, inputs.levels, weights=inputs.weights, mask=inputs.mask)
 
     def _noise(self, like: Tensor, seed: int) -> Tensor:
         # Drawn on the CPU: validation noise is the same on every device.

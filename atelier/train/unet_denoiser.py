@@ -31,6 +31,8 @@ class UNetDenoiser:
     """Only when the text encoder is trained; otherwise its output comes from the cache."""
     device: torch.device
     dtype: torch.dtype
+    uncapturable: str = ""
+    """Why its passes cannot be recorded as CUDA graphs; "" where they can."""
 
     @property
     def network(self) -> nn.Module:

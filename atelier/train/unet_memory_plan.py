@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from ..dataset.cache import EncodedSet
 from .block_swap import BlockSwap
 from .memory_plan import MemoryPlan, plan_memory
+from .request.device import DeviceConfig
+from .request.lora import LoraConfig
 from .request.request import TrainRequest
 from .unet_memory import count_unet, unet_blocks
 
@@ -40,8 +43,16 @@ def plan_unet(unet: Mapping[str, Any], data: EncodedSet, request: TrainRequest, 
     return plan_memory(count, config, free)
 
 
-def place_unet(unet: UNet2DConditionModel, plan: MemoryPlan, device: torch.device) -> None:
-    """Move a UNet to its device as planned."""
+def place_unet(unet: UNet2DConditionModel, plan: MemoryPlan, device: torch.device, lora: LoraConfig | None = None
+               ) -> None:
+    """Move a UNet to its device as planned.
+
+    Args:
+        unet: Changed in place.
+        plan: Of its memory.
+        device: Where it will compute.
+        lora: The adapters that it will get; None: unknown.
+    """
     if plan.swapped:
         found = unet_blocks(unet)
         swap = BlockSwap({path: found[path] for path in plan.swapped}, device)
@@ -50,7 +61,29 @@ def place_unet(unet: UNet2DConditionModel, plan: MemoryPlan, device: torch.devic
     else:
         nn.Module.to(unet, device)
     if plan.checkpointing:
-        unet.enable_gradient_checkpointing()
+        checkpoint_unet(unet, lora)
+
+
+def graphs_obstacle(plan: MemoryPlan, config: DeviceConfig) -> str:
+    """Why a step cannot be recorded as CUDA graphs beside this plan; "" where it can. "on" tries it on a card that may
+    be too small."""
+    if plan.swapped:
+        return "blocks wait in main memory"
+    if config.cuda_graphs == "auto" and not plan.has_room_for_graphs:
+        return "the card has no room for what a step allocates twice"
+    return ""
+
+
+def checkpoint_unet(unet: UNet2DConditionModel, lora: LoraConfig | None = None) -> None:
+    """Switch gradient checkpointing on. Where neither adapters nor UNet draw anything at random, the state of the
+    random numbers is not kept for the second pass: a card is asked for it once a block, and waits."""
+    draws = lora is None or lora.dropout or lora.rank_dropout or any(
+        isinstance(module, nn.Dropout) and module.p > 0 for module in unet.modules())
+    unet.enable_gradient_checkpointing(*([] if draws else [_without_random_state]))
+
+
+def _without_random_state(module: nn.Module, *args: Any) -> Any:
+    return checkpoint(module.__call__, *args, use_reentrant=False, preserve_rng_state=False)
 
 
 def free_memory(device: torch.device) -> int | None:

@@ -42,7 +42,7 @@ def presets(pack: ModuleType) -> list[str]:
 IN_FILES_ALONE = {"blocks_to_swap", "optimizer_args", "lora_plus_ratio", "schedule_cycles", "schedule_power",
                   "loss", "huber_c", "huber_schedule", "min_timestep", "max_timestep", "rank_dropout",
                   "target_pattern", "rank_pattern", "lokr_factor", "init_weights", "preservation_class",
-                  "preservation_weight", "inpaint_masks", "init_lora"}
+                  "preservation_weight", "inpaint_masks", "cuda_graphs", "init_lora"}
 """Options of the shell's TOML that a graph has no widget for; the last one reads a file by its path."""
 
 

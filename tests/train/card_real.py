@@ -22,7 +22,7 @@ from atelier.errors import AtelierError
 from atelier.train.request.request import TrainRequest
 from atelier.train.trainer import Trainer
 from atelier.train.unet_denoiser import UNetDenoiser
-from atelier.train.unet_memory_plan import place_unet, plan_unet
+from atelier.train.unet_memory_plan import checkpoint_unet, place_unet, plan_unet
 
 pytestmark = pytest.mark.gpu
 CARD = torch.device("cuda")
@@ -171,6 +171,48 @@ def test_an_eight_bit_optimiser_learns_and_resumes(tmp_path: Path, optimizer: st
     resumed = loop_in(tmp_path / "cut", wanted)
     assert resumed.run().began_step == 3
     assert same(whole.folder.last, resumed.folder.last)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_replayed_steps_are_plain_ones(dtype: torch.dtype, checkpointing: bool) -> None:
+    """To the last bit: the plugin has sums in a fixed order."""
+    found = []
+    for choice in ("off", "on"):
+        unet = tiny_unet().to(CARD, dtype)
+        wanted = request(dict(rank=4), QUIET | dict(gradient_accumulation=2), cuda_graphs=choice, steps=12)
+        if checkpointing:
+            checkpoint_unet(unet, wanted.lora)
+        trainer = trainer_of(unet, dtype, MemorySet.of(5, size=32), wanted)
+        losses = torch.stack(steps(trainer, 12)).tolist()
+        found.append((losses, [master.detach().cpu() for master in trainer.adapters.masters]))
+        assert trainer.captured.notes == [] and bool(trainer.captured.shapes) == (choice == "on")
+    (losses, weights), (others, replayed) = found
+    assert losses == others
+    assert all(torch.equal(one, other) for one, other in zip(weights, replayed, strict=True))
+
+
+def test_replayed_steps_of_a_whole_model_wait_for_nothing_and_stay_within_the_plan() -> None:
+    data, wanted = FullSizeSet.sized("sd1", 2, 64), request(dict(rank=16), QUIET, batch_size=1, steps=40,
+                                                             cuda_graphs="on")
+    plan = plan_unet(published_unet("sd1").config, cast("EncodedSet", data), wanted, torch.bfloat16,
+                     torch.cuda.mem_get_info()[0])
+    if not plan.has_room_for_graphs:
+        pytest.skip("they need a card with room for what a step allocates twice")
+    unet = full_size("sd1", torch.bfloat16)
+    place_unet(unet, plan, CARD, wanted.lora)
+    trainer = trainer_of(unet, torch.bfloat16, data, wanted)
+    torch.cuda.reset_peak_memory_stats()
+    steps(trainer, 8)
+    assert trainer.captured.shapes == 1, trainer.captured.notes
+    assert plan.need is not None and torch.cuda.max_memory_reserved() < 1.1 * (plan.need + plan.graphs)
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        losses = steps(trainer, 20, first=8)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.stack(losses).isfinite().all()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)

@@ -16,7 +16,7 @@ from kit.pretend_cuda.build import library, why_not
 
 TESTS = Path(__file__).resolve().parent.parent
 
-EVERYWHERE = "train/card_run.py", "train/card_parity.py", "train/test_trainer.py"
+EVERYWHERE = "train/card_run.py", "train/card_parity.py", "train/test_trainer.py", "train/test_captured_step.py"
 """Files that both kinds of card run."""
 ONCE = ("train/card_step.py", "train/card_launches.py", "train/card_real.py", "test_sampling.py",
         "train/test_loop_ended.py", "train/test_loop.py::test_an_interrupted_run_goes_on_bit_for_bit")

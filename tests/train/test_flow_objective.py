@@ -97,6 +97,7 @@ class FlowUNet:
     device: torch.device = CPU
     dtype: torch.dtype = torch.float32
     encodes_captions: bool = False
+    uncapturable: str = ""
 
     @property
     def network(self) -> nn.Module:

@@ -47,7 +47,7 @@ NEITHER: dict[str, Any] = {
     "sample_prompt": "a cat", "sample_negative": "a dog", "sample_every": 3, "sample_steps": 5, "sample_cfg": 2.0,
     "sample_seeds": "1, 2", "score_model": "clip.safetensors",
     "lora_format": "diffusers", "save_dtype": "fp16", "save_every": 3, "gradient_checkpointing": "on",
-    "blocks_to_swap": 3}
+    "blocks_to_swap": 3, "cuda_graphs": "on"}
 """Fields that change no weights."""
 
 ELSEWHERE = {

@@ -15,11 +15,11 @@ from kit.training import MemorySet, tiny_unet
 from kit.training_loop import request
 
 from atelier.train.adapters import Adapters
-from atelier.train.memory_plan import plan_memory
+from atelier.train.memory_plan import HEADROOM, plan_memory
 from atelier.train.request.device import DeviceConfig
 from atelier.train.request.lora import LoraConfig
 from atelier.train.unet_memory import count_unet
-from atelier.train.unet_memory_plan import free_memory, place_unet, plan_unet
+from atelier.train.unet_memory_plan import checkpoint_unet, free_memory, graphs_obstacle, place_unet, plan_unet
 
 CPU = torch.device("cpu")
 
@@ -116,6 +116,36 @@ def test_auto_switches_on_when_the_budget_is_small() -> None:
     assert not checkpointed(None), "a CPU does not tell what is free"
     for choice, answer in (("on", True), ("off", False)):
         assert checkpointed(need, gradient_checkpointing=choice) is answer
+
+
+def test_graphs_are_tried_where_what_a_step_allocates_fits_twice() -> None:
+    unet, data, wanted = tiny_unet(), MemorySet.of(2, size=32), request(steps=1, gradient_checkpointing="off")
+    count = count_unet(unet.config, wanted.lora, dtype=torch.float32, batch=wanted.optimizer.batch_size, height=32,
+                       width=32)
+    twice = int(count.weights + 1.25 * count.adapters + 2 * count.kept * HEADROOM)
+
+    def obstacle(free: int | None, **options: Any) -> str:
+        asked = wanted.override(options)
+        return graphs_obstacle(plan_unet(unet.config, data, asked, torch.float32, free), asked.device)
+
+    assert "no room" in obstacle(twice - 8) and not obstacle(twice + 8)
+    assert "no room" in obstacle(None), "nothing is known"
+    assert not obstacle(twice - 8, cuda_graphs="on")
+    assert "main memory" in obstacle(twice + 8, gradient_checkpointing="on", blocks_to_swap=1, cuda_graphs="on")
+
+
+@pytest.mark.parametrize(("dropout", "kept"), [(0.0, False), (0.3, True)])
+def test_the_state_of_random_numbers_is_kept_only_for_what_draws(dropout: float, kept: bool,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    lora = LoraConfig(rank=4, dropout=dropout)
+    unet = tiny_unet()
+    checkpoint_unet(unet, lora)
+    Adapters({"unet": unet}, lora, seed=0).train(True)
+    read: list[bool] = []
+    plain = torch.get_rng_state
+    monkeypatch.setattr(torch, "get_rng_state", lambda: read.append(True) or plain())
+    forward(unet, 1, 8, backward=True)
+    assert bool(read) is kept
 
 
 def test_a_unet_whose_blocks_wait_in_main_memory_trains_alike() -> None:

@@ -26,12 +26,16 @@ class DeviceConfig:
     memory demands. Needs gradient checkpointing."""
     compile: str = "off"
     """"on" compiles the UNet (torch.compile), which takes minutes before the first step; "off"."""
+    cuda_graphs: str = "auto"
+    """Whether an NVIDIA card is given forward and backward pass as one recording instead of thousands of launches:
+    "auto" where that was checked and is faster, "on" where it was checked, "off"."""
 
     def __post_init__(self) -> None:
         check_types(self)
         require_one_of(self, "precision", PRECISIONS)
         require_one_of(self, "gradient_checkpointing", ("auto", "on", "off"))
         require_one_of(self, "compile", ("on", "off"))
+        require_one_of(self, "cuda_graphs", ("auto", "on", "off"))
         require(self.blocks_to_swap >= -1, "blocks_to_swap", self.blocks_to_swap, "Choose -1 or more.")
         require(self.blocks_to_swap <= 0 or self.gradient_checkpointing != "off", "blocks_to_swap", self.blocks_to_swap,
                 "Blocks can wait in main memory with gradient checkpointing alone: set it to \"auto\" or \"on\".")

@@ -56,6 +56,11 @@ class HostDenoiser:
         """Never: the text encoder has left the device."""
         return False
 
+    @property
+    def uncapturable(self) -> str:
+        """Networks of the host may compute with numbers of the processor, which a recording would keep."""
+        return "ComfyUI's own networks were not tried with them"
+
     def adapted_layers(self, config: LoraConfig) -> Mapping[str, str]:
         """In Stable Diffusion's UNet the layers that have these names in diffusers, in others those of that role."""
         if not is_stable_diffusion(self.model):
