@@ -86,7 +86,8 @@ class Trainer:
         if graphs is None:
             self._obstacle = self._obstacle or device_obstacle(self.device)
             graphs = CudaGraphs(self.device) if wanted != "off" and not self._obstacle else None
-        self.captured = CapturedSteps(self._plain_loss, self.adapters, None if self._obstacle else graphs,
+        self.captured = CapturedSteps(self._plain_loss, self.adapters,
+                                      None if self._obstacle or wanted == "off" else graphs,
                                       always=wanted == "on")
         self.validation = ValidationPlan.of(data.items, request, self.cut.at_once)
         held_out = {use.index for use in self.validation.uses} if self.validation.held_out else set()
