@@ -161,7 +161,8 @@ class _CapturedPass:
         self.inputs = inputs.copy()
         self.replay: Callable[[], None] = self.work
         self._loss_of, self._adapters, self._gradients, self._scaled = loss, adapters, gradients, scale.on
-        self._weight, self._scale, self._inverse, self.loss = torch.zeros(4, device=inputs.noisy.device).unbind()
+        self._weight, self._scale, self._inverse, self.loss = (
+            torch.zeros((), device=inputs.noisy.device) for _ in range(4))
         self.used: list[tuple[Tensor, Tensor]] = []
         """Each master that has a gradient, and that gradient, float32."""
 
