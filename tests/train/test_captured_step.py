@@ -29,7 +29,7 @@ from atelier.train.trainer import Trainer
 from atelier.train.unet_memory_plan import checkpoint_unet
 
 pytestmark = pytest.mark.gpu
-STEPS = 20
+STEPS = 12
 
 
 class Masked(MemorySet):
