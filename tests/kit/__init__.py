@@ -60,6 +60,7 @@ Surroundings
     pretend_cuda           a pretend CUDA device for a CPU-only PyTorch
     launches               counts of the kernels that a card would be given
     real_card              this machine's graphics card, as `make card` tests on it
+    recorded_graphs        what stands for CUDA graphs
     shell                  the shell's verbs in this process
     fake_llm               a chat-completions endpoint that answers, or fails, as told
     fake_vision            the same for models that see: it tells the number painted into a picture
