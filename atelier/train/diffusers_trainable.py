@@ -95,8 +95,8 @@ class DiffusersTrainable:
         unet = load_unet(model, dtype=dtype, device="cpu" if plan.swapped else device)
         text = load_text(model, dtype=dtype, device=device) if request.lora.train_text_encoder else None
         place_unet(unet, plan, device, request.lora)
-        denoiser = UNetDenoiser(unet, load_scheduler_config(model), text, device, dtype,
-                                graphs_obstacle(plan, request.device))
+        denoiser = UNetDenoiser(unet=unet, scheduler_config=load_scheduler_config(model), text=text, device=device,
+                                dtype=dtype, uncapturable=graphs_obstacle(plan, request.device))
         paint = UNetPainter(denoiser, samples, drawn, partial(load_vae, model, dtype=exact, device=device),
                             family_of(model.family).inpaints)
         may_switch = not plan.checkpointing and request.device.gradient_checkpointing == "auto"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class UNetDenoiser:
     """A `Denoiser` (see `atelier.train.denoiser`)."""
 

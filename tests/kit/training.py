@@ -33,7 +33,12 @@ def scheduler_config(prediction_type: str = "epsilon") -> dict:
 
 def denoiser(unet: UNet2DConditionModel | None = None, dtype: torch.dtype = torch.float32) -> UNetDenoiser:
     device = chosen_device()
-    return UNetDenoiser((unet or tiny_unet()).to(device, dtype), scheduler_config(), None, device, dtype)
+    return denoiser_of((unet or tiny_unet()).to(device, dtype), device, dtype)
+
+
+def denoiser_of(unet: UNet2DConditionModel, device: torch.device, dtype: torch.dtype) -> UNetDenoiser:
+    """Of a UNet that is there already, with captions from the cache."""
+    return UNetDenoiser(unet=unet, scheduler_config=scheduler_config(), text=None, device=device, dtype=dtype)
 
 
 @dataclass

@@ -12,12 +12,11 @@ import torch
 from diffusers import UNet2DConditionModel
 from kit.launches import CountLaunches, OneKernelAttention
 from kit.loras import PUBLISHED
-from kit.training import MemorySet, scheduler_config
+from kit.training import MemorySet, denoiser_of
 from kit.training_loop import QUIET, request
 from torch import Tensor
 
 from atelier.train.trainer import Trainer
-from atelier.train.unet_denoiser import UNetDenoiser
 
 pytestmark = pytest.mark.gpu
 NARROW: dict[str, dict[str, Any]] = {
@@ -39,7 +38,7 @@ def test_a_step_has_few_launches(family: str, most: int, monkeypatch: pytest.Mon
     unet = UNet2DConditionModel(**{**PUBLISHED[family], **NARROW[family]}).to("cuda", torch.bfloat16)
     card = torch.device("cuda")
     data = NarrowSet(MemorySet.of(2, size=16).items) if family == "sdxl" else MemorySet.of(2, size=16)
-    trainer = Trainer(UNetDenoiser(unet, scheduler_config(), None, card, torch.bfloat16), data,
+    trainer = Trainer(denoiser_of(unet, card, torch.bfloat16), data,
                       request(dict(rank=4), QUIET, batch_size=1, steps=9))
     for step in range(3):
         trainer.train_step(step, trainer.initial_loss_scale)

@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from kit.training import MemorySet, scheduler_config, tiny_unet
+from kit.training import MemorySet, denoiser_of, tiny_unet
 from kit.training_loop import QUIET, request
 from torch import Tensor
 
 from atelier.train.request.request import TrainRequest
 from atelier.train.trainer import Trainer
-from atelier.train.unet_denoiser import UNetDenoiser
 
 pytestmark = pytest.mark.gpu
 
@@ -34,7 +33,7 @@ def gradients(device: str, dtype: torch.dtype, wanted: TrainRequest, monkeypatch
     drawn = "atelier.train.trainer.random_stream"
     monkeypatch.setattr(drawn, lambda device, seed: torch.Generator().manual_seed(seed % 2**63))
     unet = tiny_unet().to(place, dtype)
-    trainer = Trainer(UNetDenoiser(unet, scheduler_config(), None, place, dtype), MemorySet.of(4, size=16), wanted)
+    trainer = Trainer(denoiser_of(unet, place, dtype), MemorySet.of(4, size=16), wanted)
     stream = torch.Generator().manual_seed(1)
     trainer.adapters.load([master.cpu() + 0.02 * torch.randn(master.shape, generator=stream)
                            for master in trainer.adapters.masters])

@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 import torch
 from kit.loras import published_unet
-from kit.training import MemorySet, scheduler_config, tiny_unet
+from kit.training import MemorySet, denoiser_of, tiny_unet
 from kit.training_loop import QUIET, loop_in, request, same
 from torch import Tensor, nn
 
@@ -21,7 +21,6 @@ from atelier.device_memory import free_cache
 from atelier.errors import AtelierError
 from atelier.train.request.request import TrainRequest
 from atelier.train.trainer import Trainer
-from atelier.train.unet_denoiser import UNetDenoiser
 from atelier.train.unet_memory_plan import checkpoint_unet, place_unet, plan_unet
 
 pytestmark = pytest.mark.gpu
@@ -62,7 +61,7 @@ def full_size(family: str, dtype: torch.dtype) -> Any:
 
 
 def trainer_of(unet: Any, dtype: torch.dtype, data: MemorySet, wanted: TrainRequest) -> Trainer:
-    return Trainer(UNetDenoiser(unet, scheduler_config(), None, CARD, dtype), cast("EncodedSet", data), wanted)
+    return Trainer(denoiser_of(unet, CARD, dtype), cast("EncodedSet", data), wanted)
 
 
 def steps(trainer: Trainer, count: int, first: int = 0) -> list[Tensor]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import AutoencoderKL
-from kit.training import MemorySet, denoiser, scheduler_config, tiny_unet
+from kit.training import MemorySet, denoiser, denoiser_of, tiny_unet
 from kit.training_loop import QUIET, loop_in, request, same
 
 from atelier.errors import AtelierError
@@ -24,7 +24,6 @@ from atelier.train.loop import Loop
 from atelier.train.mkldnn_prepack import prepack_frozen
 from atelier.train.request.lora import LoraConfig
 from atelier.train.trainer import Trainer
-from atelier.train.unet_denoiser import UNetDenoiser
 from atelier.train.unet_memory import count_unet
 from atelier.train.unet_memory_plan import place_unet, plan_unet
 from atelier.train.vae_tiles import decode_in_tiles, decoding_bytes
@@ -203,7 +202,7 @@ def test_blocks_that_wait_in_main_memory_train_alike_and_leave_room(card: Any) -
         before = card.live
         place_unet(unet, plan_unet(unet.config, data, config, torch.float32, None), CARD)
         resident.append(card.live - before)
-        trainer = Trainer(UNetDenoiser(unet, scheduler_config(), None, CARD, torch.float32), data, config)
+        trainer = Trainer(denoiser_of(unet, CARD, torch.float32), data, config)
         for master in trainer.adapters.masters:
             master.data.add_(0.01)
         trainer.adapters.sync_to_model()
