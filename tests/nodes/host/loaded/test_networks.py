@@ -125,7 +125,7 @@ def test_checkpointing_changes_no_gradient(opened: Opened) -> None:
         assert torch.allclose(plain[name], redone[name], rtol=1e-4, atol=1e-6), name
 
 
-@pytest.mark.parametrize("kind", ["lora", "lokr"])
+@pytest.mark.parametrize("kind", ["lora", "lokr", "oft"])
 def test_its_lora_file_does_in_the_host_what_the_adapters_did(opened: Opened, kind: str, tmp_path: Path,
                                                               caplog: pytest.LogCaptureFixture) -> None:
     request = opened.request(kind=kind, **({} if kind == "lora" else {"rank": 2, "alpha": 16.0}))
@@ -145,7 +145,7 @@ def test_its_lora_file_does_in_the_host_what_the_adapters_did(opened: Opened, ki
     assert not torch.allclose(plain, in_host, atol=1e-2)
     assert torch.allclose(adapted, in_host, atol=1e-3)
     frozen = {name.replace(".base_layer", ""): tensor for name, tensor in denoiser.network.state_dict().items()
-              if ".lora_" not in name and ".lokr_" not in name}
+              if not any(f".{kind}_" in name for kind in ("lora", "lokr", "oft"))}
     assert frozen.keys() == before.keys()
     assert all(torch.equal(frozen[name], tensor) for name, tensor in before.items())
 

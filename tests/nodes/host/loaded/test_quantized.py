@@ -32,7 +32,8 @@ def stored(network: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(("quantization", "kind"), [
-    *((quantization, kind) for quantization in ("", *FORMATS) for kind in ("lora", "dora")), (FORMATS[0], "lokr")])
+    *((quantization, kind) for quantization in ("", *FORMATS) for kind in ("lora", "dora")), (FORMATS[0], "lokr"),
+    (FORMATS[0], "oft")])
 def test_weights_stay_as_in_the_file_and_every_adapter_learns(pack: ModuleType, tmp_path: Path, quantization: str,
                                                               kind: str) -> None:
     opened = opened_file(pack, tmp_path, quantization)
@@ -51,7 +52,8 @@ def test_weights_stay_as_in_the_file_and_every_adapter_learns(pack: ModuleType, 
     adapters.accumulate_gradients()
     gradients = {name: master for name, master in zip(adapters.names, adapters.masters, strict=True)
                  if name.startswith("diffusion_model.blocks.")}
-    assert len(gradients) >= 2 * 2 * 7  # two blocks, A and B, of q, k, v, output and three of the feed-forward
+    # Of two blocks q, k, v, output and three of the feed-forward; A and B, or the blocks of a rotation.
+    assert len(gradients) >= 2 * 7 * (1 if kind == "oft" else 2)
     for name, master in gradients.items():
         assert master.grad is not None and bool(master.grad.any()), name
     after = stored(denoiser.network)
