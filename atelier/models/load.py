@@ -17,6 +17,7 @@ from ..errors import AtelierError
 from .foreign_errors import explained
 from .handle import DiffusersModel
 from .layout import Component, ModelLayout
+from .read_ahead import read_as
 from .stated_config import TEXT_FIELDS
 from .text import TextStack
 from .tokenizer import load_tokenizer
@@ -174,4 +175,4 @@ def _state(module: nn.Module, tensors: Mapping[str, Any], folder: str, dtype: to
             found = list(stored[name].shape)
             raise AtelierError(f"The {folder}'s tensor {name!r} has the shape {found}, not {list(shape)}.",
                                "The file is damaged or of another kind.")
-    return {name: stored[name].read().to(device=device, dtype=dtype) for name in expected}
+    return read_as({name: stored[name] for name in expected}, dtype, device)
