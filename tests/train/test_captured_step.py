@@ -132,22 +132,30 @@ class Stale(RecordedGraphs):
         return lambda: None
 
 
-class Baked(RecordedGraphs):
-    """Has the recorded gradients whatever the inputs are, as where a number of the host was recorded."""
+class BakedLoss(RecordedGraphs):
+    """Has results of the recording whatever the inputs are, as where the host had computed them."""
+
+    def baked(self, of: Any) -> list[Tensor]:
+        return [of.loss]
 
     def capture(self, work: Callable[[], None]) -> Callable[[], None]:
         work()
-        owner: Any = work
-        kept = [gradient.clone() for _, gradient in owner.__self__.used]
+        places = self.baked(work.__self__)  # pyright: ignore[reportFunctionMemberAccess]
+        kept = [place.clone() for place in places]
 
         def replay() -> None:
             work()
-            for (_, gradient), value in zip(owner.__self__.used, kept, strict=True):
-                gradient.copy_(value)
+            for place, value in zip(places, kept, strict=True):
+                place.copy_(value)
         return replay
 
 
-@pytest.mark.parametrize("kind", [Stale, Baked])
+class BakedGradients(BakedLoss):
+    def baked(self, of: Any) -> list[Tensor]:
+        return [gradient for _, gradient in of.used]
+
+
+@pytest.mark.parametrize("kind", [Stale, BakedLoss, BakedGradients])
 def test_a_graph_that_computes_something_else_is_not_used(kind: type[RecordedGraphs],
                                                           caplog: pytest.LogCaptureFixture) -> None:
     trainer = trainer_of(MemorySet.of(4), asked(), graphs=kind(chosen_device()))
