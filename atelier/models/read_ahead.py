@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 AHEAD = 2
-"""Tensors that are read before they are needed; the largest of SDXL has 100 MB."""
+"""Tensors that are read before they are needed; the largest of SDXL's UNet has 59 MB in float16."""
 _BLOCK = 1 << 18
 """Numbers at a time, which stay in the processor's cache."""
 _HALVES = (torch.float16, torch.bfloat16)

@@ -84,7 +84,8 @@ class OutputRotation(nn.Module, LycorisLayer):  # type: ignore[misc]  # PEFT's c
         """
         blocks = self.oft_blocks[adapter_name].float()
         skew = blocks - blocks.transpose(-1, -2)
-        return torch.linalg.solve(torch.eye(skew.shape[-1], device=skew.device) - skew, 2 * skew)
+        # I − Q can always be inverted, and `solve` would wait for a card to say so.
+        return torch.linalg.solve_ex(torch.eye(skew.shape[-1], device=skew.device) - skew, 2 * skew)[0]
 
     def get_delta_weight(self, adapter_name: str, **_: Any) -> Tensor:
         """W' − W, in the weight's shape."""

@@ -18,7 +18,7 @@ from kit.training_run import After
 from PIL import Image
 from safetensors.torch import load_file
 
-from atelier.convert import to_folder
+from atelier.convert import ConvertOptions, to_checkpoint, to_folder
 from atelier.dataset.cache import EncodedSet
 from atelier.dataset.folder import FolderOptions, read_folder
 from atelier.dataset.inpaint_masks import inpaint_masks
@@ -26,8 +26,12 @@ from atelier.dataset.prepare import prepare
 from atelier.dataset.types import Resolution, TrainingSet
 from atelier.errors import AtelierError
 from atelier.generate import GenerateRequest, Picture, generate
-from atelier.lora.file import read_metadata
+from atelier.lora.bake import merge_of
+from atelier.lora.file import load_lora, read_metadata
+from atelier.lora.merge import merge_into
+from atelier.lora.weights import select
 from atelier.models.handle import DiffusersModel
+from atelier.models.layout import read_layout
 from atelier.models.load import load_unet
 from atelier.models.open import open_model
 from atelier.prior.draw import DiffusersDrawer
@@ -185,3 +189,20 @@ def _trainer(model: DiffusersModel, rows: EncodedSet) -> Trainer:
 def _drawn(model: DiffusersModel, options: SamplingOptions) -> list[Picture]:
     request = GenerateRequest(prompts=("a fox",), seeds=(3,), negative="blur", options=options)
     return generate(model, request, device=CPU, dtype=torch.float32, progress=Progress())
+
+
+def test_its_lora_is_merged_into_a_checkpoint_of_nine_channels(model: DiffusersModel, pictures: TrainingSet,
+                                                               tmp_path: Path) -> None:
+    wanted = REQUEST.override(dict(targets="attention_ff_conv", steps=2))
+    lora = load_lora(train("fox", model, pictures, wanted, _paths(tmp_path), Progress()).lora)
+    file = tmp_path / "merged_inpainting.safetensors"
+    to_checkpoint(model.path, file, ConvertOptions(precision="fp32"), merge=merge_of(lora, read_layout(model.path)))
+    merged = open_model(file)
+    assert merged.family == model.family
+    expected = load_unet(model)
+    before = {name: tensor.clone() for name, tensor in expected.state_dict().items()}
+    assert merge_into(expected, select(lora, "unet")) == len(lora)
+    found = load_unet(merged).state_dict()
+    for name, tensor in expected.state_dict().items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-6)
+    assert not all(torch.equal(found[name], tensor) for name, tensor in before.items())
