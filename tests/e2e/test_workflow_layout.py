@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from itertools import combinations
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import combinations, count
 
 import pytest
 from kit.editor import Editor
@@ -76,6 +77,7 @@ FINISH = """([texts, pixel]) => {
 }"""
 """Give nodes the output of a run."""
 TEXTS = [*TEXT_ROOM, "AtelierBlockGrid", "AtelierImageFolder", "AtelierCompareModels", "AtelierTokens"]
+TEMPLATES_A_PAGE = 9
 LEAST_RESULT = 120
 """Seven lines of a result."""
 PIXEL = {"filename": "x.png", "subfolder": "", "type": "temp"}
@@ -91,10 +93,23 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["classic", "vue"])
-def editor(chromium: Browser, host: Host, request: pytest.FixtureRequest) -> Iterator[Editor]:
+def next_editor(chromium: Browser, host: Host, request: pytest.FixtureRequest) -> Iterator[Callable[[], Editor]]:
+    """Gives the editor's page, and another one after some templates: it keeps memory of all that it ever opened."""
     host.post("/settings/Comfy.VueNodes.Enabled", request.param)
-    with Editor(chromium, host) as running:
-        yield running
+    opened: list[Editor] = []
+    uses = count()
+    with ExitStack() as page:
+        def give() -> Editor:
+            if next(uses) % TEMPLATES_A_PAGE == 0:
+                page.close()
+                opened[:] = [page.enter_context(Editor(chromium, host))]
+            return opened[0]
+        yield give
+
+
+@pytest.fixture
+def editor(next_editor: Callable[[], Editor]) -> Editor:
+    return next_editor()
 
 
 @pytest.mark.parametrize("name", TITLES)
