@@ -68,6 +68,7 @@ def run(studio: Host, fake: FakeLlm) -> Callable[[str], Run]:
 
     def once(name: str) -> Run:
         if name not in done:
+            studio.free()  # the models of the workflow before would stay there beside those of this one
             graph = small(name, fake)
             result = studio.queue(graph)
             assert result.status == "success", result.error
