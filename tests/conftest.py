@@ -143,11 +143,20 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _free_host(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each file that used the shared host, have it unload its models, which would stay there to the end."""
+def _free_memory(request: pytest.FixtureRequest) -> Iterator[None]:
+    """After each file, give back what it left in the heap and have the shared host unload the models it used.
+
+    Both would stay to the end, beside whatever large model runs after them.
+    """
     before = request.session.testsfailed
     yield
     used = any("host" in getattr(item, "fixturenames", ()) for item in request.session.items
                if item.path == request.path)
     if used and _shared_host and _shared_host[0].running and request.session.testsfailed == before:
         _shared_host[0].free()
+    if "torch" in sys.modules:
+        import torch
+
+        from atelier.device_memory import free_cache
+
+        free_cache(torch.device("cpu"))

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -35,17 +38,26 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def tree_memory(root: psutil.Process) -> int:
-    """Bytes that a process and its descendants occupy now.
+def tree_memory(root: psutil.Process) -> Counter[str]:
+    """Bytes that a process and its descendants occupy now, by what they are.
 
     Pages that several processes share count once where the system tells how many share them (Linux).
     """
-    total = 0
+    parts: Counter[str] = Counter()
     with suppress(psutil.Error):
         for process in [root, *root.children(recursive=True)]:
             with suppress(psutil.Error):
-                total += _occupied(process)
-    return total
+                parts[_kind(process)] += _occupied(process)
+    return parts
+
+
+def _kind(process: psutil.Process) -> str:
+    """A process's name; of an interpreter, its number and the script it was given, since each is another thing."""
+    name = process.name()
+    if not name.startswith("python"):
+        return name
+    scripts = [Path(word).name for word in process.cmdline()[1:] if word.endswith(".py")]
+    return " ".join([str(process.pid), *scripts[-1:]])
 
 
 def _occupied(process: psutil.Process) -> int:
@@ -60,11 +72,13 @@ class Peak:
 
     bytes: int = 0
     test: str = "start"
+    parts: Mapping[str, int] = field(default_factory=dict)
+    """What it was made of, where that is known."""
 
-    def update(self, amount: int, test: str) -> None:
+    def update(self, amount: int, test: str, parts: Mapping[str, int] | None = None) -> None:
         """Take an observation; small growth is not blamed on the test that happens to run."""
         if amount > self.bytes + _NOTICEABLE:
-            self.test = test
+            self.test, self.parts = test, parts or {}
         self.bytes = max(self.bytes, amount)
 
     def __str__(self) -> str:
@@ -128,10 +142,13 @@ class MemoryWatch:
         for name, peak in sorted(self.workers.items()):
             terminalreporter.write_line(f"peak memory of {name}: {peak}")
         terminalreporter.write_line(f"peak memory of all processes: {self.tree}")
+        shares = sorted(self.tree.parts.items(), key=lambda part: -part[1])
+        terminalreporter.write_line(f"  in it: {', '.join(f'{size / 1e9:.2f} {name}' for name, size in shares)}")
         for line in self.excess:
             terminalreporter.write_line(f"FAILED memory: {line}", red=True)
 
     def _sample(self) -> None:
         root = psutil.Process()
         while not self._done.wait(_INTERVAL):
-            self.tree.update(tree_memory(root), ", ".join(sorted(self.running.copy())) or "between tests")
+            parts = tree_memory(root)
+            self.tree.update(parts.total(), ", ".join(sorted(self.running.copy())) or "between tests", parts)
