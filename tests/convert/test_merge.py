@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from atelier.convert import ConversionReport, ConvertOptions, to_checkpoint
 from atelier.lora.bake import merge_of
-from atelier.lora.weights import LoraModule
+from atelier.lora.file import parse_lora
+from atelier.lora.weights import LoraModule, LoraWeights
 from atelier.models.layout import read_layout
 
 UNET = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
@@ -33,8 +34,8 @@ def adapter(out: int, inner: int, size: float) -> LoraModule:
                       torch.randn(out, 4, generator=stream) * size, 2.0)
 
 
-def merge(source: Path, precision: str, weights: dict[str, LoraModule]) -> tuple[dict[str, torch.Tensor],
-                                                                                  ConversionReport]:
+def merge(source: Path, precision: str,
+          weights: LoraWeights) -> tuple[dict[str, torch.Tensor], ConversionReport]:
     out = source.with_name(f"{source.stem}-{precision}.safetensors")
     report = to_checkpoint(source, out, ConvertOptions(precision), merge=merge_of(weights, read_layout(source)))
     return load_file(out), report
@@ -80,3 +81,20 @@ def test_what_a_kept_type_rounds_away_is_said(stored: torch.dtype, said: str, tm
     assert (lost > 0.05) == bool(said)
     assert (f"Rounding to {said} loses {lost:.0%} of what the LoRA changes" in report.text()) == bool(said)
     assert ("Rounding" in report.text()) == bool(said)
+
+
+def test_a_rotation_of_inputs_is_merged_and_nothing_else_changes(tmp_path: Path) -> None:
+    """OFTv2: W' = W · Rᵀ; the layer is turned, not added to."""
+    source = stored_as(torch.float32, tmp_path / "model.safetensors")
+    before = load_file(source)
+    inner = before[UNET].shape[1]
+    vectors = torch.randn(inner // 4, 6, generator=torch.Generator().manual_seed(0)) * 0.05
+    key = "lora_unet_" + LAYER.removeprefix("unet.").replace(".", "_")
+    rotated = parse_lora({f"{key}.oft_R.weight": vectors}, "a").weights
+    after, _ = merge(source, "fp32", rotated)
+    changed = (after[UNET] - before[UNET]).norm() / before[UNET].norm()
+    assert changed > 0.05
+    # A rotation keeps the length of every row.
+    torch.testing.assert_close(after[UNET].norm(dim=1), before[UNET].norm(dim=1), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(after[UNET], rotated[LAYER].applied(before[UNET]), rtol=1e-5, atol=1e-6)
+    assert all(torch.equal(after[name], before[name]) for name in before.keys() & after.keys() if name != UNET)
