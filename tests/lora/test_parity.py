@@ -28,7 +28,8 @@ from atelier.lora.convert import convert_lora
 from atelier.lora.file import load_lora
 from atelier.lora.merge import merge_into
 from atelier.lora.weights import select
-from atelier.models.load import load_text, load_unet
+from atelier.models.handle import DiffusersModel
+from atelier.models.load import load_text, load_unet, load_unet_config
 from atelier.models.open import open_model
 from atelier.progress import Progress
 from atelier.train import mkldnn_prepack
@@ -96,11 +97,34 @@ def inputs(family: str, width: int, channels: int) -> tuple[dict[str, Tensor], d
     return given, {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": ids}}
 
 
+def must_be_merged(path: Path, strength: float) -> bool:
+    """diffusers reads no LyCORIS. PEFT scales what is inside DoRA's norm; the host goes part of the way between
+    weights, as merging does."""
+    return path.stem in ("loha", "lokr") or (path.stem == "dora" and strength != 1)
+
+
+def merged_unet(model: DiffusersModel, path: Path, strength: float) -> Any:
+    unet = load_unet(model)
+    merge_into(unet, select(load_lora(path), "unet"), strength)
+    return unet
+
+
 def by_diffusers(family: str, checkpoint: Path, runs: list[tuple[Path, float]], tmp_path: Path
                  ) -> tuple[dict[str, Tensor], list[dict[str, Tensor]]]:
     """What the UNet is given, and the outputs of diffusers without a LoRA and with each at its strength."""
     model = open_model(checkpoint)
-    unet, text = load_unet(model), load_text(model)
+    text, config = load_text(model), load_unet_config(model)
+    given, extra = inputs(family, config["cross_attention_dim"], config["in_channels"])
+
+    def ours(unet: Any) -> dict[str, Tensor]:
+        with torch.inference_mode():
+            batch = text.encode([TEXT])
+            made = {"unet": unet(given["x"], given["t"], given["context"], **extra).sample, "embeds": batch.embeds}
+        return made if batch.pooled is None else {**made, "pooled": batch.pooled}
+
+    # First, so that one UNet at a time is in memory.
+    merged = {number: ours(merged_unet(model, *run)) for number, run in enumerate(runs) if must_be_merged(*run)}
+    unet = load_unet(model)
     parts: dict[str, Any] = {"unet": unet, **text.encoders, "vae": None,
                              "scheduler": DDIMScheduler(steps_offset=1, clip_sample=False),
                              **{name.replace("text_encoder", "tokenizer"): t for name, t in text.tokenizers.items()}}
@@ -108,29 +132,17 @@ def by_diffusers(family: str, checkpoint: Path, runs: list[tuple[Path, float]], 
     rest = {} if family == "sdxl" else {"safety_checker": None, "feature_extractor": None,
                                         "requires_safety_checker": False}
     pipe: Any = kind(**parts, **rest)
-    given, extra = inputs(family, unet.config["cross_attention_dim"], unet.config["in_channels"])
-
-    def ours(unet: Any = unet) -> dict[str, Tensor]:
-        with torch.inference_mode():
-            batch = text.encode([TEXT])
-            made = {"unet": unet(given["x"], given["t"], given["context"], **extra).sample, "embeds": batch.embeds}
-        return made if batch.pooled is None else {**made, "pooled": batch.pooled}
-
-    expected = [ours()]
+    expected = [ours(unet)]
     for number, (path, strength) in enumerate(runs):
-        if path.stem in ("loha", "lokr") or (path.stem == "dora" and strength != 1):
-            # diffusers reads no LyCORIS. PEFT scales what is inside DoRA's norm; the host goes part of the way between
-            # weights, as merging does.
-            between = load_unet(model)
-            merge_into(between, select(load_lora(path), "unet"), strength)
-            expected.append(ours(between))
+        if number in merged:
+            expected.append(merged[number])
             continue
         format = convert_lora(path, tmp_path / f"{number}.safetensors", "diffusers")
         pipe.load_lora_weights(str(tmp_path), weight_name=format.destination.name, adapter_name="x")
         pipe.set_adapters("x", strength)
-        expected.append(ours())
+        expected.append(ours(unet))
         pipe.unload_lora_weights()
-    assert all(torch.equal(value, expected[0][name]) for name, value in ours().items())
+    assert all(torch.equal(value, expected[0][name]) for name, value in ours(unet).items())
     return given, expected
 
 
