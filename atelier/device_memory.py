@@ -50,9 +50,16 @@ def explain_out_of_memory(doing: str, do: str) -> Iterator[None]:
         raise AtelierError(f"Memory ran out while {doing}.", do) from error
 
 
-def free_cache(device: torch.device) -> None:
-    """Collect garbage and return cached memory to the device, for other programs to use."""
-    gc.collect()
+def free_cache(device: torch.device, *, collect: bool = True) -> None:
+    """Return cached memory to the device, for other programs to use.
+
+    Args:
+        device: Whose memory.
+        collect: Collect garbage first. It takes up to a second where many modules are loaded, as in ComfyUI, so not
+            for what is done for each picture.
+    """
+    if collect:
+        gc.collect()
     _trim_heap()
     if device.type == "cuda":
         torch.cuda.empty_cache()

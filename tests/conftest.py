@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import shutil
@@ -86,6 +87,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason=f"they need {need}"))
 
 
+def pytest_collection_finish() -> None:
+    """Keep what is there from garbage collection: the modules of PyTorch, diffusers and transformers are millions of
+    objects, and searching them took half a second at the end of every training, sample and test that collects.
+    """
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Print on the last lines how many tests were skipped, and why."""
@@ -160,3 +169,4 @@ def _free_memory(request: pytest.FixtureRequest) -> Iterator[None]:
         from atelier.device_memory import free_cache
 
         free_cache(torch.device("cpu"))
+    gc.freeze()

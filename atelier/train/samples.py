@@ -192,7 +192,7 @@ class UNetPainter:
                          options, progress, on_step, hidden)
         vae = self.load_vae()
         device = denoiser.device
-        free_cache(device)  # what is cached for the trainer is no room for the VAE
+        free_cache(device, collect=False)  # what is cached for the trainer is no room for the VAE
         decode_in_tiles(vae, latents, free_memory(device))
         return decode(vae, latents)[0]
 

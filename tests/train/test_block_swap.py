@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -78,15 +77,6 @@ def test_every_pass_finds_its_weights_and_nothing_stays_behind() -> None:
     assert not any(weight() is not None for weight in seen)
 
 
-@pytest.fixture
-def new_objects() -> Iterator[None]:
-    """What earlier tests left is not searched, which would take minutes."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
-@pytest.mark.usefixtures("new_objects")
 def test_no_more_than_two_blocks_are_on_the_device() -> None:
     chain = Chain(6)
     waiting = {id(weight) for weight in chain.parameters()}
