@@ -197,7 +197,7 @@ def test_an_xy_grid_has_the_pictures_of_single_runs_and_draws_only_what_is_missi
             "models": ["plain", 0], "x": "lora", "x_values": "none, loud*", "y": "cfg", "y_values": "5, 2",
             "prompt": PROMPTS[0], "seed": 7, "width": 64, "height": 64, "score_model": models["clip"], "cell": 0,
             **inputs}), grid=("PreviewImage", {"images": ["xy", 0]}), table=("PreviewAny", {"source": ["xy", 1]}),
-            pictures=("PreviewImage", {"images": ["xy", 3]})).fill(host)
+            csv=("PreviewAny", {"source": ["xy", 2]}), pictures=("PreviewImage", {"images": ["xy", 3]})).fill(host)
 
     single = host.queue(alone.fill(host))
     assert single.status == "success", single.error
@@ -227,5 +227,7 @@ def test_an_xy_grid_has_the_pictures_of_single_runs_and_draws_only_what_is_missi
         pytest.approx(numbers, abs=6e-5) for numbers in (
             [values[0], values[1], (values[0] + values[1]) / 2], [values[2], values[3], (values[2] + values[3]) / 2],
             [(values[0] + values[2]) / 2, (values[1] + values[3]) / 2, sum(values) / 4])]
+    listed = [float(row["score"]) for row in csv.DictReader(io.StringIO(result.text("csv")))]
+    assert sorted(listed) == pytest.approx(sorted(values), abs=6e-5)
     drawn, = result.pictures("grid")
     assert np.abs(drawn[48:112, 170:234].astype(int) - pictures[0]).max() <= 1

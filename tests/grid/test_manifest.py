@@ -33,6 +33,16 @@ def test_the_entry_and_its_value_are_named(change: dict[str, Any], said: str) ->
         parse_manifest(json.dumps(written() | change))
 
 
+@pytest.mark.parametrize("side", ["x", "y", "width", "height"])
+def test_boxes_may_begin_at_the_edge_and_not_before_it(side: str) -> None:
+    manifest = written()
+    manifest["cells"][0]["box"][side] = 0
+    assert parse_manifest(json.dumps(manifest)) == json.loads(json.dumps(manifest))
+    manifest["cells"][0]["box"][side] = -1
+    with pytest.raises(AtelierError, match=f"Cell 0 of the manifest: {side} is -1"):
+        parse_manifest(json.dumps(manifest))
+
+
 @pytest.mark.parametrize("text", ["", "[1]", "{", "[" * 100_000, '{"seed": ' + "9" * 5000 + "}"])
 def test_what_is_no_manifest_is_refused(text: str) -> None:
     with pytest.raises(AtelierError, match="The manifest"):
