@@ -7,6 +7,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+from kit.node_calls import run_node
 from kit.pack import pack_module
 
 pytestmark = pytest.mark.host
@@ -40,3 +41,13 @@ def test_a_model_is_loaded_after_the_one_before_has_drawn_and_only_where_picture
     gates = {inputs["value"]: inputs.get("after") for _, inputs in graph.made if inputs.get("value") in ("a", "b")}
     assert gates == {"b": None, "a": (drawn["second"], 0)}
     assert module.add_pictures(Nodes(), (first,), request, keys) is None
+
+
+@pytest.mark.parametrize(("module", "node"), [("compare_models", "CompareModels"), ("xy_grid", "XYGrid")])
+def test_a_missing_clip_model_is_reported_before_anything_is_drawn(pack: ModuleType, module: str, node: str,
+                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that comes by a link is not validated before the run."""
+    found = pack_module(pack, f"nodes.{module}")
+    monkeypatch.setattr(found, "graph_builder", lambda: pytest.fail("the graph of pictures was begun"))
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="CLIP model 'gone' in models/clip_sc"):
+        run_node(getattr(found, node), models=(object(),), score_model="gone")
