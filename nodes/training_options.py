@@ -32,7 +32,8 @@ class TrainingOptionsNode(io.ComfyNode):
                 text("sample_prompt", "Draw a picture of each of these prompts, one a line, while training."),
                 number("learning_rate", "Size of a step. Too high breaks pictures, too low learns nothing.", step=1e-7,
                        by=1e-5, high=10),
-                count("batch_size", "Pictures per batch. More is steadier and needs more memory.", low=1, high=256),
+                count("batch_size", "Pictures per batch. More is steadier and needs more memory. 0: as many as fit.",
+                      high=256),
                 count("gradient_accumulation", "Batches per step: a larger batch without its memory.", low=1, high=256),
                 choice("optimizer", OPTIMIZERS,
                        "Names with 8bit need the package bitsandbytes; lion, came and adafactor the package "

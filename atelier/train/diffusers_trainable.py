@@ -25,7 +25,15 @@ from .request.request import TrainRequest
 from .samples import UNetPainter, encode_prompts
 from .trainable import LoadedModel
 from .unet_denoiser import UNetDenoiser
-from .unet_memory_plan import checkpoint_unet, free_memory, graphs_obstacle, place_unet, plan_unet
+from .unet_memory_plan import (
+    checkpoint_unet,
+    fitting_unet_batch,
+    free_memory,
+    graphs_obstacle,
+    place_unet,
+    plan_unet,
+    whole_memory,
+)
 
 log = logging.getLogger("atelier")
 
@@ -73,6 +81,11 @@ class DiffusersTrainable:
     def cut_captions(self, data: TrainingSet) -> str:
         """By the model's own tokenizers."""
         return cut_captions(data, load_tokenizers(self.model))
+
+    def fitting_batch(self, data: TrainingSet, request: TrainRequest, *, device: torch.device, dtype: torch.dtype
+                      ) -> int:
+        """Counted over the UNet without its values."""
+        return fitting_unet_batch(load_unet_config(self.model), data, request, dtype, whole_memory(device))
 
     def encode(self, data: TrainingSet, request: TrainRequest, paths: RunPaths, *, device: torch.device,
                dtype: torch.dtype, progress: Progress) -> EncodedSet:

@@ -23,6 +23,7 @@ from ..score.digest import model_digest
 from .devices import RunPaths, pick_device, pick_dtype
 from .diffusers_trainable import DiffusersTrainable
 from .extension import extend_shorter_run
+from .fitting_batch import with_fitting_batch
 from .identity import RunIdentity, run_identity
 from .joint_run import begun_with, check_alike, with_batches_of
 from .loop import Loop
@@ -56,6 +57,8 @@ class _Job:
     dtype: torch.dtype
     asked: TrainRequest
     """What each process was asked for; `request` has the batches of all."""
+    fitted: bool
+    """Whether the batch size was chosen by the card's memory."""
     processes: Processes
 
     @property
@@ -110,9 +113,12 @@ def train(name: str, model: DiffusersModel | TrainableModel, data: TrainingSet, 
     """
     device = pick_device(paths.device)
     trainable = DiffusersTrainable(model, processes) if isinstance(model, DiffusersModel) else model
+    dtype = pick_dtype(request.device.precision, device)
+    fitted = not request.optimizer.batch_size
+    request = with_fitting_batch(
+        request, partial(trainable.fitting_batch, data, request, device=device, dtype=dtype), processes)
     job = _job(_Job(name=name, model=trainable, data=data, request=request, paths=paths, progress=progress,
-                    device=device, dtype=pick_dtype(request.device.precision, device), asked=request,
-                    processes=processes))
+                    device=device, dtype=dtype, asked=request, fitted=fitted, processes=processes))
     check_alike(processes, job.identity)
     folder = job.folder
     found = processes.from_first(lambda: _values(_finished(folder, continue_stopped)))
@@ -154,6 +160,10 @@ def _job(job: _Job) -> _Job:
         log.info("Training goes on in the batches of the %d processes that began it, %d pictures each.", began,
                  began * job.asked.optimizer.batch_size)
     return replace(job, request=with_batches_of(job.asked, began))
+
+
+def _batch(job: _Job) -> str:
+    return f"Batch size {job.asked.optimizer.batch_size}: as many pictures as fit." if job.fitted else ""
 
 
 def _values(result: RunResult | None) -> dict[str, Any] | None:
@@ -235,7 +245,7 @@ def _train(job: _Job) -> RunResult:
         precision=str(job.dtype).removeprefix("torch."),
         gradient_checkpointing=loaded.checkpointing or loop.memory_saved,
         samples=job.folder.sample_settings, history=ended.state.history,
-        warnings=[sentence for sentence in (*advice(job.data), cut, *loaded.notes, *notes, extended,
+        warnings=[sentence for sentence in (*advice(job.data), cut, _batch(job), *loaded.notes, *notes, extended,
                                             *trainer.captured.notes, _undrawn(loop.undrawn)) if sentence])
     if processes.first:
         plot = loss_plot(result.history, title=f"{job.name} · {result.status}", scores=job.folder.scores,

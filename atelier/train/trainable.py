@@ -56,6 +56,15 @@ class TrainableModel(Protocol):
         """A sentence on the pictures whose captions are cut in training; empty where all fit."""
         ...
 
+    def fitting_batch(self, data: TrainingSet, request: TrainRequest, *, device: torch.device, dtype: torch.dtype
+                      ) -> int:
+        """As many pictures as fit into the device in one step; 1 where its memory is the machine's.
+
+        Raises:
+            AtelierError: that cannot be counted for this model.
+        """
+        ...
+
     def encode(self, data: TrainingSet, request: TrainRequest, paths: RunPaths, *, device: torch.device,
                dtype: torch.dtype, progress: Progress) -> EncodedSet:
         """Encode what the cache lacks; nothing of the encoders stays on the device."""

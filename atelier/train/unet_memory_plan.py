@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +11,10 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from ..dataset.cache import EncodedSet
+from ..dataset.sizing import target_size
+from ..dataset.types import TrainingSet
 from .block_swap import BlockSwap
+from .fitting_batch import fitting_batch
 from .memory_plan import MemoryPlan, plan_memory
 from .request.device import DeviceConfig
 from .request.lora import LoraConfig
@@ -84,6 +88,34 @@ def checkpoint_unet(unet: UNet2DConditionModel, lora: LoraConfig | None = None) 
 
 def _without_random_state(module: nn.Module, *args: Any) -> Any:
     return checkpoint(module.__call__, *args, use_reentrant=False, preserve_rng_state=False)
+
+
+def fitting_unet_batch(unet: Mapping[str, Any], data: TrainingSet, request: TrainRequest, dtype: torch.dtype,
+                       memory: int | None) -> int:
+    """As many pictures as fit into a card in one step of training a UNet; the largest picture decides.
+
+    Args:
+        unet: Its diffusers configuration.
+        data: The training set, before it is encoded.
+        request: What is trained. Text encoders are not counted.
+        dtype: Of the frozen weights and the arithmetic.
+        memory: Bytes of the card; None for a device that shares the machine's memory: one picture.
+    """
+    if memory is None:
+        return 1
+    sizes = (target_size(sample.size, data.resolution_of(sample)) for sample in data.samples)
+    width, height = max(sizes, key=lambda size: size[0] * size[1])
+    count = partial(count_unet, unet, request.lora, dtype=dtype, height=height // 8, width=width // 8)
+    return fitting_batch(lambda batch: count(batch=batch), request.device, memory, len(data.samples))
+
+
+def whole_memory(device: torch.device) -> int | None:
+    """Bytes of a CUDA, XPU or MPS device, used or not; None for others, as `free_memory`."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[1]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory()
+    return torch.xpu.get_device_properties(device).total_memory if device.type == "xpu" else None
 
 
 def free_memory(device: torch.device) -> int | None:

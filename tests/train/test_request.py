@@ -23,7 +23,7 @@ from atelier.train.request.request import FIELDS, PARTS, TrainRequest
     (lambda: LoraConfig(targets="everything"), ["targets", "everything", "cross_attention"]),
     (lambda: ValidationConfig(validation_timesteps=4), ["validation_timesteps", "8"]),
     (lambda: ValidationConfig(monitor="off"), ["monitor", "patience"]),
-    (lambda: OptimizerConfig(batch_size=0), ["batch_size"]),
+    (lambda: OptimizerConfig(batch_size=-1), ["batch_size"]),
     (lambda: OptimizerConfig(optimizer="numpy.Lion"), ["optimizer", "numpy.Lion", "adafactor"]),
     (lambda: OptimizerConfig(optimizer_args="eps=1e-6, 3"), ["eps=1e-6, 3"]),
     (lambda: OptimizerConfig(optimizer_args="eps=open('x')"), ["open"]),

@@ -57,6 +57,8 @@ class OptimizerConfig:
     warmup_steps: int = 0
     """Steps in which the learning rate rises linearly from 0."""
     batch_size: int = 1
+    """Pictures per batch; 0: as many as fit into the card (one where there is none). Then the number that is chosen
+    decides the weights."""
     gradient_accumulation: int = 1
     """Batches per optimiser step."""
     ema_decay: float = 0.0
@@ -72,9 +74,9 @@ class OptimizerConfig:
         require(self.lora_plus_ratio == 1 or not self.optimizer.lower().endswith("prodigy"), "lora_plus_ratio",
                 self.lora_plus_ratio, "Prodigy has one rate for all weights: leave it at 1, or choose another "
                 "optimizer.")
-        require_positive(self, "learning_rate", "batch_size", "gradient_accumulation", "lora_plus_ratio",
+        require_positive(self, "learning_rate", "gradient_accumulation", "lora_plus_ratio",
                          "schedule_cycles", "schedule_power")
-        require_not_negative(self, "text_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps")
+        require_not_negative(self, "batch_size", "text_learning_rate", "weight_decay", "max_grad_norm", "warmup_steps")
         require_fraction(self, "beta1", "beta2", "ema_decay")
 
 

@@ -77,6 +77,12 @@ class HostModel:
         """Nothing: the host's text encoders take captions of any length, in parts where need be."""
         return ""
 
+    def fitting_batch(self, data: TrainingSet, request: TrainRequest, *, device: torch.device, dtype: torch.dtype
+                      ) -> int:
+        """Not known before pictures and captions are encoded."""
+        raise AtelierError("batch_size is 0: as many as fit. That is not counted for models that ComfyUI has loaded.",
+                           "Choose a number; the log says what a step takes.")
+
     def encode(self, data: TrainingSet, request: TrainRequest, paths: RunPaths, *, device: torch.device,
                dtype: torch.dtype, progress: Progress) -> EncodedSet:
         """With the host's VAE and text encoder, which have left the device afterwards."""

@@ -199,6 +199,7 @@ def test_the_report_says_what_a_flow_model_has_no_use_for(opened: Opened, tmp_pa
 
 
 @pytest.mark.parametrize(("option", "value", "said"), [("train_text_encoder", True, "text encoder"),
+                                                      ("batch_size", 0, "batch_size is 0"),
                                                       ("compile", "on", "compiled")])
 def test_what_the_hosts_models_cannot_do_is_said_before_the_first_step(opened: Opened, tmp_path: Path, option: str,
                                                                        value: object, said: str) -> None:
