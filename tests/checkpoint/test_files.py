@@ -84,6 +84,13 @@ CONTRADICTIONS = {
 }
 
 
+def test_the_smallest_file_there_is_holds_nothing(tmp_path: Path) -> None:
+    path = file_with(tmp_path / "m.safetensors", {}, data=b"")
+    with safe_open(str(path), "pt") as file:
+        assert list(file.keys()) == []
+    assert not read_header(path).tensors
+
+
 @pytest.mark.parametrize("header", CONTRADICTIONS.values(), ids=CONTRADICTIONS.keys())
 def test_headers_that_contradict_themselves(header: dict[str, Any], tmp_path: Path) -> None:
     path = file_with(tmp_path / "m.safetensors", header)

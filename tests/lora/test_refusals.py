@@ -55,6 +55,7 @@ def test_what_would_do_nothing_or_harm_is_refused(case: str, tmp_path: Path) -> 
     ('{"unet.lora_alpha": 8, "unet.alpha_pattern": ["a"]}', "unet.alpha_pattern"),
     ('{"unet.lora_alpha": 8, "unet.alpha_pattern": {"(": 4}}', "unet.alpha_pattern"),
     ('{"unet.lora_alpha": 8, "unet.alpha_pattern": {"a": "4"}}', "unet.alpha_pattern"),
+    ('{"unet.lora_alpha": 8, "unet.alpha_pattern": {"to_[qk": 4}}', "unet.alpha_pattern is .*a class"),
     ('{"unet.lora_alpha": 8, "unet.use_rslora": "false"}', "unet.use_rslora"),
 ], ids=lambda text: text[:50])
 def test_a_damaged_header_entry_is_named(entry: str, key: str, tmp_path: Path) -> None:

@@ -17,8 +17,18 @@ from PIL import Image
 from atelier.errors import AtelierError
 from atelier.pictures.decode import UnreadablePicture
 from atelier.pictures.metadata.infotext import parse_infotext, read_pairs, take_loras
+from atelier.pictures.metadata.infotext_file import quoted
 from atelier.pictures.metadata.read import find_prompt, pixel_size, read_prompt, user_comment
 from atelier.pictures.metadata.settings import Lora, best_match
+
+
+@pytest.mark.parametrize(("value", "written"), [
+    ("Euler a", "Euler a"), ("7", "7"), (" a", '" a"'), ("a\t", '"a\\t"'), ("a, b", '"a, b"'), ("a: b", '"a: b"'),
+    ('say "a"', '"say \\"a\\""'), ("[a", '"[a"'), ("{a", '"{a"'), ("a]", "a]"), ("", "")])
+def test_a_value_is_packed_only_where_it_would_be_read_otherwise(value: str, written: str) -> None:
+    """As AUTOMATIC1111 writes it."""
+    assert quoted(value) == written
+    assert read_pairs(f"Steps: 3, Model: {written}, Seed: 1")["Model"] == value
 
 
 def with_exif(path: Path, *, comment: bytes | None = None, tags: dict[int, str] | None = None) -> Path:

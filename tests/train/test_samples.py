@@ -190,6 +190,12 @@ def test_the_last_weights_are_judged_too(tmp_path: Path) -> None:
     assert [step for step, _ in loop.state.history.judged] == [2, 4], "a longer run goes on as if it had been so"
 
 
+def test_a_last_step_that_was_judged_is_not_drawn_again(tmp_path: Path) -> None:
+    loop, drawn = judged(tmp_path, 4)
+    assert loop.run().status == "complete"
+    assert drawn == [2, 4]
+
+
 @pytest.mark.parametrize("at", [4, 6])
 def test_an_interrupted_run_judges_as_the_whole(tmp_path: Path, at: int) -> None:
     whole, _ = judged(tmp_path / "whole", 12)

@@ -88,6 +88,6 @@ function mean(values) {
 }
 
 /** @param {number} value */
-function number(value) {
+export function number(value) {
   return Math.abs(value) >= 10 ? value.toFixed(1) : value.toFixed(3);
 }
