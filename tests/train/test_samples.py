@@ -190,10 +190,11 @@ def test_the_last_weights_are_judged_too(tmp_path: Path) -> None:
     assert [step for step, _ in loop.state.history.judged] == [2, 4], "a longer run goes on as if it had been so"
 
 
-def test_a_last_step_that_was_judged_is_not_drawn_again(tmp_path: Path) -> None:
-    loop, drawn = judged(tmp_path, 4)
-    assert loop.run().status == "complete"
-    assert drawn == [2, 4]
+def test_last_weights_that_are_the_best_are_drawn_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SCORES, 5, 0.9)
+    loop, drawn = judged(tmp_path, 5)
+    result = loop.run()
+    assert drawn == [2, 4, 5] and result.weights == loop.folder.last
 
 
 @pytest.mark.parametrize("at", [4, 6])
