@@ -23,6 +23,12 @@ def sizes_left_out(sizes: int) -> str:
             "computed without. Fewer bucket sizes, or batch size 1, make fewer shapes.")
 
 
+def pieces(kind: str) -> str:
+    """A sentence on adapters of a kind that PyTorch cannot trace through; "" for others."""
+    return ("With DoRA the UNet is compiled in pieces, broken at each adapted layer, where PyTorch cannot trace PEFT's "
+            "code: compiling gains little." if kind == "dora" else "")
+
+
 class CompiledUNet:
     """Calls a module, compiled if `wanted` and as long as compiling works.
 

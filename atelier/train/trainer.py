@@ -17,7 +17,7 @@ from .batch_cut import BatchCut
 from .batch_loader import BatchLoader
 from .bucket_sampler import Batch, BucketSampler, SampleUse, derived_seed, groups, steps_per_epoch
 from .captured_step import CapturedSteps
-from .compiled_unet import CompiledUNet, sizes_left_out
+from .compiled_unet import CompiledUNet, pieces, sizes_left_out
 from .cuda_graphs import CudaGraphs, Graphs, device_obstacle, step_obstacle
 from .denoiser import Denoiser
 from .early_stopping import ValidationPlan
@@ -112,6 +112,7 @@ class Trainer:
         """For the report: what makes steps slower than one would expect."""
         found = (reads_of(self.request.optimizer, len(self.adapters.masters), self.device),
                  sizes_left_out(len(self._shapes)) if self.unet.compiled else "",
+                 pieces(self.request.lora.kind) if self.unet.compiled else "",
                  f"There are no CUDA graphs: {self._obstacle}."
                  if self._obstacle and self.request.device.cuda_graphs == "on" else "")
         return tuple(sentence for sentence in found if sentence)

@@ -83,3 +83,15 @@ def test_shapes_beyond_what_is_compiled_are_said(sizes: int, told: bool) -> None
     assert found["on"] == ((f"The batches have {sizes} different shapes. PyTorch compiles the first 8 of them; the "
                             "others are computed without. Fewer bucket sizes, or batch size 1, make fewer shapes.",)
                            if told else ())
+
+
+@pytest.mark.parametrize(("kind", "broken"), [("lora", False), ("loha", False), ("dora", True)])
+def test_a_kind_that_is_compiled_in_pieces_is_said(kind: str, broken: bool) -> None:
+    torch._dynamo.reset()
+    made = Trainer(denoiser(), cast("EncodedSet", MemorySet.of(2)), request(
+        PLAIN, rank=4, kind=kind, compile="on", steps=STEPS))
+    found = torch._dynamo.explain(made.unet.module)(torch.randn(1, 4, 16, 16), torch.tensor([5]),
+                                                    torch.randn(1, 77, 32))
+    torch._dynamo.reset()
+    assert (found.graph_count > 1) == broken
+    assert any("in pieces" in note for note in made.notes) == broken
