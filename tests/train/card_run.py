@@ -46,6 +46,11 @@ def test_an_interrupted_run_goes_on_exactly_and_draws(run) -> None:
     assert resumed.result.history.losses == whole.result.history.losses
 
 
+def test_as_many_pictures_as_fit_are_trained_together(run) -> None:
+    report = run("fitted", REQUEST.override({"batch_size": 0, "steps": 2}))
+    assert "Batch size 3: as many pictures as fit." in report.result.warnings
+
+
 def test_encoding_gives_what_the_processor_gives(tmp_path: Path, model, pictures) -> None:
     sets = [encode(pictures, model, tmp_path / device, device=device, dtype=torch.float32, batch_size=2,
                    progress=Progress()) for device in ("cpu", "cuda")]
