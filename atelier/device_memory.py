@@ -55,8 +55,8 @@ def free_cache(device: torch.device, *, collect: bool = True) -> None:
 
     Args:
         device: Whose memory.
-        collect: Collect garbage first. It takes up to a second where many modules are loaded, as in ComfyUI, so not
-            for what is done for each picture.
+        collect: Collect garbage first. It takes half a second where many modules are loaded (measured in the tests), so
+            not for what is done for each picture.
     """
     if collect:
         gc.collect()

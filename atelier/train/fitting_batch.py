@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 
 from .memory_plan import plan_memory
 from .processes import Processes
@@ -15,7 +16,7 @@ from .step_count import StepCount
 log = logging.getLogger("atelier")
 
 MOST = 64
-"""No larger batch is chosen: a card that is busy gains nothing by it, and few steps are left."""
+"""No larger batch is chosen: few steps would be left of a training."""
 SHARE = 0.85
 """Of the whole card's memory. The rest is for the display, the driver and inputs that are kept on the card."""
 
@@ -28,18 +29,21 @@ def fitting_batch(count: Callable[[int], StepCount], config: DeviceConfig, memor
     beside another program has to find the same one.
 
     Args:
-        count: The memory of a step with so many pictures. It is asked a few times.
+        count: The memory of a step with so many pictures. Asked for a few numbers, each at most once.
         config: Whether checkpointing and swapped blocks are allowed.
         memory: Bytes of the card.
         most: No more than this; the pictures that there are, say.
     """
     room, most = int(SHARE * memory), min(MOST, most)
+    if most <= 1:
+        return 1
     first = plan_memory(count(1), config, room)
-    if most <= 1 or first.need is None or not first.fits or (first.swapped and config.blocks_to_swap < 0):
+    if first.need is None or not first.fits or (first.swapped and config.blocks_to_swap < 0):
         return 1
     same = replace(config, gradient_checkpointing="on" if first.checkpointing else "off",
                    blocks_to_swap=max(0, config.blocks_to_swap))
 
+    @cache
     def need(batch: int) -> int:
         return plan_memory(count(batch), same, room).need or 0
 

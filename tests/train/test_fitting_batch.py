@@ -68,7 +68,7 @@ def test_no_more_than_there_are_pictures_or_than_make_sense() -> None:
 
 
 @pytest.mark.parametrize("gigabytes", [8, 24])
-def test_what_rounding_adds_is_counted_too(gigabytes: int) -> None:
+def test_one_picture_more_would_not_fit(gigabytes: int) -> None:
     """SD 1.5 at 512 pixels."""
     count = partial(count_unet, published_unet("sd1").config, LoraConfig(rank=16), dtype=torch.bfloat16, height=64,
                     width=64)

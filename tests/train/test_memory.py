@@ -19,7 +19,14 @@ from atelier.train.memory_plan import HEADROOM, plan_memory
 from atelier.train.request.device import DeviceConfig
 from atelier.train.request.lora import LoraConfig
 from atelier.train.unet_memory import count_unet
-from atelier.train.unet_memory_plan import checkpoint_unet, free_memory, graphs_obstacle, place_unet, plan_unet
+from atelier.train.unet_memory_plan import (
+    checkpoint_unet,
+    free_memory,
+    graphs_obstacle,
+    place_unet,
+    plan_unet,
+    whole_memory,
+)
 
 CPU = torch.device("cpu")
 
@@ -194,10 +201,11 @@ def test_what_is_free_is_asked_of_every_device_that_tells(monkeypatch: pytest.Mo
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 4_000, raising=False)
     monkeypatch.setattr(torch.xpu, "mem_get_info", lambda device: (5_000, 9_000), raising=False)
     assert [free_memory(torch.device(kind)) for kind in ("mps", "xpu", "cuda", "cpu")] == [6_000, 5_000, 7_000, None]
+    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: SimpleNamespace(total_memory=9_000))
+    assert [whole_memory(torch.device(kind)) for kind in ("mps", "xpu", "cuda", "cpu")] == [10_000, 9_000, 8_000, None]
     monkeypatch.setattr(torch.mps, "driver_allocated_memory", lambda: 11_000)
     assert free_memory(torch.device("mps")) == 0
     monkeypatch.setattr(torch.xpu, "mem_get_info", untold)
-    monkeypatch.setattr(torch.xpu, "get_device_properties", lambda device: SimpleNamespace(total_memory=9_000))
     monkeypatch.setattr(torch.xpu, "memory_reserved", lambda device: 1_000)
     assert free_memory(torch.device("xpu")) == 8_000
     monkeypatch.delattr(torch.xpu, "mem_get_info")
