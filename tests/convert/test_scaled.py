@@ -11,11 +11,14 @@ from kit.checkpoints import write_sd1, write_sd2, write_sdxl
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from atelier.checkpoint.entry import Entry
 from atelier.convert import ConvertOptions, to_checkpoint, to_folder
+from atelier.convert.scaled import as_scaled
 from atelier.errors import AtelierError
 from atelier.lora.bake import merge_of
 from atelier.lora.weights import LoraModule
 from atelier.models.layout import read_layout
+from atelier.models.lazy_tensor import LazyTensor
 from atelier.models.open import open_model
 
 PREFIX = "model.diffusion_model."
@@ -85,6 +88,18 @@ def test_a_written_file_is_opened_as_number_times_scale_and_written_again_alike(
     again = load_file(tmp_path / "again.safetensors")
     numbers = [name for name, tensor in again.items() if tensor.dtype == E4M3]
     assert numbers and all(torch.equal(again[name].float(), stored[name].float()) for name in numbers)
+
+
+def test_a_matrix_is_read_for_its_scale_once() -> None:
+    reads: list[int] = []
+
+    def read() -> Tensor:
+        reads.append(1)
+        return torch.randn(16, 16)
+
+    scaled = as_scaled({"a.weight": LazyTensor.of(Entry("F32", (16, 16), read))}, ["a.weight"])
+    scaled["a.weight"].read(), scaled["a.weight_scale"].read(), scaled["a.weight"].read()
+    assert len(reads) == 1 + 2
 
 
 @pytest.mark.parametrize("form", ["texts", "metadata", "old"])

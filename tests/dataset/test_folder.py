@@ -183,6 +183,23 @@ def test_reading_prompts_can_be_stopped(tmp_path: Path) -> None:
         read_folder(tmp_path, FolderOptions(captions=CaptionSource.METADATA), Stopped())
 
 
+def test_reading_says_how_far_it_is(tmp_path: Path) -> None:
+    class Said(Progress):
+        def __init__(self) -> None:
+            self.events: list[tuple[str, int] | int] = []
+
+        def phase(self, name: str, total: int) -> None:
+            self.events.append((name, total))
+
+        def advance(self, done: int, text: str = "") -> None:
+            self.events.append(done)
+
+    write_pictures(tmp_path, [(32, 24)] * 3)
+    said = Said()
+    read_folder(tmp_path, progress=said)
+    assert said.events == [("reading", 3), 1, 2, 3]
+
+
 def test_all_badly_encoded_captions_are_named_at_once(tmp_path: Path) -> None:
     write_pictures(tmp_path, [(32, 24)] * 3)
     for name in ("p0.txt", "p2.txt"):

@@ -65,6 +65,8 @@ def test_pictures_of_the_graph_are_captioned_without_files(node: Any, llm: Any, 
                           for number in (7, 3)])
     captions, data = run_node(node, images=images, llm=llm)
     assert captions == texts(data) == [description(7), description(3)]
+    edits = json.dumps({data.samples[1].digest: "a person's words"})
+    assert run_node(node, images=images, llm=llm, edits=edits)[0] == [description(7), "a person's words"]
     assert not list(models.rglob("*.txt"))
 
 

@@ -90,6 +90,7 @@ def test_texts_beyond_all_bounds_are_left_out() -> None:
     deep = {f"t{i}": node("StringConcatenate", string_a=[f"t{i + 1}", 0], string_b="b", delimiter="")
             for i in range(40)}
     assert said(["t0", 0], {**deep, "t40": node("PrimitiveString", value="a")}) == "a" + "b" * 40
+    assert words("JoinStringMulti", inputcount=3, string_1="a", string_2="b", string_3="c", delimiter="," * 60000) == ""
 
 
 def test_a_prompt_list_of_one_is_certain_and_of_more_is_not() -> None:

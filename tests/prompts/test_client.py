@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import json
 import sys
@@ -62,6 +63,23 @@ def test_gives_up_after_four_tries(fake: FakeLlm) -> None:
     with pytest.raises(AtelierError, match=r"answered 500: .*out of order"):
         client(fake).ask(HELLO, 0)
     assert len(fake.requests) == 4
+
+
+def test_each_pause_is_twice_the_one_before(fake: FakeLlm, monkeypatch: pytest.MonkeyPatch) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def noted(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(0)
+
+    monkeypatch.setattr("atelier.prompts.client.asyncio.sleep", noted)
+    for _ in range(9):
+        fake.say(status=500, error={"error": {"message": "out of order"}})
+    with pytest.raises(AtelierError, match="answered 500"):
+        client(fake).ask(HELLO, 0)
+    # Up to a quarter more or less, so that programs that were refused together do not come back together.
+    assert [seconds for seconds in pauses if seconds] == [pytest.approx(0.01 * 2**i, rel=0.25) for i in range(3)]
 
 
 def test_waits_as_long_as_the_server_says() -> None:

@@ -18,7 +18,7 @@ from atelier.lora.file import load_lora
 from atelier.progress import Interrupted, Progress
 from atelier.train.loop import Loop
 from atelier.train.loss_scale import LossScale
-from atelier.train.run_folder import RunFolder
+from atelier.train.run_folder import RoundScore, RunFolder
 from atelier.train.trainer import StepResult, Trainer
 
 pytestmark = pytest.mark.gpu
@@ -140,6 +140,28 @@ def test_a_sample_that_does_not_fit_in_memory_ends_nothing(tmp_path: Path, caplo
     reference = loop_in(tmp_path / "other", request(dict(rank=4), QUIET, steps=6))
     reference.run()
     assert same(loop.folder.last, reference.folder.last)
+
+
+def test_a_sample_that_fits_without_graphs_is_drawn_and_judged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given_up: list[str] = []
+    tried: list[int] = []
+
+    def draw(step: int, weights: Any = None) -> RoundScore:
+        tried.append(step)
+        if len(tried) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return RoundScore(fidelity=0.1 * step, likeness=0)
+
+    def give_up(reason: str) -> bool:
+        given_up.append(reason)
+        return len(given_up) == 1
+
+    config = request(dict(rank=4), dict(QUIET, monitor="fidelity", validate_every=2, patience=9), steps=6)
+    loop = loop_in(tmp_path, config, draw=draw)
+    monkeypatch.setattr(loop.trainer.captured, "give_up", give_up)
+    loop.run()
+    assert (tried, loop.undrawn) == ([2, 2, 4, 6], [])
+    assert [step for step, _ in loop.state.history.judged] == [2, 4, 6]
 
 
 def test_running_out_of_memory_in_a_step_keeps_the_steps_before(tmp_path: Path) -> None:

@@ -32,6 +32,12 @@ def test_validation_losses_lie_where_their_numbers_say() -> None:
     assert best_rows.mean() == pytest.approx(rows.max(), abs=8)
 
 
+def test_smoothing_weighs_by_age_and_is_corrected_for_its_start() -> None:
+    assert smoothed([2.0, 2.0, 2.0]) == pytest.approx([2, 2, 2])
+    # Weights 0.1 and 0.1 · 0.9 over their sum.
+    assert smoothed([1.0, 3.0])[1] == pytest.approx((0.09 * 1 + 0.1 * 3) / 0.19)
+
+
 def test_the_smoothed_curve_is_drawn_over_the_steps() -> None:
     losses = [1.0 - 0.005 * i for i in range(100)]
     rows, columns = where(loss_plot(History(losses), title="plain"), plot.TRAIN)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 from kit.clip_models import clip_config, letter_tokenizer, picture_cosines, random_clip, reference_processor, save_clip
+from kit.device import chosen_device
 from kit.training import WIDTH, denoiser
 from kit.training_loop import QUIET, StopAt, loop_in, request, same
 from kit.training_run import REQUEST, After
@@ -20,9 +21,12 @@ from transformers import CLIPModel
 
 from atelier.dataset.types import TrainingSet
 from atelier.errors import AtelierError
+from atelier.generate import GenerateRequest, generate
 from atelier.lora.file import read_metadata
+from atelier.models.handle import DiffusersModel
 from atelier.models.text import TextBatch
 from atelier.progress import Interrupted, Progress
+from atelier.sampling import SamplingOptions
 from atelier.shell.train_file import read_train_file
 from atelier.train import samples
 from atelier.train.request.outputs import SampleConfig
@@ -80,6 +84,18 @@ def test_each_prompt_is_drawn_with_each_seed(run) -> None:
     for number, (prompt, seed) in enumerate([("a fox", 7), ("a fox", 8), ("a bear", 7), ("a bear", 8)]):
         alone = run(request=REQUEST.override(dict(OPTIONS, sample_prompt=prompt, sample_seeds=str(seed))))
         assert np.array_equal(np.asarray(Image.open(alone.folder.samples[-1])), four[number]), (prompt, seed)
+
+
+def test_samples_are_drawn_with_the_text_encoder_as_it_is_trained(run, model: DiffusersModel) -> None:
+    options = dict(OPTIONS, sample_prompt="a fox", sample_seeds="7", sample_negative="", train_text_encoder=True,
+                   text_learning_rate=0.1, precision="fp32")
+    report = run(request=REQUEST.override(options))
+    size = Image.open(report.folder.samples[-1]).size
+    drawn, = generate(model, GenerateRequest(prompts=("a fox",), seeds=(7,), options=SamplingOptions(*size, 2, 2.0),
+                                             lora=report.lora),
+                      device=chosen_device(), dtype=torch.float32, progress=Progress())
+    difference = np.abs(np.asarray(Image.open(report.folder.samples[-1])).astype(int) - np.asarray(drawn.image))
+    assert difference.max() <= 1
 
 
 @pytest.mark.parametrize(("seeds", "said"), [("1, x", "whole numbers"), ("1, 1", "twice"), ("-1", "from 0"),
