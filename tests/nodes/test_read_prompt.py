@@ -52,6 +52,7 @@ def test_every_stated_setting_is_output(read: Any) -> None:
     assert values == ["a cat", "dog", "euler_ancestral", "karras", 9, 3.5, 42, 512, 768,
                       str(Path("deli") / "Deliberate_v2.safetensors")]
     assert "LoRA: Neon at 0.5, here as neon.safetensors" in report and "LoRA: gone at 0.9, not on this" in report
+    assert "size: 512 × 768" in report
     assert (lora, strength) == ("neon.safetensors", 0.5), "the first one that exists"
 
 
@@ -60,6 +61,7 @@ def test_missing_settings_get_defaults_that_the_report_names(read: Any) -> None:
     assert values[2:9] == ("euler", "normal", 9, 7.0, 1, 64, 48)
     assert type(values[9]).__name__ == "ExecutionBlocker"
     assert "sampler: euler (instead of Restart, unknown here)" in values[10]
+    assert "size:" not in values[10]
     assert "cfg: 7.0 (not said)" in values[10] and "no checkpoint of that name" in values[10]
     for text in ("", " <lora:gone:0.9>"):
         *_, lora, strength = read(f"a cat{text}\nSteps: 9, Seed: 1")
