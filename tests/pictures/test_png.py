@@ -43,6 +43,16 @@ def test_a_long_compressed_text_hides_nothing(tmp_path: Path) -> None:
     has(read_prompt(with_chunks(tmp_path / "b.png", zipped("prompt", graph))), **READ)
 
 
+def test_the_prompt_of_a_picture_that_was_cut_off_before_its_pixels_is_read(tmp_path: Path) -> None:
+    path = with_chunks(tmp_path / "a.png", GOOD)
+    path.write_bytes(path.read_bytes().partition(b"IDAT")[0][:-4])
+    has(read_prompt(path), **BASE)
+    huge = with_chunks(tmp_path / "b.png", zipped("workflow", b"x" * (MOST_TEXT + 1)))
+    huge.write_bytes(huge.read_bytes().partition(b"IDAT")[0][:-4])
+    with pytest.raises(AtelierError, match=r"b\.png holds metadata of more than 16 MB"):
+        read_prompt(huge)
+
+
 def test_texts_have_a_limit_that_is_said(tmp_path: Path) -> None:
     huge = zipped("workflow", b"x" * (MOST_TEXT + 1))
     with pytest.raises(AtelierError, match=r"a\.png holds metadata of more than 16 MB \(workflow\)"):
