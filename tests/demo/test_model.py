@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 PROMPTS = held_out_prompts(32)
 """Every held-out triple of colour, shape and background once: in float32 on one core these take minutes."""
-HOSTS = 6
+HOSTS = 3
 """Number of them that are also generated in the host, which computes in float32: seconds a picture."""
 
 
