@@ -71,6 +71,9 @@ def test_not_a_model(tmp_path: Path, place: Path) -> None:
     assert_fails(tmp_path / "lora.safetensors", place, "looks like a LoRA")
     save_file({"decoder.conv_in.weight": torch.zeros(2, 2)}, tmp_path / "vae.safetensors")
     assert_fails(tmp_path / "vae.safetensors", place, "looks like a VAE")
+    for name in ("double_blocks.0.img_attn.proj.weight", "model.diffusion_model.joint_blocks.0.x_block.attn.qkv"):
+        save_file({name: torch.zeros(2, 2)}, tmp_path / "transformer.safetensors")
+        assert_fails(tmp_path / "transformer.safetensors", place, "looks like a transformer model such as Flux or SD3")
     assert_fails(tmp_path / "absent.safetensors", place, "cannot be read")
     (tmp_path / "empty").mkdir()
     assert_fails(tmp_path / "empty", place, "not a diffusers folder")
