@@ -64,6 +64,13 @@ def test_vae(family: str, shape: str) -> None:
     assert built(lambda: AutoencoderKL.from_config(config)) == sizes
 
 
+def test_a_vae_without_attention() -> None:
+    blocks = dict(down_block_types=["DownEncoderBlock2D"] * 2, up_block_types=["UpDecoderBlock2D"] * 2)
+    sizes = built(lambda: AutoencoderKL(block_out_channels=[32, 64], mid_block_add_attention=False, **blocks))
+    config = component_config("vae", sizes, FAMILIES["sd1"])
+    assert built(lambda: AutoencoderKL.from_config(config)) == sizes
+
+
 @pytest.mark.parametrize("shape", SDXL_SHAPES)
 def test_text_encoders(shape: str) -> None:
     parts: Shape = SDXL_SHAPES[shape]

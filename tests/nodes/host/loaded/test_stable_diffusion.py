@@ -72,8 +72,10 @@ def test_both_implementations_train_alike(pack: ModuleType, checkpoint: Path) ->
         patcher = comfy.sd.load_checkpoint_guess_config(str(checkpoint), output_vae=False, output_clip=False)[0]
     host = module("nodes.host.loaded.model").HostModel(
         model=patcher, clip=None, vae=None, files=(checkpoint,), weights="w", text="t", pixels="p")
-    theirs = host.load(data, request, device=CPU, dtype=torch.float32).denoiser
-    del patcher, host  # a third of the memory
+    loaded = host.load(data, request, device=CPU, dtype=torch.float32)
+    assert not any("min_snr_gamma" in note for note in loaded.notes), "it is used"
+    theirs = loaded.denoiser
+    del patcher, host, loaded  # a third of the memory
     gc.collect()
     ours = module("atelier.train.diffusers_trainable").DiffusersTrainable(model).load(
         data, request, device=CPU, dtype=torch.float32).denoiser
