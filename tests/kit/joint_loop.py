@@ -1,14 +1,16 @@
 """Training loops on small parts in several processes: what the launched script does, and how tests start it.
 
-    python joint_loop.py cases.json
+    python joint_loop.py cases.json 2
 
-The script goes through the cases of the file, each a loop of all processes together, and writes how each ended.
+The script has so many processes go through the cases of the file, each a loop of all together, and writes how each
+ended. They are forked, so that PyTorch is imported once.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -54,20 +56,9 @@ def run_cases(cases: Sequence[Case], count: int, folder: Path) -> list[int]:
     """Run the cases in `count` processes; their exit codes."""
     listed = folder / f"cases-{count}.json"
     listed.write_text(json.dumps([asdict(case) for case in cases]), encoding="utf-8")
-    meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()),
-               "OMP_NUM_THREADS": "1"}
-    started = [subprocess.Popen([sys.executable, __file__, str(listed)],
-                                env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)})
-               for rank in range(count)]
-    try:
-        first = started[0].wait(ENDS)
-        if first:  # others may stand still
-            for process in started[1:]:
-                process.kill()
-        return [first, *(process.wait(ENDS) for process in started[1:])]
-    finally:
-        for process in started:
-            process.kill()
+    done = subprocess.run([sys.executable, __file__, str(listed), str(count)], stdout=subprocess.PIPE, check=True,
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=3 * ENDS)
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def outcome(case: Case, rank: int) -> dict[str, Any]:
@@ -75,11 +66,32 @@ def outcome(case: Case, rank: int) -> dict[str, Any]:
     return json.loads((Path(case.folder) / f"process-{rank}.json").read_text(encoding="utf-8"))
 
 
-def _main(listed: Path) -> None:
+def _main(listed: Path, count: int) -> list[int | None]:
+    """The exit codes of the processes."""
+    import kit.training_loop  # noqa: F401 # with all that the forked ones need
+
+    cases = [Case(**case) for case in json.loads(listed.read_text(encoding="utf-8"))]
+    fork = multiprocessing.get_context("fork")
+    meeting = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    started = [fork.Process(target=_join, args=(cases, meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank)}))
+               for rank in range(count)]
+    for process in started:
+        process.start()
+    started[0].join(ENDS)
+    for process in started[1:]:
+        if started[0].exitcode == 0:
+            process.join(ENDS)
+    for process in started:  # others than the first may stand still
+        process.kill()
+        process.join()
+    return [process.exitcode for process in started]
+
+
+def _join(cases: Sequence[Case], meeting: dict[str, str]) -> None:
     from atelier.train import process_watch
     from atelier.train.process_group import join_processes
 
-    cases = [Case(**case) for case in json.loads(listed.read_text(encoding="utf-8"))]
+    os.environ.update(meeting)
     if any(case.freeze for case in cases):
         process_watch.INTERVAL, process_watch.SILENCE = 0.2, 5.0
     with join_processes("cpu") as (processes, _):
@@ -142,4 +154,4 @@ if __name__ == "__main__":
     tests = Path(__file__).resolve().parent.parent
     sys.path[0] = str(tests)
     sys.path.append(str(tests.parent))
-    _main(Path(sys.argv[1]))
+    print(json.dumps(_main(Path(sys.argv[1]), int(sys.argv[2]))))
