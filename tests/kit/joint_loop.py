@@ -57,7 +57,7 @@ def run_cases(cases: Sequence[Case], count: int, folder: Path) -> list[int]:
     listed = folder / f"cases-{count}.json"
     listed.write_text(json.dumps([asdict(case) for case in cases]), encoding="utf-8")
     done = subprocess.run([sys.executable, __file__, str(listed), str(count)], stdout=subprocess.PIPE, check=True,
-                          env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=3 * ENDS)
+                          env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=(count + 1) * ENDS)
     return json.loads(done.stdout.splitlines()[-1])
 
 

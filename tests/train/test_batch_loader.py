@@ -15,9 +15,12 @@ PICTURE = 4 * (2 * 4 * 8 * 8 + 6 + 77 * WIDTH)
 WEIGHT = 4
 """Bytes of a batch's one weight, which both batches share."""
 
+asked: list[tuple[str, int]] = []
+"""What was read, and of which picture."""
+
 
 class Read(MemorySet):
-    """Notes the latents and captions that are asked for."""
+    """Notes what is read."""
 
     def moments(self, index: int, flip: bool) -> tuple[Tensor, Tensor]:
         asked.append(("moments", index))
@@ -26,9 +29,6 @@ class Read(MemorySet):
     def text(self, index: int, variant: int) -> dict[str, Tensor]:
         asked.append(("text", index))
         return super().text(index, variant)
-
-
-asked: list[tuple[str, int]] = []
 
 
 @pytest.mark.parametrize(("budget", "again"), [
