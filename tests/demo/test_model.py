@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from diffusers import StableDiffusionPipeline
     from kit.host import Host
 
-PROMPTS = held_out_prompts(32)
-"""Every held-out triple of colour, shape and background once: in float32 on one core these take minutes."""
+PROMPTS = held_out_prompts(32)[::2]
+"""Each colour, shape and background at least once: in float32 on one core these take minutes."""
 HOSTS = 3
 """Number of them that are also generated in the host, which computes in float32: seconds a picture."""
 

@@ -153,8 +153,8 @@ def test_trained_loras_mean_the_same_in_the_host_and_in_diffusers(family: str, t
     write, cases = FAMILIES[family]
     checkpoint = write(tmp_path / "model.safetensors")
     (tmp_path / "sd_turbo.safetensors").hardlink_to(checkpoint)
-    runs = [(trained(case, tmp_path / f"{case.file}.safetensors", tmp_path), strength)
-            for case in cases for strength in case.strengths]
+    files = {case.name: trained(case, tmp_path / f"{case.file}.safetensors", tmp_path) for case in cases}
+    runs = [(files[case.name], strength) for case in cases for strength in case.strengths]
     given, expected = by_diffusers(family, checkpoint, runs, tmp_path)
     free_cache(torch.device("cpu"))  # the host's process needs as much again
     found = host_with_loras(checkpoint, runs, given, TEXT, tmp_path)

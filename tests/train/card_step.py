@@ -32,11 +32,13 @@ pytestmark = pytest.mark.gpu
 CARD = torch.device("cuda")
 
 
-@pytest.mark.parametrize("options", [
-    {}, dict(gradient_accumulation=2), dict(ema_decay=0.9, min_snr_gamma=5.0, noise_offset=0.1),
-    dict(prior_weight=0.5, caption_dropout=0.5), dict(kind="dora"), dict(kind="loha"), dict(kind="lokr"),
-    dict(kind="oft"), dict(dropout=0.3)], ids=str)
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+@pytest.mark.parametrize(("dtype", "options"), [
+    # float16 does what the others do, and scales the loss.
+    *((torch.float16, options) for options in (
+        {}, dict(gradient_accumulation=2), dict(ema_decay=0.9, min_snr_gamma=5.0, noise_offset=0.1),
+        dict(prior_weight=0.5, caption_dropout=0.5), dict(kind="dora"), dict(kind="loha"), dict(kind="lokr"),
+        dict(kind="oft"), dict(dropout=0.3))),
+    (torch.bfloat16, {}), (torch.float32, {})], ids=str)
 def test_the_host_never_waits_for_a_step(card: Any, dtype: torch.dtype, options: dict[str, Any]) -> None:
     config = request(dict(rank=4), QUIET | options, steps=30)
     trainer = Trainer(denoiser(dtype=dtype), MemorySet.of(6, prior=2), config)

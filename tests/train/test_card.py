@@ -20,7 +20,7 @@ EVERYWHERE = "train/card_run.py", "train/card_parity.py", "train/test_trainer.py
 """Files that both kinds of card run."""
 ONCE = ("train/card_step.py", "train/card_launches.py", "train/card_real.py", "test_sampling.py",
         "train/test_captured_step.py::test_replayed_steps_are_plain_ones",
-        "train/test_loop_ended.py", "train/test_loop.py::test_an_interrupted_run_goes_on_bit_for_bit")
+        "train/test_loop_ended.py", "train/test_loop.py::test_an_interrupted_run_goes_on_bit_for_bit[extra2]")
 """What does not depend on the kind of card. card_real.py needs a real one, and is only loaded here."""
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(bool(why_not()), reason=f"they need {why_not()}")]

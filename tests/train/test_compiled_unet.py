@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
-from kit.training import MemorySet, denoiser
+from diffusers import UNet2DConditionModel
+from kit import training
+from kit.training import MemorySet
 from kit.training_loop import request, train_steps
 from torch._dynamo.exc import TorchDynamoException
 
@@ -17,11 +19,22 @@ from atelier.train.trainer import Trainer
 
 if TYPE_CHECKING:
     from atelier.dataset.cache import EncodedSet
+    from atelier.train.unet_denoiser import UNetDenoiser
 
 pytestmark = pytest.mark.gpu
 
 STEPS = 20
 PLAIN = dict(batch_size=2, gradient_accumulation=2, monitor="off", patience=0, schedule="constant")
+
+
+def denoiser() -> UNetDenoiser:
+    """Of a UNet with one block in and one out: compiling takes time by the block."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return training.denoiser(UNet2DConditionModel(
+            block_out_channels=(32,), layers_per_block=1, norm_num_groups=8, attention_head_dim=4,
+            down_block_types=("CrossAttnDownBlock2D",), mid_block_type=None, up_block_types=("CrossAttnUpBlock2D",),
+            cross_attention_dim=training.WIDTH))
 
 
 def trainer(compiled: bool, learning_rate: float = 3e-4) -> Trainer:
