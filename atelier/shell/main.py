@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code.
     """
     _use_utf8()
-    parser = _parser()
+    parser = command_parser()
     if not (sys.argv[1:] if arguments is None else arguments):
         parser.print_help(sys.stderr)
         return 2
@@ -73,7 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog="atelier", description="Convert Stable Diffusion models, train LoRAs, generate, score, compose.")
     parser.add_argument("--version", action="version", version=f"atelier {__version__}")

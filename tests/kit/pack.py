@@ -55,6 +55,13 @@ def node_classes(module: ModuleType) -> dict[str, type]:
     return {node.GET_SCHEMA().node_id: node for node in asyncio.run(ask())}  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def host_samplers() -> set[str]:
+    """Names of the samplers and schedulers that this ComfyUI has."""
+    from comfy.samplers import KSampler
+
+    return {*KSampler.SAMPLERS, *KSampler.SCHEDULERS}
+
+
 def pack_module(module: ModuleType, name: str) -> ModuleType:
     """A module of the pack as loaded there: `pack_module(pack, "nodes.host")`."""
     return importlib.import_module(f"{module.__name__}.{name}")

@@ -70,13 +70,13 @@ def test_templates_are_named_by_their_numbers_and_titles() -> None:
 
 
 def test_every_make_target_and_verb_that_is_shown_exists() -> None:
-    from atelier.shell.main import _parser
+    from atelier.shell.main import command_parser
 
     targets = re.findall(r"^    make (\w+)", README, re.MULTILINE)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert targets
     assert all(re.search(rf"^{target}:", makefile, re.MULTILINE) for target in targets)
-    helped = _parser().format_help()
+    helped = command_parser().format_help()
     verbs = {verb for text in GUIDES.values() for verb in re.findall(r"python -m atelier ([a-z][\w-]*)", text)}
     assert len(verbs) > 8
     assert all(re.search(rf"^\s+{verb}\b", helped, re.MULTILINE) for verb in verbs)
