@@ -10,12 +10,12 @@ fan-in, so that pictures vary and nothing saturates.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -180,8 +180,9 @@ def write_bare_unet(path: Path, shape: str = "tiny", dtype: str = "float16", see
 WRITERS: dict[str, Callable[..., Path]] = {
     "sd1": write_sd1, "sd2": write_sd2, "x4-upscaler": write_x4_upscaler, "sdxl": write_sdxl,
     "sdxl-refiner": write_sdxl_refiner,
-    "sd1-inpainting": partial(write_sd1, in_channels=9), "sd2-inpainting": partial(write_sd2, in_channels=9),
-    "sdxl-inpainting": partial(write_sdxl, in_channels=9),
+    "sd1-inpainting": functools.partial(write_sd1, in_channels=9),
+    "sd2-inpainting": functools.partial(write_sd2, in_channels=9),
+    "sdxl-inpainting": functools.partial(write_sdxl, in_channels=9),
 }
 """A writer for each family of `atelier.models.families.FAMILIES`; all know the shape "tiny"."""
 
@@ -208,18 +209,20 @@ def random_values(dtype: torch.dtype, seed: int) -> Callable[[str, tuple[int, ..
     half = len(pool) // 2
     place = 0
 
+    @functools.cache
+    def scaled(scale: float, shift: float) -> torch.Tensor:
+        return (pool * scale + shift).to(dtype)
+
     def values(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         nonlocal place
         count = math.prod(shape)
-        out = torch.empty(count, dtype=dtype)
-        scale, shift = _scale(name, shape), 1.0 if _is_norm(name, shape) else 0.0
-        scaled = (pool * scale + shift).to(dtype) if count > half else None
+        source = scaled(_scale(name, shape), 1.0 if _is_norm(name, shape) else 0.0)
+        slices = []
         for start in range(0, count, half):
             size = min(half, count - start)
-            source = scaled[place:place + size] if scaled is not None else (pool[place:place + size] * scale + shift)
-            out[start:start + size] = source
+            slices.append(source[place:place + size])
             place = (place + size + 7919) % half
-        return out.reshape(shape)
+        return torch.cat(slices).reshape(shape)
 
     return values
 
