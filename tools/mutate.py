@@ -32,7 +32,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("atelier", "nodes", "web/js")
 SLOW = ("tests/e2e", "tests/demo", "tests/benchmarks")
 """Not asked: they take minutes."""
-WHOLE = ("tests/repository/test_reference.py",)
+WHOLE = ("tests/repository/test_reference.py", "tests/pictures/test_drawn.py")
 """Asked last of every change of Python: they import all of the pack."""
 SECONDS = 900
 """Longest time for the tests of one change, also on a busy machine; one that never ends is noticed, and said."""
