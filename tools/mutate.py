@@ -4,9 +4,9 @@
     python tools/mutate.py --count 20 --seed 7 atelier/train
 
 Each change is tried in a copy of the repository, so the working tree stays as it is. Of Python files the tests that
-import the changed module run first, then all of its package's, then those of the whole pack; of scripts of the editor,
-those of tests/js. A change that means the same as before cannot be noticed: whoever reads the list has to judge. See
-docs/decisions/0017.
+import the changed module run first, then two that hold for the whole pack, then all of its package's; of scripts of
+the editor, those of tests/js. A change that means the same as before cannot be noticed: whoever reads the list has to
+judge. See docs/decisions/0017.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FOLDERS = ("atelier", "nodes", "web/js")
 SLOW = ("tests/e2e", "tests/demo", "tests/benchmarks")
 """Not asked: they take minutes."""
 WHOLE = ("tests/repository/test_reference.py", "tests/pictures/test_drawn.py")
-"""Asked last of every change of Python: they import all of the pack."""
+"""Asked of every change of Python: what they hold is declared or drawn all over the pack."""
 SECONDS = 900
 """Longest time for the tests of one change, also on a busy machine; one that never ends is noticed, and said."""
 
@@ -231,7 +231,8 @@ def tests_for(root: Path, file: Path) -> list[list[str]]:
     while not home.is_dir():  # of a package whose tests are with those of the package around it
         home = home.parent
     near = [path for path in tests if path.is_relative_to(home) and path not in named and home != root / "tests"]
-    return [*([str(path.relative_to(root)) for path in group] for group in (named, near) if group), [*WHOLE]]
+    groups = [[str(path.relative_to(root)) for path in group] for group in (named, near)]
+    return [group for group in (groups[0], [*WHOLE], groups[1]) if group]
 
 
 def noticed(root: Path, file: Path) -> bool:
