@@ -49,6 +49,19 @@ test("the bar shows training as a whole, and other work by its own count", () =>
   assert.deepEqual(shown, [[0, false], [0.75, false], [0.5, false], [0.75, true], [1, false]]);
 });
 
+test("the numbers say how fast it goes, how long it takes, and the loss as it is on average", () => {
+  const panel = new Panel(actions);
+  const told = (more) => {
+    panel.show(session(more));
+    return ["pace", "left", "loss", "rate"].map((name) => panel.values[name].textContent);
+  };
+  const values = { step: 2, steps: 12, steps_per_second: 0.5, lr: 1e-4 };
+  assert.deepEqual(told({ values, losses: [[1, 0.5], [2, 0.4]] }), ["2.0 s/it", "0:20", "0.447", "1.0e-4"]);
+  assert.equal(panel.numbers.hidden, false);
+  panel.show(session({ values }));
+  assert.equal(panel.numbers.hidden, true);
+});
+
 test("the legend names the curves that are there", () => {
   const panel = new Panel(actions);
   const named = (more) => {
