@@ -48,13 +48,14 @@ def test_a_grid_without_fillers_and_one_with_too_few(nodes: dict[str, Any]) -> N
 
 
 def test_labels_are_one_text_or_a_list(nodes: dict[str, Any]) -> None:
-    variants = (["cfg 1\n\n cfg 3 "], ["cfg 1|cfg 3"], ["cfg 1", "cfg 3"])
+    variants = (["früh\n\n cfg 3 "], ["früh|cfg 3"], ["früh", "cfg 3"])
     results = [run_node(nodes["AtelierBlockGrid"], images=[image_batch(2, (64, 32))], block=[1], cell_width=[0],
                         cell_height=[0], labels=labels) for labels in variants]
     assert all(torch.equal(results[0][0], other[0]) and results[0][1] == other[1] for other in results[1:])
     grid, text = results[0]
     boxes = [cell["box"] for cell in json.loads(text)["cells"]]
-    assert [cell["origin"]["label"] for cell in json.loads(text)["cells"]] == ["cfg 1", "cfg 3"]
+    assert [cell["origin"]["label"] for cell in json.loads(text)["cells"]] == ["früh", "cfg 3"]
+    assert "früh" in text, "a person may read it"
     strips = [grid[0, box["y"] + 32:box["y"] + 52, box["x"]:box["x"] + 64] for box in boxes]
     assert all(strip.std() > 0.02 for strip in strips) and not torch.equal(*strips), "nothing is written"
     with pytest.raises(Exception, match=r"2 pictures and 3 labels.* Write 2 with"):
