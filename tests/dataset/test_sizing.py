@@ -48,6 +48,16 @@ def test_the_picture_lies_inside_and_keeps_the_aspect(source: tuple[int, int], r
     assert fit(source, resolution, focus) == geometry
 
 
+def test_micro_conditioning_names_the_height_first() -> None:
+    """As diffusers' `_get_add_time_ids`: original size, corner of the crop, target size, each (height, width)."""
+    geometry = fit((150, 90), Resolution(128, Crop.BUCKET, bucket_step=32))
+    assert geometry.target == (160, 96)
+    assert geometry.time_ids() == (90, 150, 0, 0, 96, 160)
+    # Scaled by 96 / 90 it is 213 pixels high, of which 21 are cut away, half of them above.
+    tall = fit((90, 200), Resolution(128, Crop.BUCKET, bucket_step=32))
+    assert tall.time_ids() == (200, 90, 11, 0, tall.target[1], tall.target[0]) and tall.target[1] > tall.target[0]
+
+
 @settings(deadline=None)
 @given(RESOLUTIONS)
 def test_buckets_have_nearly_one_area_and_bounded_ratio(resolution: Resolution) -> None:

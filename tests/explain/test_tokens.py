@@ -96,6 +96,7 @@ def test_norms_are_those_of_the_tokens_and_the_mean_of_all() -> None:
 def test_suggestions_are_rare_single_tokens() -> None:
     words = rare_words(ENTRIES, 20)
     assert len(set(words)) == 20
+    assert {ids(word)[0] % 2 for word in words} == {0, 1}, "some are passed over"
     for word in words:
         number, = ids(word)
         assert number > 0.9 * len(ENTRIES)

@@ -46,6 +46,7 @@ test("the bar shows training as a whole, and other work by its own count", () =>
     panel.show(session(more));
     shown.push([panel.bar.value, panel.bar.hidden]);
   }
+  assert.equal(panel.bar.attributes.max, "1");
   assert.deepEqual(shown, [[0, false], [0.75, false], [0.5, false], [0.75, true], [1, false]]);
 });
 

@@ -26,7 +26,11 @@ function element() {
   return {
     children: [], dataset: {}, style: { setProperty() {} }, textContent: "",
     addEventListener() {},
-    setAttribute(name, value) { if (name.startsWith("data-")) this.dataset[name.slice(5)] = value; },
+    attributes: {},
+    setAttribute(name, value) {
+      this.attributes[name] = value;
+      if (name.startsWith("data-")) this.dataset[name.slice(5)] = value;
+    },
     append(...more) { this.children.push(...more); },
     replaceChildren(...others) { this.children = others; },
   };

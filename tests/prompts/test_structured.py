@@ -12,7 +12,7 @@ from kit.fake_llm import GOOD, FakeLlm
 
 from atelier.errors import AtelierError
 from atelier.prompts.answer_cache import AnswerCache
-from atelier.prompts.art_request import ArtRequest
+from atelier.prompts.art_request import CATEGORIES, MOST_PROMPTS, ArtRequest
 from atelier.prompts.client import ChatClient
 from atelier.prompts.credentials import CredentialStore
 from atelier.prompts.endpoints import LanguageModel
@@ -288,6 +288,14 @@ def test_art_prompts_come_by_category_without_repeats(fake: FakeLlm) -> None:
     found = written_prompts(ArtRequest(60, ("animal", "space")), client(fake))
     assert [sum(p.category == c for p in found.prompts) for c in ("animal", "space")] == [30, 30]
     assert len({p.text for p in found.prompts}) == 60 and len(fake.requests) == 3
+
+
+def test_art_prompts_are_one_to_so_many() -> None:
+    assert ArtRequest(1).shares()[CATEGORIES[0]] == sum(ArtRequest(1).shares().values()) == 1
+    assert ArtRequest(MOST_PROMPTS).count == MOST_PROMPTS
+    for count in (0, MOST_PROMPTS + 1):
+        with pytest.raises(AtelierError, match=f"count of prompts is {count}"):
+            ArtRequest(count)
 
 
 def test_repeats_are_asked_for_again(fake: FakeLlm) -> None:

@@ -1,0 +1,36 @@
+"""What pictures are drawn with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from kit.checkpoints import write_sd1
+
+from atelier import generate as drawing
+from atelier.generate import GenerateRequest, generate
+from atelier.models.open import open_model
+from atelier.progress import Progress
+from atelier.sampling import SamplingOptions
+
+
+@pytest.mark.parametrize(("dtype", "of_vae"), [
+    (torch.float16, torch.float32),  # in float16 the VAE of SDXL, and that of some fine-tunes, overflows: black
+    (torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32)])
+def test_a_vae_decodes_in_a_type_that_does_not_overflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                       dtype: torch.dtype, of_vae: torch.dtype) -> None:
+    loaded: list[Any] = []
+
+    def load_vae(model: Any, **options: Any) -> Any:
+        loaded.append(options["dtype"])
+        return original(model, **options)
+
+    original = drawing.load_vae
+    monkeypatch.setattr(drawing, "load_vae", load_vae)
+    model = open_model(write_sd1(tmp_path / "model.safetensors", shape="tiny"))
+    picture, = generate(model, GenerateRequest(prompts=("a cat",), seeds=(1,), options=SamplingOptions(
+        width=64, height=64, steps=1)), device=torch.device("cpu"), dtype=dtype, progress=Progress())
+    assert loaded == [of_vae]
+    assert picture.image.size == (64, 64)
