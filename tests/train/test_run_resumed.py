@@ -75,6 +75,15 @@ def test_a_longer_run_goes_on_from_a_finished_one(run, tmp_path: Path) -> None:
     assert run("short", replace(VALIDATED, steps=3)).reused
 
 
+def test_a_shorter_run_starts_from_the_beginning(run) -> None:
+    """Although one of the same settings has done more: its weights have learnt more than was asked for."""
+    constant = REQUEST.override(dict(schedule="constant"))
+    run("longer", replace(constant, steps=5))
+    short = run("short", replace(constant, steps=3))
+    assert "shorter run" not in short.text()
+    assert (short.result.step, len(short.result.history.losses)) == (3, 3)
+
+
 @pytest.mark.parametrize(("changes", "why"), [
     (dict(schedule="cosine"), "was to reach 0 at step 3 (schedule 'cosine')"),
     (dict(schedule="constant", warmup_steps=5), "its warm-up was cut to 3 steps")])
