@@ -53,7 +53,6 @@ SD1_SHAPES: dict[str, Shape] = {
     # Not for the host, which insists on width 320, a full text encoder and a full-width VAE encoder.
     "tiny": Shape(TINY_UNET, TINY_VAE, TINY_TEXT),
     "small": replace(FULL_SD1, unet=_ONE_LEVEL),
-    "two_level": replace(FULL_SD1, unet=UNetShape(mult=(1, 1), res_blocks=1, depths=(1, 1))),
     "full": FULL_SD1,
 }
 
