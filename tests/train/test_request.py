@@ -43,6 +43,7 @@ from atelier.train.request.request import FIELDS, PARTS, TrainRequest
     (lambda: LoraConfig(kind="boft"), ["boft", "oft"]),
     (lambda: LoraConfig(kind="lokr", lokr_factor=1), ["lokr_factor", "1"]),
     (lambda: build_request("style", {"kind": "loha", "lora_format": "diffusers"}), ["lora_format", "loha", "kohya"]),
+    (lambda: build_request("style", {"lora_format": "a1111"}), ["lora_format", "a1111", "kohya, diffusers"]),
     (lambda: build_request("style", {"kind": "loha", "lora_plus_ratio": 4.0}), ["lora_plus_ratio", "loha"]),
     (lambda: TrainRequest(), ["epochs", "steps"]),
     (lambda: TrainRequest(epochs=1, steps=1), ["epochs", "steps"]),
