@@ -66,6 +66,7 @@ Surroundings
     fake_vision            the same for models that see: it tells the number painted into a picture
     offline                no network
     leash                  child processes that end with their parent
+    drawn                  every kind of picture that the library draws, and the stored ones
     damage                 random damage for files of every kind
     damaged_files          valid files to damage, and a process that reads them within limits of time and memory
     damage_readers         that process
