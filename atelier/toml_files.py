@@ -1,7 +1,8 @@
-"""Read TOML that people wrote or were sent: within limits, and with errors that say what is wrong."""
+"""TOML: read what people wrote or were sent, within limits and with errors that say what is wrong; write values."""
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -25,6 +26,12 @@ _TEXT_OR_COMMENT = re.compile(
 """One that nobody closed goes on to the end, so that no part of a text is looked at twice."""
 _DOTTED = re.compile(rf"(?<![\w-])(?:[\w-]+[ \t]*\.[ \t]*){{{TOML.depth}}}")
 _LONG_NUMBER = re.compile(rf"0[xob][0-9A-Fa-f_]{{70}}|[0-9](?:_?[0-9]){{{TOML.digits}}}")
+
+
+def toml_value(value: Any) -> str:
+    """A text, number, switch, sequence of these or member of an enumeration of them, as TOML writes it, on one line."""
+    # JSON's texts are TOML's, but for the one control character that JSON lets stand.
+    return json.dumps(getattr(value, "value", value), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def read_toml_text(path: Path, do: str) -> str:

@@ -34,16 +34,10 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def code(value: object) -> str:
-    """A value as it is written in TOML or JSON; texts of several lines on one."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        value = str(value).lower()
-    elif isinstance(value, str):
-        value = '"' + value.replace("\n", "\\n") + '"'
-    elif isinstance(value, tuple):
-        value = list(value)
-    return f"`{value}`"
+    """A value as TOML and JSON write it; nothing for None."""
+    from atelier.toml_files import toml_value
+
+    return "" if value is None else f"`{toml_value(str(value) if isinstance(value, Path) else value)}`"
 
 
 # --- nodes ----------------------------------------------------------------------------------------------------------
@@ -88,7 +82,7 @@ def _inputs(socket: Any, left_out: Collection[str], prefix: str = "") -> Iterato
     notes = [key.replace("_", " ") if value is True else f"{key.replace('_', ' ')} {code(value)}"
              for key, value in sorted(entry.items())
              if key not in IN_COLUMNS and value is not False and not isinstance(value, dict)]
-    yield (f"`{name}`", kind, code(getattr(default, "value", default)), ", ".join(choices) or span, ", ".join(notes))
+    yield (f"`{name}`", kind, code(default), ", ".join(choices) or span, ", ".join(notes))
     for option in getattr(socket, "options", None) or ():
         for inner in getattr(option, "inputs", ()):
             yield from _inputs(inner, left_out, f"{name}.")
@@ -101,6 +95,7 @@ def training() -> str:
     from atelier.dataset.folder import FolderOptions
     from atelier.dataset.types import Resolution
     from atelier.prior.options import PriorOptions
+    from atelier.shell.train_file import KEYS, PLACES
     from atelier.train.request.presets import PRESETS
     from atelier.train.request.request import FIELDS, LENGTH, PARTS, TrainRequest
 
@@ -112,10 +107,16 @@ def training() -> str:
     parts = ["# Training files\n",
              "Keys of the TOML that `python -m atelier train` takes, with the value that each has where neither the "
              "file nor its preset says another. `python -m atelier train --help` prints a file to copy.\n"]
+    keys, places = (", ".join(f"`{key}`" for key in found) for found in (KEYS, PLACES))
+    parts.append(f"Before the first table: {keys}. `name` and `model` must be given, and one of `preset`, `epochs` and "
+                 "`steps` says how long it trains; without, the preset is "
+                 f"{code(next(iter(PRESETS)))}. In [place], folders: {places}.\n")
     for title, names in (("[lora]", sorted(lora)), ("[options]", sorted(set(FIELDS) - lora - {*LENGTH, "seed"}))):
         parts += [f"## {title}\n", table(("key", "default"), ((f"`{name}`", code(values[name])) for name in names))]
     for title, kind in (("[data]", FolderOptions), ("resolution in [data]", Resolution), ("[prior]", PriorOptions)):
-        rows = ((f"`{name}`", value) for name, value in sorted(_defaults(kind).items()))
+        source = {"folder": "must be given", "set": "an exported training set, in place of all others"}
+        found = _defaults(kind) | (source if kind is FolderOptions else {})
+        rows = ((f"`{name}`", value) for name, value in sorted(found.items()))
         parts += [f"## {title}\n", table(("key", "default"), rows)]
     parts += ["## Presets\n", "Where a preset differs from the defaults above:\n",
               table(("preset", "values"), ((name, ", ".join(

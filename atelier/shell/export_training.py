@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..dataset.types import TrainingSet
 from ..files import atomic_folder, write_text
 from ..models.handle import DiffusersModel
 from ..progress import Progress
+from ..toml_files import toml_value
 from ..train.request.request import PARTS, TrainRequest
 
 CONFIG = "train.toml"
@@ -81,9 +81,4 @@ def _changed(values: Any, defaults: Any) -> dict[str, Any]:
 
 
 def _lines(values: Mapping[str, Any]) -> list[str]:
-    return [f"{name} = {_toml(value)}" for name, value in values.items()]
-
-
-def _toml(value: Any) -> str:
-    # JSON's texts are TOML's, but for the one control character that JSON lets stand.
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return [f"{name} = {toml_value(value)}" for name, value in values.items()]

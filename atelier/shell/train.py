@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,10 +52,11 @@ def _options() -> str:
 
     from ..dataset.folder import FolderOptions
     from ..prior.options import PriorOptions
+    from ..toml_files import toml_value
     from ..train.request.request import PARTS
 
     def lines(*parts: type) -> list[str]:
-        return [f"# {option.name} = {_toml(option.default)}" for part in parts for option in fields(part)
+        return [f"# {option.name} = {toml_value(option.default)}" for part in parts for option in fields(part)
                 if isinstance(option.default, bool | int | float | str)]
 
     return "\n".join([
@@ -64,12 +64,6 @@ def _options() -> str:
         "#", "# In [prior], for pictures of what the model should not forget; it draws them itself before training:",
         *lines(PriorOptions), "#", "# In [lora]:", *lines(PARTS["lora"]),
         "#", "# In [options]:", *lines(*(part for name, part in PARTS.items() if name != "lora"))])
-
-
-def _toml(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return json.dumps(getattr(value, "value", value))
 
 
 def add(verbs: Any) -> None:

@@ -25,8 +25,11 @@ from ..train.request.outputs import NO_SCORE
 from ..train.request.presets import build_request
 from ..train.request.request import PARTS, TrainRequest, names_of, only
 
-_TOP = {"name", "model", "model_hash", "prediction_type", "preset", "epochs", "steps", "seed", "data", "prior", "lora",
-        "options", "place"}
+KEYS = ("name", "model", "model_hash", "prediction_type", "preset", "epochs", "steps", "seed")
+"""What stands before the first table."""
+TABLES = ("data", "prior", "lora", "options", "place")
+PLACES = ("loras", "runs", "cache")
+"""Keys of [place]; each is the name of its folder where it is left out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +104,13 @@ def read_train_file(path: Path, *, device: str = "auto") -> TrainFile:
         check_values(values, TOML)
     except BeyondLimits as error:  # a null character, which no path or prompt can hold
         raise AtelierError(f"{path} cannot be used: {error}.", "Take it out.") from error
-    _only(values, _TOP, path.name)
+    _only(values, {*KEYS, *TABLES}, path.name)
     base = path.resolve().parent
     data = _table(values, "data", path)
     place = _table(values, "place", path)
-    _only(place, {"loras", "runs", "cache"}, "[place]")
+    _only(place, {*PLACES}, "[place]")
     folders = [_path(place, name, "[place]", base) if name in place else base / name
-               for name in ("loras", "runs", "cache")]
+               for name in PLACES]
     exported = _exported(data)
     prediction = _text(values, "prediction_type", path.name) if "prediction_type" in values else "auto"
     return TrainFile(
