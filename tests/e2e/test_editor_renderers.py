@@ -151,7 +151,9 @@ def test_a_folder_is_chosen_from_a_list_and_filled_from_the_browser(editor: Edit
     assert values == len(graph.fill(host)["1"]["inputs"]), "the list is no value of the workflow"
     editor.show(1)
     choice = editor.page.get_by_label("Folders with pictures")
+    expect(choice).to_be_visible()  # not before the canvas draws its next frame; what is hidden takes no focus
     choice.focus()
+    expect(choice).to_be_focused()
     expect(choice.get_by_role("option", name="plain (5 pictures)", exact=True)).to_have_count(1)
     choice.select_option("plain")
     assert editor.api_graph()["1"]["inputs"]["folder"] == "plain"
