@@ -17,8 +17,9 @@ ComfyUI
     canary                 API keys in a host's environment, and the search for traces of them
     host_forward           outputs of ComfyUI's own UNet, VAE and text encoders, computed in a child process
     host_lora              outputs of ComfyUI's models with LoRA files applied, computed in a child process
-    shallow_text_encoders  a patch for ComfyUI: large text encoders with four layers
+    checkpoint_sized       a patch for ComfyUI: text encoders and autoencoders as large as a checkpoint has them
     absent_package         a patch for ComfyUI: a package that is installed is not there
+    frozen_heap            a patch for ComfyUI: modules' objects are not searched for garbage
 
 Browser
     editor                 ComfyUI's editor in Chromium

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO
 
 import torch
+from kit.checkpoint_sized import CHANNELS, LAYERS
 from kit.ldm_shapes import (
     Shapes,
     TextShape,
@@ -31,7 +32,6 @@ from kit.ldm_shapes import (
     unet_shapes,
     vae_shapes,
 )
-from kit.shallow_text_encoders import LAYERS
 
 
 @dataclass(frozen=True)
@@ -48,16 +48,16 @@ TINY_UNET = UNetShape(channels=32, mult=(1, 2), res_blocks=1, depths=(1, 0), con
 TINY_VAE = VaeShape(channels=32, mult=(1, 1, 1, 1), res_blocks=1)
 TINY_TEXT = TextShape(width=32, layers=2)
 FULL_SD1 = Shape(UNetShape(), VaeShape(), TextShape())
+# Of a size that the host only builds where `kit.checkpoint_sized` tells it to.
+_SMALL_VAE, _SHALLOW_L = VaeShape(CHANNELS), TextShape(layers=LAYERS)
+_SHALLOW_H, _SHALLOW_G = TextShape(1024, LAYERS), TextShape(1280, LAYERS, 1280)
 _ONE_LEVEL = UNetShape(mult=(1,), res_blocks=1, depths=(1,), middle_depth=None)
 SD1_SHAPES: dict[str, Shape] = {
-    # Not for the host, which insists on width 320, a full text encoder and a full-width VAE encoder.
+    # Not for the host, which insists on width 320.
     "tiny": Shape(TINY_UNET, TINY_VAE, TINY_TEXT),
-    "small": replace(FULL_SD1, unet=_ONE_LEVEL),
+    "small": Shape(_ONE_LEVEL, _SMALL_VAE, _SHALLOW_L),
     "full": FULL_SD1,
 }
-
-# OpenCLIP's encoders as `kit.shallow_text_encoders` has the host build them, a fifth of the full ones' size.
-_SHALLOW_H, _SHALLOW_G = TextShape(1024, LAYERS), TextShape(1280, LAYERS, 1280)
 
 FULL_SD2 = Shape(UNetShape(context=1024, linear=True), VaeShape(), TextShape(1024, 24))
 SD2_SHAPES = {
@@ -65,7 +65,7 @@ SD2_SHAPES = {
     # Not for the host either; all blocks of the full UNet are there.
     "four_level": Shape(UNetShape(channels=32, mult=(1, 1, 1, 1), context=32, linear=True), TINY_VAE,
                         replace(TINY_TEXT, layers=3)),
-    "small": replace(FULL_SD2, unet=replace(_ONE_LEVEL, context=1024, linear=True), text=_SHALLOW_H),
+    "small": Shape(replace(_ONE_LEVEL, context=1024, linear=True), _SMALL_VAE, _SHALLOW_H),
     "full": FULL_SD2,
 }
 
@@ -75,7 +75,7 @@ X4_SHAPES = {
     "tiny": Shape(replace(FULL_X4.unet, channels=32, mult=(1, 2, 2), res_blocks=1, depths=(0, 1, 1), context=48,
                           text_only=(1,)),
                   VaeShape(channels=32, mult=(1, 1, 1), res_blocks=1), TextShape(width=48, layers=3)),
-    "small": replace(FULL_X4, unet=replace(FULL_X4.unet, mult=(1, 1, 1, 1)), text=_SHALLOW_H),
+    "small": Shape(replace(FULL_X4.unet, mult=(1, 1, 1, 1)), replace(FULL_X4.vae, channels=CHANNELS), _SHALLOW_H),
     "full": FULL_X4,
 }
 
@@ -86,7 +86,7 @@ SDXL_SHAPES = {
     "tiny": Shape(UNetShape(channels=32, mult=(1, 2), res_blocks=1, depths=(0, 2), middle_depth=2, context=32 + 48,
                             linear=True, vector=64 + 6 * 256), TINY_VAE, TINY_TEXT, TextShape(48, 2, 64)),
     # The host knows it as a relative of SDXL (Vega), with a fifth of the transformers.
-    "small": replace(FULL_SDXL, unet=replace(_NARROW_XL, depths=(0, 1, 2), middle_depth=2), text2=_SHALLOW_G),
+    "small": Shape(replace(_NARROW_XL, depths=(0, 1, 2), middle_depth=2), _SMALL_VAE, _SHALLOW_L, _SHALLOW_G),
     "narrow": replace(FULL_SDXL, unet=_NARROW_XL),
     "full": FULL_SDXL,
 }
@@ -96,7 +96,7 @@ FULL_REFINER = Shape(UNetShape(channels=384, depths=(0, 4, 4, 0), middle_depth=4
 REFINER_SHAPES = {
     "tiny": Shape(UNetShape(channels=32, mult=(1, 2), res_blocks=1, depths=(2, 0), middle_depth=2, context=48,
                             linear=True, vector=48 + 5 * 256), TINY_VAE, TextShape(48, 2, 48)),
-    "small": replace(FULL_REFINER, unet=replace(FULL_REFINER.unet, mult=(1, 1, 1, 1)), text=_SHALLOW_G),
+    "small": Shape(replace(FULL_REFINER.unet, mult=(1, 1, 1, 1)), _SMALL_VAE, _SHALLOW_G),
     "full": FULL_REFINER,
 }
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import numpy as np
 import websocket
-from kit import absent_package, leash, shallow_text_encoders
+from kit import absent_package, checkpoint_sized, frozen_heap, leash
 from kit.device import device_name
 from PIL import Image
 
@@ -93,8 +93,8 @@ class Host:
         self.port = 0
         if install:
             comfyui.install_pack(base)
-        shallow_text_encoders.add_to(base)
-        absent_package.add_to(base)
+        for patch in (checkpoint_sized, absent_package, frozen_heap):
+            patch.add_to(base)
 
     def __enter__(self) -> Host:
         self.start()

@@ -50,7 +50,7 @@ def _main(job: dict) -> None:
     import comfy.options
 
     comfy.options.enable_args_parsing()
-    import shallow_text_encoders  # noqa: F401 - beside this file; builds them as the shape "small" has them
+    import checkpoint_sized  # noqa: F401 - beside this file; builds them as the shape "small" has them
     import torch
     from comfy import model_management, sd
     from comfy.utils import load_torch_file
