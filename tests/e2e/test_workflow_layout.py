@@ -1,11 +1,13 @@
-"""How every shipped workflow lies in the editor, measured in both of its renderers, before and after a run."""
+"""How the shipped workflows lie in the editor, measured before and after a run: all of them in its newer renderer, and
+in the older one as many as have every kind of node among them."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from itertools import combinations, count
+from itertools import combinations
 
 import pytest
 from kit.editor import Editor
@@ -77,7 +79,9 @@ FINISH = """([texts, pixel]) => {
 }"""
 """Give nodes the output of a run."""
 TEXTS = [*TEXT_ROOM, "AtelierBlockGrid", "AtelierImageFolder", "AtelierCompareModels", "AtelierTokens"]
-TEMPLATES_A_PAGE = 9
+WORKFLOWS = {name: json.loads((FOLDER / f"{title}.json").read_text(encoding="utf-8"))
+             for name, title in TITLES.items()}
+TEMPLATES_A_PAGE = 12
 LEAST_RESULT = 120
 """Seven lines of a result."""
 PIXEL = {"filename": "x.png", "subfolder": "", "type": "temp"}
@@ -92,29 +96,44 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         yield running
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["classic", "vue"])
-def next_editor(chromium: Browser, host: Host, request: pytest.FixtureRequest) -> Iterator[Callable[[], Editor]]:
-    """Gives the editor's page, and another one after some templates: it keeps memory of all that it ever opened."""
-    host.post("/settings/Comfy.VueNodes.Enabled", request.param)
-    opened: list[Editor] = []
-    uses = count()
+def with_every_kind() -> list[str]:
+    """Few workflows that have each kind of node somewhere."""
+    kinds = {name: {node["type"] for node in workflow["nodes"]} for name, workflow in WORKFLOWS.items()}
+    chosen, missing = [], set[str]().union(*kinds.values())
+    while missing:
+        chosen.append(max(kinds, key=lambda name: len(kinds[name] & missing)))
+        missing -= kinds[chosen[-1]]
+    return chosen
+
+
+RENDERERS = {"classic": with_every_kind(), "vue": list(WORKFLOWS)}
+
+
+@pytest.fixture(scope="module")
+def open_editor(chromium: Browser, host: Host) -> Iterator[Callable[[str], Editor]]:
+    """Gives a renderer's page, and another one after some templates: it keeps memory of all that it ever opened."""
+    opened: dict[str, Editor] = {}
+    uses = Counter[str]()
     with ExitStack() as page:
-        def give() -> Editor:
-            if next(uses) % TEMPLATES_A_PAGE == 0:
+        def give(renderer: str) -> Editor:
+            if uses[renderer] % TEMPLATES_A_PAGE == 0:
                 page.close()
-                opened[:] = [page.enter_context(Editor(chromium, host))]
-            return opened[0]
+                host.post("/settings/Comfy.VueNodes.Enabled", renderer == "vue")
+                opened[renderer] = page.enter_context(Editor(chromium, host))
+            uses[renderer] += 1
+            return opened[renderer]
         yield give
 
 
 @pytest.fixture
-def editor(next_editor: Callable[[], Editor]) -> Editor:
-    return next_editor()
+def editor(open_editor: Callable[[str], Editor], renderer: str) -> Editor:
+    return open_editor(renderer)
 
 
-@pytest.mark.parametrize("name", TITLES)
+@pytest.mark.parametrize(("renderer", "name"), [(renderer, name) for renderer, names in RENDERERS.items()
+                                                for name in names])
 def test_a_template_opens_readable_with_nothing_over_anything(editor: Editor, name: str) -> None:
-    workflow = json.loads((FOLDER / f"{TITLES[name]}.json").read_text(encoding="utf-8"))
+    workflow = WORKFLOWS[name]
     editor.page.set_viewport_size(VIEW)
     editor.load(workflow)
     scale, offset = editor.page.evaluate("() => [app.canvas.ds.scale, [...app.canvas.ds.offset]]")
