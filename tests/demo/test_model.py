@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 PROMPTS = held_out_prompts(32)[::2]
 """Each colour, shape and background at least once: in float32 on one core these take minutes."""
-HOSTS = 3
-"""Number of them that are also generated in the host, which computes in float32: seconds a picture."""
+HOSTS = 1
+"""Number of them that are also generated in the host, which computes in float32: seconds for each."""
 
 
 @pytest.fixture(scope="module")

@@ -77,7 +77,7 @@ def test_strength_zero_is_the_base_exactly(result: StoryResult) -> None:
     story = result.story
     model = open_model(result.out / "diffusers" / story.model.stem)
     base, zero = (generate(model, GenerateRequest(
-        prompts=story.prompts[:2], seeds=(100, 101), options=replace(story.sampling, steps=3), lora=lora, strength=0,
+        prompts=story.prompts[:2], seeds=(100, 101), options=replace(story.sampling, steps=2), lora=lora, strength=0,
         batch_size=2), device=torch.device("cpu"), dtype=torch.float32, progress=Progress())
         for lora in (None, result.training.lora))
     for mine, plain in zip(zero, base, strict=True):
@@ -122,7 +122,8 @@ def test_the_page_shows_every_picture_and_number(result: StoryResult) -> None:
 @pytest.mark.slow
 def test_a_second_call_finds_what_is_done(result: StoryResult) -> None:
     files = {path: path.stat().st_mtime_ns for path in (result.out / "loras").iterdir()}
-    story = replace(result.story, prompts=result.story.prompts[:1], contents=result.story.contents[:1], scoring=None)
+    story = replace(result.story, prompts=result.story.prompts[:1], contents=result.story.contents[:1], scoring=None,
+                    sampling=replace(result.story.sampling, steps=1))
     again = run_story(story, result.out, device="cpu")
     assert again.training.reused
     assert {path: path.stat().st_mtime_ns for path in (result.out / "loras").iterdir()} == files
