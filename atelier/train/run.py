@@ -272,6 +272,5 @@ def _partial_kept(job: _Job) -> Iterator[None]:
     except BaseException:  # the host's interrupt is not an Exception; it goes on up
         if job.processes.first and job.folder.last.exists():
             log.info("What was learnt so far is in %s; run again to go on.", job.lora.keep_partial(job.folder.last))
-        raise
-    finally:
         free_cache(job.device)
+        raise
