@@ -218,7 +218,9 @@ def core(job: Job, clock: Callable[[], None]) -> None:
     import comfy.utils
     import torch
     from comfy_extras.nodes_train import TrainLoraNode
+    from kit import checkpoint_sized
 
+    checkpoint_sized.patch()
     model, clip, vae = comfy.sd.load_checkpoint_guess_config(job.checkpoint)[:3]
     pixels, captions = _pixels(job, torch.device("cpu"), torch.float32)
     with torch.inference_mode():

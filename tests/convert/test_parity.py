@@ -38,8 +38,8 @@ def check(source: Path, tmp_path: Path, published: bool = False) -> None:
     ours["embeds"] = text.embeds
     if text.pooled is not None:
         ours["pooled"] = text.pooled
-    for read in (source, folder) if published else (source,):
-        host = host_forward(read, given, PROMPT, tmp_path)
+    reads = (source, folder) if published else (source,)
+    for read, host in zip(reads, host_forward(reads, given, PROMPT, tmp_path), strict=True):
         for name, tensor in ours.items():
             assert relative(tensor, host[name]) < TOLERANCE, (name, read)
 

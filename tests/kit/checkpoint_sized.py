@@ -38,7 +38,8 @@ def _depths(state: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
-def _patch() -> None:
+def patch() -> None:
+    """Do so in this process, which has ComfyUI's modules."""
     from comfy import sd
     from comfy.ldm.models.autoencoder import AutoencodingEngine
 
@@ -71,4 +72,4 @@ def _patch() -> None:
 
 # Not in a test's own process, which imports it for its sizes and `add_to`, and may have ComfyUI's modules loaded.
 if __name__ != f"kit.{Path(__file__).stem}":
-    _patch()
+    patch()

@@ -4,7 +4,7 @@ The tensor names and shapes (`kit.ldm_shapes`) come from the original architectu
 `atelier.models`, so that the converters are tested against something independent. Weights are scaled by their
 fan-in, so that pictures vary and nothing saturates.
 
-    write_sd1(tmp_path / "model.safetensors")                  # the smallest that the host detects and samples, 451 MB
+    write_sd1(tmp_path / "model.safetensors")                  # the smallest that the host detects and samples, 212 MB
     write_sd1(tmp_path / "model.safetensors", shape="tiny")    # 6 MB, for tests that do not need the host
 """
 

@@ -1,20 +1,17 @@
 """Have a host keep the objects of loaded modules from garbage collection, as conftest.py does for the tests.
 
-Those of PyTorch, ComfyUI and diffusers are half a million, and ComfyUI and the pack search them several times a job,
-0.4 s each time. A host loads this file as a custom node (`add_to`).
+Those of PyTorch alone take a tenth of a second each time that ComfyUI or the pack collects, several times a job. A host loads this file as a custom node (`add_to`). What is there before the first job is kept, and nothing later:
+a model that was loaded by then would stay for good.
 """
 
 from __future__ import annotations
 
 import gc
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {}
-MORE = 1.1
-"""By so much the modules must have become more before what is there is kept again: it keeps models that are there."""
 
 
 def add_to(base: Path) -> None:
@@ -23,13 +20,13 @@ def add_to(base: Path) -> None:
 
 
 class _Keeper:
-    modules = 0
+    used = False
 
     def __call__(self, job: dict[str, Any]) -> dict[str, Any]:
-        if len(sys.modules) > MORE * self.modules:
+        if not self.used:
+            self.used = True
             gc.collect()
             gc.freeze()
-            self.modules = len(sys.modules)
         return job
 
 

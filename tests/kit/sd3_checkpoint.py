@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from kit.checkpoint_sized import LAYERS
 from kit.checkpoints import write
 from kit.ldm_shapes import Shapes, TextShape, clip_shapes, prefixed
 
@@ -15,10 +16,10 @@ TEXT_WIDTH, POOLED_WIDTH = 4096, 2048
 
 
 def write_sd3(path: Path, seed: int = 0) -> Path:
-    """Write the checkpoint, 260 MB in float16, nearly all of it the text encoder, which the host has in one size."""
+    """Write the checkpoint, nearly all of it the text encoder with its vocabulary."""
     width = 64 * DEPTH  # the host takes one for the other
     tensors = [*prefixed("model.diffusion_model.", _network(width)),
-               *prefixed("text_encoders.clip_l.transformer.text_model.", clip_shapes(TextShape())),
+               *prefixed("text_encoders.clip_l.transformer.text_model.", clip_shapes(TextShape(layers=LAYERS))),
                *prefixed("first_stage_model.taesd_encoder.", _encoder()),
                *prefixed("first_stage_model.taesd_decoder.", _decoder())]
     places = torch.randn(1, 16 * 16, width, generator=torch.Generator().manual_seed(seed)) * 0.1
