@@ -1,7 +1,8 @@
 """Have a host keep the objects of loaded modules from garbage collection, as conftest.py does for the tests.
 
-Those of PyTorch alone take a tenth of a second each time that ComfyUI or the pack collects, several times a job. A host loads this file as a custom node (`add_to`). What is there before the first job is kept, and nothing later:
-a model that was loaded by then would stay for good.
+Those of PyTorch alone take a tenth of a second each time that ComfyUI or the pack collects, several times a job. What
+is there before the first job is kept, and nothing later: a model that was loaded by then would stay for good. A host
+loads this file as a custom node (`add_to`).
 """
 
 from __future__ import annotations
