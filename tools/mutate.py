@@ -5,8 +5,10 @@
 
 Each change is tried in a copy of the repository, so the working tree stays as it is. Of Python files the tests that
 import the changed module run first, then two that hold for the whole pack, then all of its package's; of scripts of
-the editor, those of tests/js. A change that means the same as before cannot be noticed: whoever reads the list has to
-judge. See docs/decisions/0017.
+the editor, those of tests/js. What they let live is shown to the checks of style and types, and a node or a script
+at last to the tests in the host and the browser that name it: all that `make test` runs, without what can hardly
+notice. A change that means the same as before cannot be noticed: whoever reads the list has to judge. See
+docs/decisions/0017.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("atelier", "nodes", "web/js")
 SLOW = ("tests/e2e", "tests/demo", "tests/benchmarks")
-"""Not asked: they take minutes."""
+"""Asked last or, the other two, not at all: they take minutes."""
 WHOLE = ("tests/repository/test_reference.py", "tests/pictures/test_drawn.py")
 """Asked of every change of Python: what they hold is declared or drawn all over the pack."""
 SECONDS = 900
@@ -235,19 +237,36 @@ def tests_for(root: Path, file: Path) -> list[list[str]]:
     return [group for group in (groups[0], [*WHOLE], groups[1]) if group]
 
 
+def end_to_end(root: Path, file: Path) -> list[str]:
+    """Tests in the host that name a node of this file, or those in the browser for one of its scripts."""
+    text = (root / file).read_text(encoding="utf-8")
+    names = ["Editor("] if file.suffix == ".js" else re.findall(r'node_id="(\w+)"', text)
+    found = [path for path in sorted((root / "tests/e2e").glob("test_*.py"))
+             if any(name in path.read_text(encoding="utf-8") for name in names)]
+    return [str(path.relative_to(root)) for path in found]
+
+
 def noticed(root: Path, file: Path) -> bool:
-    """Whether a test fails now."""
+    """Whether a test or a check fails now."""
     begun = time.monotonic()
-    for group in tests_for(root, file):
-        left = SECONDS - (time.monotonic() - begun)
-        code = _node(root, group) if file.suffix == ".js" else _pytest(root, group, left)
-        if code:
-            return True
-    return False
+
+    def fails(group: list[str]) -> bool:
+        return bool(_pytest(root, group, SECONDS - (time.monotonic() - begun)))
+
+    if file.suffix == ".js":
+        tested = any(_command(root, "node", "--test", *group) for group in tests_for(root, file))
+        checks = [("tools/check_js.py",)]
+    else:
+        tested = any(fails(group) for group in tests_for(root, file))
+        checks = [("-m", "ruff", "check", str(file)), ("-m", "pyright", "--pythonpath", sys.executable, str(file))]
+    if tested or any(_command(root, sys.executable, *check) for check in checks):
+        return True
+    slow = end_to_end(root, file)
+    return bool(slow) and fails(slow)
 
 
-def _node(root: Path, files: list[str]) -> int:
-    return subprocess.run(["node", "--test", *files], cwd=root, capture_output=True, check=False).returncode
+def _command(root: Path, *command: str) -> int:
+    return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode
 
 
 def _pytest(root: Path, files: list[str], seconds: float) -> int:
