@@ -50,7 +50,7 @@ def graph(host: Host, first_run: Result) -> dict[str, Any]:
             picture.unlink()
             picture.with_suffix(".txt").unlink(missing_ok=True)
     made = copy.deepcopy(SHIPPED)
-    made[node_of(made, "AtelierTrainLora")]["inputs"]["length"] = 6
+    made[node_of(made, "AtelierTrainLora")]["inputs"]["length"] = 3
     prompts = made[node_of(made, "AtelierPromptList")]["inputs"]
     prompts["text"] = "\n".join(prompts["text"].splitlines()[:DRAWN])
     for node in made.values():
