@@ -98,7 +98,7 @@ def test_shapes_beyond_what_is_compiled_are_said(sizes: int, told: bool) -> None
                            if told else ())
 
 
-@pytest.mark.parametrize(("kind", "broken"), [("lora", False), ("dora", True)])
+@pytest.mark.parametrize(("kind", "broken"), [("lora", False), ("loha", False), ("dora", True)])
 def test_a_kind_that_is_compiled_in_pieces_is_said(kind: str, broken: bool) -> None:
     torch._dynamo.reset()
     made = Trainer(denoiser(), cast("EncodedSet", MemorySet.of(2)), request(
