@@ -43,10 +43,12 @@ settings.load_profile("steady")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Watch the run's memory."""
+    """Watch the run's memory, and every progress in it."""
+    from kit import progress_rules
     from kit.memory import MemoryWatch
 
     config.pluginmanager.register(MemoryWatch(config), "memory")
+    progress_rules.watch()
 
 
 def pytest_xdist_auto_num_workers() -> int:

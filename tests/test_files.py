@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -44,3 +46,15 @@ def test_an_interrupt_leaves_what_was_there_and_nothing_else(error: type[BaseExc
     assert {path.relative_to(tmp_path).as_posix(): path.read_text() for path in tmp_path.rglob("*") if path.is_file()
             } == {"file": "before", "folder/a": "before"}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("error", "words", "hint"), [
+    (errno.ENOSPC, "The disk is full: ", "Free some space"), (errno.EDQUOT, "The disk is full: ", "Free some space"),
+    (errno.EACCES, "permission denied", "close the program"), (errno.EIO, "Input/output error", "")])
+def test_what_kept_a_file_from_being_written_is_said(error: int, words: str, hint: str, tmp_path: Path) -> None:
+    with pytest.raises(AtelierError) as raised, atomic_file(tmp_path / "file"):
+        raise OSError(error, os.strerror(error))
+    assert words in str(raised.value)
+    assert str(tmp_path / "file") in str(raised.value)
+    assert hint in str(raised.value)
+    assert not list(tmp_path.iterdir())

@@ -1,6 +1,6 @@
 """Change the code at random, one place at a time, and see whether the tests notice.
 
-    python tools/mutate.py --count 300                  # prints its seed, and every change that no test noticed
+    python tools/mutate.py --count 300                  # prints its seed, each change and what noticed it
     python tools/mutate.py --count 20 --seed 7 atelier/train
 
 Each change is tried in a copy of the repository, so the working tree stays as it is. Of Python files the tests that
@@ -246,8 +246,8 @@ def end_to_end(root: Path, file: Path) -> list[str]:
     return [str(path.relative_to(root)) for path in found]
 
 
-def noticed(root: Path, file: Path) -> bool:
-    """Whether a test or a check fails now."""
+def noticed(root: Path, file: Path) -> str:
+    """What fails now: "tests", "checks", "host and browser", or nothing."""
     begun = time.monotonic()
 
     def fails(group: list[str]) -> bool:
@@ -259,10 +259,12 @@ def noticed(root: Path, file: Path) -> bool:
     else:
         tested = any(fails(group) for group in tests_for(root, file))
         checks = [("-m", "ruff", "check", str(file)), ("-m", "pyright", "--pythonpath", sys.executable, str(file))]
-    if tested or any(_command(root, sys.executable, *check) for check in checks):
-        return True
+    if tested:
+        return "tests"
+    if any(_command(root, sys.executable, *check) for check in checks):
+        return "checks"
     slow = end_to_end(root, file)
-    return bool(slow) and fails(slow)
+    return "host and browser" if slow and fails(slow) else ""
 
 
 def _command(root: Path, *command: str) -> int:
@@ -283,15 +285,18 @@ def _pytest(root: Path, files: list[str], seconds: float) -> int:
 
         code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", *files])
         os._exit(int(code) not in (0, 5))
-    end = time.monotonic() + max(seconds, 1)
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return status
-        time.sleep(0.05)
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    end, done = time.monotonic() + max(seconds, 1), 0
+    try:
+        while time.monotonic() < end:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                return status
+            time.sleep(0.05)
+    finally:  # also where this process is told to end
+        if not done:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
     print(f"not ended after {SECONDS} s: {', '.join(files)}", flush=True)
     return 1
 
@@ -318,6 +323,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=300)
     parser.add_argument("--seed", type=int, default=secrets.randbelow(2**32))
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("told to end"))  # so that the copy and the tests go
     print(f"seed {arguments.seed}", flush=True)
     sys.dont_write_bytecode = True  # of a changed file, the next process would take it for the plain one's
     for library in ("torch", "numpy", "PIL.Image", "transformers", "diffusers", "peft", "pytest", "hypothesis"):
@@ -329,9 +335,10 @@ def main() -> int:
         for number, change in enumerate(chosen, 1):
             data = (root / change.file).read_bytes()
             (root / change.file).write_bytes(change.apply(data))
-            if not noticed(root, change.file):
+            since, by = time.monotonic(), noticed(root, change.file)
+            if not by:
                 alive.append(change)
-                print(f"{number}: {change.text(data)}", flush=True)
+            print(f"{number}: {change.text(data)}: {by or 'NOT NOTICED'}, {time.monotonic() - since:.0f} s", flush=True)
             (root / change.file).write_bytes(data)
     share = 100 * (1 - len(alive) / max(len(chosen), 1))
     print(f"{len(chosen)} of {len(changes)} tried, {len(alive)} not noticed ({share:.1f} % noticed) in "

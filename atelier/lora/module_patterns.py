@@ -148,12 +148,14 @@ class _Parser:
 
     def repeated(self) -> _Part:
         part = self.atom()
-        while self.peek() and self.peek() in "*+?":
-            sign = self.take()
-            if sign != "?":
-                self.join(part.last, part.first)
-            part = _Part(part.empty or sign != "+", part.first, part.last)
-        return part
+        if not self.peek() or self.peek() not in "*+?":
+            return part
+        sign = self.take()
+        if sign != "?":
+            self.join(part.last, part.first)
+        if self.peek() == "?":
+            self.take()  # as few as possible: to the end, it matches the same
+        return _Part(part.empty or sign != "+", part.first, part.last)
 
     def atom(self) -> _Part:
         character = self.take()

@@ -117,6 +117,16 @@ def test_focus_finds_the_detail(size: tuple[int, int]) -> None:
     assert box[0 if wide else 1] <= 240 and box[2 if wide else 3] >= 299.9
 
 
+def test_the_window_of_a_picture_lies_where_its_policy_says(tmp_path: Path) -> None:
+    picture = Image.new("RGB", (300, 100), "grey")
+    picture.paste(noise_picture(60, 60), (240, 40))
+    picture.save(tmp_path / "a.png")
+    sample = make_sample(tmp_path / "a.png", ("",))
+    detail = {crop: float(prepare(sample, Resolution(64, crop)).pixels.std()) for crop in (Crop.FOCAL, Crop.CENTER)}
+    assert detail[Crop.FOCAL] > 20 and detail[Crop.CENTER] == 0
+    assert prepare(sample, Resolution(64)).geometry.box == (100, 0, 200, 100)
+
+
 @settings(deadline=None)
 @given(st.integers(8, 700), st.integers(8, 700), st.integers(0, 3))
 def test_focus_is_a_share_and_deterministic(width: int, height: int, seed: int) -> None:
