@@ -80,9 +80,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Skip tests that need what this machine lacks; put files with slow tests first, so that workers end together.
 
     Of these, hosts and browsers come last: those that were started stay, beside whatever large model runs after them.
+    A run without workers keeps the order of its files.
     """
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: (item.path not in slow, item.path in slow and "e2e" in item.path.parts))
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path not in slow, item.path in slow and "e2e" in item.path.parts))
     for marker, need in _missing().items():
         for item in items:
             if item.get_closest_marker(marker):

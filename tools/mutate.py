@@ -250,14 +250,15 @@ def noticed(root: Path, file: Path) -> str:
     """What fails now: "tests", "checks", "host and browser", or nothing."""
     begun = time.monotonic()
 
-    def fails(group: list[str]) -> bool:
-        return bool(_pytest(root, group, SECONDS - (time.monotonic() - begun)))
+    def fails(group: list[str], *which: str) -> bool:
+        return bool(_pytest(root, [*group, *which], SECONDS - (time.monotonic() - begun)))
 
     if file.suffix == ".js":
         tested = any(_command(root, "node", "--test", *group) for group in tests_for(root, file))
         checks = [("tools/check_js.py",)]
     else:
-        tested = any(fails(group) for group in tests_for(root, file))
+        groups = tests_for(root, file)
+        tested = any(fails(group, "-m", which) for which in ("not slow", "slow") for group in groups)
         checks = [("-m", "ruff", "check", str(file)), ("-m", "pyright", "--pythonpath", sys.executable, str(file))]
     if tested:
         return "tests"
@@ -271,7 +272,7 @@ def _command(root: Path, *command: str) -> int:
     return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode
 
 
-def _pytest(root: Path, files: list[str], seconds: float) -> int:
+def _pytest(root: Path, arguments: list[str], seconds: float) -> int:
     """Run tests in a copy of this process, which has the large libraries in memory already; 0 where all pass."""
     child = os.fork()
     if child == 0:
@@ -283,7 +284,7 @@ def _pytest(root: Path, files: list[str], seconds: float) -> int:
         os.dup2(nothing, 2)
         import pytest
 
-        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", *files])
+        code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", *arguments])
         os._exit(int(code) not in (0, 5))
     end, done = time.monotonic() + max(seconds, 1), 0
     try:
@@ -297,7 +298,7 @@ def _pytest(root: Path, files: list[str], seconds: float) -> int:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    print(f"not ended after {SECONDS} s: {', '.join(files)}", flush=True)
+    print(f"not ended after {SECONDS} s: {' '.join(arguments)}", flush=True)
     return 1
 
 

@@ -19,17 +19,24 @@ def phase(self: Any, name: str, total: int) -> None:
     """In place of `Progress.phase`."""
     if not name or total < 0:
         raise WrongProgress(f"phase {name!r} of {total} steps")
-    self.watched = (name, total, 0)
+    phases_of(self).append([name, total, 0])
 
 
 def advance(self: Any, done: int, text: str = "") -> None:
     """In place of `Progress.advance`."""
     if type(self).phase is not phase:
         return  # a test watches by itself
-    name, total, before = getattr(self, "watched", ("no phase", -1, 0))
+    if not phases_of(self):
+        raise WrongProgress(f"{done} steps before a phase {text}")
+    name, total, before = phases_of(self)[-1]
     if not before <= done <= total:
         raise WrongProgress(f"{name}: {done} of {total} after {before} {text}")
-    self.watched = (name, total, done)
+    phases_of(self)[-1][2] = done
+
+
+def phases_of(progress: Progress) -> list[list[Any]]:
+    """[name, total, steps done] of each phase so far."""
+    return vars(progress).setdefault("_watched", [])
 
 
 def watch() -> None:
