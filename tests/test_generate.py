@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import torch
 from kit.checkpoints import write_sd1
 
 from atelier import generate as drawing
+from atelier.errors import AtelierError
 from atelier.generate import GenerateRequest, generate
 from atelier.models.open import open_model
 from atelier.progress import Progress
@@ -34,3 +36,18 @@ def test_a_vae_decodes_in_a_type_that_does_not_overflow(tmp_path: Path, monkeypa
         width=64, height=64, steps=1)), device=torch.device("cpu"), dtype=dtype, progress=Progress())
     assert loaded == [of_vae]
     assert picture.image.size == (64, 64)
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"prompts": ()}, "There are 0 prompts and 1 seeds"), ({"seeds": (1, 2)}, "There are 1 prompts and 2 seeds"),
+    ({"prompts": (), "seeds": ()}, "There are 0 prompts and 0 seeds"), ({"batch_size": 0}, "batch_size is 0"),
+    ({"seeds": (2**64,)}, f"seed is {2**64}"), ({"seeds": (-2**63 - 1,)}, "seed is -"),
+    ({"strength": math.nan}, "strength is nan"), ({"strength": math.inf}, "strength is inf"),
+    ({"prompts": ("a\0",)}, "The prompt"), ({"negative": "a\0"}, "The negative prompt")])
+def test_what_cannot_be_drawn_is_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(AtelierError, match=message):
+        GenerateRequest(**{"prompts": ("a cat",), "seeds": (1,), **values})
+
+
+def test_the_outermost_seeds_are_taken() -> None:
+    GenerateRequest(prompts=("a", "b"), seeds=(2**64 - 1, -2**63), strength=-1.0)

@@ -58,6 +58,7 @@ Training
 
 Surroundings
     device                 the device that tests compute on
+    progress_rules         what holds for the progress of all long work, watched in every test
     pretend_cuda           a pretend CUDA device for a CPU-only PyTorch
     launches               counts of the kernels that a card would be given
     real_card              this machine's graphics card, as `make card` tests on it
