@@ -47,7 +47,8 @@ class Axis:
         if self.field is Field.NOTHING:
             return ("",)
         if self.field in (Field.CHECKPOINT, Field.LORA):
-            return tuple(PurePosixPath(str(value).replace("\\", "/")).stem for value in self.values)
+            paths = [PurePosixPath(str(value).replace("\\", "/")) for value in self.values]
+            return tuple(_short(path, [other for other in paths if other != path]) for path in paths)
         if self.field is Field.PROMPT:
             return tuple(map(str, self.values))
         return tuple(f"{self.field.value} {value:g}" if isinstance(value, float) else f"{self.field.value} {value}"
@@ -172,6 +173,15 @@ def _value(field: Field, typed: str) -> int | float | str:
 
 
 _RANGES = {Field.STRENGTH: (-10, 10), Field.CFG: (0, 100), Field.STEPS: (1, 10_000), Field.SEED: (0, 2**63 - 1)}
+
+
+def _short(path: PurePosixPath, others: Sequence[PurePosixPath]) -> str:
+    """The file's name with the folders, or at last the ending, that tell it apart from `others`."""
+    parts, rest = path.with_suffix("").parts, [other.with_suffix("").parts for other in others]
+    for count in range(1, len(parts)):
+        if all(parts[-count:] != each[-count:] for each in rest):
+            return "/".join(parts[-count:])
+    return str(path if parts in rest else path.with_suffix(""))
 
 
 def _natural(name: str) -> tuple[tuple[int, int | str], ...]:

@@ -67,6 +67,23 @@ def test_values_are_read_as_typed(field: Field, text: str, values: tuple[Any, ..
     assert parse_axis(field, text, NAMES).values == values
 
 
+@pytest.mark.parametrize(("field", "values", "labels"), [
+    (Field.CHECKPOINT, ("sd/v1.5.safetensors", "other.ckpt"), ("v1.5", "other")),
+    (Field.LORA, ("none", "people\\ann.safetensors", "fox-20.safetensors"), ("none", "ann", "fox-20")),
+    (Field.LORA, ("red/fox.safetensors", "blue\\fox.safetensors", "ann.pt"), ("red/fox", "blue/fox", "ann")),
+    (Field.LORA, ("fox.safetensors", "red/fox.safetensors"), ("fox", "red/fox")),
+    (Field.LORA, ("a/x/fox.pt", "b/x/fox.pt", "a/y/fox.pt"), ("a/x/fox", "b/x/fox", "y/fox")),
+    (Field.CHECKPOINT, ("sd/v1.ckpt", "sd/v1.safetensors"), ("sd/v1.ckpt", "sd/v1.safetensors")),
+    (Field.LORA, ("none", "none.safetensors"), ("none", "none.safetensors")),
+    (Field.PROMPT, ("a cat", "a dog, lit"), ("a cat", "a dog, lit")),
+    (Field.STEPS, (4, 10_000_000), ("steps 4", "steps 10000000")), (Field.SEED, (2**62,), (f"seed {2**62}",)),
+    (Field.CFG, (1.0, 3.5), ("cfg 1", "cfg 3.5")), (Field.SAMPLER, ("euler",), ("sampler euler",)),
+])
+def test_each_value_has_a_short_label_of_its_own(field: Field, values: tuple[Any, ...], labels: tuple[str, ...]
+                                                 ) -> None:
+    assert Axis(field, values).labels == labels
+
+
 @pytest.mark.parametrize(("field", "text", "message"), [
     (Field.STEPS, "", "has no values"), (Field.STEPS, "0", "has the value '0'"), (Field.STEPS, "1.5", "'1.5'"),
     (Field.CFG, "nan", "'nan'"), (Field.SEED, "-1", "'-1'"), (Field.STEPS, "4, 4", "value 4 twice"),
