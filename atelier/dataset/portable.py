@@ -78,12 +78,14 @@ def read_portable(path: Path, progress: Progress) -> TrainingSet:
             progress.advance(number)
         return TrainingSet(samples=tuple(samples), resolution=_resolution(values["resolution"]),
                            flip=bool(values["flip"]), trigger=str(values["trigger"]))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise AtelierError(f"{path} does not describe a training set ({type(error).__name__}: {error}).", _REPAIR
                            ) from error
 
 
 def _sample(folder: Path, values: Mapping[str, Any]) -> Sample:
+    if not isinstance(values["captions"], list):  # of a text each letter would be a caption
+        raise TypeError("'captions' is no list")
     captions = tuple(str(caption) for caption in values["captions"])
     mask, resolution = values.get("mask"), values.get("resolution")
     sample = make_sample(_below(folder, values["image"]), captions, repeats=int(values["repeats"]),
