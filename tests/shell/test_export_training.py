@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from kit.checkpoints import write_sd1
@@ -86,3 +88,32 @@ def test_an_export_names_no_file_outside_of_its_folder(pictures: TrainingSet, tm
     (tmp_path / SET_FILE).write_text(json.dumps(values), encoding="utf-8")
     with pytest.raises(AtelierError, match="not in its folder"):
         read_portable(tmp_path / SET_FILE, Progress())
+
+
+@pytest.mark.parametrize(("change", "why"), [
+    (lambda values: values.pop("samples"), "KeyError: 'samples'"),
+    (lambda values: values.update(samples=5), "TypeError"),
+    (lambda values: values["samples"][0].pop("repeats"), "KeyError: 'repeats'"),
+    (lambda values: values.update(samples=["p0.png"]), "TypeError"),
+    (lambda values: values["samples"][0].update(repeats="often"), "ValueError: .*'often'"),
+    (lambda values: values["samples"][0].update(repeats=float("inf")), "OverflowError"),
+    (lambda values: values["samples"][0].update(captions="a fox"), "TypeError: 'captions' is no list"),
+    (lambda values: values.update(resolution="64"), "ValueError"),
+])
+def test_a_damaged_description_of_a_training_set_is_named(pictures: TrainingSet, tmp_path: Path,
+                                                          change: Callable[[dict[str, Any]], Any], why: str) -> None:
+    write_portable(pictures, tmp_path, Progress())
+    values = json.loads((tmp_path / SET_FILE).read_text(encoding="utf-8"))
+    change(values)
+    (tmp_path / SET_FILE).write_text(json.dumps(values), encoding="utf-8")
+    with pytest.raises(AtelierError, match=rf"{SET_FILE} does not describe a training set \(({why})"):
+        read_portable(tmp_path / SET_FILE, Progress())
+
+
+def test_a_picture_that_is_used_twice_is_taken_along_once(pictures: TrainingSet, tmp_path: Path) -> None:
+    both = join([pictures, replace(pictures, resolution=Resolution(96))])
+    (tmp_path / "taken").mkdir()
+    write_portable(both, tmp_path / "taken", Progress())
+    files = [path for path in (tmp_path / "taken" / "pictures").rglob("*") if path.is_file()]
+    assert len(files) == len({sample.image for sample in both.samples}) < len(both.samples)
+    assert read_portable(tmp_path / "taken" / SET_FILE, Progress()).digest == both.digest
