@@ -14,8 +14,10 @@ import pytest
 from kit.fake_llm import FakeLlm, Turn, completion, refusal, streamed
 from kit.fake_vision import FakeVision, description, numbered_picture, pictures_in, write_numbered
 
-from atelier.captions.request import CaptionRequest, CaptionStyle, Existing
+from atelier.captions.caption_files import written_captions
+from atelier.captions.request import MOST_AT_ONCE, CaptionRequest, CaptionStyle, Existing
 from atelier.captions.run import CaptionRun, CaptionWriter
+from atelier.captions.training_set import caption_set
 from atelier.dataset.folder import FolderOptions, read_folder
 from atelier.errors import AtelierError
 from atelier.progress import Interrupted, Progress
@@ -270,6 +272,22 @@ def test_a_damaged_picture_is_named_and_not_sent(fake: FakeVision, tmp_path: Pat
     assert fake.seen() == [1]
 
 
+def test_a_model_that_is_being_loaded_is_waited_for_and_said_once(fake: FakeVision, tmp_path: Path,
+                                                                  caplog: pytest.LogCaptureFixture) -> None:
+    fake.turns += [refusal("Loading model", 503), Turn(delay=0.5)]  # the answer comes some looks after the word
+    with caplog.at_level("INFO", "atelier"):
+        result = run(fake, write_numbered(tmp_path, 1))
+    assert [item.caption for item in result.items] == [description(0)]
+    assert [record.message for record in caplog.records] == [f"{fake.base_url[7:-3]} is loading fake-model …"]
+
+
+@pytest.mark.parametrize("at_once", [-1, 0, MOST_AT_ONCE + 1])
+def test_no_number_of_questions_at_a_time_beyond_its_range_is_taken(fake: FakeVision, at_once: int) -> None:
+    with pytest.raises(AtelierError, match=rf"^at_once is {at_once}\..* from 1 to {MOST_AT_ONCE}"):
+        run(fake, [], at_once=at_once)
+    assert run(fake, [], at_once=1).items == run(fake, [], at_once=MOST_AT_ONCE).items == ()
+
+
 def test_a_wrong_key_ends_the_run_after_one_question(fake: FakeVision, tmp_path: Path) -> None:
     fake.refuses = lambda body: refusal("wrong key", 401)
     with pytest.raises(AtelierError, match="answered 401: wrong key"):
@@ -370,3 +388,25 @@ def test_captions_reach_a_training_set(fake: FakeVision, tmp_path: Path) -> None
     run(fake, write_numbered(tmp_path, 3), CaptionRequest(trigger="ohwx"))
     data = read_folder(tmp_path, FolderOptions(trigger="ohwx"))
     assert [sample.captions for sample in data.samples] == [(f"ohwx, {description(number)}",) for number in range(3)]
+
+
+@pytest.mark.parametrize("by", ["a person", "the model"])
+def test_a_training_set_of_which_all_is_left_out_is_told_and_prior_pictures_do_not_save_it(
+        by: str, fake: FakeVision, tmp_path: Path) -> None:
+    write_numbered(tmp_path / "set", 2)
+    write_numbered(tmp_path / "prior", 1)
+    data = read_folder(tmp_path / "set", FolderOptions(text="x", prior=tmp_path / "prior", prior_text="a dog"))
+    fake.refuses = lambda body: refusal("flagged", 400, code="content_filter")
+    llm = LanguageModel(base_url=fake.base_url, model="fake-model")
+    writer = CaptionWriter(client=ChatClient(llm=llm, pause=0.01), request=ANY, progress=Progress())
+    first, second = (sample.digest for sample in data.samples if not sample.prior)
+    with pytest.raises(AtelierError, match=r"^All 2 pictures are left out\. Put some back"):
+        caption_set(data, writer, {first: None, second: None} if by == "a person" else {}, skip_failed=True)
+    assert sidecars(tmp_path) == {}
+    kept = caption_set(data, writer, {first: None, second: "words"})
+    assert [sample.captions for sample in kept.data.samples] == [("words",), ("a dog",)]
+
+
+def test_a_picture_beside_the_topmost_folder_has_no_caption_where_no_table_names_it(tmp_path: Path) -> None:
+    picture, = write_numbered(tmp_path / "set", 1)
+    assert written_captions([picture], root=tmp_path / "other") == [""]

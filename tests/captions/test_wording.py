@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from PIL import Image
 
-from atelier.captions.question import question
+from atelier.captions.question import LONGEST_CAPTION, question
 from atelier.captions.request import CaptionRequest, CaptionStyle, word_list
 from atelier.captions.wording import bare, caption, forbidden_in, tags_without
 from atelier.errors import AtelierError
@@ -72,3 +72,22 @@ def test_an_answer_of_forbidden_tags_alone_is_asked_for_again() -> None:
     with pytest.raises(Unusable, match="nothing is left"):
         asked.read_plain("hat, a red hat")
     assert asked.read_plain("hat, tree") == "tree"
+
+
+@pytest.mark.parametrize(("text", "why"), [
+    (" \n", "it is empty"), ('""', "it is empty"), ("Caption: ", "it is empty"),
+    ("x" * (LONGEST_CAPTION + 1), f"{LONGEST_CAPTION + 1} characters long, more than {LONGEST_CAPTION}"),
+], ids=["blank", "quotes", "heading", "too long"])
+def test_an_answer_in_plain_words_that_is_no_caption_is_asked_for_again(text: str, why: str) -> None:
+    asked = question(Image.new("RGB", (8, 8)), CaptionRequest())
+    assert asked.read_plain is not None
+    with pytest.raises(Unusable, match=why):
+        asked.read_plain(text)
+    assert asked.read_plain("x" * LONGEST_CAPTION) == "x" * LONGEST_CAPTION
+
+
+@pytest.mark.parametrize(("tokens", "said"), [(75, "Stay below 75 tokens, about 50 words."), (0, "")])
+def test_the_model_is_told_of_the_limit_where_there_is_one(tokens: int, said: str) -> None:
+    rules = question(Image.new("RGB", (8, 8)), CaptionRequest(tokens=tokens)).messages[0]["content"]
+    assert isinstance(rules, str) and said in rules
+    assert ("tokens" in rules) == bool(said)
