@@ -60,3 +60,11 @@ def test_a_byte_order_mark_in_an_index_is_passed_by(tmp_path: Path) -> None:
     index = tmp_path / "diffusion_pytorch_model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {"a": "x.safetensors"}}), encoding="utf-8-sig")
     assert set(component_entries(tmp_path)) == {"a"}
+
+
+@pytest.mark.parametrize("name", ["model-one-of-two.safetensors", "model-1-of-.safetensors",
+                                  "model-0000001-of-0000001.safetensors"])
+def test_a_name_that_only_looks_like_a_shards_is_told(name: str, tmp_path: Path) -> None:
+    save_file({"a": torch.ones(4)}, tmp_path / name)
+    with pytest.raises(AtelierError, match=rf"{name} is no shard, though its name looks like it"):
+        component_entries(tmp_path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import struct
 import zipfile
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
+from atelier.checkpoint import header as header_module
 from atelier.checkpoint import write as write_module
 from atelier.checkpoint.entry import Entry
 from atelier.checkpoint.folder import component_entries
@@ -292,3 +294,47 @@ def test_an_entry_made_by_a_function() -> None:
     made = Entry("F32", (4, 2), lambda: torch.arange(8.0).reshape(4, 2))
     assert torch.equal(made.rows(1, 3).read(), torch.arange(8.0).reshape(4, 2)[1:3])
     assert bytes(made.read_bytes()) == torch.arange(8.0).numpy().tobytes()
+
+
+@pytest.mark.parametrize("how", ["read", "copied by the kernel", "copied without it"])
+def test_a_file_that_shrinks_after_its_header_was_read_is_named(how: str, tmp_path: Path,
+                                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that is still being downloaded or copied over; waiting for its missing bytes would never end."""
+    source = tmp_path / "in.safetensors"
+    save_file({"a": torch.zeros(1000)}, source)
+    stored = open_file(source).entries["a"]
+    os.truncate(source, source.stat().st_size - 100)
+    if how == "copied without it":
+        monkeypatch.delattr("os.copy_file_range", raising=False)
+    with pytest.raises(AtelierError, match=r"in\.safetensors became shorter while it was read\. Run again"):
+        if how == "read":
+            stored.read()
+        else:
+            output = Output("a", "F32", (1000,), (stored,))
+            write_safetensors(tmp_path / "out.safetensors", [output], {}, lambda _: None)
+
+
+def test_no_more_tensors_are_taken_from_a_file_than_any_model_has(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.safetensors"
+    save_file({name: torch.zeros(2) for name in "abc"}, path, metadata={"not": "counted"})
+    monkeypatch.setattr(header_module, "MOST_TENSORS", 3)
+    assert set(read_header(path).tensors) == {"a", "b", "c"}
+    monkeypatch.setattr(header_module, "MOST_TENSORS", 2)
+    with pytest.raises(AtelierError, match=r"m\.safetensors has a damaged header: it lists 3 tensors, more than 2\."):
+        read_header(path)
+
+
+@pytest.mark.parametrize("state", [{}, {"state_dict": {}}, {"state_dict": {"step": 5}}, [torch.ones(2)], 5], ids=str)
+def test_a_pickle_without_named_tensors_holds_no_weights(state: object, tmp_path: Path) -> None:
+    torch.save(state, tmp_path / "m.ckpt")
+    with pytest.raises(AtelierError, match=r"m\.ckpt holds no weights\."):
+        open_file(tmp_path / "m.ckpt")
+
+
+@pytest.mark.parametrize("kind", ["absent", "folder"])
+def test_a_pickle_that_is_not_there_is_no_damaged_one(kind: str, tmp_path: Path) -> None:
+    if kind == "folder":
+        (tmp_path / "m.ckpt").mkdir()
+    with pytest.raises(AtelierError, match=r"m\.ckpt cannot be read: no such file"):
+        open_file(tmp_path / "m.ckpt")
