@@ -266,3 +266,22 @@ def test_no_folder_gets_the_name_of_a_file(ending: str, tmp_path: Path) -> None:
     with pytest.raises(AtelierError, match="ending of a file"):
         to_folder(source, tmp_path / f"other{ending}")
     assert list(tmp_path.iterdir()) == [source]
+
+
+def test_a_file_in_a_folders_place_is_told_and_stays_and_so_is_a_folder_in_a_files(tmp_path: Path) -> None:
+    source = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+    (tmp_path / "notes").write_text("precious", encoding="utf-8")
+    (tmp_path / "folder.safetensors").mkdir()
+    before = snapshot(tmp_path)
+    with pytest.raises(AtelierError, match=r"notes is a file\. Choose a folder"):
+        to_folder(source, tmp_path / "notes")
+    with pytest.raises(AtelierError, match=r"folder\.safetensors is a folder\."):
+        to_checkpoint(source, tmp_path / "folder.safetensors")
+    assert snapshot(tmp_path) == before and not list((tmp_path / "folder.safetensors").iterdir())
+
+
+def test_an_empty_folder_is_written_to(tmp_path: Path) -> None:
+    source = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+    (tmp_path / "folder").mkdir()
+    to_folder(source, tmp_path / "folder")
+    assert (tmp_path / "folder" / "model_index.json").is_file()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from kit.checkpoints import write_sd1, write_sd2
 from safetensors.torch import load_file, save_file
 
 from atelier.convert import ConversionReport, ConvertOptions, to_checkpoint
+from atelier.errors import AtelierError
 from atelier.lora.bake import merge_of
 from atelier.lora.file import parse_lora
 from atelier.lora.weights import LoraModule, LoraWeights
@@ -98,3 +101,13 @@ def test_a_rotation_of_inputs_is_merged_and_nothing_else_changes(tmp_path: Path)
     torch.testing.assert_close(after[UNET].norm(dim=1), before[UNET].norm(dim=1), rtol=1e-3, atol=1e-5)
     torch.testing.assert_close(after[UNET], rotated[LAYER].applied(before[UNET]), rtol=1e-5, atol=1e-6)
     assert all(torch.equal(after[name], before[name]) for name in before.keys() & after.keys() if name != UNET)
+
+
+def test_a_merge_that_changes_a_shape_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    """The header is written before the numbers, so a file with other ones would be damaged."""
+    source = stored_as(torch.float32, tmp_path / "model.safetensors")
+    layer, kind = LAYER.removeprefix("unet."), list(load_file(source)[UNET].shape)
+    with pytest.raises(AtelierError, match=re.escape(f"'{layer}.weight' the shape {[math.prod(kind)]}, not {kind}")):
+        to_checkpoint(source, tmp_path / "out.safetensors",
+                      merge=lambda component, name: torch.flatten if name == f"{layer}.weight" else None)
+    assert list(tmp_path.iterdir()) == [source]

@@ -169,6 +169,18 @@ def test_products_beyond_float16_are_refused(tensors_with_float8: dict[str, Tens
     assert not (tmp_path / "out.safetensors").exists()
 
 
+@pytest.mark.parametrize("number", [float("inf"), -float("inf"), float("nan")])
+def test_a_matrix_that_is_not_finite_is_named_and_nothing_is_written(number: float, tmp_path: Path) -> None:
+    """A scale of infinity would make every number of the layer 0."""
+    source = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+    tensors = load_file(source)
+    tensors[f"{LAYER}.weight"][0, 0] = number
+    save_file(tensors, source)
+    with pytest.raises(AtelierError, match=rf"'{LAYER}\.weight' holds numbers that are not finite"):
+        to_checkpoint(source, tmp_path / "out.safetensors", FP8)
+    assert list(tmp_path.iterdir()) == [source]
+
+
 def test_a_folder_of_float8_is_refused(tmp_path: Path) -> None:
     source = write_sd1(tmp_path / "model.safetensors", shape="tiny")
     with pytest.raises(AtelierError, match="folder cannot hold fp8"):
