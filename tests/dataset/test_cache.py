@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from PIL import Image
 from atelier.dataset import cache as cache_module
 from atelier.dataset.captions import variants
 from atelier.dataset.encode import encode
+from atelier.dataset.encoders import TextEncoder
 from atelier.dataset.folder import FolderOptions, read_folder
 from atelier.dataset.join import join
 from atelier.dataset.prepare import prepare
+from atelier.dataset.store import Row
 from atelier.dataset.types import Crop, Resolution, TrainingSet
 from atelier.errors import AtelierError
 from atelier.models import load
@@ -220,6 +223,32 @@ def test_latents_that_are_not_finite_name_the_picture(data: TrainingSet, model: 
     with pytest.raises(AtelierError, match=r"not finite for .*p\d\.png"):
         encoded(data, model, tmp_path / "cache")
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
+
+
+def test_embeddings_that_are_not_finite_name_the_caption_and_are_not_kept(
+        data: TrainingSet, model: DiffusersModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = TextEncoder.__call__
+
+    def spoiled(self: TextEncoder, captions: Sequence[str]) -> list[Row]:
+        rows = real(self, captions)
+        rows[captions.index("sks, a fox, red, seen 1")]["embeds"][3, 5] = torch.inf
+        return rows
+
+    monkeypatch.setattr(TextEncoder, "__call__", spoiled)
+    with pytest.raises(AtelierError, match=r"not finite for 'sks, a fox, red, seen 1'\. Choose the precision fp32"):
+        encoded(data, model, tmp_path / "cache")
+    monkeypatch.undo()
+    assert torch.isfinite(encoded(data, model, tmp_path / "cache").text(1, 0)["embeds"]).all()
+
+
+def test_mirrored_pictures_are_added_to_those_that_are_kept(data: TrainingSet, model: DiffusersModel, tmp_path: Path,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    encoded(replace(data, flip=False), model, tmp_path / "cache")
+    seen = batches_encoded(monkeypatch)
+    got = encoded(data, model, tmp_path / "cache")
+    assert sum(seen) == len(SIZES), "each mirrored picture, and none of the others again"
+    for index in range(len(SIZES)):
+        assert not torch.equal(got.moments(index, True)[0], got.moments(index, False)[0])
 
 
 def test_a_picture_that_changed_or_was_deleted_is_named(data: TrainingSet, model: DiffusersModel,

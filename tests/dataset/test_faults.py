@@ -109,3 +109,24 @@ def test_a_picture_used_at_two_resolutions_is_no_copy_of_itself(tmp_path: Path) 
 
     small, large = training_set(tmp_path, size=64, a=scene(1)), training_set(tmp_path, size=128, a=scene(1))
     assert find_faults(join([small, large])) == []
+
+
+@pytest.mark.parametrize(("sharpness", "enlarged"), [(-0.5, 1.25), (6.0, 0.99)])
+def test_limits_that_no_picture_can_be_measured_by_are_told(sharpness: float, enlarged: float, tmp_path: Path) -> None:
+    data = training_set(tmp_path, size=64, a=scene(1))
+    with pytest.raises(AtelierError, match=rf"^sharpness is {sharpness:g} and enlarged {enlarged:g}\."):
+        find_faults(data, sharpness=sharpness, enlarged=enlarged)
+    assert find_faults(data, sharpness=0, enlarged=1) == []
+
+
+@pytest.mark.parametrize("size", [(2, 40), (40, 2), (1, 1)])
+def test_a_picture_too_narrow_to_measure_counts_as_blurred(size: tuple[int, int], tmp_path: Path) -> None:
+    found = find_faults(training_set(tmp_path, size=64, a=noise_picture(*size)))
+    assert [each.detail for each in found if each.fault is Fault.BLURRED] == ["sharpness 0.0"]
+
+
+def test_the_narrowest_picture_that_can_be_measured_is_sharp_where_it_has_detail(tmp_path: Path) -> None:
+    detailed = scene(1, (3, 40))
+    found = find_faults(training_set(tmp_path, size=64, tall=detailed, wide=detailed.transpose(
+        Image.Transpose.ROTATE_90)))
+    assert named(found, Fault.BLURRED) == []

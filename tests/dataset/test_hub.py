@@ -104,6 +104,14 @@ def test_columns_of_any_name(template: str, caption: str) -> None:
     assert Columns("data", tuple(row), (), {}).captions(template)(row) == [caption]
 
 
+def test_the_likeliest_caption_column_is_taken_and_without_one_a_template_is_asked_for() -> None:
+    row = {"title": "t", "text": "x", "caption": "c", "year": 1872}
+    assert Columns("data", tuple(row), (), {}).captions("")(row) == ["c"]
+    assert Columns("data", ("title", "text"), (), {}).captions("")(row) == ["x"]
+    with pytest.raises(AtelierError, match=r"^data has no column that is usually a caption\. .*: image, year\."):
+        Columns("data", ("image", "year"), ("image",), {}).captions("")
+
+
 def test_few_pictures_do_not_cost_the_whole_data_set(shards: Path, tmp_path: Path) -> None:
     """Unneeded shards are replaced by garbage, so that opening one fails."""
     folder = Path(shutil.copytree(shards, tmp_path / "copy"))
@@ -212,6 +220,14 @@ def test_wrong_queries_say_what_there_is(shards: Path, tmp_path: Path, query: di
     with pytest.raises(AtelierError, match=message):
         fetch(HubQuery(source=str(shards), **query), tmp_path)  # pyright: ignore[reportArgumentType]
     assert not list(tmp_path.iterdir())
+
+
+def test_a_table_without_a_schema_says_what_columns_it_has(tmp_path: Path) -> None:
+    """What a stream of JSON lines holds is known from its first rows only."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "rows.jsonl").write_text('{"url": "a.png", "words": "a fox"}\n', encoding="utf-8")
+    with pytest.raises(AtelierError, match=r"data has no column of pictures\. .*all columns: url, words\."):
+        fetch(HubQuery(source=str(tmp_path / "data")), tmp_path / "cache")
 
 
 @pytest.mark.parametrize(("query", "message"), [

@@ -74,3 +74,10 @@ def test_a_damaged_table_is_named_with_its_line(name: str, content: str, said: s
     with pytest.raises(AtelierError, match=said) as caught:
         read_folder(tmp_path)
     assert name in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_a_table_in_another_encoding_is_named(name: str, tmp_path: Path) -> None:
+    (pictures(tmp_path) / name).write_bytes('{"file_name": "a.png", "text": "Bär"}'.encode("latin-1"))
+    with pytest.raises(AtelierError, match=rf"{name} cannot be read: .*Save it as UTF-8 text\."):
+        read_folder(tmp_path)
