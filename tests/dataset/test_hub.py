@@ -222,11 +222,16 @@ def test_wrong_queries_say_what_there_is(shards: Path, tmp_path: Path, query: di
     assert not list(tmp_path.iterdir())
 
 
-def test_a_table_without_a_schema_says_what_columns_it_has(tmp_path: Path) -> None:
-    """What a stream of JSON lines holds is known from its first rows only."""
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("rows.csv", "url,words\na.png,a fox\n", r"data has no column of pictures\. .*all columns: url, words\."),
+    ("rows.json", '[{"url": "a", "words": "b"}]', r"data has no column of pictures\. .*all columns: url, words\."),
+    ("rows.csv", "", r"\(train\) cannot be read"),
+])
+def test_a_table_without_a_schema_says_what_columns_it_has(name: str, content: str, said: str, tmp_path: Path) -> None:
+    """What a stream of CSV holds is known from its first rows only."""
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "rows.jsonl").write_text('{"url": "a.png", "words": "a fox"}\n', encoding="utf-8")
-    with pytest.raises(AtelierError, match=r"data has no column of pictures\. .*all columns: url, words\."):
+    (tmp_path / "data" / name).write_text(content, encoding="utf-8")
+    with pytest.raises(AtelierError, match=said):
         fetch(HubQuery(source=str(tmp_path / "data")), tmp_path / "cache")
 
 
