@@ -21,9 +21,10 @@ TOML = Limits(size=2**20, depth=16)
 BACKSLASHES = ("In double quotes a backslash begins an escape such as \\n: write paths in single quotes, or with / in "
                "place of each backslash.")
 _TEXT_OR_COMMENT = re.compile(
-    r'"""(?:[^"\\]|\\.|"(?!""))*(?:"""|\Z)' r"|'''.*?(?:'''|\Z)" r'|"(?:[^"\\\n]|\\.)*"?' r"|'[^'\n]*'?" r"|(#)[^\n]*",
-    re.DOTALL)
-"""One that nobody closed goes on to the end, so that no part of a text is looked at twice."""
+    r'"""(?:[^"\\]|\\.|"(?!""))*(?:"{3,5}|\Z)' r"|'''.*?(?:'{3,5}|\Z)" r'|"(?:[^"\\\n]|\\.)*"?' r"|'[^'\n]*'?"
+    r"|(#)[^\n]*", re.DOTALL)
+"""One that nobody closed goes on to the end, so that no part of a text is looked at twice. Up to two quotes more than
+the three that close a text are its last characters."""
 _DOTTED = re.compile(rf"(?<![\w-])(?:[\w-]+[ \t]*\.[ \t]*){{{TOML.depth}}}")
 _LONG_NUMBER = re.compile(rf"0[xob][0-9A-Fa-f_]{{70}}|[0-9](?:_?[0-9]){{{TOML.digits}}}")
 
@@ -64,11 +65,9 @@ def parse_toml(text: str, name: object) -> dict[str, Any]:
         _check_text(text)
         values = tomllib.loads(text)
         _check_numbers(values, "")
-    except BeyondLimits as error:
-        raise AtelierError(f"{name} is not valid TOML: {error}.", "Correct it.") from error
     except tomllib.TOMLDecodeError as error:
         raise AtelierError(f"{name} is not valid TOML: {error}.", _advice(text, str(error))) from error
-    except ValueError as error:  # such as a date of month 13
+    except ValueError as error:  # such as `BeyondLimits`
         raise AtelierError(f"{name} is not valid TOML: {error}.", "Correct it.") from error
     return values
 
