@@ -58,3 +58,22 @@ def test_what_kept_a_file_from_being_written_is_said(error: int, words: str, hin
     assert str(tmp_path / "file") in str(raised.value)
     assert hint in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_comes_back_if_the_new_one_cannot_take_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                                                 ) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "a").write_text("before")
+    rename = Path.rename
+
+    def refused(path: Path, target: Path) -> Path:
+        if path.name.endswith(".part"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(AtelierError, match="model could not be written: Input/output error"), \
+            atomic_folder(tmp_path / "model") as part:
+        (part / "a").write_text("after")
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")] == ["model", "model/a"]
+    assert (tmp_path / "model" / "a").read_text() == "before"

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from socket import gethostname
 
 import pytest
 
@@ -124,6 +125,36 @@ def test_two_containers_of_one_name_are_two_machines(monkeypatch: pytest.MonkeyP
         return temp_paths._process_namespace()
 
     assert kept_apart("pid:[4026531836]") != kept_apart("pid:[4026532456]") == kept_apart("pid:[4026532456]")
+
+
+def test_a_system_without_containers_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(path: Path) -> Path:
+        raise FileNotFoundError(path)
+
+    monkeypatch.setattr(Path, "readlink", missing)
+    assert temp_paths._process_namespace() == f"{gethostname()} "
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_cannot_be_removed_hinders_no_write(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on Windows, where a scanner or another program may hold it."""
+    part = temp_paths.temp_path(tmp_path / "model")
+    if kind == "file":
+        part.touch()
+    else:
+        part.mkdir()
+    part = renamed(part, r"-[0-9a-f]{6}-(\d+\.part)$", r"-000000-\1")
+
+    def held(path: Path, *rest: object, **more: object) -> None:
+        raise PermissionError(path)
+
+    temp_paths._sweep.cache_clear()
+    with monkeypatch.context() as patched:
+        patched.setattr(temp_paths.shutil, "rmtree", held)
+        patched.setattr(Path, "unlink", held)
+        with atomic_file(tmp_path / "other.txt") as new:
+            new.write_text("whole")
+    assert part.exists() and (tmp_path / "other.txt").read_text() == "whole"
 
 
 @pytest.mark.parametrize(("name", "beside_it", "goes"), [

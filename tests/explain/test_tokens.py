@@ -40,6 +40,12 @@ def test_a_part_of_a_character_is_shown_as_bytes() -> None:
     assert readable(entry) == "\\xf0\\x9f…"
 
 
+def test_the_name_of_a_textual_inversion_is_shown_as_it_is() -> None:
+    """It stands beside the entries of the vocabulary, which write bytes as other characters."""
+    assert readable("embedding:my 猫</w>") == "embedding:my 猫"
+    assert joined([Token(None, "embedding:my 猫</w>", 1.0, 0), Token(2368, "cat</w>", 1.0, 0)]) == "embedding:my 猫 cat"
+
+
 def test_the_table_counts_and_names_what_is_beyond() -> None:
     long = table(", ".join(["thing"] * 40))
     assert len(long.tokens) == 79 == len(ids(", ".join(["thing"] * 40)))
