@@ -80,5 +80,5 @@ def joined(tokens: Sequence[Token]) -> str:
 def _decoded(symbols: str) -> str:
     codes = byte_symbols()
     if not all(symbol in codes for symbol in symbols):
-        return symbols  # the name of a textual inversion
+        return symbols  # of a vocabulary that is not CLIP's
     return bytes(codes[symbol] for symbol in symbols).decode("utf-8", errors="backslashreplace")

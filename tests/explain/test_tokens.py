@@ -40,10 +40,10 @@ def test_a_part_of_a_character_is_shown_as_bytes() -> None:
     assert readable(entry) == "\\xf0\\x9f…"
 
 
-def test_the_name_of_a_textual_inversion_is_shown_as_it_is() -> None:
-    """It stands beside the entries of the vocabulary, which write bytes as other characters."""
-    assert readable("embedding:my 猫</w>") == "embedding:my 猫"
-    assert joined([Token(None, "embedding:my 猫</w>", 1.0, 0), Token(2368, "cat</w>", 1.0, 0)]) == "embedding:my 猫 cat"
+def test_an_entry_of_another_vocabulary_is_shown_as_it_is() -> None:
+    """CLIP's own write bytes as other characters; a text encoder of another extension may have any."""
+    assert (readable("猫 é</w>"), readable("猫")) == ("猫 é", "猫…")
+    assert joined([Token(7, "猫</w>", 1.0, 0), Token(2368, "cat</w>", 1.0, 0)]) == "猫 cat"
 
 
 def test_the_table_counts_and_names_what_is_beyond() -> None:
