@@ -52,11 +52,6 @@ class LoraModule:
         return self.magnitude is None and not (self.alpha and self.up.float().any() and self.down.float().any())
 
     @property
-    def by_weights(self) -> bool:
-        """Whether what it changes depends on the weights that it is used with: with DoRA's magnitude."""
-        return self.magnitude is not None
-
-    @property
     def shape(self) -> tuple[int, int]:
         """(output channels, numbers of each) of the layer's weight."""
         return self.up.shape[0], self.down[0].numel()
