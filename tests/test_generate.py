@@ -13,6 +13,8 @@ from kit.checkpoints import write_sd1
 from atelier import generate as drawing
 from atelier.errors import AtelierError
 from atelier.generate import GenerateRequest, generate
+from atelier.lora.file import save_lora
+from atelier.lora.weights import LoraModule
 from atelier.models.open import open_model
 from atelier.progress import Progress
 from atelier.sampling import SamplingOptions
@@ -51,3 +53,12 @@ def test_what_cannot_be_drawn_is_refused(values: dict[str, Any], message: str) -
 
 def test_the_outermost_seeds_are_taken() -> None:
     GenerateRequest(prompts=("a", "b"), seeds=(2**64 - 1, -2**63), strength=-1.0)
+
+
+def test_a_lora_of_another_network_is_refused_before_the_model_is_loaded(tmp_path: Path) -> None:
+    layer = "diffusion_model.double_blocks.0.img_attn.proj"
+    lora = save_lora(tmp_path / "flux.safetensors", {layer: LoraModule(torch.ones(2, 4), torch.ones(4, 2), 2.0)})
+    unread: Any = None
+    with pytest.raises(AtelierError, match=rf"flux\.safetensors is a LoRA of a network .* \(first layer: {layer}\)"):
+        generate(unread, GenerateRequest(prompts=("a cat",), seeds=(1,), lora=lora), device=torch.device("cpu"),
+                 dtype=torch.float32, progress=Progress())

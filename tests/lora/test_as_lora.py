@@ -58,6 +58,31 @@ def test_formats_of_lora_alone_hold_the_nearest_lora(format: str, rank: int, tmp
     assert said in report.text() and "kinds: LoKr 1, LoHa 1" in report.text()
 
 
+SD1_TEXT = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_k"
+"""The layer by whose width Stable Diffusion 1 is known, where `proj_in` and `proj_out` are convolutions."""
+
+
+@pytest.mark.parametrize(("layer", "second", "text_width", "shape"), [
+    ("resnets_0_conv1", (2, 3, 3, 3), 64, (8, 12, 3, 3)), ("resnets_0_conv1", (2, 27), 64, (8, 12, 3, 3)),
+    ("resnets_0_conv_shortcut", (2, 9), 64, (8, 36, 1, 1)), ("attentions_0_proj_in", (2, 9), 768, (8, 36, 1, 1)),
+    ("attentions_0_proj_out", (2, 9), 768, (8, 36, 1, 1)), ("attentions_0_proj_in", (2, 9), 1024, (8, 36)),
+    ("attentions_0_transformer_blocks_0_attn1_to_q", (2, 9), 768, (8, 36))])
+def test_a_lora_has_the_axes_of_its_layer(layer: str, second: tuple[int, ...], text_width: int, shape: tuple[int, ...],
+                                          tmp_path: Path) -> None:
+    """Programs put a LoRA into a layer as it is: of a convolution it must have four axes."""
+    torch.manual_seed(0)
+    save_file({f"lora_unet_mid_block_{layer}.lokr_w1": torch.randn(4, 4),
+               f"lora_unet_mid_block_{layer}.lokr_w2": torch.randn(second),
+               f"{SD1_TEXT}.lora_down.weight": torch.randn(2, text_width),
+               f"{SD1_TEXT}.lora_up.weight": torch.randn(4, 2)}, tmp_path / "a.safetensors")
+    convert_lora(tmp_path / "a.safetensors", tmp_path / "b.safetensors", "diffusers", rank=0)
+    before, after = load_lora(tmp_path / "a.safetensors"), load_lora(tmp_path / "b.safetensors")
+    assert before.keys() == after.keys()
+    (name,) = (name for name in after if "attn2" not in name)
+    assert after[name].delta().shape == shape
+    torch.testing.assert_close(after[name].delta(), before[name].delta().reshape(shape), rtol=1e-4, atol=1e-4)
+
+
 def test_what_no_lora_can_do_is_refused_with_the_number_of_layers(tmp_path: Path) -> None:
     save_file({**state(), f"{NORM}.w_norm": torch.ones(8)}, tmp_path / "norm.safetensors")
     save_file({**state(), f"{NORM}.w_norm": torch.ones(8), CONVOLUTION.replace("conv1", "conv2") + ".oft_blocks":

@@ -118,6 +118,23 @@ def test_values_out_of_range_are_refused_before_anything_is_read(values: dict[st
         resize_lora(tmp_path / "gone.safetensors", tmp_path / "b.safetensors", **values)
 
 
+def test_layers_that_change_nothing_are_left_out_and_counted(tmp_path: Path) -> None:
+    weights = some_lora(rank=4)
+    name, idle = next(iter(weights.items()))
+    source = save_lora(tmp_path / "a.safetensors",
+                       {**weights, name: LoraModule(idle.down, torch.zeros_like(idle.up), idle.alpha)})
+    report = resize_lora(source, tmp_path / "b.safetensors", rank=2)
+    assert load_lora(tmp_path / "b.safetensors").keys() == weights.keys() - {name}
+    assert report.idle == 1 and "1 layers that change nothing were left out" in report.text()
+
+
+def test_changes_of_norms_alone_have_no_rank(tmp_path: Path) -> None:
+    save_file({"lora_unet_conv_norm_out.w_norm": torch.ones(8)}, tmp_path / "a.safetensors")
+    report = resize_lora(tmp_path / "a.safetensors", tmp_path / "b.safetensors", rank=1)
+    assert (report.ranks_before, report.ranks_after, report.error) == ("none", "none", 0.0)
+    assert torch.equal(load_file(tmp_path / "b.safetensors")["lora_unet_conv_norm_out.w_norm"], torch.ones(8))
+
+
 def test_a_dora_is_neither_resized_nor_merged(tmp_path: Path) -> None:
     dora = save_lora(tmp_path / "dora.safetensors", some_lora(dora=True))
     plain = save_lora(tmp_path / "plain.safetensors", some_lora())
@@ -157,6 +174,20 @@ def test_a_merge_is_cut_to_a_rank(tmp_path: Path) -> None:
     assert 0 < report.error < 1 and report.ranks == "3"
 
 
+@pytest.mark.parametrize("rank", [3, 4])
+def test_what_a_merge_loses_is_a_share_of_all_layers(rank: int, tmp_path: Path) -> None:
+    """Of those, too, that have no more ranks than asked for."""
+    parts = [some_lora(rank=2) | some_lora("conv", rank=3, size=0.05), some_lora(rank=2, seed=1)]
+    sources = [(save_lora(tmp_path / f"{number}.safetensors", weights), 1.0) for number, weights in enumerate(parts)]
+    report = combine_loras(sources, tmp_path / "all.safetensors", rank=rank)
+    sums = {name: sum(matrix(weights[name]) for weights in parts if name in weights) for name in parts[0]}
+    squares = {name: np.linalg.svd(whole, compute_uv=False) ** 2 for name, whole in sums.items()}
+    lost = sum(values[rank:].sum() for values in squares.values()) if rank == 3 else 0.0
+    assert report.error == pytest.approx((lost / sum(values.sum() for values in squares.values())) ** 0.5, rel=1e-5)
+    for name, module in load_lora(tmp_path / "all.safetensors").items():
+        assert module.rank == (rank if name in parts[1] else 3)
+
+
 def test_a_pointwise_convolution_and_a_linear_layer_are_added(tmp_path: Path) -> None:
     name = "unet.down_blocks.0.attentions.0.proj_in"
     linear = LoraModule(torch.randn(2, 8), torch.randn(8, 2), 2.0)
@@ -180,6 +211,9 @@ def test_what_cannot_be_merged_is_told(tmp_path: Path) -> None:
         combine_loras([(one, 1), (wide, 0)], tmp_path / "all.safetensors")
     with pytest.raises(AtelierError, match="overlaps"):
         combine_loras([(one, 1), (wide, 1)], one)
+    with pytest.raises(AtelierError, match="rank is -1"):
+        combine_loras([(one, 1), (wide, 1)], tmp_path / "all.safetensors", rank=-1)
+    assert not (tmp_path / "all.safetensors").exists()
 
 
 # Extracting -----------------------------------------------------------------------------------------------------------
@@ -326,6 +360,14 @@ def test_an_inspection_tells_layers_norms_words_and_settings(tmp_path: Path) -> 
     text = found.text()
     assert "rank 2 to 4" in text and "trigger: ohwx" in text and "snow (7)" in text
     assert json.loads(json.dumps(found.as_dict()))["layers"][0]["rank"] in (2, 4)
+
+
+def test_no_norm_is_told_of_changes_that_depend_on_the_model(tmp_path: Path) -> None:
+    stem = "lora_unet_mid_block_resnets_0_conv1"
+    save_file({f"{stem}.weight": torch.ones(6), f"{stem}.on_input": torch.tensor(True)}, tmp_path / "a.safetensors")
+    report = inspect_lora(tmp_path / "a.safetensors")
+    assert report.layers[0].norm is None
+    assert report.text() == "a.safetensors: IA3, float32\nunet, convolutions: 1 layers"
 
 
 @pytest.mark.parametrize("tags", ["[1]", "nonsense", '{"a": 3}', '{"a": {"b": "c"}}', "[" * 99999])
