@@ -182,14 +182,15 @@ def test_how_a_lora_is_written_is_checked_before_the_work(tmp_path: Path) -> Non
                                               ("proj", (4, 5)), ("proj", (5, 4)), ("proj.bias", (4, 1)),
                                               ("norm.bias.bias", (4, 1))])
 def test_a_layer_that_a_model_lacks_is_named_and_nothing_is_merged(layer: str, shape: tuple[int, int]) -> None:
-    model = nn.ModuleDict({"proj": nn.Linear(4, 4, bias=False)})
-    before = model["proj"].weight.clone()
+    model = nn.Linear(4, 4, bias=False)  # no layer must be taken for the whole
+    model.proj = nn.Linear(4, 4, bias=False)
+    before, whole = model.proj.weight.clone(), model.weight.clone()
     weights = {layer: LoraModule(torch.ones(2, shape[1]), torch.ones(shape[0], 2), 2.0)}
     with pytest.raises(AtelierError, match=rf"layer {layer} does not fit this model"):
         merge_into(model, weights)
-    assert torch.equal(model["proj"].weight, before)
+    assert torch.equal(model.proj.weight, before) and torch.equal(model.weight, whole)
     assert merge_into(model, {"proj": LoraModule(torch.ones(2, 4), torch.ones(4, 2), 2.0)}) == 1
-    torch.testing.assert_close(model["proj"].weight, before + 2)
+    torch.testing.assert_close(model.proj.weight, before + 2)
 
 
 def test_an_ia3_of_a_convolutions_inputs_fits_it_and_no_other() -> None:
