@@ -5,20 +5,40 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from kit.checkpoints import REFINER_SHAPES, SD1_SHAPES, SD2_SHAPES, SDXL_SHAPES, X4_SHAPES, Shape
-from kit.ldm_shapes import Shapes, UNetShape, clip_shapes, open_clip_shapes, prefixed, unet_shapes, vae_shapes
+from kit.checkpoints import (
+    REFINER_SHAPES,
+    SD1_SHAPES,
+    SD2_SHAPES,
+    SDXL_SHAPES,
+    TINY_UNET,
+    TINY_VAE,
+    X4_SHAPES,
+    Shape,
+)
+from kit.ldm_shapes import (
+    Shapes,
+    UNetShape,
+    VaeShape,
+    clip_shapes,
+    open_clip_shapes,
+    prefixed,
+    unet_shapes,
+    vae_shapes,
+)
 from transformers import CLIPTextConfig, CLIPTextModelWithProjection
 
 from atelier.checkpoint.entry import Entry
 from atelier.errors import AtelierError
 from atelier.models.detect import component_config, family_of_shapes
 from atelier.models.expected_shapes import check_whole
-from atelier.models.families import FAMILIES
+from atelier.models.families import FAMILIES, family_of
 from atelier.models.keymap import KeyTable
+from atelier.models.kinds import kind_of
 from atelier.models.lazy_tensor import LazyTensor, to_diffusers, to_original
 from atelier.models.text_keys import clip_table, layer_count, open_clip_table
 from atelier.models.unet_keys import UNetLayout, unet_config, unet_table
@@ -130,8 +150,87 @@ def test_queries_keys_and_values_that_do_not_fit_are_refused(damage: str) -> Non
         to_original(table, made, "text_encoder")
 
 
+def unet_sizes(shape: UNetShape) -> Sizes:
+    return converted(unet_shapes(shape), lambda n: unet_table(UNetLayout.from_original(n)), "unet")
+
+
+def without(sizes: Sizes, part: str) -> Sizes:
+    return {name: size for name, size in sizes.items() if part not in name}
+
+
 def test_depths_that_diffusers_cannot_build() -> None:
     shape = UNetShape(channels=32, mult=(1, 2), res_blocks=1, depths=(1, 2), middle_depth=5)
     sizes = converted(unet_shapes(shape), lambda n: unet_table(UNetLayout.from_original(n)), "unet")
     with pytest.raises(AtelierError, match="middle block is 5"):
         unet_config(sizes, 64)
+
+
+def test_an_upward_path_of_another_depth_is_kept() -> None:
+    """diffusers mirrors the downward one where nothing else is stated."""
+    sizes = unet_sizes(replace(TINY_UNET, depths=(1, 1)))
+    shallow = "up_blocks.1.attentions.{}.transformer_blocks.{}."
+    deeper = {name.replace(shallow.format(i, 0), shallow.format(i, 1)): size for i in range(2)
+              for name, size in sizes.items() if name.startswith(shallow.format(i, 0))}
+    config = unet_config(sizes | deeper, 64)
+    assert config["reverse_transformer_layers_per_block"] == [1, 2]
+    assert built(lambda: UNet2DConditionModel.from_config(config)) == sizes | deeper
+    assert "reverse_transformer_layers_per_block" not in unet_config(sizes, 64)
+
+
+@pytest.mark.parametrize(("lost", "said"), [
+    ("conv_in.weight", "no residual blocks or no ends"), ("conv_out.weight", "no residual blocks or no ends"),
+    ("down_blocks", "no residual blocks or no ends"), ("attentions", "takes no text"),
+    ("up_blocks.1.attentions.0", "some layers of up_blocks.1 have attention"),
+])
+def test_a_unet_that_lacks_a_part_of_every_unet_is_refused(lost: str, said: str) -> None:
+    sizes = unet_sizes(TINY_UNET)
+    assert unet_config(sizes, 64)["cross_attention_dim"] == 32
+    with pytest.raises(AtelierError, match=said):
+        unet_config(without(sizes, lost), 64)
+
+
+@pytest.mark.parametrize(("shape", "lost", "said"), [
+    (TINY_VAE, "encoder.", "not a KL autoencoder"), (TINY_VAE, "decoder.", "not a KL autoencoder"),
+    (replace(TINY_VAE, decoder=64), "nothing", "decoder is 64 channels wide, its encoder 32"),
+])
+def test_a_vae_of_one_half_or_of_two_that_differ_is_refused(shape: VaeShape, lost: str, said: str) -> None:
+    sizes = converted(vae_shapes(shape), vae_table, "vae")
+    with pytest.raises(AtelierError, match=said):
+        component_config("vae", {name: size for name, size in sizes.items() if not name.startswith(lost)},
+                         FAMILIES["sd1"])
+
+
+@pytest.mark.parametrize("lost", ["quant_conv", "post_quant_conv"])
+def test_a_vae_without_its_quantising_layers(lost: str) -> None:
+    sizes = converted(vae_shapes(TINY_VAE), vae_table, "vae")
+    sizes = {name: size for name, size in sizes.items() if not name.startswith(f"{lost}.")}
+    config = component_config("vae", sizes, FAMILIES["sd1"])
+    assert built(lambda: AutoencoderKL.from_config(config)) == sizes
+
+
+@pytest.mark.parametrize(("name", "size", "said"), [
+    ("conv_in.extra", (32,), "'conv_in.extra' that its architecture has no place for"),
+    ("conv_in.bias", (32, 1), r"'conv_in.bias' has the shape \[32, 1\], which it cannot have"),
+    ("conv_norm_out.weight", (32, 1), r"'conv_norm_out.weight' has the shape \[32, 1\], which"),
+    ("conv_in.weight", (32,), r"'conv_in.weight' has the shape \[32\], which"),
+    ("conv_in.weight", (32, 4, 3, 3, 1), r"has the shape \[32, 4, 3, 3, 1\], which"),
+    ("conv_in.weight", (32, 4, 3, 0), r"has the shape \[32, 4, 3, 0\], which"),
+])
+def test_a_tensor_that_no_unet_has_is_named(name: str, size: tuple[int, ...], said: str) -> None:
+    with pytest.raises(AtelierError, match=said):
+        component_config("unet", unet_sizes(TINY_UNET) | {name: size}, FAMILIES["sd1"])
+
+
+@pytest.mark.parametrize("convert", [to_diffusers, to_original])
+def test_a_tensor_that_no_table_names_is_refused_in_either_direction(convert: Callable[..., object]) -> None:
+    """Left out, it would be lost in the file that is written."""
+    unknown = {"encoder.other.weight": LazyTensor.of(Entry("F16", (2, 2), lambda: torch.zeros(2, 2)))}
+    with pytest.raises(AtelierError, match=r"vae.*'encoder\.other\.weight'|'encoder\.other\.weight'.*vae"):
+        convert(vae_table(unknown), unknown, "vae")
+
+
+def test_a_family_that_is_none_is_named_with_those_there_are() -> None:
+    for ask in (lambda: family_of("sd9"), lambda: kind_of("sd9", "epsilon")):
+        with pytest.raises(AtelierError, match=r"'sd9' is no model family.*sd1, .*sdxl-refiner"):
+            ask()
+    assert family_of("sd1") is FAMILIES["sd1"]

@@ -62,17 +62,28 @@ def test_file_field_and_value_are_named(file: str, field: str, value: Any, said:
     ("unet/config.json", b"[" * 100_000, "nested"), ("vae/config.json", b'{"a": ' + b"9" * 5000 + b"}", "5000 digits"),
     ("scheduler/scheduler_config.json", b"{", "not readable JSON"),
     ("tokenizer/vocab.json", b'{"a": 1, "b": 1}', "the number 1"), ("tokenizer/vocab.json", b'{"a": "x"}', "'x'"),
+    ("tokenizer/vocab.json", b"{}", "lists 0 tokens"), ("tokenizer/vocab.json", b'{"a": -1}', "'a' is -1"),
+    ("tokenizer/vocab.json", b'{"a": 1000000}', "'a' is 1000000"), ("tokenizer/vocab.json", b'{"a": true}', "is True"),
     ("tokenizer/merges.txt", b"#version: 0.2\nzzz qqq\n", "zzz"), ("tokenizer/merges.txt", b"\xff\xfe", "not UTF-8"),
+    ("tokenizer/merges.txt", b"a\0b\n", "merges.txt is not readable: a text in it holds a null character"),
+    ("tokenizer/merges.txt", b"i n g\n", "hold 'i n g', which is no pair"),
+    ("tokenizer/added_tokens.json", b'{"<cat>": "x"}', "the number of '<cat>' is 'x'"),
+    ("tokenizer/special_tokens_map.json", b'{"bos_token": "<cat>"}', "bos_token is '<cat>', which is no token"),
+    ("tokenizer/special_tokens_map.json", b'{"pad_token": {"content": 3}}', "pad_token is {'content': 3}, which"),
+    ("tokenizer/tokenizer_config.json", b'{"errors": 1}', "errors is 1."),
+    ("tokenizer/tokenizer_config.json", b'{"do_lower_case": "yes"}', "do_lower_case is 'yes'."),
+    ("tokenizer/tokenizer_config.json", b'{"model_max_length": true}', "model_max_length is True."),
+    ("tokenizer/tokenizer_config.json", b'{"model_max_length": 0}', "model_max_length is 0."),
 ])
 def test_a_file_that_cannot_be_read_is_named(file: str, content: bytes, said: str, source: Path) -> None:
     path = source / file
-    before = path.read_bytes()
+    before = path.read_bytes() if path.exists() else None
     path.write_bytes(content)
     try:
         with pytest.raises(AtelierError) as caught:
             load_all(source)
     finally:
-        path.write_bytes(before)
+        path.unlink() if before is None else path.write_bytes(before)
     assert Path(file).parent.name in str(caught.value) and said in str(caught.value)
 
 
