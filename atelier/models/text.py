@@ -64,9 +64,3 @@ class TextStack:
         # A private length, or the tokenizer warns about what is being asked.
         total = len(tokenizer(text, truncation=False, verbose=False, add_special_tokens=False).input_ids)
         return min(total, LENGTH - 2), max(0, total - (LENGTH - 2))
-
-    def to(self, device: torch.device | str) -> TextStack:
-        """Move the encoders."""
-        for encoder in self.encoders.values():
-            encoder.to(device)
-        return self
