@@ -10,9 +10,10 @@ import torch
 from kit.device import chosen_device
 from kit.training import WIDTH, scheduler_config, tiny_unet
 
+from atelier.errors import AtelierError
 from atelier.models.text import TextBatch
 from atelier.progress import Progress
-from atelier.sampling import SAMPLERS, SamplingOptions, sample
+from atelier.sampling import MAX_SIDE, MAX_STEPS, SAMPLERS, SamplingOptions, sample
 
 pytestmark = pytest.mark.gpu
 
@@ -56,3 +57,16 @@ def test_every_step_is_told(sampler: str) -> None:
     sample(tiny_unet(), scheduler_config(), texts, texts, [1], SamplingOptions(64, 64, STEPS, 1.0, sampler), Progress(),
            told.append)
     assert told == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("given", "said"), [
+    ({"width": 56}, "width is 56"), ({"height": 68}, "height is 68"), ({"width": MAX_SIDE + 8}, f"is {MAX_SIDE + 8}"),
+    ({"steps": 0}, "steps is 0"), ({"steps": MAX_STEPS + 1}, f"steps is {MAX_STEPS + 1}"),
+    ({"cfg": float("nan")}, "cfg is nan"), ({"cfg": float("inf")}, "cfg is inf"),
+    ({"sampler": "euler_b"}, "no sampler 'euler_b'.*euler_ancestral"),
+])
+def test_an_option_out_of_range_is_named(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(AtelierError, match=said):
+        SamplingOptions(**given)
+    SamplingOptions(64, MAX_SIDE, 1, -1.0)
+    SamplingOptions(MAX_SIDE, 64, MAX_STEPS, 0.0)

@@ -74,6 +74,8 @@ def test_not_a_model(tmp_path: Path, place: Path) -> None:
     for name in ("double_blocks.0.img_attn.proj.weight", "model.diffusion_model.joint_blocks.0.x_block.attn.qkv"):
         save_file({name: torch.zeros(2, 2)}, tmp_path / "transformer.safetensors")
         assert_fails(tmp_path / "transformer.safetensors", place, "looks like a transformer model such as Flux or SD3")
+    save_file({"some.weight": torch.zeros(2, 2)}, tmp_path / "other.safetensors")
+    assert_fails(tmp_path / "other.safetensors", place, r"it has no UNet\. Choose")
     assert_fails(tmp_path / "absent.safetensors", place, "cannot be read")
     (tmp_path / "empty").mkdir()
     assert_fails(tmp_path / "empty", place, "not a diffusers folder")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from atelier.models.families import FAMILIES
 from atelier.models.handle import DiffusersModel
 from atelier.models.load import load_unet, load_vae
 from atelier.models.open import open_model
+from atelier.progress import Progress
 
 
 def folder_of(source: Path, name: str = "folder") -> Path:
@@ -151,3 +153,23 @@ def test_changed_weights_in_a_folder_of_pickles_change_the_fingerprint(tmp_path:
     state = torch.load(file)
     torch.save({**state, "conv_in.bias": state["conv_in.bias"] + 1}, file)
     assert open_model(folder).fingerprint != before
+
+
+def test_a_path_that_does_not_exist_and_a_prediction_that_is_none_are_named(tmp_path: Path) -> None:
+    with pytest.raises(AtelierError, match=r"absent\.safetensors does not exist"):
+        open_model(tmp_path / "absent.safetensors")
+    path = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+    with pytest.raises(AtelierError, match=r"prediction_type is 'eps'.*auto, epsilon or v_prediction"):
+        open_model(path, prediction_type="eps")
+
+
+def test_a_file_cut_short_while_it_is_read_is_no_model(tmp_path: Path) -> None:
+    """Its fingerprint would be one of half a file, and stay known as that of the whole."""
+    path = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+
+    class Cuts(Progress):
+        def phase(self, name: str, total: int) -> None:
+            os.truncate(path, path.stat().st_size - 1000)
+
+    with pytest.raises(AtelierError, match=r"model\.safetensors became shorter while it was read"):
+        open_model(path, progress=Cuts())

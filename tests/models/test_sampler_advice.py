@@ -95,6 +95,17 @@ def test_the_configuration_beside_a_checkpoint_says_what_it_predicts(line: str, 
     assert ("model.v2.yaml" in found.text()) == ("param" in line)
 
 
+@pytest.mark.parametrize(("content", "predicted"), [
+    (b"parameterization: v\n# \xff", "epsilon"), (b"parameterization: v\n" + b"#" * 2**20, "epsilon"),
+    (b"parameterization: v\n" + b"#" * (2**20 - 20), "v_prediction"),
+], ids=["not UTF-8", "too large", "as large as allowed"])
+def test_a_configuration_that_cannot_be_read_is_passed_by(content: bytes, predicted: str, tmp_path: Path) -> None:
+    """It is a hint of some other program's; the model beside it can be used all the same."""
+    path = write_sd1(tmp_path / "model.safetensors", shape="tiny")
+    (tmp_path / "model.yaml").write_bytes(content)
+    assert inspect(path).prediction_type == predicted
+
+
 @pytest.mark.host
 def test_the_host_knows_every_sampler_and_scheduler_by_that_name(pack: ModuleType) -> None:
     from comfy.samplers import KSampler  # pyright: ignore[reportMissingImports]
