@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
+import importlib.metadata
 import json
 import sys
 import threading
@@ -92,7 +93,10 @@ def test_waits_as_long_as_the_server_says() -> None:
     soon = email.utils.format_datetime(datetime.now(timezone.utc) + timedelta(seconds=55), usegmt=True)
     assert wait(retry_after="2.5") == 2.5 and wait(retry_after_ms="250") == 0.25
     assert 10 < (wait(retry_after=soon) or 0) <= 55
+    nowhere = soon.replace("GMT", "-0000")  # a date of no zone is one of UTC
+    assert 10 < (wait(retry_after=nowhere) or 0) <= 55
     assert wait(retry_after="Mon, 01 Jan 2001 00:00:00 GMT") == 0.0
+    assert wait(retry_after="60") == 60
     assert wait() == wait(retry_after="soon") == 0.7
     assert wait(retry_after="61") is None
 
@@ -118,11 +122,20 @@ def test_exhausted_quota_is_not_retried(fake: FakeLlm, status: int, error: dict[
 
 @pytest.mark.parametrize(("status", "advice"), [
     (401, "wants a key"), (403, "wants a key"), (404, "model's name"), (307, "redirect"), (418, "settings")])
-def test_refusals_are_explained_and_not_repeated(fake: FakeLlm, status: int, advice: str) -> None:
-    fake.say(status=status, error={"error": {"message": "no such thing"}}, headers={"Location": "/elsewhere"})
-    with pytest.raises(AtelierError, match=rf"answered {status}.*{advice}"):
+@pytest.mark.parametrize("listed", [False, True], ids=["", "in a list"])
+def test_refusals_are_explained_and_not_repeated(fake: FakeLlm, status: int, advice: str, listed: bool) -> None:
+    """Gemini sends its errors in a list."""
+    error = {"error": {"message": "no such thing"}}
+    fake.say(status=status, error=[error] if listed else error, headers={"Location": "/elsewhere"})
+    with pytest.raises(AtelierError, match=rf"answered {status}: no such thing\. .*{advice}"):
         client(fake).ask(HELLO, 0)
     assert len(fake.requests) == 1
+
+
+def test_a_model_that_the_server_does_not_have_is_to_be_pulled(fake: FakeLlm) -> None:
+    fake.say(status=404, error={"error": {"message": "model 'fake-model' not found"}})
+    with pytest.raises(AtelierError, match=r"'fake-model' not found\. Check the model's name \(with Ollama: `ollama pu"):
+        client(fake).ask(HELLO, 0)
 
 
 def test_a_key_that_may_not_go_there_stops_the_question(fake: FakeLlm, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +293,22 @@ def test_a_package_that_cannot_be_imported_is_named(tmp_path: Path, monkeypatch:
             ChatClient(llm=LanguageModel(base_url="http://127.0.0.1:9/v1", model="m")).ask(HELLO, 0)
 
 
+def test_a_package_that_is_not_there_is_named_with_the_way_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "openai", None)  # importing it ends as if it were not there
+    with pytest.raises(AtelierError, match="Writing prompts with a language model needs.*openai"):
+        ChatClient(llm=LanguageModel(base_url="http://127.0.0.1:9/v1", model="m")).ask(HELLO, 0)
+
+
+def test_a_broken_package_whose_version_nobody_knows_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", unknown)
+    monkeypatch.setitem(sys.modules, "openai", SimpleNamespace())
+    with pytest.raises(AtelierError, match="'openai' is there in version unknown; a language model needs"):
+        ChatClient(llm=LanguageModel(base_url="http://127.0.0.1:9/v1", model="m")).ask(HELLO, 0)
+
+
 def test_the_oldest_version_is_the_one_that_is_installed_by_default() -> None:
     lines = (Path(__file__).parents[2] / "requirements.txt").read_text(encoding="utf-8").splitlines()
     assert f"openai>={LEAST_VERSION}" in lines
@@ -328,7 +357,7 @@ def test_works_inside_a_running_event_loop(fake: FakeLlm) -> None:
 
 
 @pytest.mark.parametrize("body", [
-    b"", b"<html>hello</html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": 3}]}',
+    b"", b"<html>hello</html>", b"[]", b'{"choices": []}', b'{"choices": [{"message": 3}]}', b'{"choices": [{}]}',
     b'{"choices": [{"message": {"content": {"a": 1}}}]}', b"\xff\xfe", b"[" * 100_000])
 def test_a_body_that_is_no_completion(fake: FakeLlm, body: bytes) -> None:
     fake.say(error=body)

@@ -184,3 +184,13 @@ def test_a_placeholder_for_a_local_server_masks_no_words(placeholder: str) -> No
 def test_a_file_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
     store = keys(tmp_path, f'\ufeff[MINE]\nkey = "{SECRET}"\nbase_urls = ["https://x.example"]\n')
     assert store.get("MINE", "https://x.example").secret == SECRET
+
+
+def test_a_file_that_the_disk_does_not_give_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(path: Path, **_: object) -> str:
+        raise PermissionError(13, "Permission denied")
+
+    store = keys(tmp_path, f'[MINE]\nkey = "{SECRET}"\nbase_urls = ["https://x.example"]\n')
+    monkeypatch.setattr(Path, "read_text", refused)
+    with pytest.raises(AtelierError, match=r"credentials\.toml cannot be read: Permission denied\. Make it your own"):
+        store.get("MINE", "https://x.example")

@@ -195,6 +195,8 @@ def test_the_offline_writer_uses_idea_fields_style_and_the_models_negative() -> 
 def test_titles() -> None:
     assert offline.title_of("a cat wearing neon-glasses, at night") == "A Cat wearing Neon-glasses at Night"
     assert offline.title_of("the fisherman's son and the sea, long ago") == "The Fisherman's Son and the Sea"
+    assert offline.title_of("a cat on the roof of the house") == "A Cat on the Roof"
+    assert offline.title_of("of the") == "Of"
     assert offline.title_of("!!!") == "Untitled"
 
 

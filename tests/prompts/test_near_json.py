@@ -53,6 +53,12 @@ def test_null_is_no_text(word: str) -> None:
         read_answer(QUESTION, text.replace('"Cat"', word))
 
 
+@pytest.mark.parametrize("keys", [("positive", "positive_prompt"), ("Positive", "positive")])
+def test_a_key_that_is_spelt_as_asked_for_counts_before_one_that_is_alike(keys: tuple[str, str]) -> None:
+    values = {key: "a cat" if key == "positive" else "a dog" for key in keys}
+    assert read_answer(QUESTION, json.dumps({**values, "negative": "", "title": "Cat"}))["positive"] == "a cat"
+
+
 def test_quotes_inside_a_text_belong_to_it() -> None:
     text = '{"positive": "a "neon" cat", "negative": "", "title": "The "Cat""}'
     assert read_answer(QUESTION, text) == {"positive": 'a "neon" cat', "negative": "", "title": 'The "Cat"'}

@@ -13,8 +13,10 @@ from kit.fake_vision import number_in, numbered_picture, pictures_in
 from atelier.errors import AtelierError
 from atelier.progress import Progress
 from atelier.prompts.client import ChatClient
+from atelier.prompts.concessions import MOST_CHANGES, Change, concession
 from atelier.prompts.endpoints import LanguageModel
 from atelier.prompts.examples import ExampleLibrary
+from atelier.prompts.problem import Problem
 from atelier.prompts.request import PromptRequest, WrittenPrompt
 from atelier.prompts.write import write
 
@@ -112,6 +114,45 @@ def test_a_server_that_refuses_both_names_of_the_limit_gets_none(fake: FakeLlm) 
         ["max_tokens"], ["max_completion_tokens"], []]
 
 
+def test_rules_without_a_question_become_the_question(fake: FakeLlm) -> None:
+    """Of a request that has nothing but them, or that goes on from an answer."""
+    fake.refuses = lambda body: refusal("no system role") if body["messages"][0]["role"] == "system" else None
+    for others in ([], [{"role": "assistant", "content": "yes?"}, {"role": "user", "content": "hello"}]):
+        fake.requests.clear()
+        assert client(fake).ask([{"role": "system", "content": "Be brief."}, *others], 0).text
+        assert fake.requests[-1].body["messages"] == [{"role": "user", "content": "Be brief."}, *others]
+
+
+def test_a_refused_role_is_told_where_there_are_no_rules_to_move(fake: FakeLlm) -> None:
+    fake.refuses = lambda body: refusal("unexpected role")
+    with pytest.raises(AtelierError, match=r"answered 400: unexpected role\. "):
+        client(fake).ask(HELLO, 0)
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize(("parameter", "asked"), [("messages[0].content", 1), ("model", 1), ("text.format", 3)])
+def test_the_format_stays_where_the_server_minds_something_else(fake: FakeLlm, parameter: str, asked: int) -> None:
+    """Step by step to none where nothing else is named."""
+    fake.refuses = lambda body: refusal("cannot do that", param=parameter) if "response_format" in body else None
+    chat = client(fake)
+    wanted = {"type": "json_schema", "json_schema": {"name": "prompt", "schema": {}}}
+    if asked == 1:
+        with pytest.raises(AtelierError, match="cannot do that"):
+            chat.ask(HELLO, 0, wanted)
+    else:
+        assert chat.ask(HELLO, 0, wanted).text
+    assert len(fake.requests) == asked
+
+
+def test_a_server_that_minds_everything_is_not_given_in_to_without_end() -> None:
+    problem = Problem(status=400, text="no system role", shown="no system role", parameter="")
+    sent = {"messages": [{"role": "system", "content": "Be brief."}, *HELLO]}
+    made = [Change("parameter", "", dict)] * MOST_CHANGES
+    assert concession(problem, sent, made) is None
+    change = concession(problem, sent, made[1:])
+    assert change is not None and change.what == "system text in the first message"
+
+
 # Where the answer is ------------------------------------------------------------------------------------------------
 
 @pytest.mark.parametrize("message", [
@@ -144,11 +185,26 @@ def test_a_stream_that_nobody_asked_for_is_joined(fake: FakeLlm, name: str) -> N
     assert len(fake.requests) == 1
 
 
+def test_a_tool_call_in_a_stream_is_joined(fake: FakeLlm) -> None:
+    """The first call counts, whichever's pieces come first; some servers number none."""
+    text, other = json.dumps(GOOD), json.dumps({**GOOD, "title": "Other"})
+    for numbers in ({"index": 0}, {"index": None}, {}):
+        pieces = [{"tool_calls": [{"index": 1, "function": {"arguments": other}}]},
+                  {"tool_calls": [{**numbers, "function": {"name": "prompt", "arguments": None}}]},
+                  *({"tool_calls": [{**numbers, "function": {"arguments": text[i:i + 9]}}]}
+                    for i in range(0, len(text), 9))]
+        fake.forget().say(error=streamed(pieces, finish="tool_calls"))
+        assert good(write(REQUEST, client(fake))) and len(fake.requests) == 1
+
+
 def test_a_stream_keeps_its_end_and_its_errors(fake: FakeLlm) -> None:
     fake.say(error=streamed([{"content": "half"}], finish="length"))
     assert client(fake).ask(HELLO, 0).cut
     fake.say(error=b'data: {"error": {"message": "no credits", "code": 402}}\n\n')
     with pytest.raises(AtelierError, match="quota is used up"):
+        client(fake).ask(HELLO, 0)
+    fake.say(error=b'data: {"choices": [{"error": {"message": "no credits left", "code": 402}}]}\n\n')
+    with pytest.raises(AtelierError, match=r"answered 402: no credits left\. "):
         client(fake).ask(HELLO, 0)
     fake.say(error=b"data: [DONE]\n\n")
     with pytest.raises(AtelierError, match="no chat completion"):
@@ -251,6 +307,7 @@ def test_an_address_without_v1_is_told_with_it(fake: FakeLlm, status: int) -> No
     ("https://secure.example/v1/chat/completions", r"redirects to \(https://secure.example/v1\);"),
     ("/openai/v1/chat/completions", r"redirects to \(http://127.0.0.1:\d+/openai/v1\);"),
     ("https://example.org/login?next=1", "redirects to; redirects"), ("", "redirects to; redirects"),
+    ("https://user@example.org/v1/chat/completions", "redirects to; redirects"),
 ])
 def test_a_redirect_names_the_address_to_type(fake: FakeLlm, location: str, advice: str) -> None:
     fake.say(status=301, error=b"Moved", headers={"Location": location})

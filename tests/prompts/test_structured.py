@@ -140,6 +140,24 @@ def test_fields_are_joined_in_order_and_fixed_ones_kept(fake: FakeLlm) -> None:
     assert "neon rim light" in fake.requests[0].body["messages"][-1]["content"]
 
 
+def test_fields_that_are_all_empty_are_asked_for_again(fake: FakeLlm) -> None:
+    empty = json.dumps({**dict.fromkeys(PromptFields.names(), ""), "negative": "blurry", "title": "Cat"})
+    request = PromptRequest(idea="a cat", prompt_style=PromptStyle.FIELDS)
+    assert "subject words" in write(request, client(fake.say(empty))).positive
+    assert "every field is empty" in fake.requests[1].body["messages"][-1]["content"]
+    fake.forget().say(empty)
+    fixed = PromptRequest(idea="a cat", prompt_style=PromptStyle.FIELDS, fields=PromptFields(lighting="neon"))
+    assert write(fixed, client(fake)).positive == "neon" and len(fake.requests) == 1
+
+
+def test_a_budget_is_said_to_the_model_and_none_is_not(fake: FakeLlm) -> None:
+    for budget in (60, 0):
+        write(PromptRequest(idea="a cat", budget=budget), client(fake))
+    limited, free = (request.body["messages"][0]["content"] for request in fake.requests)
+    assert " Stay below 60 tokens, about 40 words, in each. Keep to" in limited
+    assert "Stay below" not in free and "picture. Keep to" in free
+
+
 def test_examples_style_and_idea_reach_the_model(fake: FakeLlm) -> None:
     examples = ExampleLibrary().get("photoreal-sd15")
     write(PromptRequest(idea="a lighthouse", style="film noir", examples=examples), client(fake))
@@ -308,6 +326,13 @@ def test_repeats_are_asked_for_again(fake: FakeLlm) -> None:
     found = written_prompts(ArtRequest(3, ("animal",)), client(fake))
     assert {p.subject for p in found.prompts} == {"snow leopard", "hummingbird", "otter"}
     assert "snow leopard, hummingbird" in fake.requests[2].body["messages"][-1]["content"]
+
+
+@pytest.mark.parametrize("bad", ["{}", "[]", '"a cat"', '["a cat"]', '[{"subject": "a cat"}, 7]'])
+def test_art_prompts_that_are_no_list_of_objects_are_asked_for_again(fake: FakeLlm, bad: str) -> None:
+    fake.say(f'{{"prompts": {bad}}}').say(art(("animal", "otter", "otter floating in kelp, watercolour")))
+    assert [p.subject for p in written_prompts(ArtRequest(1, ("animal",)), client(fake)).prompts] == ["otter"]
+    assert "cannot be used" in fake.requests[1].body["messages"][-1]["content"]
 
 
 def test_a_model_that_repeats_itself_is_an_error_or_filled_offline(fake: FakeLlm) -> None:

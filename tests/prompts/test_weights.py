@@ -106,6 +106,11 @@ def test_reads_beyond_compel(text: str, expected: list[tuple[str, float]]) -> No
     assert fragments(text) == expected
 
 
+def test_a_comma_or_bracket_behind_a_backslash_parts_nothing() -> None:
+    parts = parse(r'(a\, b, c \( d, e).and(1, 2, 3)').parts
+    assert [f.text for part in parts if isinstance(part, Clause) for f in part.fragments] == [r"a\, b", "c ( d", "e"]
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ('("a", "b").blend(1)', "2 prompts and 1 weights"),
     ('("a", "b").and(1, x)', "no number"),
