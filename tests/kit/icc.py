@@ -1,4 +1,4 @@
-"""Colour profiles made by hand: three primaries and a gamma, as ICC.1:2001-04 lays them out."""
+"""Colour profiles made by hand, as ICC.1:2001-04 lays them out: of displays, of grey, and of a printer."""
 
 from __future__ import annotations
 
@@ -28,23 +28,49 @@ def to_d50(primaries: tuple[tuple[float, float], ...]) -> np.ndarray:
 def rgb_profile(primaries: tuple[tuple[float, float], ...], gamma: float = 2.2) -> bytes:
     """A display profile."""
     matrix = to_d50(primaries)
+    curve = _curve(gamma)
+    return _profile(b"mntr", b"RGB ", b"XYZ ", {
+        b"rXYZ": _xyz(matrix[:, 0]), b"gXYZ": _xyz(matrix[:, 1]), b"bXYZ": _xyz(matrix[:, 2]), b"rTRC": curve,
+        b"gTRC": curve, b"bTRC": curve})
 
-    def xyz(values: tuple[float, ...] | np.ndarray) -> bytes:
-        return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(float(value) * 65536)) for value in values)
 
+def grey_profile(gamma: float) -> bytes:
+    """A display without colours."""
+    return _profile(b"mntr", b"GRAY", b"XYZ ", {b"kTRC": _curve(gamma)})
+
+
+def cmyk_profile(cyan: int) -> bytes:
+    """A printer whose cyan is a grey of lightness `cyan` of 255 (CIE L*), whatever inks are beside it but black, which
+    is black; the others leave the paper white."""
+    ramp = bytes(range(256))
+    # Cyan is the first ink and changes last, black the other way round.
+    table = b"".join(bytes((0 if ink & 1 else cyan if ink & 8 else 255, 128, 128)) for ink in range(2**4))
+    matrix = struct.pack(">9i", *(65536 if n % 4 == 0 else 0 for n in range(9)))
+    return _profile(b"prtr", b"CMYK", b"Lab ", {
+        b"A2B0": b"mft1\0\0\0\0" + bytes((4, 3, 2, 0)) + matrix + ramp * 4 + table + ramp * 3})
+
+
+def _curve(gamma: float) -> bytes:
+    return b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
+
+
+def _xyz(values: tuple[float, ...] | np.ndarray) -> bytes:
+    return b"XYZ \0\0\0\0" + b"".join(struct.pack(">i", round(float(value) * 65536)) for value in values)
+
+
+def _profile(kind: bytes, space: bytes, meeting: bytes, own: dict[bytes, bytes]) -> bytes:
+    """A profile from `space` to the space `meeting`, in which profiles meet."""
     name = b"made by hand\0"
     description = b"desc\0\0\0\0" + struct.pack(">I", len(name)) + name + bytes(78)
-    curve = b"curv\0\0\0\0" + struct.pack(">IH", 1, round(gamma * 256))
-    tags = {b"desc": description, b"cprt": b"text\0\0\0\0none\0", b"wtpt": xyz(D50), b"rXYZ": xyz(matrix[:, 0]),
-            b"gXYZ": xyz(matrix[:, 1]), b"bXYZ": xyz(matrix[:, 2]), b"rTRC": curve, b"gTRC": curve, b"bTRC": curve}
+    tags = {b"desc": description, b"cprt": b"text\0\0\0\0none\0", b"wtpt": _xyz(D50), **own}
     place, table, body = 128 + 4 + 12 * len(tags), b"", b""
     for tag, content in tags.items():
         content += bytes(-len(content) % 4)
         table += tag + struct.pack(">II", place + len(body), len(content))
         body += content
     size = place + len(body)
-    head = struct.pack(">I4sI4s4s4s", size, b"test", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
-    head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + xyz(D50)[8:]
+    head = struct.pack(">I4sI4s4s4s", size, b"test", 0x02100000, kind, space, meeting)
+    head += struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp") + bytes(28) + _xyz(D50)[8:]
     return head + bytes(128 - len(head)) + struct.pack(">I", len(tags)) + table + body
 
 

@@ -9,10 +9,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from kit.icc import DISPLAY_P3, SRGB, expected_srgb, rgb_profile
+from kit.icc import DISPLAY_P3, SRGB, cmyk_profile, expected_srgb, grey_profile, rgb_profile
 from PIL import Image, ImageCms
 
-from atelier.pictures import decode
+from atelier.pictures import colour, decode
 from atelier.pictures.decode import UnreadablePicture, read_picture
 from atelier.pictures.rgb import to_rgb
 
@@ -54,6 +54,33 @@ def test_srgb_and_what_says_nothing_leave_every_bit(profile: bytes, tmp_path: Pa
 def test_a_grey_picture_with_a_profile_of_rgb_stays(tmp_path: Path) -> None:
     grey = np.asarray(Image.fromarray(LEVELS).convert("L").convert("RGB"))
     assert np.array_equal(read_picture(saved(tmp_path / "a.png", rgb_profile(DISPLAY_P3), "L")), grey)
+
+
+def test_a_grey_picture_is_converted_by_a_profile_of_grey(tmp_path: Path) -> None:
+    grey = np.asarray(Image.fromarray(LEVELS).convert("L").convert("RGB"))
+    got = read_picture(saved(tmp_path / "a.png", grey_profile(1.0), "L"))
+    assert np.abs(np.asarray(got, float) - expected_srgb(grey.astype(float), SRGB, 1.0)).max() <= 2
+
+
+def test_inks_are_converted_as_their_profile_says(tmp_path: Path) -> None:
+    inks = Image.new("CMYK", (8, 8), (255, 0, 0, 0))
+    inks.save(tmp_path / "a.tiff", icc_profile=cmyk_profile(cyan=128))
+    got = np.asarray(read_picture(tmp_path / "a.tiff"), int)
+    assert np.abs(got - 120).max() <= 2  # sRGB's level for a lightness of 50
+    inks.save(tmp_path / "b.tiff")
+    assert (np.asarray(read_picture(tmp_path / "b.tiff")) == (0, 255, 255)).all()
+
+
+def test_a_pillow_without_littlecms_ignores_profiles_and_says_so(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(colour.features, "check", lambda name: name != "littlecms2")
+    colour._transform.cache_clear()
+    try:
+        got = read_picture(saved(tmp_path / "a.png", rgb_profile(DISPLAY_P3)))
+    finally:
+        colour._transform.cache_clear()
+    assert np.array_equal(got, LEVELS)
+    assert "without LittleCMS: colour profiles of pictures are ignored" in caplog.text
 
 
 def test_a_profile_of_srgbs_primaries_and_another_gamma_counts(tmp_path: Path) -> None:

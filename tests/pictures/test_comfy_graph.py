@@ -150,6 +150,18 @@ def test_a_switch_that_the_run_sets_is_left_out_and_said() -> None:
     has(found, positive="", left_out={"positive": "which input My Conditioning Switch takes is not known"})
 
 
+def test_a_switch_of_schedules_or_latents_that_the_run_sets_hides_nothing_else() -> None:
+    nodes = {"x": node("ImpactSwitch", select=["u", 0], input1=["b", 0]), "u": node("RandomInt", min=1, max=2)}
+    custom = node("SamplerCustom", noise_seed=99, cfg=8, positive=["p", 0], negative=["n", 0], model=["m", 0],
+                  sampler=["d", 0], sigmas=["x", 0], latent_image=["e", 0])
+    schedule = {"d": node("KSamplerSelect", sampler_name="euler"),
+                "b": node("BasicScheduler", model=["m", 0], scheduler="karras", steps=20, denoise=1)}
+    found = read({**graph(), **nodes, **schedule, "s": custom})
+    has(found, positive="a boat", sampler="euler", seed=99, cfg=8.0, model="base", steps=None, scheduler="")
+    latents = {**nodes, "x": node("ImpactSwitch", select=["u", 0], input1=["l", 0]), "l": EMPTY}
+    has(read(graph(latents, latent_image=["x", 0])), positive="a boat", width=512, height=640, left_out={})
+
+
 def test_contexts_and_pipes() -> None:
     nodes = {"c": node("Context (rgthree)", model=["m", 0], positive=["p", 0], negative=["q", 0], seed=["z", 0]),
              "d": node("Context (rgthree)", base_ctx=["c", 0], negative=["n", 0]),

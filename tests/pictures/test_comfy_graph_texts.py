@@ -90,6 +90,13 @@ def test_texts_beyond_all_bounds_are_left_out() -> None:
     deep = {f"t{i}": node("StringConcatenate", string_a=[f"t{i + 1}", 0], string_b="b", delimiter="")
             for i in range(40)}
     assert said(["t0", 0], {**deep, "t40": node("PrimitiveString", value="a")}) == "a" + "b" * 40
+    deep = {f"t{i}": node("StringConcatenate", string_a=[f"t{i + 1}", 0], string_b="b", delimiter="")
+            for i in range(61)} | {"t61": node("PrimitiveString", value="a")}
+    assert [len(said([f"t{i}", 0], deep)) for i in (0, 1, 2)] == [0, 0, 60]
+    for kind, inputs in (("CR Text Replace", {"text": "a", "find1": "a"}),
+                         ("easy promptReplace", {"prompt": "a", "find1": "a"})):
+        assert len(words(kind, **inputs, replace1="b" * 100_000)) == 100_000
+        assert words(kind, **inputs, replace1="b" * 100_001) == ""
     assert words("JoinStringMulti", inputcount=3, string_1="a", string_2="b", string_3="c", delimiter="," * 60000) == ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zlib
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 from kit.pictures import noise_picture
 from PIL import Image, ImageFile, ImageOps
 
+from atelier.limits import Limits
+from atelier.pictures import decode
 from atelier.pictures.decode import (
     MAX_PIXELS,
     UnreadablePicture,
@@ -169,9 +172,38 @@ def test_other_chunks_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-def test_damaged_exif_leaves_the_picture_readable(tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.jpg", noise_picture(40, 24), exif=b"Exif\0\0MM\0*\0\0\0\x08\0\x05\x01\x12")
-    assert read_picture(path).size == (40, 24)
+@pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\0\x05\x01\x12", b"no exif at all", b"MM\0*\0"])
+def test_damaged_exif_leaves_the_picture_readable(exif: bytes, tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.jpg", noise_picture(40, 24), exif=b"Exif\0\0" + exif)
+    assert read_picture(path).size == check_picture(path, path.read_bytes()) == (40, 24)
+
+
+def test_a_damaged_text_that_would_turn_a_picture_is_passed_by(tmp_path: Path) -> None:
+    path = saved(tmp_path / "a.png", noise_picture(40, 24))
+    data = path.read_bytes()
+    path.write_bytes(data[:33] + chunk(b"zTXt", b"Raw profile type exif\0\0not packed") + data[33:])
+    assert read_picture(path).size == check_picture(path, path.read_bytes()) == (40, 24)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(tmp_path / "a.png", noise_picture(40, 24))
+    size = path.stat().st_size // 1024 * 1024
+    os.truncate(path, size)
+    monkeypatch.setattr(decode, "LARGEST", Limits(size=size))
+    assert len(decode.read_file(path)) == size
+    os.truncate(path, size + 1)
+    with pytest.raises(UnreadablePicture, match=rf"a\.png cannot be used: it has more than {size // 1024} kB\."):
+        read_picture(path)
+
+
+@pytest.mark.parametrize(("readable", "said"), [(False, "AVIF file.*pip install -U pillow"), (True, "known format")])
+def test_an_avif_that_this_pillow_cannot_read_names_the_newer_one(
+        readable: bool, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.AVIF"
+    path.write_bytes(b"none of these")
+    monkeypatch.setattr(decode.features, "check", lambda name: readable if name == "avif" else True)
+    with pytest.raises(UnreadablePicture, match=said):
+        read_picture(path)
 
 
 def test_a_fully_transparent_picture_is_refused(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from PIL import ImageFont
 
+from atelier.errors import AtelierError
 from atelier.pictures import fonts
 from atelier.pictures.labels import strip
 
@@ -59,3 +60,10 @@ def test_what_no_font_has_is_said_once(caplog: pytest.LogCaptureFixture) -> None
         fonts.font_for("犬")
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1 and "猫" in said[0] and "Noto Sans CJK" in said[0]
+
+
+def test_a_pillow_that_draws_no_scalable_letters_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fonts.ImageFont, "load_default", lambda size: ImageFont.ImageFont())
+    fonts.load_font.cache_clear()
+    with pytest.raises(AtelierError, match=r"Writing below pictures \(with FreeType\) needs"):
+        fonts.load_font("", 16)

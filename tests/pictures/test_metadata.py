@@ -19,7 +19,7 @@ from atelier.pictures.decode import UnreadablePicture
 from atelier.pictures.metadata.infotext import parse_infotext, read_pairs, take_loras
 from atelier.pictures.metadata.infotext_file import quoted
 from atelier.pictures.metadata.read import find_prompt, pixel_size, read_prompt, user_comment
-from atelier.pictures.metadata.settings import Lora, best_match
+from atelier.pictures.metadata.settings import Lora, best_match, number, whole
 
 
 @pytest.mark.parametrize(("value", "written"), [
@@ -336,6 +336,21 @@ def test_settings_alone_give_way_to_a_prompt() -> None:
     alone = json.dumps({"3": node("KSampler", seed=5, positive=["gone", 0], negative=["gone", 0])})
     has(find_prompt({"prompt": alone}), seed=5, positive="")
     has(find_prompt({"prompt": alone, "Comment": A1111}), **BASE)
+
+
+@pytest.mark.parametrize("ending", ["jpg", "gif"])
+def test_the_comment_of_a_file_without_exif_is_read(ending: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{ending}"
+    Image.new("RGB", (16, 8)).save(path, comment=A1111.encode())
+    has(read_prompt(path), **BASE)
+    assert pixel_size(path) == (16, 8)
+
+
+@pytest.mark.parametrize("value", [10**400, -10**400, "1e999", float("nan"), float("inf"), True, [1], {"a": 1}, "x"])
+def test_a_number_that_no_setting_can_be_is_none(value: Any) -> None:
+    assert number(value) is None
+    assert whole(value) is None or abs(value) == 10**400
+    assert whole(value, 1000) is None
 
 
 def test_a_file_that_is_no_picture(tmp_path: Path) -> None:

@@ -143,6 +143,10 @@ def test_the_trigger_leaves_nothing_behind(caption: str, left: str) -> None:
     assert without_trigger(caption, "ohwx") == left
 
 
+def test_without_a_trigger_a_caption_stays_but_for_its_lines() -> None:
+    assert without_trigger("a dog,,\n  in  snow,", "") == "a dog,, in snow,"
+
+
 @pytest.mark.parametrize(("values", "said"), [
     ({"count": 0}, "count of the prior pictures is 0"), ({"seed": -1}, "seed"), ({"steps": 0}, "steps"),
     ({"cfg": float("nan")}, "cfg"), ({"prompt": "a\0b"}, "prompt of the prior pictures")])

@@ -106,9 +106,9 @@ def test_reads_beyond_compel(text: str, expected: list[tuple[str, float]]) -> No
     assert fragments(text) == expected
 
 
-def test_a_comma_or_bracket_behind_a_backslash_parts_nothing() -> None:
-    parts = parse(r'(a\, b, c \( d, e).and(1, 2, 3)').parts
-    assert [f.text for part in parts if isinstance(part, Clause) for f in part.fragments] == [r"a\, b", "c ( d", "e"]
+def test_a_quote_behind_a_backslash_keeps_no_comma_from_parting_prompts() -> None:
+    parts = parse(r'(5\" tall, "b, c").and(1, 2)').parts
+    assert [f.text for part in parts if isinstance(part, Clause) for f in part.fragments] == ['5" tall', "b, c"]
 
 
 @pytest.mark.parametrize(("text", "message"), [
