@@ -172,9 +172,13 @@ def test_other_chunks_stay(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
-@pytest.mark.parametrize("exif", [b"MM\0*\0\0\0\x08\0\x05\x01\x12", b"no exif at all", b"MM\0*\0"])
-def test_damaged_exif_leaves_the_picture_readable(exif: bytes, tmp_path: Path) -> None:
-    path = saved(tmp_path / "a.jpg", noise_picture(40, 24), exif=b"Exif\0\0" + exif)
+@pytest.mark.parametrize("ending", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("exif", [
+    b"MM\0*\0\0\0\x08\0\x05\x01\x12", b"no exif at all", b"MM\0*\0",
+    b"MM\0*\0\0\0\x08\0\1\x01\x12\0\2\0\0\0\4abc\0", b"MM\0*\0\0\0\x08\0\1\x01\x12\0\x0b\0\0\0\1\x7f\x80\0\0\0\0\0\0",
+], ids=["cut", "other", "short", "turned by abc", "turned by infinity"])
+def test_damaged_exif_leaves_the_picture_readable(exif: bytes, ending: str, tmp_path: Path) -> None:
+    path = saved(tmp_path / f"a.{ending}", noise_picture(40, 24), exif=b"Exif\0\0" + exif)
     assert read_picture(path).size == check_picture(path, path.read_bytes()) == (40, 24)
 
 
