@@ -206,6 +206,12 @@ def test_wrong_use_is_explained(scorer: ClipScorer, pictures: int, texts: Any, m
         scorer.score(random_pictures([(32, 32)] * pictures), texts)
 
 
+@pytest.mark.parametrize("chunk", [0, -1])
+def test_a_chunk_holds_at_least_one_picture(folder: Path, chunk: int) -> None:
+    with pytest.raises(AtelierError, match=f"chunk is {chunk}.*at least 1"):
+        open_scorer(folder, chunk=chunk)
+
+
 # Forms ---------------------------------------------------------------------------------------------------------------
 
 

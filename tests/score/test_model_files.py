@@ -25,6 +25,7 @@ from transformers import CLIPConfig, CLIPModel
 
 from atelier.errors import AtelierError
 from atelier.score.config import config_of
+from atelier.score.digest import model_digest
 from atelier.score.load import open_scorer
 
 
@@ -222,3 +223,31 @@ def test_other_layouts_and_broken_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(AtelierError, match=r"no weights.*CLIP model"):
         open_scorer(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("part", ["text_config", "vision_config", "text_config_dict", "vision_config_dict"])
+def test_a_configuration_with_something_else_than_tables_is_named(folder: Path, tmp_path: Path, part: str) -> None:
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    values = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    (copy / "config.json").write_text(json.dumps({**values, part: [512]}), encoding="utf-8")
+    with pytest.raises(AtelierError, match=rf"config\.json: {part} is \[512\], not a table"):
+        open_scorer(copy)
+
+
+def test_results_tell_models_apart_by_what_is_in_their_files(tmp_path: Path) -> None:
+    file, model = tmp_path / "a.safetensors", tmp_path / "model"
+    file.write_bytes(b"one")
+    alone = model_digest(file)
+    assert model_digest(file.rename(tmp_path / "b.safetensors")) == alone, "a file's name is no part of it"
+    model.mkdir()
+    (model / "model.safetensors").write_bytes(b"one")
+    whole = model_digest(model)
+    (model / "README.md").write_text("any", encoding="utf-8")
+    assert model_digest(model) == whole, "what is no part of the model does not count"
+    (model / "config.json").write_text("{}", encoding="utf-8")
+    assert len({alone, whole, model_digest(model)}) == 3
+
+
+def test_a_model_that_is_gone_is_named(tmp_path: Path) -> None:
+    with pytest.raises(AtelierError, match=r"score model .*gone\.safetensors cannot be read"):
+        model_digest(tmp_path / "gone.safetensors")

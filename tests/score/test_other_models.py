@@ -31,7 +31,7 @@ from atelier.errors import AtelierError
 from atelier.progress import Progress
 from atelier.score.aesthetic import open_head
 from atelier.score.load import open_scorer
-from atelier.score.picture_model import open_picture_model
+from atelier.score.picture_model import PictureModel, open_picture_model
 from atelier.score.scorer import ClipScorer
 from atelier.score.siglip import SQUEEZED
 
@@ -101,6 +101,22 @@ def test_a_siglip_that_gives_no_score_is_refused(siglip: Path, tmp_path: Path, c
         open_scorer(folder)
 
 
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_siglip_takes_no_empty_text(siglip: Path, text: str) -> None:
+    with pytest.raises(AtelierError, match=r"text to score against is empty.*Give the prompt"):
+        open_scorer(siglip).score(random_pictures([(32, 32)]), text)
+
+
+def test_a_siglip_whose_tokenizer_knows_more_than_the_model_is_refused(siglip: Path) -> None:
+    scorer = open_scorer(siglip)
+    last = "zz"  # "z" is token 31, the last of the model's 32
+    assert scorer.tokens(last).used > 0
+    scorer.model.config.text_config.vocab_size = 31
+    assert scorer.tokens("yy").used > 0
+    with pytest.raises(AtelierError, match=r"siglip2-tiny makes token 31, which the model does not know"):
+        scorer.tokens(last)
+
+
 def edit(folder: Path, **values: Any) -> None:
     file = folder / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
@@ -143,6 +159,13 @@ def test_a_file_that_is_no_head_is_refused(tmp_path: Path, state: dict[str, torc
     save_file(state, tmp_path / "x.safetensors")
     with pytest.raises(AtelierError, match=said):
         open_head(tmp_path / "x.safetensors")
+
+
+def test_a_head_that_cannot_be_read_is_named_with_where_to_get_one(tmp_path: Path) -> None:
+    torn = tmp_path / "torn.safetensors"
+    torn.write_bytes(b"\x10\0\0\0\0\0\0\0{\"a\":")
+    with pytest.raises(AtelierError, match=r"torn\.safetensors.*linearMSE\.pth"):
+        open_head(torn)
 
 
 def test_a_head_for_another_clip_is_refused(clip: ClipScorer, tmp_path: Path) -> None:
@@ -195,6 +218,15 @@ def test_a_folder_that_is_no_dino_is_refused(tmp_path: Path, config: Any, said: 
         (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(AtelierError, match=said):
         open_picture_model(tmp_path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), 0.0])
+def test_a_dino_that_computes_no_numbers_is_named(value: float) -> None:
+    model = Dinov2Model(Dinov2Config(image_size=224, patch_size=56, **SMALL)).eval()
+    for tensor in model.parameters():
+        tensor.data.fill_(value)
+    with pytest.raises(AtelierError, match="my dino computed no numbers for a picture"):
+        PictureModel(model, "my dino").encode(random_pictures([(32, 32)]), Progress())
 
 
 def test_a_dino_that_lacks_weights_is_refused(tmp_path: Path) -> None:
