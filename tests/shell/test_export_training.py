@@ -72,6 +72,27 @@ def test_the_shell_trains_an_export(capsys: pytest.CaptureFixture[str], pictures
     assert code == 1 and "another model" in said
 
 
+def test_the_shell_exports_instead_of_training(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    model = write_sd1(tmp_path / "tiny.safetensors", "tiny")
+    write_pictures(tmp_path / "pictures", [(64, 64)])
+    (tmp_path / "fox.toml").write_text("""
+        name = "fox"
+        model = "tiny.safetensors"
+        steps = 3
+        data = { folder = "pictures", resolution = 64 }
+    """, encoding="utf-8")
+    code, out, said = shell(capsys, "train", tmp_path / "fox.toml", "--export", tmp_path / "taken", "--device", "cpu",
+                            "--json")
+    assert code == 0, said
+    assert json.loads(out) == {"folder": str(tmp_path / "taken"), "model": str(model)}
+    read = read_train_file(tmp_path / "taken" / CONFIG)
+    assert (read.name, read.request) == ("fox", read_train_file(tmp_path / "fox.toml").request)
+    code, out, _ = shell(capsys, "train", tmp_path / "fox.toml", "--export", tmp_path / "taken", "--device", "cpu")
+    assert code == 0 and out.startswith(str(tmp_path / "taken-2")) and str(model) in out and CONFIG in out
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "fox.toml", "pictures", "taken", "taken-2", "tiny.safetensors"]
+
+
 def test_every_value_of_a_request_is_written(pictures: TrainingSet, tmp_path: Path) -> None:
     model = open_model(write_sd1(tmp_path / "tiny.safetensors", "tiny"))
     folder = export_training(tmp_path / "fox", "fox", model, pictures, REQUEST, Progress())

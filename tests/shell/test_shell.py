@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -21,6 +22,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from atelier.lora.file import save_lora
+from atelier.shell.main import main
 from atelier.shell.train_file import read_train_file
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -285,6 +287,9 @@ def test_no_verb_writes_over_what_it_reads(capsys, checkpoint: Path, config: Pat
     ("[data]\nfolder = 'nowhere'", "nowhere"), ("steps = 5\nepochs = 2", "epochs and steps"), ("steps = ", "TOML"),
     ('model = "C:\\Users\\me"', "single quotes"), ("[data]\nfolder = \"x\\new\"", "single quotes"),
     ("data = 3", "data"), ("[place]\nlora = 'x'", "lora"), ("preset = 'fast'", "fast"),
+    ("[data]\ntrigger = 'zwx'", "[data] lacks folder"), ("[data]\nfolder = ''", "folder in [data] is ''"),
+    ("[data]\nfolder = '~nobody-of-this-name/x'", "folder in [data] is '~nobody-of-this-name/x', and this system"),
+    ("prediction_type = \"a\\u0000b\"", "bad.toml cannot be used: "),
 ])
 def test_a_wrong_configuration_is_named(capsys, tmp_path: Path, checkpoint: Path, line: str, said: str) -> None:
     head = "" if line.startswith("name") else "name = 'x'\n"
@@ -297,6 +302,24 @@ def test_a_wrong_configuration_is_named(capsys, tmp_path: Path, checkpoint: Path
     code, out, err = shell(capsys, "train", path)
     assert (code, out) == (1, "")
     assert said in err
+
+
+def test_a_reader_that_has_seen_enough_is_no_failure(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
+    """As in `atelier inspect … | head -1`: neither the verb nor Python's flush at the end complains."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w", buffering=1) as stream:
+        monkeypatch.setattr("sys.stdout", stream)
+        assert main(["inspect", str(checkpoint)]) == 0
+        stream.write("what Python has kept\n")
+        stream.flush()
+
+
+def test_what_is_no_stream_of_pythons_own_is_written_to(monkeypatch: pytest.MonkeyPatch, checkpoint: Path) -> None:
+    """A host may put in one that cannot be set to UTF-8."""
+    monkeypatch.setattr("sys.stdout", out := io.StringIO())
+    assert main(["inspect", str(checkpoint)]) == 0
+    assert "tiny model" in out.getvalue()
 
 
 @pytest.mark.slow

@@ -10,6 +10,8 @@ import pytest
 from kit.fake_vision import FakeVision, description, write_numbered
 from kit.shell import shell
 
+from atelier.errors import MissingPackage
+
 KEY = "sk-a-key-of-nobody-0123456789"
 
 
@@ -54,3 +56,17 @@ def test_what_cannot_be_described_is_named(capsys: pytest.CaptureFixture[str], f
     code, out, said = shell(capsys, "caption", tmp_path / "pictures", "--endpoint", fake.base_url, "--model", "fake")
     assert code == 1 and not out and "1 of 2 pictures got no caption: 000.png" in said
     assert pictures[1].with_suffix(".txt").read_text(encoding="utf-8").strip() == description(1)
+
+
+@pytest.mark.parametrize("error", [MissingPackage("transformers", "counting tokens"), ImportError("broken")])
+def test_without_clips_vocabulary_captions_are_made_all_the_same(
+        capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, fake: FakeVision, tmp_path: Path,
+        error: Exception) -> None:
+    def absent() -> None:
+        raise error
+
+    monkeypatch.setattr("atelier.models.tokenizer.load_tokenizer", absent)
+    pictures = write_numbered(tmp_path / "pictures", 1)
+    code, _, said = shell(capsys, "caption", tmp_path / "pictures", "--endpoint", fake.base_url, "--model", "fake")
+    assert code == 0, said
+    assert pictures[0].with_suffix(".txt").read_text(encoding="utf-8").strip() == description(0)

@@ -96,3 +96,24 @@ def test_score_names_a_text_in_another_encoding(capsys, tmp_path: Path) -> None:
     code, _, err = shell(capsys, "score", tmp_path, "--model", tmp_path / "any")
     assert code == 1
     assert "p0.txt is not UTF-8" in err
+
+
+def test_pictures_that_are_not_there_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("no picture", encoding="utf-8")
+    for given, says in ((("empty", "gone.png"), f"{tmp_path / 'gone.png'} does not exist"),
+                        (("empty", "notes"), f"no pictures in {tmp_path / 'empty'}, {tmp_path / 'notes'}.")):
+        code, out, err = shell(capsys, "grid", *(tmp_path / name for name in given), "--block", 1, "--out",
+                               tmp_path / "grid.png")
+        assert (code, out) == (1, "") and says in err
+    assert not (tmp_path / "grid.png").exists()
+
+
+def test_all_pictures_that_cannot_be_read_are_named(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_pictures(tmp_path / "pictures", [(40, 40)] * 4, captions=False)
+    for name in ("p1.png", "p3.png"):
+        (tmp_path / "pictures" / name).write_bytes(b"damaged")
+    code, out, err = shell(capsys, "grid", tmp_path / "pictures", "--block", 1, "--out", tmp_path / "grid.png")
+    assert (code, out) == (1, "") and "2 pictures cannot be read: p1.png (" in err and "; p3.png (" in err
+    assert "p0.png" not in err and not (tmp_path / "grid.png").exists()

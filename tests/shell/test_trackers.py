@@ -11,6 +11,8 @@ from kit.checkpoints import write_sd1
 from kit.pictures import write_pictures
 from kit.shell import shell
 
+from atelier.shell.trackers import JsonLines
+
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
@@ -47,3 +49,19 @@ def test_a_missing_package_is_named_before_anything_is_trained(
     assert code == 1
     assert "pip install wandb" in said
     assert not (config.parent / "runs").exists()
+
+
+def test_a_tracker_that_cannot_start_is_named_before_anything_is_trained(capsys: pytest.CaptureFixture[str],
+                                                                         config: Path) -> None:
+    (config.parent / "logs").write_text("a file where the folder should be", encoding="utf-8")
+    code, _, said = shell(capsys, "train", config, "--device", "cpu", "--log", "jsonl")
+    assert code == 1
+    assert "The tracker jsonl could not be started (" in said and "leave out --log" in said
+    assert not (config.parent / "runs").exists()
+
+
+def test_accelerate_is_told_the_file_that_is_written(tmp_path: Path) -> None:
+    tracker = JsonLines("animals/fox", tmp_path)
+    tracker.start()
+    tracker.log({"loss": 0.5}, step=3)
+    assert json.loads(tracker.tracker.read_text(encoding="utf-8")) == {"step": 3, "loss": 0.5}
