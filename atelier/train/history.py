@@ -49,13 +49,9 @@ class History:
             if step in shown:
                 _preview(progress, pictures[step])
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
-        return asdict(self)
-
     @staticmethod
     def from_dict(values: Mapping[str, Any]) -> History:
-        """The inverse of `as_dict`."""
+        """The inverse of `dataclasses.asdict`, by way of JSON."""
         return History(list(values["losses"]), [(int(s), float(v)) for s, v in values["validation"]],
                        [(int(s), float(v)) for s, v in values["epochs"]],
                        [(int(s), float(v)) for s, v in values.get("judged", [])])  # older runs have none

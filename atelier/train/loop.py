@@ -264,12 +264,11 @@ class Loop:
     def _end_epoch(self) -> None:
         self._read()
         state = self.state
-        if state.epoch_losses:
-            mean = sum(state.epoch_losses) / len(state.epoch_losses)
-            state.history.epochs.append((state.step, mean))
-            state.epoch_losses = []
-            if self.trainer.request.validation.monitor == "epoch":
-                self._judge(mean)
+        mean = sum(state.epoch_losses) / len(state.epoch_losses)
+        state.history.epochs.append((state.step, mean))
+        state.epoch_losses = []
+        if self.trainer.request.validation.monitor == "epoch":
+            self._judge(mean)
 
     def _judged_by(self, score: RoundScore) -> float:
         """What early stopping is to make small."""
