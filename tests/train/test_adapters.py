@@ -13,6 +13,7 @@ from atelier.errors import AtelierError
 from atelier.lora.merge import merge_into
 from atelier.lora.weights import select
 from atelier.train.adapters import Adapters, put_adapters
+from atelier.train.blocks import layers_of
 from atelier.train.request.lora import TARGETS, LoraConfig
 from atelier.train.trainer import Trainer
 
@@ -164,3 +165,24 @@ def test_rank_dropout_leaves_out_whole_ranks_for_each_picture_in_training_alone(
         assert torch.equal(flat, flat[..., :1].expand_as(flat)) or torch.allclose(flat, flat[..., :1].expand_as(flat))
         assert {round(value, 3) for value in flat[..., 0].flatten().tolist()} == {0.0, 2.0}
         assert not torch.equal(flat[0], flat[1])
+
+
+class Block(torch.nn.Module):
+    """Of layers by their roles, as diffusion networks name them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for name in ("attn1", "attn2", "cross_attn", "ff"):
+            setattr(self, name, torch.nn.ModuleDict({"to_q": torch.nn.Linear(2, 2)}))
+        self.modulation, self.conv = torch.nn.Linear(2, 2), torch.nn.Conv2d(2, 2, 1)
+
+
+@pytest.mark.parametrize(("targets", "found"), [
+    ("attention", ["attn1", "attn2", "cross_attn"]), ("cross_attention", ["attn2", "cross_attn"]),
+    ("attention_ff", ["attn1", "attn2", "cross_attn", "ff"]),
+    ("attention_ff_conv", ["attn1", "attn2", "cross_attn", "ff", "conv"]),
+    ("all_linear", ["attn1", "attn2", "cross_attn", "ff", "modulation"])])
+def test_targets_mean_the_layers_of_a_block_by_their_role(targets: str, found: list[str]) -> None:
+    network = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([Block()]), "head": torch.nn.Linear(2, 2)})
+    paths = layers_of(network, targets)
+    assert [path.removeprefix("blocks.0.").removesuffix(".to_q") for path in paths] == found

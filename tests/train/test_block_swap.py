@@ -168,3 +168,20 @@ def test_blocks_are_chosen_evenly() -> None:
     assert spread(paths, 3) == ("1", "4", "7")
     assert spread(paths, 100) == tuple(paths)
     assert spread(paths, 0) == ()
+
+
+class Doubling(nn.Module):
+    """Changes its own input, in a way that autograd's own checks do not see."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x.mul_(2)
+        return x * x
+
+
+def test_a_block_that_changes_its_input_is_refused_where_it_would_be_computed_again() -> None:
+    block = Doubling()
+    checkpoint_blocks({"0": block})
+    with torch.no_grad():
+        assert block(torch.ones(2)).tolist() == [4, 4], "without gradients nothing is computed again"
+    with pytest.raises(AtelierError, match=r"changes its own input.*Set gradient checkpointing to"):
+        block(torch.ones(2, requires_grad=True) * 1)

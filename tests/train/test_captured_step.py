@@ -245,3 +245,18 @@ def test_memory_that_runs_out_takes_the_graphs_first(tmp_path: Path) -> None:
     assert loop.state.history.losses == reference.state.history.losses
     assert not saved
     assert loop.trainer.captured.notes == ["Training goes on without CUDA graphs: memory ran out at step 9."]
+
+
+def test_a_shape_that_overflowed_while_it_was_recorded_is_recorded_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """float16 overflows in its first steps, until the loss scale is found."""
+    results, asked_for = captured_step._CapturedPass.results, []
+
+    def overflowing(of: Any) -> Tensor:
+        asked_for.append(of)
+        return results(of) * (float("inf") if len(asked_for) == 1 else 1)
+
+    monkeypatch.setattr(captured_step._CapturedPass, "results", overflowing)
+    trainer = trainer_of(MemorySet.of(4), asked(), graphs=graphs())
+    assert steps(trainer) == plain_losses()
+    assert trainer.captured.shapes == 1 and not trainer.captured.notes
+    assert asked_for[1] is not asked_for[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
@@ -15,6 +16,7 @@ from kit.training import MemorySet
 from kit.training_loop import request, train_steps
 from torch._dynamo.exc import TorchDynamoException
 
+from atelier.train.compiled_unet import CompiledUNet
 from atelier.train.trainer import Trainer
 
 if TYPE_CHECKING:
@@ -108,3 +110,12 @@ def test_a_kind_that_is_compiled_in_pieces_is_said(kind: str, broken: bool) -> N
     torch._dynamo.reset()
     assert (found.graph_count > 1) == broken
     assert any("in pieces" in note for note in made.notes) == broken
+
+
+def test_failures_of_older_compilers_are_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Releases before 2.7 have no error of the code generator's own."""
+    compiled = CompiledUNet(torch.nn.Linear(2, 2), wanted=True)
+    assert len(compiled.errors()) == 2
+    monkeypatch.setitem(sys.modules, "torch._inductor.exc", None)
+    assert compiled.errors() == (TorchDynamoException,)
+    assert CompiledUNet(torch.nn.Linear(2, 2), wanted=False).errors() == ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from safetensors import safe_open
 from atelier.dataset.types import Resolution, Sample, TrainingSet
 from atelier.train import diffusers_trainable
 from atelier.train.fitting_batch import MOST, SHARE, fitting_batch, with_fitting_batch
-from atelier.train.memory_plan import plan_memory
+from atelier.train.memory_plan import MemoryPlan, plan_memory
 from atelier.train.processes import Processes
 from atelier.train.request.device import DeviceConfig
 from atelier.train.request.lora import LoraConfig
@@ -87,6 +88,24 @@ def test_one_picture_more_would_not_fit(gigabytes: int) -> None:
     assert 2 <= batch < MOST and len(asked) <= 5
     needs = [plan_memory(count_sd1(size), PLAIN, None).need or 0 for size in (batch, batch + 1)]
     assert needs[0] <= room < needs[1]
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_one_picture_needs_no_counting(most: int) -> None:
+    assert fitting_batch(lambda batch: pytest.fail("it was counted"), PLAIN, 10**12, most) == 1
+
+
+@pytest.mark.parametrize(("needs", "batch"), [
+    ([10, 20, 45, 80, 95, 105], 5), ([10, 20, 45, 80, 100, 105], 5), ([10, 20, 60, 101, 140, 180], 3),
+    ([10, 20, 101, 130, 160, 190], 2), ([60, 101, 150, 200, 250, 300], 1)])
+def test_a_step_that_grows_faster_than_its_pictures_still_fits(monkeypatch: pytest.MonkeyPatch, needs: list[int],
+                                                               batch: int) -> None:
+    """The first guess, in proportion to the pictures, is then too large."""
+    def plan(size: int, config: DeviceConfig, room: int) -> MemoryPlan:
+        return MemoryPlan(checkpointing=False, swapped=(), blocks=4, need=needs[size - 1], free=room)
+
+    monkeypatch.setattr("atelier.train.fitting_batch.plan_memory", plan)
+    assert fitting_batch(cast(Any, int), PLAIN, card_for(100), len(needs)) == batch
 
 
 class Two(Processes):

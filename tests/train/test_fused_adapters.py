@@ -86,3 +86,13 @@ def test_a_division_that_changes_something_stays() -> None:
         expected = block(*inputs)
         drop_divisions(unet)
         assert torch.equal(block(*inputs), expected)
+
+
+def test_a_division_that_is_dropped_is_still_by_the_number_one() -> None:
+    unet = tiny_unet()
+    block = next(module for name, module in unet.named_modules() if name.endswith("resnets.0"))
+    drop_divisions(unet)
+    drop_divisions(unet)  # as after another arrangement
+    one, x = block.output_scale_factor, torch.ones(2)
+    assert x / one is x
+    assert one == 1 and one != 2 and float(one) == 1.0 and repr(one) == "1.0" and {1.0: "found"}[one] == "found"

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 from kit.checkpoints import write_sd1
-from kit.training import MemorySet
+from kit.loras import layers, random_lora
+from kit.training import MemorySet, tiny_unet
 from kit.training_loop import loop_in, request
 from safetensors.torch import load_file
 
+from atelier.lora.file import save_lora
 from atelier.models.handle import DiffusersModel
 from atelier.models.noise_schedule import NoiseSchedule
 from atelier.models.open import open_model
@@ -240,3 +242,11 @@ def test_samples_count_where_they_decide_which_weights_are_the_best(model: Diffu
     assert len({one, *others}) == 1 + len(others)
     assert one == name(monitor=monitor, sample_every=3, score_model="elsewhere/clip.safetensors")
     assert name() == name("another digest", sample_prompt="a dog"), "a loss decides"
+
+
+def test_what_training_starts_from_is_another_run_by_its_content(model: DiffusersModel, tmp_path: Path) -> None:
+    of = layers("unet", tiny_unet())
+    paths = [save_lora(tmp_path / f"{name}.safetensors", random_lora(of, seed=seed))
+             for name, seed in (("one", 0), ("copy", 0), ("other", 1))]
+    none, one, copy, other = (identity(model, request(BASE, init_lora=str(path or ""))) for path in (None, *paths))
+    assert one == copy and len({none, one, other}) == 3

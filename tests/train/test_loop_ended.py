@@ -18,6 +18,7 @@ from atelier.lora.file import load_lora
 from atelier.progress import Interrupted, Progress
 from atelier.train.loop import Loop
 from atelier.train.loss_scale import LossScale
+from atelier.train.processes import OtherProcessFailed
 from atelier.train.run_folder import RoundScore, RunFolder
 from atelier.train.trainer import StepResult, Trainer
 
@@ -213,6 +214,42 @@ def test_running_out_of_memory_in_a_validation_keeps_the_work(tmp_path: Path) ->
 
     loop.trainer.validate = full
     with pytest.raises(AtelierError, match=r"validating after step 2.*batch size"):
+        loop.run()
+    reference = loop_in(tmp_path / "other", request(dict(rank=4), QUIET, steps=2))
+    reference.run()
+    assert same(loop.folder.last, reference.folder.last) and loop.folder.state.exists()
+
+
+def test_a_validation_that_fits_without_graphs_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loop = loop_in(tmp_path, request(dict(rank=4), dict(QUIET, monitor="validation", validate_every=2, patience=9),
+                                     steps=4))
+    validate, given_up = loop.trainer.validate, []
+
+    def full_at_first(check: Any) -> float:
+        if not given_up:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return validate(check)
+
+    monkeypatch.setattr(loop.trainer, "validate", full_at_first)
+    monkeypatch.setattr(loop.trainer.captured, "give_up", lambda reason: given_up.append(reason) or True)
+    loop.run()
+    assert given_up == ["memory ran out in a validation"]
+    assert [step for step, _ in loop.state.history.validation] == [2, 4]
+
+
+def test_where_another_process_fails_the_work_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once: what this process's step has begun is not taken back, since its sums may be done."""
+    loop = loop_in(tmp_path, request(dict(rank=4), QUIET, steps=6))
+    step = loop.trainer.train_step
+
+    def left_alone(number: int, scale: LossScale) -> StepResult:
+        if number == 2:
+            raise OtherProcessFailed("Another process of this training failed.", "Its message says why.")
+        return step(number, scale)
+
+    monkeypatch.setattr(loop.trainer, "train_step", left_alone)
+    monkeypatch.setattr(loop.trainer, "drop_step", lambda step: pytest.fail("the step was taken back"))
+    with pytest.raises(OtherProcessFailed):
         loop.run()
     reference = loop_in(tmp_path / "other", request(dict(rank=4), QUIET, steps=2))
     reference.run()

@@ -200,3 +200,8 @@ def test_steps_lose_what_plain_ones_lose(monkeypatch: pytest.MonkeyPatch, lora: 
     assert changed > 20 and unchanged == 0
     assert found == pytest.approx(expected, rel=tolerance)
     assert expected != pytest.approx(untrained, rel=tolerance), "nothing was learnt, so nothing was compared"
+
+
+def test_what_has_no_weights_on_the_processor_stays_as_it_is() -> None:
+    assert prepack_frozen(nn.Sequential(nn.ReLU())) == 0
+    assert prepack_frozen(nn.Linear(2048, 2048, device="meta").requires_grad_(False)) == 0

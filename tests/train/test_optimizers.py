@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from atelier.errors import AtelierError, MissingPackage
-from atelier.train.optimizers import make_optimizer, rate_factor, set_rate
+from atelier.train.optimizers import make_optimizer, rate_factor, reads_of, set_rate
 from atelier.train.request.recipe import OptimizerConfig
 
 
@@ -97,3 +97,12 @@ def test_the_b_matrices_learn_faster_with_lora_plus() -> None:
 def test_schedules_follow_their_formulas(schedule: str, expected: list[float]) -> None:
     options = OptimizerConfig(schedule=schedule, schedule_cycles=2)
     assert [rate_factor(step, 4, options) for step in range(4)] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("optimizer", "device", "said"), [
+    ("prodigy", "cuda", True), ("prodigyopt.Prodigy", "cuda", True), ("prodigy", "cpu", False),
+    ("adamw", "cuda", False)])
+def test_an_optimiser_that_waits_for_the_card_is_told(optimizer: str, device: str, said: bool) -> None:
+    sentence = reads_of(OptimizerConfig(optimizer=optimizer), 7, torch.device(device))
+    assert ("Prodigy reads two numbers of each trained tensor from the card, 14 in a step" in sentence) == said
+    assert said or not sentence

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from atelier.train.random_state import random_state_kept
+from atelier.train.random_state import random_state_kept, random_stream
 
 START = [torch.tensor([1]), torch.tensor([2])]
 
@@ -50,3 +50,9 @@ def test_a_device_nobody_used_is_not_started(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(torch.cuda, "get_rng_state", lambda *args: pytest.fail("the device was asked"))
     with random_state_kept():
         torch.rand(3)
+
+
+def test_a_device_without_random_numbers_of_its_own_takes_those_of_the_processor() -> None:
+    expected = torch.randn(3, generator=torch.Generator().manual_seed(7))
+    for name in ("cpu", "meta"):
+        assert torch.equal(torch.randn(3, generator=random_stream(torch.device(name), 7)), expected)

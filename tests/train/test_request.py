@@ -10,10 +10,11 @@ import torch
 from atelier.errors import AtelierError
 from atelier.shell.train_file import read_train_file
 from atelier.train.devices import pick_device, pick_dtype
+from atelier.train.request.keyword_arguments import keyword_arguments
 from atelier.train.request.levels import LevelConfig
 from atelier.train.request.lora import LoraConfig
 from atelier.train.request.presets import PRESETS, build_request
-from atelier.train.request.recipe import LossConfig, OptimizerConfig, ValidationConfig
+from atelier.train.request.recipe import CaptionConfig, LossConfig, OptimizerConfig, ValidationConfig
 from atelier.train.request.request import FIELDS, PARTS, TrainRequest
 
 
@@ -27,6 +28,11 @@ from atelier.train.request.request import FIELDS, PARTS, TrainRequest
     (lambda: OptimizerConfig(optimizer="numpy.Lion"), ["optimizer", "numpy.Lion", "adafactor"]),
     (lambda: OptimizerConfig(optimizer_args="eps=1e-6, 3"), ["eps=1e-6, 3"]),
     (lambda: OptimizerConfig(optimizer_args="eps=open('x')"), ["open"]),
+    (lambda: OptimizerConfig(optimizer_args="3"), ["'3'", "eps=1e-6"]),
+    (lambda: OptimizerConfig(optimizer_args="eps=1)(eps=2"), ["eps=1)(eps=2"]),
+    (lambda: OptimizerConfig(optimizer_args="**{'eps': 1}"), ["**{'eps': 1}"]),
+    (lambda: OptimizerConfig(optimizer_args="eps=1" + " " * 996), ["'eps=1 ", "cannot be read"]),
+    (lambda: CaptionConfig(tag_dropout=0.25), ["tag_dropout is 0.25", "caption_variants is 1"]),
     (lambda: OptimizerConfig(optimizer="prodigy", lora_plus_ratio=4.0), ["lora_plus_ratio", "Prodigy"]),
     (lambda: LevelConfig(min_timestep=600, max_timestep=600), ["min_timestep", "600"]),
     (lambda: LossConfig(loss="l3"), ["loss", "l3", "smooth_l1"]),
@@ -56,6 +62,19 @@ def test_a_wrong_value_is_named(make, words: list[str]) -> None:
     with pytest.raises(AtelierError) as caught:
         make()
     assert all(word in str(caught.value) for word in words)
+
+
+def test_arguments_as_long_as_a_person_would_write_are_read() -> None:
+    text = "eps=1e-6, betas=(0.9, 0.99), mode='a', on=True" + " " * 1000
+    assert keyword_arguments(text[:1000]) == {"eps": 1e-6, "betas": (0.9, 0.99), "mode": "a", "on": True}
+    with pytest.raises(AtelierError) as caught:
+        keyword_arguments(text[:1001])
+    assert text[:80] in str(caught.value) and text[:81] not in str(caught.value)
+    assert keyword_arguments(" ") == {}
+
+
+def test_two_variants_are_enough_to_leave_tags_out() -> None:
+    assert CaptionConfig(tag_dropout=0.25, caption_variants=2).tag_dropout == 0.25
 
 
 def test_the_reference_recipe_is_exact() -> None:

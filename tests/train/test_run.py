@@ -317,3 +317,21 @@ def test_a_set_of_two_resolutions_is_trained(run, pictures: TrainingSet) -> None
     with safe_open(str(report.lora), "pt") as file:
         header = file.metadata()
     assert (header["ss_resolution"], header["atelier.training_set"]) == ("(96, 96)", both.digest)
+
+
+def test_a_run_that_is_interrupted_before_its_first_step_publishes_nothing(run, tmp_path: Path) -> None:
+    class AtOnce(After):
+        def check(self) -> None:
+            if self.phases[-1:] == ["training"]:
+                raise Interrupted
+
+    with pytest.raises(Interrupted):
+        run(progress=AtOnce(0))
+    assert not list(tmp_path.glob("loras/*"))
+
+
+def test_what_makes_a_run_slower_than_expected_is_said_and_reported(run, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="atelier"):
+        report = run(request=REQUEST.override({"cuda_graphs": "on", "steps": 1}))
+    note = next(sentence for sentence in report.result.warnings if "no CUDA graphs" in sentence)
+    assert note in caplog.messages

@@ -11,9 +11,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
+from atelier.errors import AtelierError
 from atelier.lora.file import load_lora, save_lora
 from atelier.lora.weights import LoraModule
-from atelier.train.run_folder import LoraOutput
+from atelier.train.run_folder import LoraOutput, RunFolder
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345678\n"
 
@@ -118,3 +119,15 @@ def test_a_partial_file_that_is_held_open_fails_nothing(tmp_path: Path, monkeypa
         patched.setattr(Path, "unlink", held)
         shelf.drop_partial()
     assert path.exists() and str(path) in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff\xfe{}"])
+def test_a_damaged_report_is_named(tmp_path: Path, content: bytes) -> None:
+    folder = RunFolder(tmp_path)
+    assert folder.read_report() is None
+    folder.write_report({"step": 3})
+    assert folder.read_report() == {"step": 3}
+    folder.report.write_bytes(content)
+    with pytest.raises(AtelierError, match=r"report .*report\.json is damaged.*Delete that file to train again"):
+        folder.read_report()
+    assert folder.report.read_bytes() == content

@@ -14,6 +14,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from atelier.progress import Progress
+from atelier.train.extension import extend_shorter_run
+from atelier.train.identity import RunIdentity
+from atelier.train.run_folder import RunFolder
 
 
 def test_another_format_or_precision_of_the_file_is_no_other_run(run) -> None:
@@ -122,3 +125,31 @@ def test_another_sample_prompt_draws_a_finished_run_anew_without_training(run) -
     quiet = After(0)
     assert run(request=REQUEST.override(dict(options, sample_prompt="a bear")), progress=quiet).reused
     assert quiet.phases == []
+
+
+def test_a_damaged_shorter_run_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = RunFolder(tmp_path / "0123-3-steps")
+    folder.path.mkdir()
+    folder.state.write_bytes(b"damaged")
+    wanted = RunIdentity("0123", "6-steps")
+    with caplog.at_level("WARNING", logger="atelier"):
+        assert extend_shorter_run(tmp_path, wanted, 6, REQUEST.optimizer) == ""
+    assert str(folder.state) in caplog.text
+    assert not (tmp_path / str(wanted)).exists()
+
+
+@pytest.mark.parametrize("with_best", [True, False])
+def test_the_longest_shorter_run_is_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, with_best: bool
+                                                 ) -> None:
+    for steps in (3, 5, 6, 7):
+        folder = RunFolder(tmp_path / f"0123-{steps}-steps")
+        folder.path.mkdir()
+        folder.state.write_text(f"{steps}")
+        if with_best:
+            folder.best.write_text(f"best of {steps}")
+    monkeypatch.setattr("atelier.train.extension.read_progress", lambda path: (int(path.read_text()),) * 2)
+    wanted, constant = RunIdentity("0123", "2-epochs"), REQUEST.override({"schedule": "constant"}).optimizer
+    assert "from step 6 of a shorter run" in extend_shorter_run(tmp_path, wanted, 6, constant)
+    own = RunFolder(tmp_path / str(wanted))
+    assert own.state.read_text() == "6" and own.best.exists() == with_best
+    assert extend_shorter_run(tmp_path, wanted, 6, constant) == "", "it has a state of its own now"

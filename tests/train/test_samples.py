@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from atelier.shell.train_file import read_train_file
 from atelier.train import samples
 from atelier.train.request.outputs import SampleConfig
 from atelier.train.run_folder import RoundScore, RunFolder
+from atelier.train.vae_tiles import decode_in_tiles, decoding_bytes
 
 PROMPTS = "a fox\n\n  a bear \n"
 OPTIONS = dict(sample_prompt=PROMPTS, sample_seeds="7, 8", sample_every=2, sample_steps=2, sample_cfg=2.0)
@@ -261,3 +263,19 @@ def test_a_card_without_room_for_the_vae_has_the_picture_in_tiles(free: int | No
     with torch.no_grad():
         picture = paint(samples.SamplePicture((24, 20), 0, 1), Progress(), lambda step: None)
     assert (vae.use_tiling, picture.size) == (tiled, (160, 192))
+
+
+@pytest.mark.parametrize(("size", "room", "side"), [
+    (64, None, 0), (64, 64, 0), (64, 63, 48), (64, 32, 32), (64, 31, 24), (64, 0, 16), (17, 0, 16), (16, 0, 0),
+    ((16, 17), 0, 16), ((17, 16), 0, 16)])
+def test_a_picture_is_decoded_in_the_largest_tiles_that_fit(size: Any, room: int | None, side: int) -> None:
+    """`room` is for the latents of that side. A picture of one tile is decoded as it is."""
+    height, width = size if isinstance(size, tuple) else (size, size)
+    tiled: list[bool] = []
+    vae: Any = SimpleNamespace(config={"block_out_channels": (32, 64, 64)}, dtype=torch.float32,
+                               enable_tiling=lambda: tiled.append(True))
+    free = None if room is None else decoding_bytes(vae, room, room)
+    assert decode_in_tiles(vae, torch.zeros(1, 4, height, width), free) == side
+    assert tiled == [True] * bool(side)
+    if side:
+        assert (vae.tile_latent_min_size, vae.tile_sample_min_size) == (side, 4 * side)

@@ -84,3 +84,12 @@ def test_validation_compares_at_the_middle_of_equal_parts_with_noise_of_their_ow
     assert all(steps == [62, 187, 312, 437, 562, 687, 812, 937] for steps in timesteps.values())
     seeds = [seed for _, _, seeds in batches for seed in seeds]
     assert len(set(seeds)) == len(seeds) == 32
+
+
+def test_a_first_step_that_fails_leaves_no_state_of_the_optimiser() -> None:
+    trainer = trainer_of()
+    trainer.train_step(0, trainer.initial_loss_scale)
+    trainer.drop_step(1)
+    assert trainer.optimizer.state, "the state of the steps before is kept"
+    trainer.drop_step(0)
+    assert not trainer.optimizer.state

@@ -68,3 +68,14 @@ def test_the_content_of_the_file_counts_and_not_its_path(first, tmp_path: Path) 
     copy = shutil.copy(path, tmp_path / "copy.safetensors")
     other = save_lora(tmp_path / "other.safetensors", dict(list(weights.items())[1:]))
     assert file_digest(path) == file_digest(Path(copy)) != file_digest(other)
+
+
+@pytest.mark.parametrize(("options", "says"), [
+    (dict(kind="lokr"), r"other\.safetensors holds (\d+) of \1 layers of kinds \(LoKr \1\) that training cannot start"),
+    (dict(kind="dora"), r"other\.safetensors is a DoRA, which training cannot start from")])
+def test_a_lora_of_another_kind_is_refused(tmp_path: Path, options: dict[str, str], says: str) -> None:
+    run = trainer(LoraConfig(rank=4, **options))
+    train_steps(run, 1)
+    path = save_lora(tmp_path / "other.safetensors", run.adapters.weights())
+    with pytest.raises(AtelierError, match=says):
+        trainer(LoraConfig(rank=4, init_lora=str(path)))
