@@ -44,6 +44,6 @@ class PickBest(io.ComfyNode):
         pictures, all_scores = split(images), single(scores)
         if len(pictures) != len(all_scores.items):
             raise AtelierError(f"There are {len(pictures)} pictures and {len(all_scores.items)} scores.",
-                               "Connect the very pictures that were all_scores.")
+                               "Connect the very pictures that were scored.")
         best = all_scores.best(single(k))
         return io.NodeOutput([pictures[index] for index in best], all_scores.chosen(best))
