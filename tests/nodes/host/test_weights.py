@@ -1,4 +1,4 @@
-"""The prediction type and noise schedule of a diffusers folder in the host's MODEL."""
+"""Models in the host's MODEL: the noise schedule of a diffusers folder, files that are none, and LoRAs on top."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from kit.checkpoints import write_sd1, write_sdxl
 from kit.pack import pack_module
 
@@ -82,3 +83,71 @@ def test_more_tokens_than_the_host_knows_are_told_before_loading(pack: ModuleTyp
     model = pack_module(pack, "atelier.models.open").open_model(path)
     with pytest.raises(Exception, match=r"text_encoder of .* has more than CLIP's 49408 tokens.*Export Checkpoint"):
         pack_module(pack, "nodes.host.weights").load_model(model)
+
+
+@pytest.mark.parametrize(("loaded", "said"), [
+    (None, "ComfyUI does not know the kind of model in .*m.safetensors"),
+    ((None, "clip", "vae"), r"m\.safetensors has no MODEL\. Load the missing part"),
+    (("model", None, None), r"m\.safetensors has no CLIP, VAE\.")])
+def test_a_file_without_a_whole_model_is_told(pack: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                              loaded: Any, said: str) -> None:
+    """The host hands on None for what it does not find, and other nodes would fail on that."""
+    import comfy.sd
+
+    monkeypatch.setattr(comfy.sd, "load_checkpoint_guess_config", lambda path, embedding_directory: loaded)
+    model = pack_module(pack, "atelier.models.open").open_model(write_sd1(tmp_path / "m.safetensors", "tiny"))
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match=said):
+        pack_module(pack, "nodes.host.weights").load_model(model)
+
+
+class Target:
+    """A stand-in for a MODEL or CLIP that keeps the patches of its clones."""
+
+    def __init__(self, network: torch.nn.Module) -> None:
+        self.model = self.cond_stage_model = network
+        self.added: list[tuple[set[str], float]] = []
+
+    def clone(self) -> Target:
+        return Target(self.model)
+
+    def add_patches(self, patches: dict[str, Any], strength: float) -> None:
+        self.added.append(({key if isinstance(key, str) else key[0] for key in patches}, strength))
+
+
+@pytest.fixture
+def lora(monkeypatch: pytest.MonkeyPatch) -> dict[str, torch.Tensor]:
+    """A LoRA of a layer of a model and one of a text encoder, which the host knows by name."""
+    import comfy.lora
+
+    monkeypatch.setattr(comfy.lora, "model_lora_keys_unet", lambda model, keys: {**keys, "lora_unet_a": "unet.weight"})
+    monkeypatch.setattr(comfy.lora, "model_lora_keys_clip", lambda model, keys: {**keys, "lora_te_a": "text.weight"})
+    return {f"{stem}.lora_{way}.weight": torch.ones(2, 2) for stem in ("lora_unet_a", "lora_te_a")
+            for way in ("down", "up")}
+
+
+def test_a_lora_is_put_on_clones_at_a_strength_for_each(nodes: dict[str, Any], lora: dict[str, torch.Tensor]) -> None:
+    node, model, clip = nodes["AtelierApplyLora"], Target(torch.nn.Linear(2, 2)), Target(torch.nn.Linear(2, 2))
+    tuned, text = node.execute(model=model, clip=clip, lora=lora, strength_model=0.5, strength_clip=-1.0).result
+    assert [(found.added[0][1], found.added[0][0]) for found in (tuned, text)] == [
+        (strength, {"unet.weight", "text.weight"}) for strength in (0.5, -1.0)]
+    assert not model.added and not clip.added, "what was connected has changed"
+
+
+def test_at_strength_0_and_without_a_part_nothing_is_cloned(pack: ModuleType, lora: dict[str, torch.Tensor]) -> None:
+    """A clone would have the host load the model once more."""
+    apply, model = pack_module(pack, "nodes.host.weights").apply_lora, Target(torch.nn.Linear(2, 2))
+    same, none = apply(model, None, lora, 0.0, 1.0)
+    assert same is model and none is None
+    nobody, text = apply(None, model, lora, 1.0, 1.0)
+    assert nobody is None and text.added == [({"text.weight"}, 1.0)]
+
+
+@pytest.mark.parametrize("parts", [("model",), ("clip",), ("model", "clip")])
+def test_a_lora_of_another_model_is_refused(pack: ModuleType, lora: dict[str, torch.Tensor], parts: tuple[str, ...]
+                                            ) -> None:
+    """The host itself would silently apply nothing."""
+    model, clip = (Target(torch.nn.Linear(2, 2)) if name in parts else None for name in ("model", "clip"))
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError,
+                       match=r"None of the LoRA's 4 tensors fits this model\. Use a LoRA of the same family"):
+        pack_module(pack, "nodes.host.weights").apply_lora(model, clip, {f"other_{key}": value for key, value
+                                                                         in lora.items()}, 1.0, 1.0)
