@@ -144,3 +144,45 @@ def test_recording_changes_no_samplers_result(pack: ModuleType, guider: Any) -> 
         pictures[name] = ours["samples"]
     assert not torch.equal(pictures["euler"], pictures["heun"])
     assert all(torch.isfinite(latent).all() for latent in pictures.values())
+
+
+def test_a_latent_of_several_parts_is_refused(pack: ModuleType, guider: Any) -> None:
+    from comfy.nested_tensor import NestedTensor
+
+    nested = NestedTensor([torch.zeros(1, 4, 8, 8), torch.zeros(1, 2, 8)])
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match=r"several parts .*a latent of pictures"):
+        pack_module(pack, "nodes.host.step_recorder").sample(None, guider, None, torch.ones(3), {"samples": nested}, ())
+
+
+def euler(pack: ModuleType, guider: Any, record: Any) -> list[Any]:
+    """The recorded steps of four."""
+    import comfy.samplers
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+
+    sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "normal", 4)
+    return pack_module(pack, "nodes.host.step_recorder").sample(
+        Noise_RandomNoise(3), guider, comfy.samplers.sampler_object("euler"), sigmas,
+        {"samples": torch.zeros(1, 4, 8, 8)}, record)[2]
+
+
+def test_only_the_steps_asked_for_are_recorded(pack: ModuleType, guider: Any) -> None:
+    every = euler(pack, guider, range(4))
+    some = euler(pack, guider, (0, 2))
+    assert [step.index for step in some] == [0, 2]
+    assert all(torch.equal(step.prediction, every[step.index].prediction) for step in some)
+
+
+def test_without_guidance_there_is_none_to_show(pack: ModuleType, guider: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At cfg 1 the host passes zeros for what it did not compute."""
+    monkeypatch.setattr(guider, "cfg", 1.0)
+    assert [step.guidance for step in euler(pack, guider, range(4))] == [None] * 4
+
+
+def test_a_schedule_without_steps_is_refused(pack: ModuleType, guider: Any) -> None:
+    from kit.pack import node_classes
+
+    node: Any = node_classes(pack)["AtelierDenoisingSteps"]
+    for sigmas in (torch.zeros(0), torch.ones(1)):
+        with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="There are no steps"):
+            node.execute(noise=None, guider=guider, sampler=None, sigmas=sigmas, latent_image=None, vae=None, every=1,
+                         rows="all", cell=64, milliseconds=100, animation="")
