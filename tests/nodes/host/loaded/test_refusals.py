@@ -152,3 +152,50 @@ def test_a_handle_of_the_hosts_model_is_for_training_alone(pack: ModuleType) -> 
     sockets, errors = pack_module(pack, "nodes.sockets"), pack_module(pack, "atelier.errors")
     with pytest.raises(errors.AtelierError, match="for Train LoRA and Prior Pictures alone"):
         sockets.on_disk(SimpleNamespace())
+
+
+def kind_said(pack: ModuleType, dimensions: int, **attributes: Any) -> str:
+    """What is said of a new kind of model, whose latents have as many dimensions; empty where it is taken."""
+    model = type("NewOne", (), {"latent_format": SimpleNamespace(latent_dimensions=dimensions), **attributes})()
+    try:
+        pack_module(pack, "nodes.host.loaded.kinds").check_kind(model)
+    except pack_module(pack, "atelier.errors").AtelierError as error:
+        return str(error)
+    return ""
+
+
+@pytest.mark.parametrize(("dimensions", "what"), [
+    (3, "NewOne is a model with latents in time, most likely for video."),
+    (1, "NewOne is a model whose latents are no pictures."), (4, "NewOne is a model whose latents are no pictures.")])
+def test_a_model_of_a_new_kind_is_judged_by_its_latents(pack: ModuleType, dimensions: int, what: str) -> None:
+    assert kind_said(pack, dimensions).startswith(what)
+    assert kind_said(pack, 2) == ""
+
+
+def test_an_inpainting_model_is_sent_to_its_file(pack: ModuleType) -> None:
+    said = kind_said(pack, 2, concat_keys=("mask",))
+    assert said.startswith("This NewOne is an inpainting or editing model") and "Open Model" in said
+    assert kind_said(pack, 2, concat_keys=()) == ""
+
+
+@pytest.mark.parametrize(("name", "taken"), [("X0", False), ("IMG_TO_IMG_FLOW", False), ("CONST", True), ("EPS", True)])
+def test_a_model_that_knows_no_noise_is_refused(pack: ModuleType, name: str, taken: bool) -> None:
+    import comfy.model_sampling
+
+    kind = getattr(comfy.model_sampling, name)
+    objective = pack_module(pack, "nodes.host.loaded.objective").HostObjective(kind.__new__(kind), None, 8)
+    if taken:
+        objective.check()
+        return
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="into another and knows no noise"):
+        objective.check()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_picture_of_which_the_vae_makes_nothing_is_named(pack: ModuleType, value: float) -> None:
+    """A half-precision VAE can overflow, and training would go on with broken weights."""
+    pictures = pack_module(pack, "nodes.host.loaded.pictures")
+    vae = SimpleNamespace(encode=lambda pixels: torch.full((1, 4, 2, 2), value))
+    encode = pictures.HostPictureEncoder(vae, SimpleNamespace(process_in=lambda latents: latents))
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match=r"not finite for fox\.png"):
+        encode([SimpleNamespace(image=Path("fox.png"))], [SimpleNamespace(pixels=[[[0, 0, 0]] * 16] * 16)], False)
