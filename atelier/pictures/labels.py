@@ -75,7 +75,7 @@ def _cut(text: str, font: ImageFont.FreeTypeFont, length: int) -> str:
 
     Fitting takes time by the length of the text, and prompts may be as long as a book.
     """
-    narrowest = max(min(font.getlength(letter) for letter in set(text)), 1)
+    narrowest = max(min((font.getlength(letter) for letter in set(text)), default=1), 1)
     return text[:2 * int(length / narrowest) + 2]  # twice: pairs of letters may stand closer than each alone
 
 
