@@ -140,3 +140,16 @@ def test_each_picture_lies_in_its_cell_untouched(scored: bool) -> None:
     right = drawn[HEADER:, SIDE + 3 * (60 + GAP):]
     assert bool(right.size and right.min() < 128) is scored, "the rows' means"
     assert np.asarray(draw_xy(made, pictures, cell=30)).shape[0] < drawn.shape[0]
+
+
+@pytest.mark.parametrize("scored", [True, False])
+@pytest.mark.parametrize(("x", "y"), [(Field.CFG, Field.NOTHING), (Field.NOTHING, Field.CFG)])
+def test_a_grid_of_one_row_or_column_is_drawn_without_its_label(x: Field, y: Field, scored: bool) -> None:
+    """An axis of nothing has an empty label, and all pictures are there before the grid is drawn."""
+    made = plan(MODEL, "a fox", 5, parse_axis(x, "3, 4", NAMES), parse_axis(y, "3, 4", NAMES))
+    labelled = grid(x_name=x.value, y_name=y.value, columns=made.x.labels, rows=made.y.labels,
+                    scores=dict.fromkeys(made.cells, 0.25) if scored else {})
+    drawn = np.asarray(draw_xy(labelled, {cell: Image.new("RGB", (60, 40)) for cell in made.cells}))
+    empty = drawn[:, :SIDE] if y is Field.NOTHING else drawn[:HEADER, SIDE:SIDE + 60]
+    told = drawn[:HEADER, SIDE:SIDE + 60] if y is Field.NOTHING else drawn[:, :SIDE]
+    assert empty.min() == 255 and told.min() < 128
