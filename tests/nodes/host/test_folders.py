@@ -101,3 +101,24 @@ def test_a_new_file_never_takes_the_place_of_another(pack: ModuleType) -> None:
         paths.append(path)
     assert len(set(paths)) == 3 and subfolder == "steps of"
     assert [path.name for path in paths] == [f"denoising_0000{n}_.webp" for n in (1, 2, 3)]
+
+
+def test_a_number_that_the_host_did_not_count_is_passed_over(pack: ModuleType, monkeypatch: pytest.MonkeyPatch,
+                                                             tmp_path: Path) -> None:
+    """Two graphs may ask at once, and the host counts for both before either has written."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "get_save_image_path", lambda name, folder: (str(tmp_path), name, 1, "", name))
+    for number in (1, 2):
+        (tmp_path / f"a_0000{number}_.webp").touch()
+    path, _ = pack_module(pack, "nodes.host.folders").next_output_file("a", ".webp")
+    assert path.name == "a_00003_.webp"
+
+
+def test_a_model_that_the_host_does_not_list_is_named(pack: ModuleType, models: Path) -> None:
+    path = pack_module(pack, "nodes.host.folders").model_path
+    (models / "loras" / "sub").mkdir()
+    (models / "loras" / "sub" / "a.safetensors").touch()
+    assert path("loras", "sub\\a.safetensors") == path("loras", "sub/a.safetensors")
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="'a.*' in the loras folders"):
+        path("loras", "a.safetensors")
