@@ -105,3 +105,19 @@ def test_the_routes_answer_with_what_was_done_or_why_not(pack: ModuleType, home:
     assert post("rex", "")[0] == 400
     listed = json.loads(asyncio.run(routes._get_folders(None)).text)
     assert listed == {"folders": [{"name": "rex", "pictures": 1}]}
+
+
+def test_a_list_of_folders_that_cannot_be_read_is_told_to_the_browser(pack: ModuleType, home: Path) -> None:
+    allowed = home.parent / "user" / "atelier" / "allowed.toml"
+    allowed.parent.mkdir(parents=True)
+    allowed.write_text("folders = [", encoding="utf-8")
+    answer = asyncio.run(pack_module(pack, "nodes.panel.folder_routes")._get_folders(None))
+    assert answer.status == 400 and "allowed.toml" in json.loads(answer.text)["error"]
+
+
+def test_only_so_many_folders_are_listed_nearest_first(pack: ModuleType, home: Path, folders: Any,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folders, "MOST", 2)
+    for name in ("a/below", "b", "c"):
+        write_pictures(home / name, [(8, 8)])
+    assert [folder.name for folder in folders.picture_folders()] == ["b", "c"]
