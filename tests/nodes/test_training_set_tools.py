@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from kit.node_calls import run_node
+from kit.node_calls import image_batch, run_node
 from kit.pack import pack_module
 from kit.pictures import noise_picture
 
@@ -46,3 +46,15 @@ def test_two_resolutions_of_a_folder_are_joined(nodes: dict[str, Any], in_input:
     data, sheet = run_node(nodes["AtelierJoinTrainingSets"], first=small, second=large)
     assert [data.resolution_of(sample).size for sample in data.samples] == [64, 128]
     assert sheet.shape[0] == 1
+
+
+def test_each_picture_of_a_graph_gets_its_line(nodes: dict[str, Any], models: Path) -> None:
+    def captions(text: str) -> list[str]:
+        data, = run_node(nodes["AtelierImagesToTrainingSet"], images=image_batch(2), captions=text, trigger=" sks ",
+                         resolution=64, repeats=3)
+        assert [sample.repeats for sample in data.samples] == [3, 3] and data.resolution.size == 64
+        return [sample.captions[0] for sample in data.samples]
+
+    assert captions(" a fox \n\n a hen ") == ["sks, a fox", "sks, a hen"]
+    assert captions("a fox") == ["sks, a fox"] * 2
+    assert captions(" \n") == ["sks"] * 2
