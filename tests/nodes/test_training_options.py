@@ -136,3 +136,12 @@ def test_train_lora_overrides_its_option_nodes(pack: ModuleType, monkeypatch: py
                 node.execute(model=None, training_set=None, name="x", preset=preset, length=7, unit="epochs", seed=5,
                              **given)
             assert built.pop() == module.__dict__["original"](preset, *overrides, {"epochs": 7, "seed": 5})
+
+
+def test_the_clip_model_is_handed_on_as_its_path(pack: ModuleType, clip_score_model: str, tmp_path: Path) -> None:
+    """The trainer knows no names of the host's."""
+    path = handed_on(pack, "AtelierTrainingOptions", {"score_model": clip_score_model})["score_model"]
+    assert Path(path) == tmp_path / "clip_score" / clip_score_model
+    assert handed_on(pack, "AtelierTrainingOptions", {"score_model": "none"}).get("score_model") in (None, "none")
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="gone"):
+        handed_on(pack, "AtelierTrainingOptions", {"score_model": "gone"})
