@@ -57,3 +57,16 @@ def test_length_0_is_what_the_node_tells_of_the_preset(pack: ModuleType, monkeyp
         # Those named after a model are as long as the one for a subject, and too many to be told.
         named = pack_module(pack, "atelier.train.request.presets").OF_ONE_MODEL
         assert f"{told} for {'flow subject' if name in named else name}" in length.tooltip
+
+
+def test_a_stopped_training_runs_again_once_it_was_asked_to_go_on(pack: ModuleType) -> None:
+    """The host would take the result of the stopped one from its cache."""
+    node: Any = node_classes(pack)["AtelierTrainLora"]
+    sessions = pack_module(pack, "nodes.panel.monitor").sessions
+    before = node.fingerprint_inputs(name="x")
+    assert node.fingerprint_inputs(name="x") == before
+    session = pack_module(pack, "nodes.panel.sessions").Session(
+        pack_module(pack, "nodes.panel.sessions").Key("p", "4", "w"), can_sample=True)
+    session.end("stopped by user")
+    sessions.request_continue([session])
+    assert node.fingerprint_inputs(name="x") != before
