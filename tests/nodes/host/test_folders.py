@@ -109,10 +109,10 @@ def test_a_number_that_the_host_did_not_count_is_passed_over(pack: ModuleType, m
     import folder_paths
 
     monkeypatch.setattr(folder_paths, "get_save_image_path", lambda name, folder: (str(tmp_path), name, 1, "", name))
-    for number in (1, 2):
+    for number in (1, 2, 3):
         (tmp_path / f"a_0000{number}_.webp").touch()
     path, _ = pack_module(pack, "nodes.host.folders").next_output_file("a", ".webp")
-    assert path.name == "a_00003_.webp"
+    assert path.name == "a_00004_.webp"
 
 
 def test_a_model_that_the_host_does_not_list_is_named(pack: ModuleType, models: Path) -> None:
@@ -120,5 +120,5 @@ def test_a_model_that_the_host_does_not_list_is_named(pack: ModuleType, models: 
     (models / "loras" / "sub").mkdir()
     (models / "loras" / "sub" / "a.safetensors").touch()
     assert path("loras", "sub\\a.safetensors") == path("loras", "sub/a.safetensors")
-    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="'a.*' in the loras folders"):
+    with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match=r"'a\..*' in the loras folders"):
         path("loras", "a.safetensors")
