@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -186,3 +187,47 @@ def test_a_schedule_without_steps_is_refused(pack: ModuleType, guider: Any) -> N
         with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match="There are no steps"):
             node.execute(noise=None, guider=guider, sampler=None, sigmas=sigmas, latent_image=None, vae=None, every=1,
                          rows="all", cell=64, milliseconds=100, animation="")
+
+
+class FlatVae:
+    """Decodes each latent to a small grey picture, and counts."""
+
+    decoded = 0
+
+    def decode(self, latent: torch.Tensor) -> torch.Tensor:
+        assert len(latent) == 1
+        self.decoded += 1
+        return torch.full((1, 8, 8, 3), 0.5)
+
+
+@pytest.mark.parametrize(("rows", "pictures"), [("prediction", 1), ("prediction and noisy", 2), ("all", 2)])
+@pytest.mark.parametrize("animation", ["", "steps of/one"])
+def test_the_strip_has_the_rows_that_are_asked_for(pack: ModuleType, guider: Any, monkeypatch: pytest.MonkeyPatch,
+                                                   rows: str, pictures: int, animation: str) -> None:
+    import comfy.samplers
+    import folder_paths
+    from comfy_extras.nodes_custom_sampler import Noise_RandomNoise
+    from kit.pack import node_classes
+
+    drawn: list[Any] = []
+    library = pack_module(pack, "atelier.explain.denoising")
+    plain = library.draw_strip
+    monkeypatch.setattr(library, "draw_strip", lambda steps, *given, **named: (drawn.extend(steps),
+                                                                               plain(steps, *given, **named))[1])
+    sigmas = comfy.samplers.calculate_sigmas(guider.model_patcher.get_model_object("model_sampling"), "normal", 4)
+    node: Any = node_classes(pack)["AtelierDenoisingSteps"]
+    vae = FlatVae()
+    done = node.execute(noise=Noise_RandomNoise(3), guider=guider, sampler=comfy.samplers.sampler_object("euler"),
+                        sigmas=sigmas, latent_image={"samples": torch.zeros(2, 4, 8, 8)}, vae=vae, every=1, rows=rows,
+                        cell=64, milliseconds=100, animation=animation)
+    assert vae.decoded == 4 * pictures + 1, "each step, and the result"
+    assert [step.number for step in drawn] == [1, 2, 3, 4]
+    assert all((step.guidance is not None) is (rows == "all") for step in drawn)
+    assert all((step.noisy is not None) is (pictures == 2) for step in drawn)
+    assert done.result[0]["samples"].shape[0] == 2 and done.result[3].shape[0] == 5
+    if animation:
+        saved = done.ui["images"][-1]
+        assert done.ui["animated"] == (False, True) and saved["subfolder"] == "steps of"
+        assert (Path(folder_paths.get_output_directory()) / "steps of" / saved["filename"]).is_file()
+    else:
+        assert len(done.ui["images"]) == 1
