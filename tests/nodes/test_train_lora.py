@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from kit.pack import node_classes, pack_module
+from PIL import Image
 
 pytestmark = pytest.mark.host
 
@@ -70,3 +71,32 @@ def test_a_stopped_training_runs_again_once_it_was_asked_to_go_on(pack: ModuleTy
     session.end("stopped by user")
     sessions.request_continue([session])
     assert node.fingerprint_inputs(name="x") != before
+
+
+@pytest.mark.parametrize(("reused", "stopped", "told"), [
+    (False, False, "complete"), (True, False, "reused"), (True, True, "complete"), (False, True, "complete")])
+@pytest.mark.parametrize("drawn", [0, 2])
+def test_the_outputs_are_those_of_the_finished_run(pack: ModuleType, models: Path, monkeypatch: pytest.MonkeyPatch,
+                                                   reused: bool, stopped: bool, told: str, drawn: int) -> None:
+    """A run that was stopped says so even when it is found again: it can go on."""
+    module = pack_module(pack, "nodes.train_lora")
+    pictures = [models / f"{name}.png" for name in ("plot", "one", "two")]
+    for path in pictures:
+        Image.new("RGB", (16, 8)).save(path)
+    for name in ("load_lora", "kohya_state"):
+        library = "file" if name == "load_lora" else "formats"
+        monkeypatch.setattr(pack_module(pack, f"atelier.lora.{library}"), name, lambda *given: "weights")
+    steps = [models / "loras" / name for name in ("x-10.safetensors", "x.safetensors")]
+    report = SimpleNamespace(folder=SimpleNamespace(plot=pictures[0], samples=pictures[1:1 + drawn]), reused=reused,
+                             result=SimpleNamespace(stopped=stopped, status="complete"), text=lambda: "20 steps",
+                             lora=steps[1], steps=steps)
+    ends: list[tuple[str, str]] = []
+    progress = SimpleNamespace(end=lambda status, message: ends.append((status, message)), run="r")
+    done = module._output(node_classes(pack)["AtelierTrainLora"], report, progress, "no trigger")
+    state, name, plot, samples, text, saved = done.result
+    assert ends == [(told, "no trigger")]
+    assert (state, name, text, saved) == ("weights", "x.safetensors", "20 steps\nno trigger",
+                                          "x-10.safetensors\nx.safetensors")
+    assert plot.shape == (1, 8, 16, 3)
+    assert samples.shape[0] == drawn if drawn else type(samples).__name__ == "ExecutionBlocker"
+    assert len(done.ui["images"]) == 1 + drawn and done.ui["run"] == ("r",)
