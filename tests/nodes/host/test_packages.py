@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import ModuleType
 from typing import Any
 
@@ -38,3 +39,15 @@ def test_other_missing_modules_are_told_as_they_are(pack: ModuleType, missing: s
 
 def test_a_node_whose_packages_are_there_gives_its_result(pack: ModuleType) -> None:
     assert called(pack, None) == 3
+
+
+@pytest.mark.parametrize("missing", [[], ["peft"], ["peft", "psutil"]])
+def test_the_hosts_log_says_at_its_start_what_is_missing(pack: ModuleType, monkeypatch: pytest.MonkeyPatch,
+                                                         caplog: pytest.LogCaptureFixture, missing: list[str]) -> None:
+    nodes = pack_module(pack, "nodes")
+    monkeypatch.setattr(nodes.packages, "missing_packages", lambda: missing)
+    asyncio.run(nodes.AtelierExtension().on_load())
+    said = [message for message in caplog.messages if "does not find" in message]
+    assert len(said) == bool(missing)
+    assert all(f"Atelier needs {' and '.join(missing)}, which" in message and "pip install" in message
+               for message in said)
