@@ -163,3 +163,14 @@ def test_each_of_them_refuses_when_a_link_gives_it(allowed: ModuleType, nodes: d
 def test_names_of_new_files_stay_in_their_folder(pack: ModuleType, name: str) -> None:
     with pytest.raises(Exception, match="cannot be a file name"):
         pack_module(pack, "atelier.files").file_name(name)
+
+
+def test_a_folder_on_another_drive_is_outside(allowed: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+                                              ) -> None:
+    """Windows finds no common path of C: and D:, which is no error."""
+    def no_common(paths: list[str]) -> str:
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr(allowed.os.path, "commonpath", no_common)
+    with pytest.raises(Exception, match="may not read"):
+        allowed.check_read(tmp_path / "input" / "a.png")

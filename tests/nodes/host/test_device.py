@@ -52,3 +52,10 @@ def test_exclusive_device_enables_gradients_and_restores_inference_mode(pack: Mo
             assert weight.grad is not None
         assert torch.is_inference_mode_enabled()
         assert not torch.is_grad_enabled()
+
+
+def test_used_memory_is_that_of_all_programs(pack: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = pack_module(pack, "nodes.host.device")
+    monkeypatch.setattr(module.management, "get_total_memory", lambda device: 24.0)
+    monkeypatch.setattr(module.management, "get_free_memory", lambda device: 10.0)
+    assert module.memory_usage() == (14, 24)
