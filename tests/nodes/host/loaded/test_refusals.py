@@ -199,3 +199,25 @@ def test_a_picture_of_which_the_vae_makes_nothing_is_named(pack: ModuleType, val
     encode = pictures.HostPictureEncoder(vae, SimpleNamespace(process_in=lambda latents: latents))
     with pytest.raises(pack_module(pack, "atelier.errors").AtelierError, match=r"not finite for fox\.png"):
         encode([SimpleNamespace(image=Path("fox.png"))], [SimpleNamespace(pixels=[[[0, 0, 0]] * 16] * 16)], False)
+
+
+@pytest.mark.parametrize(("guidance", "told"), [(None, 1.5), (2.5, 2.5), (0.0, 0.0)])
+def test_a_chosen_guidance_takes_the_place_of_the_text_encoders(pack: ModuleType, guidance: float | None, told: float
+                                                                ) -> None:
+    given: dict[str, Any] = {}
+    model = SimpleNamespace(latent_format=SimpleNamespace(spacial_downscale_ratio=8),
+                            extra_conds=lambda **conditions: given.update(conditions) or {})
+    row = {"text.cond": torch.ones(1, 2), "number.guidance": torch.tensor(1.5)}
+    pack_module(pack, "nodes.host.loaded.conditions").network_inputs(model, row, torch.zeros(1, 4, 3, 2), guidance)
+    assert given["guidance"] == told and (given["width"], given["height"]) == (16, 24)
+
+
+def test_a_schedule_made_during_a_prompt_can_be_trained_with(pack: ModuleType) -> None:
+    """The host patches a model in inference mode, of which no tensor may take part in a gradient."""
+    module = torch.nn.Module()
+    with torch.inference_mode():
+        module.register_buffer("sigmas", torch.ones(3))
+    module.register_buffer("none", None)
+    copied = pack_module(pack, "nodes.host.loaded.model")._out_of_inference(module)
+    assert module.sigmas.is_inference() and not copied.sigmas.is_inference() and copied.none is None
+    assert torch.equal(copied.sigmas, module.sigmas)
