@@ -233,8 +233,11 @@ def tests_for(root: Path, file: Path) -> list[list[str]]:
     while not home.is_dir():  # of a package whose tests are with those of the package around it
         home = home.parent
     near = [path for path in tests if path.is_relative_to(home) and path not in named and home != root / "tests"]
-    groups = [[str(path.relative_to(root)) for path in group] for group in (named, near)]
-    return [group for group in (groups[0], [*WHOLE], groups[1]) if group]
+    # Nodes reach the parts for the host in many ways.
+    of_pack = [path for path in tests if file.parts[0] == "nodes" and path.is_relative_to(root / "tests/nodes")
+               and path not in {*named, *near}]
+    first, *others = ([str(path.relative_to(root)) for path in group] for group in (named, near, of_pack))
+    return [group for group in (first, [*WHOLE], *others) if group]
 
 
 def end_to_end(root: Path, file: Path) -> list[str]:

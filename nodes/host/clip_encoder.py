@@ -62,7 +62,7 @@ class ClipEncoder:
         mask = (~hidden).long().reshape(count * len(next(iter(tokens.content.values()))), -1)
         repeated = {name: sections * count for name, sections in tokens.content.items()}
         with _attention_mask(self.clip, repeated, mask):
-            encoded = self.clip.encode_from_tokens(repeated, return_pooled=True, return_dict=True)
+            encoded = self.clip.encode_from_tokens(repeated, return_dict=True)
         embeds, pooled = encoded.pop("cond"), encoded.pop("pooled_output")
         self.extra = encoded
         return Encoded(embeds.reshape(count, -1, embeds.shape[-1]), pooled)
