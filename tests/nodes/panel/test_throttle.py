@@ -40,6 +40,7 @@ def test_messages_keep_the_interval_and_the_last_is_never_lost(pack: ModuleType,
         clock.advance_to(100 + change * every)
         seen = change
         throttle.notify()
+        assert len(clock.timers) <= 1, "a timer is a thread: one waits, however many changes there are"
     clock.advance_to(clock.now + 1)
     times = [time for time, _ in sent]
     assert min(b - a for a, b in pairwise(times)) >= 0.25 - 1e-9
