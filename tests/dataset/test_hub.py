@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 from datasets import ClassLabel, Dataset, DatasetDict, Features, List, Value, load_dataset
 from datasets import Image as ImageFeature
@@ -151,6 +152,19 @@ def test_a_repeated_query_reads_the_cache_only(shards: Path, tmp_path: Path, mon
     assert fetch(query, tmp_path) == first
     with pytest.raises(MissingPackage, match="pip install datasets"):
         fetch(HubQuery(source=str(shards), limit=4), tmp_path)
+
+
+def test_a_data_set_of_the_hub_is_found_again_from_another_folder(shards: Path, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, load = [], datasets.load_dataset
+    monkeypatch.setattr(datasets, "load_dataset", lambda source, **options: asked.append(source) or load(
+        str(shards), **options))
+    query = HubQuery(source="painters/wiki-art", limit=1)
+    first = fetch(query, tmp_path / "cache")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert fetch(query, tmp_path / "cache") == first
+    assert asked == ["painters/wiki-art"]
 
 
 def test_a_local_folder_that_changed_is_read_again(tmp_path: Path) -> None:
