@@ -151,6 +151,16 @@ def test_without_working_kernels_nothing_changes(monkeypatch: pytest.MonkeyPatch
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_kernels_may_be_as_wrong_as_the_type_rounds(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
+    working, wrong = packed._LinearKernel.run, 1.01
+    monkeypatch.setattr(packed._LinearKernel, "run", lambda *args, **options: working(*args, **options) * wrong)
+    layer = nn.Linear(4, 4).to(dtype).requires_grad_(False)
+    assert prepack_frozen(layer) == (0 if dtype == torch.float32 else 1)
+    wrong = 1.2
+    assert prepack_frozen(nn.Linear(4, 4).to(dtype).requires_grad_(False)) == 0
+
+
 def test_the_memory_of_machine_or_container_decides(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     layer = nn.Linear(64, 64).requires_grad_(False)
     need = 3 * 4 * (64 * 64 + 64)
