@@ -33,4 +33,5 @@ def test_a_subject_that_holds_another_repeats_it() -> None:
 
 def test_three_fifths_of_all_words_make_a_repetition() -> None:
     # Of the first, the second has 3 of 5 words, and the third 2 of 6.
-    assert repeats([("lynx", "red fox hill dawn"), ("owl", "red fox hill night"), ("bear", "red fox river night")]) == [1]
+    pairs = [("lynx", "red fox hill dawn"), ("owl", "red fox hill night"), ("bear", "red fox river night")]
+    assert repeats(pairs) == [1]
