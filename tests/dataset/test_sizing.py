@@ -175,7 +175,8 @@ def test_a_mask_follows_its_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("values", "field"), [
-    ({"size": 100}, "resolution is 100"), ({"size": 32}, "resolution"), ({"bucket_step": 7}, "bucket_step"),
+    ({"size": 100}, "resolution is 100"), ({"size": 32}, "from 64 on, such as 64"),
+    ({"size": 507}, "such as 504"), ({"bucket_step": 7}, "bucket_step"),
     ({"size": 64, "bucket_step": 128}, "bucket_step"), ({"max_aspect": 0.5}, "max_aspect"),
     ({"crop": "squash"}, "crop")])
 def test_a_resolution_names_its_bad_field(values: dict, field: str) -> None:
