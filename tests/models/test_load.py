@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -113,6 +114,8 @@ def test_fingerprint_follows_content_alone(tmp_path: Path) -> None:
     first = open_model(write_sd1(tmp_path / "a.safetensors", shape="tiny"))
     shutil.copy(first.path, tmp_path / "b.safetensors")
     assert open_model(tmp_path / "b.safetensors").fingerprint == first.fingerprint
+    os.utime(first.path, (1, 1))
+    assert open_model(first.path) == first, "when a file was written does not make another model of it"
     tensors = load_file(first.path)
     tensors["first_stage_model.post_quant_conv.bias"][0] += 1
     save_file(tensors, tmp_path / "b.safetensors")
