@@ -62,7 +62,8 @@ def run_cases(cases: Sequence[Case], count: int, folder: Path) -> list[int]:
 
 
 def outcome(case: Case, rank: int) -> dict[str, Any]:
-    """How the case ended in a process: `status` or `error`, `losses`, `validation`, `weights` (a digest)."""
+    """How the case ended in a process: `status` or `error`, `losses`, `validation`, `weights` (a digest), and
+    `drawn`: the step of the last sample pictures and a digest of the weights that they were drawn with."""
     return json.loads((Path(case.folder) / f"process-{rank}.json").read_text(encoding="utf-8"))
 
 
@@ -138,16 +139,23 @@ def _run(case: Case, processes: Any) -> None:
         return load(batch)
 
     trainer.loader = loader  # type: ignore
-    loop = Loop(trainer, RunFolder(folder), progress, metadata=lambda step: {"step": str(step)})
     found: dict[str, Any] = {}
+
+    def draw(step: int, weights: Any = None) -> None:
+        found["drawn"] = (step, _digest(weights or trainer.adapters.masters))
+
+    loop = Loop(trainer, RunFolder(folder), progress, metadata=lambda step: {"step": str(step)}, draw=draw)
     try:
         found["status"] = loop.run().status
     except Exception as error:  # noqa: BLE001 # how it ended is what tests look at
         found["error"] = type(error).__name__
-    weights = b"".join(tensor.detach().numpy().tobytes() for tensor in trainer.adapters.masters)
     found |= {"losses": loop.state.history.losses, "validation": loop.state.history.validation,
-              "weights": hashlib.sha256(weights).hexdigest()}
+              "weights": _digest(trainer.adapters.masters)}
     (folder / f"process-{rank}.json").write_text(json.dumps(found), encoding="utf-8")
+
+
+def _digest(tensors: Any) -> str:
+    return hashlib.sha256(b"".join(tensor.detach().float().numpy().tobytes() for tensor in tensors)).hexdigest()
 
 
 if __name__ == "__main__":

@@ -72,6 +72,7 @@ def test_two_processes_train_what_one_does(pair: dict[str, Case], name: str, tmp
         [loss for _, loss in loop.state.history.validation], abs=1e-6)
     assert ended["status"] == loop.status == ("stopped early" if name == "validated" else "complete")
     assert ended == outcome(case, 1), "to the last bit"
+    assert (ended["drawn"][1] != ended["weights"]) == (name == "validated"), "with the weights that are handed on"
 
 
 def test_a_stop_ends_all_after_the_same_step(pair: dict[str, Case]) -> None:
