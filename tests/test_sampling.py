@@ -12,7 +12,7 @@ from kit.training import WIDTH, scheduler_config, tiny_unet
 
 from atelier.errors import AtelierError
 from atelier.models.text import TextBatch
-from atelier.progress import Progress
+from atelier.progress import Interrupted, Progress
 from atelier.sampling import MAX_SIDE, MAX_STEPS, SAMPLERS, SamplingOptions, sample
 
 pytestmark = pytest.mark.gpu
@@ -57,6 +57,19 @@ def test_every_step_is_told(sampler: str) -> None:
     sample(tiny_unet(), scheduler_config(), texts, texts, [1], SamplingOptions(64, 64, STEPS, 1.0, sampler), Progress(),
            told.append)
     assert told == [1, 2, 3]
+
+
+def test_an_interrupt_ends_a_picture_within_a_step() -> None:
+    class Stop(Progress):
+        def check(self) -> None:
+            if told:
+                raise Interrupted
+
+    texts, told = TextBatch(torch.zeros(1, 77, WIDTH), None), []
+    options = SamplingOptions(64, 64, STEPS, 1.0)
+    with pytest.raises(Interrupted):
+        sample(tiny_unet(), scheduler_config(), texts, texts, [1], options, Stop(), told.append)
+    assert told == [1]
 
 
 @pytest.mark.parametrize(("given", "said"), [

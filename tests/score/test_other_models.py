@@ -33,7 +33,7 @@ from atelier.score.aesthetic import open_head
 from atelier.score.load import open_scorer
 from atelier.score.picture_model import PictureModel, open_picture_model
 from atelier.score.scorer import ClipScorer
-from atelier.score.siglip import SQUEEZED
+from atelier.score.siglip import SQUEEZED, is_siglip
 
 TEXTS = ["A cat", "a dog wearing Glasses", "x" * 90, "b"]
 LENGTH = 16
@@ -99,6 +99,14 @@ def test_a_siglip_that_gives_no_score_is_refused(siglip: Path, tmp_path: Path, c
     change(folder)
     with pytest.raises(AtelierError, match=said):
         open_scorer(folder)
+
+
+def test_siglip_is_known_by_its_folder_or_its_weights(siglip: Path, tmp_path: Path) -> None:
+    folder = shutil.copytree(siglip, tmp_path / "copy")
+    other = shutil.copy(folder / "model.safetensors", folder / "other.safetensors")
+    assert is_siglip(folder) and is_siglip(folder / "model.safetensors")
+    assert not is_siglip(Path(other)), "the configuration beside it is another file's"
+    assert not is_siglip(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", " \n"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 from typing import Any
 
@@ -74,3 +75,23 @@ def test_the_hosts_own_levels_are_whole_without_limits(pack: ModuleType) -> None
     sigma = drawn(found)
     assert sigma.min() >= found.sampling.sigma_min and sigma.max() <= found.sampling.sigma_max
     assert sigma.max() > 3, "limits would cut it to 1"
+
+
+@pytest.mark.parametrize("process", ["flow", "cosmos", "discrete"])
+def test_a_loss_is_told_how_much_noise_a_picture_has(pack: ModuleType, process: str) -> None:
+    """Noise for each part of the picture, and the place on the way from 0 to 1, which huber_schedule goes by."""
+    told: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def note(*given: Any) -> torch.Tensor:
+        told.append(given[3:])
+        return torch.zeros(2)
+
+    found = replace(objective(pack, process), pixel_loss=note)
+    places = torch.tensor([0.25, 0.5])
+    ratios = {"flow": places / (1 - places), "cosmos": places / (1 - places),
+              "discrete": found.sampling.sigmas[[250, 500]] if process == "discrete" else None}[process]
+    same = torch.zeros(2, 4, 2, 2)
+    found.loss(same, same, places if process == "flow" else ratios, weights=torch.ones(2))
+    (ratio, place), = told
+    torch.testing.assert_close(ratio, ratios)
+    torch.testing.assert_close(place.float(), places)
