@@ -358,8 +358,14 @@ def test_an_inspection_tells_layers_norms_words_and_settings(tmp_path: Path) -> 
     assert found.settings == {"learning rate": "0.0001", "steps": "1200"}
     assert sum(found.parts.values()) == len(weights) and found.parts["unet, convolutions"] == 8
     text = found.text()
-    assert "rank 2 to 4" in text and "trigger: ohwx" in text and "snow (7)" in text
+    assert text.startswith("fox.safetensors: LoRA of rank 2 to 4, float16\n")
+    assert "trigger: ohwx" in text and "snow (7)" in text
     assert json.loads(json.dumps(found.as_dict()))["layers"][0]["rank"] in (2, 4)
+
+
+def test_a_dora_is_called_so(tmp_path: Path) -> None:
+    found = inspect_lora(save_lora(tmp_path / "fox.safetensors", some_lora(rank=4, dora=True)))
+    assert found.dora and found.text().startswith("fox.safetensors: DoRA of rank 4, float32\n")
 
 
 def test_no_norm_is_told_of_changes_that_depend_on_the_model(tmp_path: Path) -> None:
