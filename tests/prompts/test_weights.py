@@ -111,6 +111,13 @@ def test_a_quote_behind_a_backslash_keeps_no_comma_from_parting_prompts() -> Non
     assert [f.text for part in parts if isinstance(part, Clause) for f in part.fragments] == ['5" tall', "b, c"]
 
 
+@pytest.mark.parametrize(("text", "texts"), [
+    ('("", "b").and(1, 2)', ["", "b"]), (r'("\"a\" b", "c").and(1, 2)', ['"a" b', "c"]),
+    (r'("a\\", "b").and()', ["a\\", "b"])])
+def test_quoted_prompts_may_be_empty_and_begin_with_a_quote(text: str, texts: list[str]) -> None:
+    assert [f.text for part in parse(text).parts if isinstance(part, Clause) for f in part.fragments] == texts
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ('("a", "b").blend(1)', "2 prompts and 1 weights"),
     ('("a", "b").and(1, x)', "no number"),
