@@ -3,13 +3,15 @@ architectures."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from kit.checkpoints import (
     REFINER_SHAPES,
     SD1_SHAPES,
@@ -40,6 +42,7 @@ from atelier.models.families import FAMILIES, family_of
 from atelier.models.keymap import KeyTable
 from atelier.models.kinds import kind_of
 from atelier.models.lazy_tensor import LazyTensor, to_diffusers, to_original
+from atelier.models.stated_config import _SCHEDULER, _TEXT, _UNET, _VAE, _check_fields
 from atelier.models.text_keys import clip_table, layer_count, open_clip_table
 from atelier.models.unet_keys import UNetLayout, unet_config, unet_table
 from atelier.models.vae_keys import vae_table
@@ -119,6 +122,18 @@ def test_published_configurations() -> None:
     assert refiner["attention_head_dim"] == [6, 12, 24, 24]
     assert x4["only_cross_attention"] == [False, True, True, False] and x4["num_class_embeds"] == 1000
     assert x4["attention_head_dim"] == 8 and x4["mid_block_only_cross_attention"] is False
+
+
+@pytest.mark.parametrize(("written", "checks"), [
+    (lambda: UNet2DConditionModel().config, _UNET), (lambda: AutoencoderKL().config, _VAE),
+    (lambda: CLIPTextConfig().to_dict(), _TEXT), (lambda: DDIMScheduler().config, _SCHEDULER)])
+def test_what_the_libraries_write_by_themselves_is_taken(written: Callable[[], dict], checks: dict, tmp_path: Path
+                                                         ) -> None:
+    """A folder states each library's defaults, also of what no such model has."""
+    with torch.device("meta"):
+        values = json.loads(json.dumps(dict(written()), default=str))
+    _check_fields(tmp_path / "config.json", values, checks)
+    assert len(values.keys() & checks) > 10
 
 
 UNUSUAL = {
