@@ -30,7 +30,10 @@ class Progress:
         """Begin a phase ("converting", "encoding", "training", "sampling", "saving") of `total` steps."""
 
     def advance(self, done: int, text: str = "") -> None:
-        """Report that `done` of the phase's steps are finished; `text` is one short line for a person."""
+        """Report that `done` of the phase's steps are finished; it rises to the phase's total and never beyond.
+
+        `text` is one short line for a person.
+        """
 
     def preview(self, image: Image) -> None:
         """Show a picture now: a sample drawn in training, a plot."""
