@@ -119,7 +119,7 @@ def _labels(picture: Image.Image, axes: Axes, title: str, best: tuple[float, flo
     pen.text((_LEFT, 12), title, INK, load_font(face, 18))
     _scale_left(picture, axes)
     bottom = axes.place(0, axes.y_min)[1] + 6
-    for x in _ticks(0, axes.x_max):
+    for x in filter(float.is_integer, _ticks(0, axes.x_max)):  # there is no half of a step
         epoch = f"\nepoch {x / steps_per_epoch:.3g}" if steps_per_epoch else ""
         pen.multiline_text((axes.place(x, 0)[0], bottom), f"{x:.0f}{epoch}", INK, small, anchor="ma", align="center")
     entries = [("training", TRAIN)] + ([(validations_name, VALIDATION)] if validations else [])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import ImageColor
+from PIL import ImageColor, ImageDraw
 
 from atelier.train import plot
 from atelier.train.history import History, smoothed
@@ -87,3 +87,17 @@ def test_the_legend_names_the_best_step() -> None:
 
     assert written(40) > 20
     assert written(0) == 0
+
+
+@pytest.mark.parametrize(("steps", "named"), [
+    (3, ["0", "1", "2", "3"]), (15, ["0", "5", "10", "15"]), (400, ["0", "100", "200", "300", "400"])])
+def test_only_whole_steps_are_named(monkeypatch: pytest.MonkeyPatch, steps: int, named: list[str]) -> None:
+    written: list[str] = []
+    draw = ImageDraw.ImageDraw.multiline_text
+    monkeypatch.setattr(ImageDraw.ImageDraw, "multiline_text", lambda pen, place, text, *rest, **options: (
+        written.append(text), draw(pen, place, text, *rest, **options)))
+    loss_plot(History([0.5] * steps), title="plain")
+    assert written == named
+    written.clear()
+    loss_plot(History([0.5] * steps), title="plain", steps_per_epoch=4)
+    assert written[-1] == f"{steps}\nepoch {steps / 4:.3g}"
