@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { drawCurve, drawScores, gains, paletteFor } from "../../web/js/training/draw.js";
+import { looksAsItDid, svgCanvas } from "./svg_canvas.mjs";
 
 /** WCAG 2.2: relative luminance of a colour "#rrggbb". */
 function luminance(colour) {
@@ -96,3 +97,27 @@ test("scores are drawn as what they gain on the base model's, each where its ste
   assert.ok(Math.abs((zero - likeness[2][1]) / (down - zero) - 2) < 1e-6);
   for (const [, y] of [...fidelity, ...likeness]) assert.ok(y > 0 && y < 120);
 });
+
+/** Losses that fall and scatter, the same each time. */
+const falling = (steps) => Array.from({ length: steps },
+  (_, i) => [i + 1, 0.1 + 0.2 / (1 + i / 20) + 0.03 * Math.sin(7 * i)]);
+
+const DRAWN = {
+  "curve of losses": [drawCurve, { losses: falling(240),
+    validation: [[60, 0.2], [120, 0.16], [180, 0.15], [240, 0.17]], values: { best_step: 180 } }],
+  "curve of the first step": [drawCurve, { losses: [[1, 0.25]], validation: [], values: {} }],
+  "curve on light ground": [drawCurve, { losses: falling(30), validation: [], values: { best_step: 25 } }, "light"],
+  "curve of scores": [drawScores, { losses: [[400, 0.1]], fidelity: [[0, 0.31], [200, 0.32], [400, 0.318]],
+    likeness: [[0, 0.62], [200, 0.66], [400, 0.7]] }],
+  "curve of scores before the first step": [drawScores, { losses: [], fidelity: [[0, 0.31]], likeness: [] }, "light"],
+};
+
+for (const [name, [draw, session, ground = "dark"]] of Object.entries(DRAWN)) {
+  test(`the panel draws as it did: ${name}`, async () => {
+    const [back, text] = ground === "dark" ? ["#222222", "#dddddd"] : ["#ffffff", "#222222"];
+    const size = { width: 360, height: 120 };
+    const { context, svg } = svgCanvas(size, back);
+    draw(context, size, session, { palette: paletteFor(rgb(back)), text, grid: "#888888" });
+    await looksAsItDid(name, svg());
+  });
+}
