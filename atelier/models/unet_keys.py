@@ -101,7 +101,7 @@ def _resnet(original: str, diffusers: str) -> Iterator[Pair]:
     return (Pair(f"{original}.{part.original}", f"{diffusers}.{part.diffusers}") for part in RESNET)
 
 
-def unet_config(shapes: Mapping[str, Shape], sample_size: int, upcast: bool = False) -> dict[str, Any]:
+def unet_config(shapes: Mapping[str, Shape], sample_size: int, upcast: bool) -> dict[str, Any]:
     """The configuration that makes diffusers build exactly these tensors.
 
     Args:

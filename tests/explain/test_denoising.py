@@ -103,3 +103,6 @@ def test_the_animation_plays_all_steps_and_stays_on_the_result(tmp_path: Path) -
     assert [file.name for file in path.parent.iterdir()] == ["änim.webp"]
     with pytest.raises(AtelierError, match="milliseconds"):
         save_animation(path, steps(1), picture(0), milliseconds=0)
+    save_animation(path, steps(1), picture(0), milliseconds=1)
+    with Image.open(path) as animation:
+        assert getattr(animation, "n_frames", 1) == 2

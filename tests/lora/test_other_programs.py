@@ -178,6 +178,12 @@ def test_another_kind_is_named(key: str, kind: str, tmp_path: Path) -> None:
     assert kind in read_lora(tmp_path / "b.safetensors").left_out()
 
 
+def test_of_many_left_out_keys_the_first_five_are_named(tmp_path: Path) -> None:
+    save_file({**pair(f"{KOHYA}_to_k"), **{f"key_{i}": torch.ones(2, 2) for i in range(7)}}, tmp_path / "a.safetensors")
+    assert read_lora(tmp_path / "a.safetensors").left_out() == (
+        "Left out: key_0, key_1, key_2, key_3, key_4 and 2 more")
+
+
 def test_bundled_embeddings_are_left_aside_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     save_file({**pair(f"{KOHYA}_to_q"), "bundle_emb.fox.string_to_param.*": torch.ones(1, 768),
                "bundle_emb.fox.clip_l": torch.ones(1, 768)}, tmp_path / "a.safetensors")

@@ -108,7 +108,8 @@ def test_published_configurations() -> None:
     """The values of the published full-size models, as far as tensors depend on them."""
     def config(family: str) -> dict:
         unet = ALL[family]["full"].unet
-        return unet_config(converted(unet_shapes(unet), lambda n: unet_table(UNetLayout.from_original(n)), "unet"), 64)
+        return unet_config(converted(unet_shapes(unet), lambda n: unet_table(UNetLayout.from_original(n)), "unet"), 64,
+                           False)
 
     sd1, sd2, xl, refiner, x4 = (config(family) for family in ("sd1", "sd2", "sdxl", "sdxl-refiner", "x4-upscaler"))
     assert sd1["attention_head_dim"] == 8 and sd1["layers_per_block"] == 2 and not sd1["use_linear_projection"]
@@ -146,7 +147,7 @@ UNUSUAL = {
 @pytest.mark.parametrize("shape", UNUSUAL.values(), ids=UNUSUAL.keys())
 def test_reduced_variants(shape: UNetShape) -> None:
     sizes = converted(unet_shapes(shape), lambda n: unet_table(UNetLayout.from_original(n)), "unet")
-    config = unet_config(sizes, 64)
+    config = unet_config(sizes, 64, False)
     check_whole("unet", sizes, config)
     assert built(lambda: UNet2DConditionModel.from_config(config)) == sizes
 
@@ -177,7 +178,7 @@ def test_depths_that_diffusers_cannot_build() -> None:
     shape = UNetShape(channels=32, mult=(1, 2), res_blocks=1, depths=(1, 2), middle_depth=5)
     sizes = converted(unet_shapes(shape), lambda n: unet_table(UNetLayout.from_original(n)), "unet")
     with pytest.raises(AtelierError, match="middle block is 5"):
-        unet_config(sizes, 64)
+        unet_config(sizes, 64, False)
 
 
 def test_an_upward_path_of_another_depth_is_kept() -> None:
@@ -186,10 +187,10 @@ def test_an_upward_path_of_another_depth_is_kept() -> None:
     shallow = "up_blocks.1.attentions.{}.transformer_blocks.{}."
     deeper = {name.replace(shallow.format(i, 0), shallow.format(i, 1)): size for i in range(2)
               for name, size in sizes.items() if name.startswith(shallow.format(i, 0))}
-    config = unet_config(sizes | deeper, 64)
+    config = unet_config(sizes | deeper, 64, False)
     assert config["reverse_transformer_layers_per_block"] == [1, 2]
     assert built(lambda: UNet2DConditionModel.from_config(config)) == sizes | deeper
-    assert "reverse_transformer_layers_per_block" not in unet_config(sizes, 64)
+    assert "reverse_transformer_layers_per_block" not in unet_config(sizes, 64, False)
 
 
 @pytest.mark.parametrize(("lost", "said"), [
@@ -199,9 +200,9 @@ def test_an_upward_path_of_another_depth_is_kept() -> None:
 ])
 def test_a_unet_that_lacks_a_part_of_every_unet_is_refused(lost: str, said: str) -> None:
     sizes = unet_sizes(TINY_UNET)
-    assert unet_config(sizes, 64)["cross_attention_dim"] == 32
+    assert unet_config(sizes, 64, False)["cross_attention_dim"] == 32
     with pytest.raises(AtelierError, match=said):
-        unet_config(without(sizes, lost), 64)
+        unet_config(without(sizes, lost), 64, False)
 
 
 @pytest.mark.parametrize(("shape", "lost", "said"), [

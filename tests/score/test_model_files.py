@@ -53,7 +53,8 @@ PUBLISHED = {
 def test_the_configuration_of_published_models_follows_from_their_shapes(name: str) -> None:
     text, vision, projection, activation = PUBLISHED[name]
     act = {"hidden_act": "quick_gelu" if activation == "quick" else "gelu", "projection_dim": projection}
-    text = {"vocab_size": 49408, "max_position_embeddings": 77, "eos_token_id": 49407, **text, **act}
+    text = {"vocab_size": 49408, "max_position_embeddings": 77, "bos_token_id": 49406,
+            "eos_token_id": 49407, **text, **act}
     vision = {"image_size": 224, **vision, **act}
     with torch.device("meta"):
         model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=projection))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -82,7 +83,9 @@ def test_blocks_in_main_memory_change_no_bit(opened: Opened) -> None:
 
 
 def test_a_card_too_small_gets_checkpointing_and_then_blocks_in_main_memory(pack: ModuleType, tmp_path: Path,
-                                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+                                                                            monkeypatch: pytest.MonkeyPatch,
+                                                                            caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "atelier")
     opened = open_small(pack, "flux", tmp_path)
     request = opened.request()
     counted = opened.module("nodes.host.loaded.counting").count_training(opened.denoiser(request), opened.encoded(),
@@ -100,4 +103,5 @@ def test_a_card_too_small_gets_checkpointing_and_then_blocks_in_main_memory(pack
     assert tight.checkpointing and not any("memory" in note for note in tight.notes)
     small = loaded(int(counted.weights * 0.9 + counted.adapters + 1.16 * counted.kept_with_checkpointing))
     assert small.checkpointing and "blocks waited in main memory" in small.notes[0]
+    assert "A training step takes about" in caplog.text and "blocks in main memory, and" in caplog.text, "said at once"
     assert any("expect it to run out of memory" in note for note in loaded(1000).notes)
