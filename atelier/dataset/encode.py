@@ -92,8 +92,8 @@ def _encoders(model: DiffusersModel, device: torch.device, dtype: torch.dtype, i
 
 
 def encode_with(encoders: Encoders, data: TrainingSet, store: Cache, *, device: torch.device, batch_size: int,
-                progress: Progress, variants: int = 1, keep_tokens: int = 0, tag_dropout: float = 0.0,
-                class_word: str = "") -> EncodedSet:
+                progress: Progress, variants: int, keep_tokens: int, tag_dropout: float, class_word: str
+                ) -> EncodedSet:
     """Encode the part of `data` that `store` lacks, and return the encoded set.
 
     Each batch is written at once: an interrupted or killed run loses at most one. Batches are formed over the whole

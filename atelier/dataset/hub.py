@@ -152,7 +152,7 @@ def _fetch(query: HubQuery, folder: Path, progress: Progress) -> None:
     write_json(folder / _INDEX, captions)
 
 
-def _matches(query: HubQuery, progress: Progress, position: Any = None) -> Iterator[tuple[bytes, str, list[str], Any]]:
+def _matches(query: HubQuery, progress: Progress, position: Any) -> Iterator[tuple[bytes, str, list[str], Any]]:
     """Yield picture bytes, file ending, captions and the position after it for each row that matches and decodes.
 
     Args:

@@ -109,7 +109,7 @@ def draw_strip(steps: Sequence[Step], result: Image, *, rows: Sequence[str] = tu
     return out
 
 
-def save_animation(path: Path, steps: Sequence[Step], result: Image, milliseconds: int = 250) -> None:
+def save_animation(path: Path, steps: Sequence[Step], result: Image, milliseconds: int) -> None:
     """Write the predictions, and the finished picture last and longest, as an endless animated WebP.
 
     Raises:

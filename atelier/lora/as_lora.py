@@ -47,8 +47,7 @@ class AsLora:
                 "their change is lost") if self.layers else ""
 
 
-def as_lora(weights: LoraWeights, origin: str, rank: int = RANK, *, biases: bool = True,
-            progress: Progress | None = None) -> AsLora:
+def as_lora(weights: LoraWeights, origin: str, rank: int, *, biases: bool = True, progress: Progress | None) -> AsLora:
     """Turn every adapter into LoRA.
 
     Args:

@@ -97,7 +97,7 @@ def save_lora(path: Path, weights: LoraWeights, *, format: str = "kohya", metada
     return path
 
 
-def in_form(weights: PlainWeights, format: str, base: str = "") -> PlainWeights:
+def in_form(weights: PlainWeights, format: str, base: str) -> PlainWeights:
     """The adapters by the names that their layers have in a format.
 
     Args:

@@ -55,7 +55,7 @@ def kohya_state(weights: LoraWeights, dtype: torch.dtype = torch.float32) -> dic
     return state
 
 
-def diffusers_state(weights: PlainWeights, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def diffusers_state(weights: PlainWeights, dtype: torch.dtype) -> dict[str, Tensor]:
     """`weights`, by diffusers' layer names, as its `save_lora_weights` names them; alpha / r is folded into B."""
     state: dict[str, Tensor] = {}
     for name, module in weights.items():
@@ -67,7 +67,7 @@ def diffusers_state(weights: PlainWeights, dtype: torch.dtype = torch.float32) -
     return state
 
 
-def peft_state(weights: PlainWeights, component: str, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+def peft_state(weights: PlainWeights, component: str, dtype: torch.dtype) -> dict[str, Tensor]:
     """One component's adapters as PEFT's `adapter_model.safetensors` names them."""
     state: dict[str, Tensor] = {}
     for name, module in weights.items():

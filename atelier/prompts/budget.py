@@ -48,7 +48,7 @@ def estimate(text: str) -> int:
     return math.ceil(sum(_cost(word) for word in _WORDS.findall(text)))
 
 
-def cut_to(text: str, budget: int, counter: TokenCounter | None = None) -> str:
+def cut_to(text: str, budget: int, counter: TokenCounter | None) -> str:
     """`text` without its last pieces (tags, clauses, sentences) so that it takes at most `budget` tokens.
 
     A first piece that is too long by itself loses its last words, and a first word that is too long its last letters;

@@ -60,8 +60,8 @@ def is_siglip(path: Path) -> bool:
     return config.is_file() and str(read_json_object(config, _DO).get("model_type", "")).startswith("siglip")
 
 
-def open_siglip(path: Path, *, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32,
-                crop: ClipCrop = ClipCrop.SQUASH, chunk: int = 16) -> ClipScorer:
+def open_siglip(path: Path, *, device: torch.device | str, dtype: torch.dtype, crop: ClipCrop,
+                chunk: int) -> ClipScorer:
     """A scorer with the SigLIP model in the folder `path`.
 
     Args:

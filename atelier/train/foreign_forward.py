@@ -39,7 +39,7 @@ class OutOfPlace(TorchFunctionMode):
 
 
 @contextmanager
-def trainable_forward(during: Callable[[], AbstractContextManager[object]] = nullcontext) -> Iterator[None]:
+def trainable_forward(during: Callable[[], AbstractContextManager[object]]) -> Iterator[None]:
     """Compute without changes in place, and within what `during` makes."""
     with during(), OutOfPlace():
         yield

@@ -151,7 +151,7 @@ def broadcast(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.dim() - 1))
 
 
-def squared_error(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+def squared_error(prediction: Tensor, target: Tensor, mask: Tensor | None) -> Tensor:
     """Each sample's mean squared error, [B], over what its mask lets count; 0 where that is nothing."""
     return masked_mean((prediction.float() - target.float()).square(), mask)
 

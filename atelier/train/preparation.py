@@ -20,7 +20,7 @@ from ..models.tokenizer import LENGTH
 from ..progress import Progress
 from .devices import RunPaths
 from .joint_run import sharers
-from .processes import ALONE, Processes
+from .processes import Processes
 from .request.recipe import CaptionConfig
 
 _FIT = LENGTH - 2
@@ -55,8 +55,8 @@ ENCODING_BATCH = 4
 
 
 def encode_in_room(data: TrainingSet, model: DiffusersModel, options: CaptionConfig, place: RunPaths,
-                   processes: Processes = ALONE, *, device: torch.device, dtype: torch.dtype, progress: Progress,
-                   inpaint_masks: int = 0) -> EncodedSet:
+                   processes: Processes, *, device: torch.device, dtype: torch.dtype, progress: Progress,
+                   inpaint_masks: int) -> EncodedSet:
     """Encode `data` with `model`, with a smaller batch size each time memory runs out.
 
     Processes that share the cache's folder share out the batches. What then is still not seen, as for a while on a disk

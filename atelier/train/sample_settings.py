@@ -10,7 +10,7 @@ from typing import Any
 from .request.outputs import NO_SCORE, SampleConfig
 
 
-def settings_digest(config: SampleConfig, score_model: str = "") -> str:
+def settings_digest(config: SampleConfig, score_model: str) -> str:
     """8 hex digits of what a round of samples shows and is scored by (not of how often one is drawn); empty where none
     is wanted.
 
