@@ -231,9 +231,10 @@ class LeftHalf(MemorySet):
 @pytest.mark.parametrize(("data", "counts"), [(MemorySet.of(12), 8), (LeftHalf(MemorySet.of(12).items), 4)])
 def test_validation_is_the_mean_of_single_comparisons(data: MemorySet, counts: int) -> None:
     """Against diffusers' noise and a forward pass for each picture and timestep alone."""
-    trainer = Trainer(denoiser(), data, request(dict(rank=4), dict(
+    trainer = Trainer(denoiser(), data, request(dict(rank=4, dropout=0.5), dict(
         QUIET, monitor="validation", patience=9, validation_pictures=2, validation_timesteps=9), steps=5))
     train_steps(trainer, 1)
+    validated = trainer.validate()
     scheduler, unet, losses = DDPMScheduler.from_config(scheduler_config()), trainer.denoiser.unet.eval(), []
     plan = replace(trainer.validation, batch_size=1)
     for use, (t,), (seed,) in plan.batches(trainer.objective.fixed_levels(9)):
@@ -244,4 +245,4 @@ def test_validation_is_the_mean_of_single_comparisons(data: MemorySet, counts: i
             prediction = unet(noisy, t, data.text(use.index, 0)["embeds"][None]).sample
         losses.append(torch.nn.functional.mse_loss(prediction[..., :counts], noise[..., :counts]).item())
     assert len(losses) == len(plan.uses) * 9
-    assert trainer.validate() == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert validated == pytest.approx(sum(losses) / len(losses), rel=1e-5)
