@@ -60,6 +60,10 @@ def test_nothing_to_draw_from(tmp_path: Path) -> None:
         draw_fillers([], 0, seed=0)
 
 
+def test_one_picture_is_enough(folder: Path) -> None:
+    assert len(names(folder, 1, seed=0)) == 1
+
+
 def test_damaged_files_are_passed_over_with_a_warning(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert "torn.png" not in names(folder, 10, seed=3)
     assert "torn.png" in caplog.text

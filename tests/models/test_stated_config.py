@@ -86,6 +86,7 @@ def test_file_field_and_value_are_named(file: str, field: str, value: Any, said:
     ("tokenizer/tokenizer_config.json", b'{"do_lower_case": "yes"}', "do_lower_case is 'yes'."),
     ("tokenizer/tokenizer_config.json", b'{"model_max_length": true}', "model_max_length is True."),
     ("tokenizer/tokenizer_config.json", b'{"model_max_length": 0}', "model_max_length is 0."),
+    ("tokenizer/tokenizer_config.json", b'{"model_max_length": NaN}', "model_max_length is nan."),
 ])
 def test_a_file_that_cannot_be_read_is_named(file: str, content: bytes, said: str, source: Path) -> None:
     path = source / file
@@ -104,6 +105,17 @@ def test_what_the_weights_do_not_say_is_taken_from_the_file(source: Path) -> Non
     load_all(source)
     stated = json.loads((source / "unet/config.json").read_text(encoding="utf-8"))
     assert load_unet(open_model(source)).config["attention_head_dim"] == stated["attention_head_dim"]
+
+
+@pytest.mark.parametrize("length", [1, 77.0, 1e30])
+def test_a_longest_text_is_taken_as_programs_write_it(length: float, source: Path) -> None:
+    path = source / "tokenizer/tokenizer_config.json"
+    stated = path.read_text(encoding="utf-8")
+    path.write_text(json.dumps({"model_max_length": length}), encoding="utf-8")
+    try:
+        assert json.loads(checked_files(path.parent)[path.name])["model_max_length"] == length
+    finally:
+        path.write_text(stated, encoding="utf-8")
 
 
 TOKENIZER_JSON = {"model": {"vocab": {"a": 0, "b": 1, "ab": 2, "<s>": 3, "</s>": 4}, "merges": ["a b"]}}
