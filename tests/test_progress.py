@@ -60,8 +60,8 @@ def told(work: Callable[[Progress], object]) -> list[tuple[str, int]]:
     progress = Progress()
     work(progress)
     phases = phases_of(progress)
-    assert all(done == total for _, total, done in phases), phases
-    return [(name, total) for name, total, _ in phases]
+    assert all(phase.done == phase.total for phase in phases), phases
+    return [(phase.name, phase.total) for phase in phases]
 
 
 def test_tools_for_loras(model: Path, tmp_path: Path) -> None:

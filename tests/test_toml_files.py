@@ -18,7 +18,8 @@ from atelier.toml_files import TOML, parse_toml, read_toml_text, toml_value
     ("a = 9223372036854775807", "beyond 64 bits"), ("a = -9223372036854775808", "beyond 64 bits")])
 def test_one_more_than_the_most_is_refused(most: str, said: str) -> None:
     assert parse_toml(most, "a.toml")
-    more = most.replace("808", "809").replace("a.a", "a.a.a", 1).replace("[", "[[", 1).replace("]", "]]", 1).replace("807", "808")
+    more = most.replace("808", "809").replace("807", "808").replace("a.a", "a.a.a", 1)
+    more = more.replace("[", "[[", 1).replace("]", "]]", 1)
     with pytest.raises(AtelierError, match=rf"a\.toml(.|\n)*{said}"):
         parse_toml(more, "a.toml")
 

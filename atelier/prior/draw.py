@@ -115,6 +115,7 @@ class DiffusersDrawer:
             free_cache(self.device)
             torch.nn.Module.to(vae, self.device)
             for latent in latents:
+                progress.check()
                 yield decode(vae, latent)[0]
             if start + _DECODED_TOGETHER < len(wanted):
                 torch.nn.Module.to(vae, "cpu")
