@@ -272,7 +272,17 @@ def noticed(root: Path, file: Path) -> str:
 
 
 def _command(root: Path, *command: str) -> int:
-    return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode
+    """Run a command; 0 where it succeeds. What it started ends with it, also a loop that a change made endless."""
+    with subprocess.Popen(command, cwd=root, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                          start_new_session=True) as process:
+        try:
+            return process.wait(SECONDS)
+        except subprocess.TimeoutExpired:
+            print(f"not ended after {SECONDS} s: {' '.join(command)}", flush=True)
+            return 1
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def _pytest(root: Path, arguments: list[str], seconds: float) -> int:
