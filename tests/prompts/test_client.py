@@ -117,7 +117,8 @@ def test_exhausted_quota_is_not_retried(fake: FakeLlm, status: int, error: dict[
 
 
 @pytest.mark.parametrize(("status", "advice"), [
-    (401, "wants a key"), (403, "wants a key"), (404, "model's name"), (307, "redirect"), (418, "settings")])
+    (401, "wants a key"), (403, "wants a key"), (404, "model's name"), (418, "settings"),
+    (405, "model's name .*and the address"), *((status, "redirects to") for status in (301, 302, 303, 307, 308))])
 @pytest.mark.parametrize("listed", [False, True], ids=["", "in a list"])
 def test_refusals_are_explained_and_not_repeated(fake: FakeLlm, status: int, advice: str, listed: bool) -> None:
     """Gemini sends its errors in a list."""
