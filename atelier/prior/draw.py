@@ -115,7 +115,6 @@ class DiffusersDrawer:
             free_cache(self.device)
             torch.nn.Module.to(vae, self.device)
             for latent in latents:
-                progress.check()
                 yield decode(vae, latent)[0]
             if start + _DECODED_TOGETHER < len(wanted):
                 torch.nn.Module.to(vae, "cpu")
@@ -140,6 +139,7 @@ def _draw_missing(wanted: Sequence[PriorPicture], files: Sequence[Path], options
                 image.save(part, "PNG")
             progress.advance(done)
             progress.preview(image)
+            progress.check()
     return there
 
 

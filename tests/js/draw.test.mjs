@@ -1,4 +1,5 @@
 import assert from "node:assert/strict";
+import { readdir } from "node:fs/promises";
 import { test } from "node:test";
 
 import { drawCurve, drawScores, gains, paletteFor } from "../../web/js/training/draw.js";
@@ -111,6 +112,11 @@ const DRAWN = {
     likeness: [[0, 0.62], [200, 0.66], [400, 0.7]] }],
   "curve of scores before the first step": [drawScores, { losses: [], fidelity: [[0, 0.31]], likeness: [] }, "light"],
 };
+
+test("a picture is stored of each drawing of the panel", async () => {
+  const stored = (await readdir(new URL("../data/drawn/", import.meta.url))).filter((name) => name.endsWith(".svg"));
+  assert.deepEqual(stored.sort(), Object.keys(DRAWN).map((name) => `${name}.svg`).sort());
+});
 
 for (const [name, [draw, session, ground = "dark"]] of Object.entries(DRAWN)) {
   test(`the panel draws as it did: ${name}`, async () => {

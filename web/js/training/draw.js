@@ -151,7 +151,10 @@ function axes(context, { width, height, left, x, y, levels, lastStep, text, grid
  */
 function line(context, points, x, y, colour, thickness) {
   if (!points.length) return;
-  if (points.length === 1) dot(context, x(points[0][0]), y(points[0][1]), thickness, colour);
+  if (points.length === 1) {
+    dot(context, x(points[0][0]), y(points[0][1]), thickness, colour);
+    return;
+  }
   context.beginPath();
   context.moveTo(x(points[0][0]), y(points[0][1]));
   for (const [step, value] of points) context.lineTo(x(step), y(value));
