@@ -20,6 +20,8 @@ const PALETTES = {
 const MARGIN = { right: 10, top: 8, bottom: 20 };
 /** Pixels between the edge, a tick's number, and the plot. */
 const GAP = 6;
+/** Radius of a dot, in pixels; one at the last step is drawn whole. */
+const DOT = 2.5;
 /** The axis of scores shows at least so much: cosines that differ by less are alike. */
 const LEAST_GAIN = 0.01;
 const FONT = "12px system-ui, sans-serif";
@@ -57,12 +59,12 @@ export function drawCurve(context, { width, height }, session, { palette, text, 
   axes(context, { width, height, left, x, y, levels, lastStep, text, grid });
   context.save();
   context.beginPath();
-  context.rect(left, MARGIN.top, columns, height - MARGIN.top - MARGIN.bottom);
+  context.rect(left, MARGIN.top, columns + DOT, height - MARGIN.top - MARGIN.bottom);
   context.clip();
   line(context, thin(losses, columns), x, y, palette.training, 1);
   line(context, thin(smoothed, columns), x, y, palette.smoothed, 2);
   line(context, validation, x, y, palette.validation, 2);
-  for (const [step, value] of validation) dot(context, x(step), y(value), 2.5, palette.validation);
+  for (const [step, value] of validation) dot(context, x(step), y(value), DOT, palette.validation);
   context.restore();
   const best = bestPoint(validation, smoothed, values.best_step);
   if (best) star(context, x(best[0]), y(best[1]), palette.best);
@@ -89,7 +91,7 @@ export function drawScores(context, { width, height }, session, { palette, text,
   axes(context, { width, height, left, x, y, levels, lastStep, text, grid });
   for (const name of /** @type {("fidelity" | "likeness")[]} */ (["fidelity", "likeness"])) {
     line(context, curves[name], x, y, palette[name], 2);
-    for (const [step, value] of curves[name]) dot(context, x(step), y(value), 2.5, palette[name]);
+    for (const [step, value] of curves[name]) dot(context, x(step), y(value), DOT, palette[name]);
   }
 }
 
@@ -152,7 +154,7 @@ function axes(context, { width, height, left, x, y, levels, lastStep, text, grid
 function line(context, points, x, y, colour, thickness) {
   if (!points.length) return;
   if (points.length === 1) {
-    dot(context, x(points[0][0]), y(points[0][1]), thickness, colour);
+    dot(context, x(points[0][0]), y(points[0][1]), DOT, colour);
     return;
   }
   context.beginPath();
